@@ -1,0 +1,91 @@
+//! Pure parsers of `/proc` text. Their input is written by the kernel, but parts of it (a command name) by whoever runs
+//! the process, so they take nothing on trust. Fuzzed.
+
+/// What `/proc/PID/status` says of a process's credentials.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Credentials {
+    /// The effective user ID.
+    pub uid: u32,
+    /// The effective group ID.
+    pub gid: u32,
+    /// Supplementary groups, in the kernel's order.
+    pub groups: Vec<u32>,
+}
+
+/// Why a text of `/proc` cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ProcError {
+    /// A line that the kernel always writes is not there.
+    #[error("/proc/PID/status has no line {0:?}")]
+    Missing(&'static str),
+    /// A line is there, but not as the kernel writes it.
+    #[error("/proc/PID/status has a malformed line {0:?}")]
+    Malformed(&'static str),
+}
+
+/// Reads `/proc/PID/status`. The first line of each kind counts; the kernel escapes newlines in the command name, so a
+/// process cannot write lines of its own.
+///
+/// # Errors
+/// [`ProcError`].
+pub fn credentials(status: &str) -> Result<Credentials, ProcError> {
+    Ok(Credentials { uid: effective(status, "Uid:")?, gid: effective(status, "Gid:")?, groups: groups(status)? })
+}
+
+/// The second of `real effective saved filesystem`.
+fn effective(status: &str, label: &'static str) -> Result<u32, ProcError> {
+    let mut fields = line(status, label)?.split_ascii_whitespace();
+    fields.nth(1).and_then(|id| id.parse().ok()).ok_or(ProcError::Malformed(label))
+}
+
+fn groups(status: &str) -> Result<Vec<u32>, ProcError> {
+    let parse = |id: &str| id.parse().map_err(|_| ProcError::Malformed("Groups:"));
+    line(status, "Groups:")?.split_ascii_whitespace().map(parse).collect()
+}
+
+fn line<'a>(status: &'a str, label: &'static str) -> Result<&'a str, ProcError> {
+    status.lines().find_map(|line| line.strip_prefix(label)).ok_or(ProcError::Missing(label))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const STATUS: &str = "Name:\tenvoy\nUmask:\t0022\nState:\tS (sleeping)\nUid:\t0\t1337\t0\t0\nGid:\t5\t6\t7\t8\n\
+                          FDSize:\t64\nGroups:\t4 24 4294967294 \nNStgid:\t1\n";
+
+    #[test]
+    fn effective_ids_and_groups() {
+        let expected = Credentials { uid: 1337, gid: 6, groups: vec![4, 24, 4_294_967_294] };
+        assert_eq!(credentials(STATUS), Ok(expected));
+    }
+
+    #[test]
+    fn no_groups_is_no_error() {
+        let status = "Uid:\t1\t1\t1\t1\nGid:\t1\t1\t1\t1\nGroups:\t \n";
+        assert_eq!(credentials(status).unwrap().groups, Vec::<u32>::new());
+    }
+
+    #[test]
+    fn refusals() {
+        assert_eq!(credentials(""), Err(ProcError::Missing("Uid:")));
+        assert_eq!(credentials("Uid:\t1\nGid:\t1\t1\n"), Err(ProcError::Malformed("Uid:")));
+        assert_eq!(credentials("Uid:\t1\t-1\n"), Err(ProcError::Malformed("Uid:")));
+        assert_eq!(credentials("Uid:\t1\t1\nGid:\t1\t1\n"), Err(ProcError::Missing("Groups:")));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_answered(text in "\\PC*") {
+            let _ = credentials(&text);
+        }
+
+        #[test]
+        fn what_the_kernel_writes_is_read(uid: u32, gid: u32, groups: Vec<u32>) {
+            let list: String = groups.iter().map(|g| format!("{g} ")).collect();
+            let text = format!("Name:\tx\nUid:\t0\t{uid}\t0\t0\nGid:\t0\t{gid}\t0\t0\nGroups:\t{list}\n");
+            prop_assert_eq!(credentials(&text), Ok(Credentials { uid, gid, groups }));
+        }
+    }
+}

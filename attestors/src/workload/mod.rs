@@ -1,0 +1,68 @@
+//! Workload attestors: what is known of a calling process, as selectors.
+
+pub mod unix;
+
+use futures_util::future::join_all;
+use identity::{Selector, Selectors};
+use tracing::error;
+use transport::Process;
+
+/// One configured attestor.
+#[derive(Debug)]
+pub enum Attestor {
+    /// `unix`: credentials, path and hash of the binary.
+    Unix(unix::Unix),
+}
+
+/// What all attestors together found.
+#[derive(Debug)]
+pub struct Attested {
+    /// Their selectors. Empty is a success: nothing is known of the process.
+    pub selectors: Selectors,
+    /// No attestor failed; only then may the outcome be remembered.
+    pub complete: bool,
+}
+
+/// Every attestor failed, so nothing can be said of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("workload attestation failed")]
+pub struct AllFailed;
+
+impl Attestor {
+    /// The plugin's name; the kind of its selectors.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Unix(_) => "unix",
+        }
+    }
+
+    async fn attest(&self, process: &Process) -> Result<Vec<Selector>, unix::UnixError> {
+        match self {
+            Self::Unix(unix) => unix.attest(process.pid).await,
+        }
+    }
+}
+
+/// Asks all attestors at once. One that fails is logged and left out (SPIRE, `workload.go`).
+///
+/// # Errors
+/// [`AllFailed`].
+pub async fn attest(attestors: &[Attestor], process: &Process) -> Result<Attested, AllFailed> {
+    let answers = join_all(attestors.iter().map(|attestor| attestor.attest(process))).await;
+    let mut found = Vec::new();
+    let mut failed = 0;
+    for (attestor, answer) in attestors.iter().zip(answers) {
+        match answer {
+            Ok(selectors) => found.extend(selectors),
+            Err(reason) => {
+                failed += 1;
+                error!(pid = process.pid, attestor = attestor.name(), error = %reason, "workload attestor failed");
+            }
+        }
+    }
+    if failed > 0 && failed == attestors.len() {
+        return Err(AllFailed);
+    }
+    Ok(Attested { selectors: found.into_iter().collect(), complete: failed == 0 })
+}

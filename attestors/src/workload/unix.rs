@@ -1,0 +1,262 @@
+//! The `unix` attestor: credentials, and on request path and SHA-256 of the binary (SPIRE, `unix_posix.go`).
+//!
+//! Credentials, the binary's path and its device and inode are read on every call: they cost microseconds and change
+//! (`setuid`, `exec`). Only a hash is remembered, by what it depends on: device, inode, size, mtime and ctime.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use aws_lc_rs::digest::{Context, SHA256};
+use identity::Selector;
+use nix::unistd::{Gid, Group, Uid, User};
+
+use crate::proc::{self, ProcError};
+
+/// The attestor.
+#[derive(Debug, Clone)]
+pub struct Unix {
+    shared: Arc<Shared>,
+}
+
+/// Its settings, named as in agent.conf.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Give `path` and `sha256` too. A binary that cannot be read then fails the attestation.
+    pub discover_workload_path: bool,
+    /// Bytes up to which a binary is hashed; 0: any size; negative: never hashed.
+    pub workload_size_limit: i64,
+    /// Where proc is mounted, `/proc` unless `HOST_PROC` says otherwise.
+    pub proc: PathBuf,
+}
+
+/// Why a process could not be attested.
+#[derive(Debug, thiserror::Error)]
+pub enum UnixError {
+    /// It may have exited.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file under `/proc`.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The kernel's text is not as expected.
+    #[error(transparent)]
+    Proc(#[from] ProcError),
+    /// `workload_size_limit`.
+    #[error("workload {path} exceeds size limit ({size} > {limit})")]
+    TooLarge {
+        /// The binary.
+        path: PathBuf,
+        /// Its size in bytes.
+        size: u64,
+        /// The configured limit.
+        limit: u64,
+    },
+    /// The worker that reads files is gone.
+    #[error("attestation was interrupted")]
+    Interrupted,
+}
+
+#[derive(Debug)]
+struct Shared {
+    options: Options,
+    hashes: Mutex<HashMap<Version, Arc<Mutex<Option<String>>>>>,
+}
+
+/// What a binary's hash depends on.
+#[derive(Debug, PartialEq, Eq, Hash, Clone, Copy)]
+struct Version {
+    device: u64,
+    inode: u64,
+    size: u64,
+    mtime: (i64, i64),
+    ctime: (i64, i64),
+}
+
+impl Unix {
+    /// An attestor with these settings.
+    #[must_use]
+    pub fn new(options: Options) -> Self {
+        Self { shared: Arc::new(Shared { options, hashes: Mutex::default() }) }
+    }
+
+    /// The selectors of a process. The caller must check afterwards that the pid still means the process.
+    ///
+    /// # Errors
+    /// [`UnixError`].
+    pub async fn attest(&self, pid: i32) -> Result<Vec<Selector>, UnixError> {
+        let shared = Arc::clone(&self.shared);
+        // Names come from NSS, which may ask a network; hashing reads a whole binary.
+        let work = tokio::task::spawn_blocking(move || shared.attest(pid));
+        work.await.map_err(|_| UnixError::Interrupted)?
+    }
+}
+
+impl Shared {
+    fn attest(&self, pid: i32) -> Result<Vec<Selector>, UnixError> {
+        let folder = self.options.proc.join(pid.to_string());
+        let status = folder.join("status");
+        let text = fs::read_to_string(&status).map_err(|source| UnixError::Read { path: status, source })?;
+        let credentials = proc::credentials(&text)?;
+        let mut found = Found::default();
+        found.add("uid", credentials.uid);
+        found.add_known("user", user(credentials.uid));
+        found.add("gid", credentials.gid);
+        found.add_known("group", group(credentials.gid));
+        for gid in credentials.groups {
+            found.add("supplementary_gid", gid);
+            found.add_known("supplementary_group", group(gid));
+        }
+        if self.options.discover_workload_path {
+            let exe = folder.join("exe");
+            let path = fs::read_link(&exe).map_err(|source| UnixError::Read { path: exe.clone(), source })?;
+            found.add("path", path.display());
+            if self.options.workload_size_limit >= 0 {
+                found.add("sha256", self.hash(&exe, &path)?);
+            }
+        }
+        Ok(found.0)
+    }
+
+    fn hash(&self, exe: &Path, path: &Path) -> Result<String, UnixError> {
+        let read = |source| UnixError::Read { path: exe.to_owned(), source };
+        let file = File::open(exe).map_err(read)?;
+        let version = Version::of(&file.metadata().map_err(read)?);
+        let limit = u64::try_from(self.options.workload_size_limit).unwrap_or(0);
+        if limit > 0 && version.size > limit {
+            return Err(UnixError::TooLarge { path: path.to_owned(), size: version.size, limit });
+        }
+        // Who comes while another hashes the same binary waits for that one.
+        let slot = self.slot(version);
+        let mut hash = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(hash) = &*hash {
+            return Ok(hash.clone());
+        }
+        Ok(hash.insert(sha256(file).map_err(read)?).clone())
+    }
+
+    fn slot(&self, version: Version) -> Arc<Mutex<Option<String>>> {
+        let mut hashes = self.hashes.lock().unwrap_or_else(PoisonError::into_inner);
+        if hashes.len() >= HASHES_KEPT && !hashes.contains_key(&version) {
+            hashes.clear();
+        }
+        Arc::clone(hashes.entry(version).or_default())
+    }
+}
+
+impl Version {
+    fn of(file: &fs::Metadata) -> Self {
+        Self {
+            device: file.dev(),
+            inode: file.ino(),
+            size: file.size(),
+            mtime: (file.mtime(), file.mtime_nsec()),
+            ctime: (file.ctime(), file.ctime_nsec()),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Found(Vec<Selector>);
+
+impl Found {
+    fn add(&mut self, name: &str, value: impl std::fmt::Display) {
+        self.0.extend(Selector::new("unix", &format!("{name}:{value}")));
+    }
+
+    /// A name that cannot be looked up is left out.
+    fn add_known(&mut self, name: &str, value: Option<String>) {
+        if let Some(value) = value {
+            self.add(name, value);
+        }
+    }
+}
+
+fn user(uid: u32) -> Option<String> {
+    Some(User::from_uid(Uid::from_raw(uid)).ok()??.name)
+}
+
+fn group(gid: u32) -> Option<String> {
+    Some(Group::from_gid(Gid::from_raw(gid)).ok()??.name)
+}
+
+fn sha256(mut file: File) -> io::Result<String> {
+    use std::fmt::Write as _;
+    let mut context = Context::new(&SHA256);
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => break,
+            n => context.update(&buffer[..n]),
+        }
+    }
+    Ok(context.finish().as_ref().iter().fold(String::with_capacity(64), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    }))
+}
+
+/// Binaries whose hash is remembered; a node runs fewer.
+const HASHES_KEPT: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(selectors: &[Selector]) -> Vec<String> {
+        selectors.iter().map(ToString::to_string).collect()
+    }
+
+    fn attestor(discover_workload_path: bool, workload_size_limit: i64) -> Unix {
+        Unix::new(Options { discover_workload_path, workload_size_limit, proc: "/proc".into() })
+    }
+
+    #[tokio::test]
+    async fn own_process() {
+        let pid = std::process::id().try_into().unwrap();
+        let found = values(&attestor(true, 0).attest(pid).await.unwrap());
+        let exe = std::env::current_exe().unwrap();
+        assert!(found.contains(&format!("unix:uid:{}", nix::unistd::geteuid())));
+        assert!(found.contains(&format!("unix:gid:{}", nix::unistd::getegid())));
+        assert!(found.contains(&format!("unix:path:{}", exe.display())));
+        let hash = sha256(File::open(exe).unwrap()).unwrap();
+        assert!(found.contains(&format!("unix:sha256:{hash}")));
+    }
+
+    #[tokio::test]
+    async fn path_and_hash_are_asked_for() {
+        let pid = std::process::id().try_into().unwrap();
+        let plain = values(&attestor(false, 0).attest(pid).await.unwrap());
+        assert!(!plain.iter().any(|s| s.starts_with("unix:path") || s.starts_with("unix:sha256")));
+        let unhashed = values(&attestor(true, -1).attest(pid).await.unwrap());
+        assert!(unhashed.iter().any(|s| s.starts_with("unix:path")));
+        assert!(!unhashed.iter().any(|s| s.starts_with("unix:sha256")));
+        assert!(matches!(attestor(true, 1).attest(pid).await, Err(UnixError::TooLarge { limit: 1, .. })));
+    }
+
+    #[tokio::test]
+    async fn a_process_that_is_gone() {
+        assert!(matches!(attestor(false, 0).attest(i32::MAX).await, Err(UnixError::Read { .. })));
+    }
+
+    #[test]
+    fn a_binary_is_hashed_once_and_anew_when_it_changes() {
+        let folder = tempfile::tempdir().unwrap();
+        let exe = folder.path().join("exe");
+        fs::write(&exe, "one").unwrap();
+        let unix = attestor(true, 0);
+        let first = unix.shared.hash(&exe, &exe).unwrap();
+        let version = Version::of(&fs::metadata(&exe).unwrap());
+        // What is remembered is used: a planted value comes back.
+        *unix.shared.slot(version).lock().unwrap() = Some("planted".into());
+        assert_eq!(unix.shared.hash(&exe, &exe).unwrap(), "planted");
+        fs::write(&exe, "three").unwrap();
+        let second = unix.shared.hash(&exe, &exe).unwrap();
+        assert!(second != "planted" && second != first);
+    }
+}

@@ -1,0 +1,356 @@
+//! The owner's side: changes in, publications out.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use identity::{Bundle, Bundles, Entry, Identity, Selectors, WorkloadUpdate, X509Svid};
+
+use crate::record::{Minted, Record};
+use crate::{Matched, Options, Prefetch, Snapshot};
+
+/// Everything that the agent holds for its workloads. See the crate's map.
+#[derive(Debug)]
+pub struct Cache {
+    options: Options,
+    bundle: Arc<Bundle>,
+    federated: Bundles,
+    records: BTreeMap<Arc<str>, Record>,
+    snapshot: Arc<Snapshot>,
+    views: HashMap<Ids, View>,
+    subscribers: HashMap<Selectors, Ids>,
+    /// (due, entry ID) of the records that are wanted and not in flight.
+    queue: BTreeSet<(SystemTime, Arc<str>)>,
+}
+
+/// All callers with these selectors are to hear this.
+#[derive(Debug, Clone)]
+pub struct Publish {
+    /// Whose.
+    pub selectors: Selectors,
+    /// What.
+    pub update: Arc<WorkloadUpdate>,
+}
+
+type Ids = Arc<[Arc<str>]>;
+
+#[derive(Debug)]
+struct View {
+    update: Arc<WorkloadUpdate>,
+    subscribers: HashSet<Selectors>,
+}
+
+impl Cache {
+    /// A cache that knows only its own trust domain's bundle.
+    #[must_use]
+    pub fn new(options: Options, bundle: Arc<Bundle>) -> Self {
+        Self {
+            options,
+            bundle,
+            federated: Bundles::new(),
+            records: BTreeMap::new(),
+            snapshot: Arc::default(),
+            views: HashMap::new(),
+            subscribers: HashMap::new(),
+            queue: BTreeSet::new(),
+        }
+    }
+
+    /// The index of the present entries.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.snapshot)
+    }
+
+    /// The agent's own trust domain's bundle.
+    #[must_use]
+    pub fn bundle(&self) -> &Arc<Bundle> {
+        &self.bundle
+    }
+
+    /// Foreign bundles.
+    #[must_use]
+    pub fn federated(&self) -> &Bundles {
+        &self.federated
+    }
+
+    /// How many entries have an SVID.
+    #[must_use]
+    pub fn svid_count(&self) -> usize {
+        self.records.values().filter(|record| record.minted.is_some()).count()
+    }
+
+    /// The present SVID of an entry.
+    #[must_use]
+    pub fn svid(&self, entry_id: &str) -> Option<&Arc<X509Svid>> {
+        Some(&self.records.get(entry_id)?.minted.as_ref()?.svid)
+    }
+
+    /// Takes the server's whole answer: all authorised entries and all bundles. An SVID stays until its successor
+    /// is there, unless its entry is gone or now grants another SPIFFE ID. The own bundle is never dropped.
+    pub fn sync(&mut self, entries: Vec<Entry>, mut bundles: Bundles, now: SystemTime) -> Vec<Publish> {
+        let own = bundles.remove(&self.bundle.trust_domain);
+        let bundles_changed = self.replace_bundles(own, bundles);
+        let entries_changed = self.replace_entries(entries);
+        if entries_changed {
+            let generation = self.snapshot.generation() + 1;
+            let entries = self.records.values().map(|record| Arc::clone(&record.entry));
+            self.snapshot = Arc::new(Snapshot::new(generation, entries));
+        }
+        let published = if entries_changed || bundles_changed { self.rebuild(now) } else { Vec::new() };
+        if entries_changed {
+            self.requeue_all(now);
+        }
+        published
+    }
+
+    /// Listens for a selector set; the first update is returned. `matched` may come from an older snapshot.
+    pub fn subscribe(&mut self, selectors: &Selectors, matched: Matched, now: SystemTime) -> Arc<WorkloadUpdate> {
+        if let Some(ids) = self.subscribers.get(selectors) {
+            return Arc::clone(&self.views[ids].update);
+        }
+        let current = matched.generation == self.snapshot.generation();
+        let ids = if current { matched.ids } else { self.snapshot.matching(selectors).ids };
+        self.attach(selectors.clone(), &ids);
+        for id in ids.iter() {
+            self.requeue(id, now);
+        }
+        Arc::clone(&self.views[&ids].update)
+    }
+
+    /// Nobody listens for this selector set any more.
+    pub fn unsubscribe(&mut self, selectors: &Selectors, now: SystemTime) {
+        let Some(ids) = self.subscribers.remove(selectors) else { return };
+        self.detach(selectors, &ids, now);
+    }
+
+    /// The entries whose SVID is due, the most urgent first, at most `limit`. They count as in flight until
+    /// [`Cache::minted`] or [`Cache::mint_failed`] says otherwise.
+    pub fn take_due(&mut self, now: SystemTime, limit: usize) -> Vec<Arc<Entry>> {
+        let mut due = Vec::new();
+        while due.len() < limit {
+            let Some((time, id)) = self.queue.pop_first() else { break };
+            if time > now {
+                self.queue.insert((time, id));
+                break;
+            }
+            let all = self.mint_all();
+            let record = self.records.get_mut(&id).expect("what is queued has a record");
+            record.queued = None;
+            if record.wanted(all, self.options.linger, now) {
+                record.in_flight = true;
+                due.push(Arc::clone(&record.entry));
+            }
+        }
+        due
+    }
+
+    /// When [`Cache::take_due`] will next have something.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<SystemTime> {
+        self.queue.first().map(|(time, _)| *time)
+    }
+
+    /// An SVID has come for an entry at a revision. `draw` (uniform in 0..1) settles when it is renewed.
+    pub fn minted(&mut self, entry: &Entry, svid: Arc<X509Svid>, draw: f64, now: SystemTime) -> Vec<Publish> {
+        let renew_at = self.options.renew_at(&svid, draw);
+        let Some(record) = self.records.get_mut(&entry.id) else { return Vec::new() };
+        record.in_flight = false;
+        record.retry_at = None;
+        // The entry may have come to grant another ID while the server signed.
+        let fits = svid.id == record.entry.spiffe_id;
+        if fits {
+            record.minted = Some(Minted { svid, revision: entry.revision, renew_at });
+        }
+        self.requeue(&entry.id, now);
+        if fits { self.rebuild_views_with(&entry.id) } else { Vec::new() }
+    }
+
+    /// The server would not or could not sign; the entry is tried again at `retry_at`. What it has, it keeps.
+    pub fn mint_failed(&mut self, entry_id: &str, retry_at: SystemTime, now: SystemTime) {
+        let Some(record) = self.records.get_mut(entry_id) else { return };
+        record.in_flight = false;
+        record.retry_at = Some(retry_at);
+        let id = Arc::clone(&record.entry.id);
+        self.requeue(&id, now);
+    }
+
+    fn replace_bundles(&mut self, own: Option<Arc<Bundle>>, mut federated: Bundles) -> bool {
+        let mut changed = false;
+        if let Some(own) = own.filter(|own| *own != self.bundle) {
+            self.bundle = own;
+            changed = true;
+        }
+        // Equal content keeps its old Arc, so that views can be compared by pointer.
+        for (trust_domain, bundle) in &mut federated {
+            if let Some(held) = self.federated.get(trust_domain).filter(|held| *held == bundle) {
+                *bundle = Arc::clone(held);
+            }
+        }
+        changed |= federated != self.federated;
+        self.federated = federated;
+        changed
+    }
+
+    fn replace_entries(&mut self, entries: Vec<Entry>) -> bool {
+        let mut changed = false;
+        let mut gone: BTreeSet<Arc<str>> = self.records.keys().cloned().collect();
+        for entry in entries {
+            gone.remove(&entry.id);
+            match self.records.get_mut(&entry.id) {
+                Some(record) if *record.entry == entry => {}
+                Some(record) => {
+                    changed = true;
+                    if record.entry.spiffe_id != entry.spiffe_id {
+                        record.minted = None;
+                    }
+                    record.retry_at = None;
+                    record.entry = Arc::new(entry);
+                }
+                None => {
+                    changed = true;
+                    self.records.insert(Arc::clone(&entry.id), Record::new(Arc::new(entry)));
+                }
+            }
+        }
+        for id in &gone {
+            if let Some(due) = self.records.remove(id).and_then(|record| record.queued) {
+                self.queue.remove(&(due, Arc::clone(id)));
+            }
+        }
+        changed || !gone.is_empty()
+    }
+
+    /// Matches every subscriber anew and builds every view anew; publishes where the outcome differs.
+    fn rebuild(&mut self, now: SystemTime) -> Vec<Publish> {
+        let old_views = std::mem::take(&mut self.views);
+        let subscribers = std::mem::take(&mut self.subscribers);
+        let mut had: HashMap<Arc<str>, usize> = HashMap::new();
+        for record in self.records.values_mut().filter(|record| record.callers > 0) {
+            had.insert(Arc::clone(&record.entry.id), std::mem::take(&mut record.callers));
+        }
+        let mut published = Vec::new();
+        for (selectors, old_ids) in subscribers {
+            let ids = self.snapshot.matching(&selectors).ids;
+            self.attach(selectors.clone(), &ids);
+            let update = &self.views[&ids].update;
+            if !same(&old_views[&old_ids].update, update) {
+                published.push(Publish { selectors, update: Arc::clone(update) });
+            }
+        }
+        for id in had.into_keys() {
+            if let Some(record) = self.records.get_mut(&id).filter(|record| record.callers == 0) {
+                record.last_caller = Some(now);
+            }
+        }
+        published
+    }
+
+    fn rebuild_views_with(&mut self, entry_id: &Arc<str>) -> Vec<Publish> {
+        let keys: Vec<Ids> = self.views.keys().filter(|ids| ids.binary_search(entry_id).is_ok()).cloned().collect();
+        let mut published = Vec::new();
+        for ids in keys {
+            let update = self.build(&ids);
+            if let Some(view) = self.views.get_mut(&ids) {
+                view.update = Arc::clone(&update);
+                let all = view.subscribers.iter();
+                published
+                    .extend(all.map(|selectors| Publish { selectors: selectors.clone(), update: Arc::clone(&update) }));
+            }
+        }
+        published
+    }
+
+    fn attach(&mut self, selectors: Selectors, ids: &Ids) {
+        if !self.views.contains_key(ids) {
+            let view = View { update: self.build(ids), subscribers: HashSet::new() };
+            self.views.insert(Arc::clone(ids), view);
+        }
+        for id in ids.iter() {
+            self.records.get_mut(id).expect("what matches has a record").callers += 1;
+        }
+        let view = self.views.get_mut(ids).expect("made above");
+        view.subscribers.insert(selectors.clone());
+        self.subscribers.insert(selectors, Arc::clone(ids));
+    }
+
+    fn detach(&mut self, selectors: &Selectors, ids: &Ids, now: SystemTime) {
+        let view = self.views.get_mut(ids).expect("a subscriber has a view");
+        view.subscribers.remove(selectors);
+        if view.subscribers.is_empty() {
+            self.views.remove(ids);
+        }
+        for id in ids.iter() {
+            let record = self.records.get_mut(id).expect("what matches has a record");
+            record.callers -= 1;
+            if record.callers == 0 {
+                record.last_caller = Some(now);
+            }
+        }
+    }
+
+    fn build(&self, ids: &Ids) -> Arc<WorkloadUpdate> {
+        let records: Vec<&Record> = ids.iter().filter_map(|id| self.records.get(id)).collect();
+        let foreign = records.iter().flat_map(|record| &record.entry.federates_with);
+        let federated = foreign
+            .filter_map(|trust_domain| Some((trust_domain.clone(), Arc::clone(self.federated.get(trust_domain)?))))
+            .collect();
+        let identities = records
+            .iter()
+            .map(|record| Identity {
+                entry: Arc::clone(&record.entry),
+                svid: record.minted.as_ref().map(|minted| Arc::clone(&minted.svid)),
+            })
+            .collect();
+        Arc::new(WorkloadUpdate { identities, bundle: Arc::clone(&self.bundle), federated })
+    }
+
+    /// Whether entries without callers are minted too.
+    fn mint_all(&self) -> bool {
+        match self.options.prefetch {
+            Prefetch::All => true,
+            Prefetch::Auto => self.records.len() <= self.options.prefetch_limit,
+            Prefetch::Live => false,
+        }
+    }
+
+    fn requeue_all(&mut self, now: SystemTime) {
+        let ids: Vec<_> = self.records.keys().cloned().collect();
+        for id in ids {
+            self.requeue(&id, now);
+        }
+    }
+
+    fn requeue(&mut self, id: &Arc<str>, now: SystemTime) {
+        let all = self.mint_all();
+        let Some(record) = self.records.get_mut(id) else { return };
+        let due = (!record.in_flight && record.wanted(all, self.options.linger, now)).then(|| record.due_at());
+        if due == record.queued {
+            return;
+        }
+        if let Some(old) = record.queued.take() {
+            self.queue.remove(&(old, Arc::clone(id)));
+        }
+        if let Some(due) = due {
+            record.queued = Some(due);
+            self.queue.insert((due, Arc::clone(id)));
+        }
+    }
+}
+
+/// Whether two updates say the same. SVIDs and bundles are compared by pointer: equal content keeps its `Arc`.
+fn same(a: &WorkloadUpdate, b: &WorkloadUpdate) -> bool {
+    let same_identity = |(a, b): (&Identity, &Identity)| {
+        let same_svid = match (&a.svid, &b.svid) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            (None, None) => true,
+            _ => false,
+        };
+        same_svid && (Arc::ptr_eq(&a.entry, &b.entry) || a.entry == b.entry)
+    };
+    Arc::ptr_eq(&a.bundle, &b.bundle)
+        && a.identities.len() == b.identities.len()
+        && a.identities.iter().zip(&b.identities).all(same_identity)
+        && a.federated.len() == b.federated.len()
+        && a.federated.iter().zip(&b.federated).all(|(a, b)| a.0 == b.0 && Arc::ptr_eq(a.1, b.1))
+}

@@ -1,0 +1,106 @@
+//! The blocks `sds { }` and `experimental { }`, where our own settings live too.
+
+use std::time::Duration;
+
+use super::choice;
+use crate::decode::{Section, Setting, Strictness, no_hint};
+use crate::{Experimental, Prefetch, Sds, UnknownNames, Warning, duration};
+
+pub(super) fn sds(section: Section<'_>) -> Sds {
+    let text = |key, default: &str| section.text(key).map_or_else(|| default.to_owned(), |text| text.value);
+    let sds = Sds {
+        default_svid_name: text("default_svid_name", "default"),
+        default_bundle_name: text("default_bundle_name", "ROOTCA"),
+        default_all_bundles_name: text("default_all_bundles_name", "ALL"),
+        disable_spiffe_cert_validation: section.is_set("disable_spiffe_cert_validation"),
+        unknown_names: choice(&section, "unknown_names", |name| match name {
+            "hold" => Ok(UnknownNames::Hold),
+            "reject" => Ok(UnknownNames::Reject),
+            _ => Err(format!("sds.unknown_names is \"hold\" or \"reject\", not {name:?}")),
+        }),
+    };
+    if sds.default_bundle_name == sds.default_all_bundles_name {
+        section.report().warn(Warning::from(SAME_NAMES.to_owned()));
+    }
+    section.finish(Strictness::Ignore, "sds", no_hint);
+    sds
+}
+
+pub(super) fn experimental(section: Section<'_>) -> Experimental {
+    let experimental = Experimental {
+        sync_interval: sync_interval(&section),
+        use_sync_authorized_entries: use_sync_authorized_entries(&section),
+        jwt_svid_cache_hit_timeout: jwt_svid_cache_hit_timeout(&section),
+        x509_svid_prefetch: choice(&section, "x509_svid_prefetch", |name| match name {
+            "all" => Ok(Prefetch::All),
+            "auto" => Ok(Prefetch::Auto),
+            "live" => Ok(Prefetch::Live),
+            _ => {
+                Err(format!("experimental.x509_svid_prefetch is \"all\", \"auto\" or \"live\", not {name:?}"))
+            }
+        }),
+    };
+    let of_spire = section.text("sync_interval").is_some()
+        || section.text("jwt_svid_cache_hit_timeout").is_some()
+        || section.flag("use_sync_authorized_entries").is_some();
+    if of_spire {
+        section.report().warn(Warning::from(IN_USE.to_owned()));
+    }
+    section.finish(Strictness::Ignore, "experimental", no_hint);
+    experimental
+}
+
+fn sync_interval(section: &Section<'_>) -> Duration {
+    let Some(Setting { value, line }) = section.text("sync_interval") else { return DEFAULT_SYNC_INTERVAL };
+    match duration::parse(&value) {
+        // Like everywhere in spire-agent, zero means the default.
+        Ok(Duration::ZERO) => DEFAULT_SYNC_INTERVAL,
+        Ok(interval) => interval,
+        Err(error) => {
+            section.report().problem(line, format!("could not parse synchronization interval: {error}"));
+            DEFAULT_SYNC_INTERVAL
+        }
+    }
+}
+
+fn use_sync_authorized_entries(section: &Section<'_>) -> bool {
+    let Some(flag) = section.flag("use_sync_authorized_entries") else { return true };
+    section.report().warn(Warning {
+        message: "The 'use_sync_authorized_entries' configuration is deprecated. The option to disable it \
+                  will be removed in SPIRE 1.13."
+            .to_owned(),
+        fields: vec![("alert", "true".to_owned()), ("alert_type", "deprecated_config".to_owned())],
+    });
+    flag.value
+}
+
+fn jwt_svid_cache_hit_timeout(section: &Section<'_>) -> Duration {
+    let Some(Setting { value, line }) = section.text("jwt_svid_cache_hit_timeout") else {
+        return LONGEST_CACHE_HIT_TIMEOUT;
+    };
+    let problem = match duration::parse(&value) {
+        Err(error) => format!("could not parse jwt_svid_cache_hit_timeout: {error}"),
+        Ok(timeout) if timeout < SHORTEST_CACHE_HIT_TIMEOUT => {
+            format!("jwt_svid_cache_hit_timeout ({value}) must be greater than 5s")
+        }
+        Ok(timeout) if timeout >= LONGEST_CACHE_HIT_TIMEOUT => {
+            format!("jwt_svid_cache_hit_timeout ({value}) must be less than 30s")
+        }
+        Ok(timeout) => {
+            let message = "The use of 'jwt_svid_cache_hit_timeout' is experimental".to_owned();
+            section.report().warn(Warning::from(message));
+            return timeout;
+        }
+    };
+    section.report().problem(line, problem);
+    LONGEST_CACHE_HIT_TIMEOUT
+}
+
+const DEFAULT_SYNC_INTERVAL: Duration = Duration::from_secs(5);
+const SHORTEST_CACHE_HIT_TIMEOUT: Duration = Duration::from_secs(5);
+const LONGEST_CACHE_HIT_TIMEOUT: Duration = Duration::from_secs(30);
+const SAME_NAMES: &str = "The \"default_bundle_name\" and \"default_all_bundles_name\" configurables have the \
+     same value. \"default_all_bundles_name\" will be ignored. Please configure distinct values or use the \
+     defaults. This will be a configuration error in a future release.";
+const IN_USE: &str = "Experimental features have been enabled. Please see doc/upgrading.md for upgrade and \
+     compatibility considerations for experimental features.";

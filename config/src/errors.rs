@@ -1,0 +1,121 @@
+//! What is wrong with a configuration, all of it at once, and what is merely odd.
+
+use std::fmt;
+
+use thiserror::Error;
+
+/// Everything that keeps a configuration from being used.
+///
+/// Displayed as one problem per line, and `unknown configuration detected` (SPIRE's words) last.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Error)]
+pub struct Errors {
+    /// In the order of the file; those without a line come first.
+    pub problems: Vec<Problem>,
+    /// Keys that spire-agent does not know either, by section. For each of these spire-agent logs
+    /// `Unknown configuration detected` with the fields `section` and `keys`.
+    pub unknown: Vec<Unknown>,
+}
+
+impl Errors {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.problems.is_empty() && self.unknown.is_empty()
+    }
+}
+
+impl fmt::Display for Errors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        for problem in &self.problems {
+            write!(f, "{separator}{problem}")?;
+            separator = "\n";
+        }
+        if self.unknown.is_empty() {
+            return Ok(());
+        }
+        write!(f, "{separator}unknown configuration detected")?;
+        for unknown in &self.unknown {
+            for key in &unknown.keys {
+                write!(f, "\n  {}: {key}", unknown.section)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One thing to be changed in the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Line of the file, where one is to blame. A flag has none, nor has something missing.
+    pub line: Option<u32>,
+    /// What is wrong and what to do. spire-agent's words where it has some.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        match self.line {
+            Some(line) => write!(f, " (line {line})"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Keys of one section that nobody knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unknown {
+    /// spire-agent's name of the section: `top-level`, `agent`, `health check`, `Prometheus`, …
+    pub section: String,
+    /// Sorted by name.
+    pub keys: Vec<UnknownKey>,
+}
+
+impl Unknown {
+    /// The value of the log field `keys`: the names, sorted, with commas.
+    #[must_use]
+    pub fn keys(&self) -> String {
+        self.keys.iter().map(|key| key.name.as_str()).collect::<Vec<_>>().join(",")
+    }
+}
+
+/// A key that nobody knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownKey {
+    /// As written.
+    pub name: String,
+    /// Line of the file.
+    pub line: u32,
+    /// What to do instead, for keys that older versions had.
+    pub hint: Option<&'static str>,
+}
+
+impl fmt::Display for UnknownKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (line {})", self.name, self.line)?;
+        match self.hint {
+            Some(hint) => write!(f, ": {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Something to log when the configuration is used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    /// spire-agent's words where it has some.
+    pub message: String,
+    /// Structured log fields, such as `alert=true`.
+    pub fields: Vec<(&'static str, String)>,
+}
+
+impl From<String> for Warning {
+    fn from(message: String) -> Self {
+        Self { message, fields: Vec::new() }
+    }
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}

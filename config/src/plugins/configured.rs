@@ -1,0 +1,220 @@
+//! Declared plugins → plugins that can be run, or why not.
+
+use std::io;
+use std::path::Path;
+
+use super::builtin::{PluginType, replacement};
+use super::declared::{Data, Declared};
+use super::{KeyManager, NodeAttestor, Outcome, Plugins, WorkloadAttestor, k8s};
+use crate::Problem;
+use crate::decode::{Section, Strictness, no_hint};
+use crate::hcl::{self, Object};
+use crate::report::{Report, not_supported};
+
+type ReadFile<'a> = &'a dyn Fn(&Path) -> io::Result<String>;
+
+/// Plugins of which every part is in place.
+#[derive(Default)]
+struct Found {
+    node_attestor: Option<NodeAttestor>,
+    key_manager: Option<KeyManager>,
+    workload_attestors: Vec<WorkloadAttestor>,
+}
+
+pub(super) fn configure(declared: &[Declared<'_>], read_file: ReadFile<'_>) -> Outcome {
+    let mut problems = Vec::new();
+    let mut found = Found::default();
+    let mut loaded = Vec::new();
+    for plugin in declared {
+        match PluginType::from_name(plugin.kind) {
+            None => problems.push(plugin.problem(format!("unsupported plugin type {:?}", plugin.kind))),
+            Some(_) if !plugin.enabled => {}
+            Some(kind) => {
+                loaded.push(kind);
+                found.load(kind, plugin, read_file, &mut problems);
+            }
+        }
+    }
+    for kind in PluginType::ALL {
+        let count = loaded.iter().filter(|other| **other == kind).count();
+        if let Err(reason) = kind.check_count(count) {
+            let message = format!("plugin type {:?} constraint not satisfied: {reason}", kind.name());
+            problems.push(Problem { line: None, message });
+        }
+    }
+    Outcome { plugins: found.complete(), problems }
+}
+
+impl Found {
+    /// Plugins that are built end in a configuration; all others, and bad data, in a problem.
+    fn load(
+        &mut self,
+        kind: PluginType,
+        plugin: &Declared<'_>,
+        read_file: ReadFile<'_>,
+        problems: &mut Vec<Problem>,
+    ) {
+        if plugin.external {
+            problems.push(plugin.not_supported("external plugin", kind));
+            return;
+        }
+        if !kind.builtins().contains(&plugin.name) {
+            problems.push(plugin.unknown(kind));
+            return;
+        }
+        match (kind, plugin.name) {
+            (PluginType::NodeAttestor, "join_token") if plugin.without_data(problems) => {
+                self.node_attestor = Some(NodeAttestor::JoinToken);
+            }
+            (PluginType::KeyManager, "memory") if plugin.without_data(problems) => {
+                self.key_manager = Some(KeyManager::Memory);
+            }
+            (PluginType::NodeAttestor, "join_token") | (PluginType::KeyManager, "memory") => {}
+            (PluginType::NodeAttestor, "k8s_psat") => {
+                self.node_attestor = plugin.read(read_file, problems, k8s_psat);
+            }
+            (PluginType::KeyManager, "disk") => {
+                self.key_manager = plugin.read(read_file, problems, disk);
+            }
+            (PluginType::WorkloadAttestor, "unix") => {
+                self.workload_attestors.extend(plugin.read(read_file, problems, unix));
+            }
+            (PluginType::WorkloadAttestor, "k8s") => {
+                problems.push(plugin.not_supported("", kind));
+                self.workload_attestors.extend(plugin.read(read_file, problems, k8s::read));
+            }
+            (PluginType::WorkloadAttestor, "windows") => {
+                let message = "failed to configure plugin \"windows\": not supported in this platform";
+                problems.push(plugin.problem(message.to_owned()));
+            }
+            _ => problems.push(plugin.not_supported("", kind)),
+        }
+    }
+
+    fn complete(self) -> Option<Plugins> {
+        Some(Plugins {
+            node_attestor: self.node_attestor?,
+            key_manager: self.key_manager?,
+            workload_attestors: self.workload_attestors,
+        })
+    }
+}
+
+impl Declared<'_> {
+    fn problem(&self, message: String) -> Problem {
+        Problem { line: Some(self.line), message }
+    }
+
+    fn not_supported(&self, what: &str, kind: PluginType) -> Problem {
+        let plugin = format!("{what} {} {:?}", kind.name(), self.name);
+        self.problem(not_supported(plugin.trim_start()))
+    }
+
+    fn unknown(&self, kind: PluginType) -> Problem {
+        let mut message = format!(
+            "failed to load plugin {:?}: no built-in plugin {:?} for type {:?}",
+            self.name,
+            self.name,
+            kind.name()
+        );
+        if let Some(hint) = replacement(kind, self.name) {
+            message.push_str("; ");
+            message.push_str(hint);
+        }
+        self.problem(message)
+    }
+
+    /// Whether a plugin that has nothing to configure has indeed been given nothing.
+    fn without_data(&self, problems: &mut Vec<Problem>) -> bool {
+        let empty = matches!(self.data, Data::None);
+        if !empty {
+            problems.push(self.failed("no supported configuration interface found; remove plugin_data"));
+        }
+        empty
+    }
+
+    fn failed(&self, reason: &str) -> Problem {
+        self.problem(format!("failed to configure plugin {:?}: {reason}", self.name))
+    }
+
+    /// Decodes the plugin's data, wherever it is.
+    fn read<T>(
+        &self,
+        read_file: ReadFile<'_>,
+        problems: &mut Vec<Problem>,
+        decode: impl Fn(Section<'_>) -> Option<T>,
+    ) -> Option<T> {
+        let object: Object;
+        let blocks = match &self.data {
+            Data::None => Vec::new(),
+            Data::Inline(blocks) => blocks.clone(),
+            Data::Unreadable => {
+                problems.push(self.failed("unable to decode configuration: write plugin_data { … }"));
+                return None;
+            }
+            Data::File(path) => match self.load_file(path, read_file) {
+                Ok(loaded) => {
+                    object = loaded;
+                    vec![&object]
+                }
+                Err(problem) => {
+                    problems.push(problem);
+                    return None;
+                }
+            },
+        };
+        let report = Report::default();
+        let decoded = decode(Section::new("", blocks, Some(self.line), &report));
+        let (errors, _) = report.finish();
+        let sound = errors.is_empty();
+        let in_file = matches!(self.data, Data::File(_));
+        for problem in errors.problems {
+            let line = problem.line.filter(|_| !in_file).unwrap_or(self.line);
+            problems.push(Problem { line: Some(line), ..self.failed(&problem.message) });
+        }
+        for unknown in errors.unknown {
+            problems.push(self.failed(&format!("unknown configurations detected: {}", unknown.keys())));
+        }
+        decoded.filter(|_| sound)
+    }
+
+    fn load_file(&self, path: &str, read_file: ReadFile<'_>) -> Result<Object, Problem> {
+        let text = read_file(Path::new(path))
+            .map_err(|error| self.failed(&format!("failed to load plugin data: {path}: {error}")))?;
+        hcl::parse(&text)
+            .map_err(|error| self.failed(&format!("unable to decode configuration: {path}: {error}")))
+    }
+}
+
+fn k8s_psat(section: Section<'_>) -> Option<NodeAttestor> {
+    let cluster = section.text("cluster");
+    let token_path = section.text("token_path");
+    if cluster.is_none() {
+        section.report().problem(section.line, "missing required cluster block; write cluster = \"…\"");
+    }
+    section.finish(Strictness::Ignore, "plugin_data", no_hint);
+    Some(NodeAttestor::K8sPsat {
+        cluster: cluster?.value,
+        token_path: token_path.map_or_else(|| DEFAULT_PSAT_PATH.into(), |path| path.value.into()),
+    })
+}
+
+fn disk(section: Section<'_>) -> Option<KeyManager> {
+    let directory = section.text("directory");
+    if directory.is_none() {
+        section.report().problem(section.line, "directory must be configured");
+    }
+    section.finish(Strictness::Ignore, "plugin_data", no_hint);
+    Some(KeyManager::Disk { directory: directory?.value.into() })
+}
+
+fn unix(section: Section<'_>) -> Option<WorkloadAttestor> {
+    let unix = WorkloadAttestor::Unix {
+        discover_workload_path: section.is_set("discover_workload_path"),
+        workload_size_limit: section.int("workload_size_limit").map_or(0, |limit| limit.value),
+    };
+    section.finish(Strictness::Ignore, "plugin_data", no_hint);
+    Some(unix)
+}
+
+const DEFAULT_PSAT_PATH: &str = "/var/run/secrets/tokens/spire-agent";

@@ -1,0 +1,131 @@
+//! Which plugins a file declares. Readable or not is a question of the file: this much is checked
+//! by `validate` too.
+
+use std::collections::BTreeSet;
+
+use crate::decode::{Section, Strictness, no_hint, objects_of};
+use crate::hcl::{Item, Key, Kind, Object, Value};
+use crate::report::Report;
+
+/// One plugin of the file.
+pub(super) struct Declared<'a> {
+    /// Its type as written.
+    pub(super) kind: &'a str,
+    pub(super) name: &'a str,
+    pub(super) line: u32,
+    /// It has a `plugin_cmd`, so it is a program of its own.
+    pub(super) external: bool,
+    pub(super) enabled: bool,
+    pub(super) data: Data<'a>,
+}
+
+/// Where the configuration of a plugin comes from.
+pub(super) enum Data<'a> {
+    None,
+    Inline(Vec<&'a Object>),
+    /// Something that is no block.
+    Unreadable,
+    File(String),
+}
+
+pub(super) fn read<'a>(top: &Section<'a>) -> Vec<Declared<'a>> {
+    let mut declared = Vec::new();
+    let mut seen = BTreeSet::new();
+    let report: &'a Report = top.report();
+    for block in blocks(top) {
+        for kind in &block.items {
+            for (key, value) in members(kind, report) {
+                if !seen.insert((&kind.key.name, &key.name)) {
+                    let message =
+                        format!("plugin {:?}/{:?} declared more than once", kind.key.name, key.name);
+                    report.problem(key.line, message);
+                } else {
+                    declared.extend(plugin(&kind.key.name, key, value, report));
+                }
+            }
+        }
+    }
+    declared
+}
+
+/// The blocks that count. Of repeated `plugins { }` spire-agent takes the last; those with labels
+/// (`plugins "TYPE" "name" { }`), and lists in JSON, it joins.
+fn blocks<'a>(top: &Section<'a>) -> Vec<&'a Object> {
+    let report = top.report();
+    let items = top.items("plugins");
+    if items.is_empty() {
+        report.problem(None, "plugins section must be configured");
+    }
+    let labelled = |item: &&&Item| matches!(&item.value.kind, Kind::Object(object) if object.labelled);
+    let (joined, whole): (Vec<&Item>, Vec<&Item>) = items.iter().partition(|item| labelled(item));
+    match whole.split_last() {
+        None => joined.iter().flat_map(|item| top.objects("plugins", &item.value)).collect(),
+        Some((last, overridden)) => {
+            for item in overridden.iter().chain(&joined) {
+                report.warn(format!(
+                    "The plugins block of line {} is ignored: only the last one, of line {}, counts",
+                    item.key.line, last.key.line
+                ));
+            }
+            top.objects("plugins", &last.value)
+        }
+    }
+}
+
+/// The named members of a plugin type.
+fn members<'a>(kind: &'a Item, report: &Report) -> Vec<(&'a Key, &'a Value)> {
+    let Some(objects) = objects_of(&kind.value) else {
+        let name = &kind.key.name;
+        report.problem(
+            kind.key.line,
+            format!("plugins.{name}: write {name} \"name\" {{ plugin_data {{ … }} }}"),
+        );
+        return Vec::new();
+    };
+    objects.into_iter().flat_map(|object| &object.items).map(|item| (&item.key, &item.value)).collect()
+}
+
+fn plugin<'a>(kind: &'a str, key: &'a Key, value: &'a Value, report: &'a Report) -> Option<Declared<'a>> {
+    let fail = |message: String| {
+        report.problem(
+            key.line,
+            format!("failed to create plugin config for {kind:?}/{:?}: {message}", key.name),
+        );
+    };
+    let Some(objects) = objects_of(value) else {
+        fail("write a block, { plugin_data { … } }".to_owned());
+        return None;
+    };
+    if objects.len() > 1 {
+        report.problem(key.line, format!("plugin {kind:?}/{:?} declared more than once", key.name));
+    }
+    let path = format!("plugins.{kind}.{}", key.name);
+    let section = Section::new(&path, objects, Some(key.line), report);
+    let file = section.text("plugin_data_file");
+    let inline = section.items("plugin_data").last().map(|item| &item.value);
+    let data = match (inline.filter(|value| value.kind != Kind::Null), file) {
+        (Some(_), Some(_)) => {
+            fail("only one of [plugin_data, plugin_data_file] can be used".to_owned());
+            return None;
+        }
+        (None, Some(file)) => Data::File(file.value),
+        (None, None) => Data::None,
+        (Some(value), None) => match objects_of(value) {
+            Some(objects) if objects.iter().all(|object| object.items.is_empty()) => Data::None,
+            Some(objects) => Data::Inline(objects),
+            None => Data::Unreadable,
+        },
+    };
+    let declared = Declared {
+        kind,
+        name: &key.name,
+        line: key.line,
+        external: section.text("plugin_cmd").is_some(),
+        enabled: section.flag("enabled").is_none_or(|flag| flag.value),
+        data,
+    };
+    section.texts("plugin_args");
+    section.text("plugin_checksum");
+    section.finish(Strictness::Ignore, &path, no_hint);
+    Some(declared)
+}

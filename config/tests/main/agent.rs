@@ -1,0 +1,361 @@
+//! The blocks agent, telemetry and health_checks, key by key, and the flags above them.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use config::{
+    BundleFormat, JoinToken, KeyType, LogFormat, LogLevel, Overrides, Prefetch, RebootstrapMode,
+    TrustBundleSource, UnknownNames,
+};
+
+use crate::{PLUGINS, assert_problems, load, load_with, sound, with_agent};
+
+fn with_telemetry(keys: &str) -> String {
+    format!("{}\ntelemetry {{ {keys} }}", with_agent(""))
+}
+
+#[test]
+fn defaults_are_those_of_spire_agent() {
+    let settings = sound(&with_agent(""));
+    assert_eq!(settings.data_dir, PathBuf::from("."));
+    assert_eq!(settings.socket_path, PathBuf::from("/tmp/spire-agent/public/api.sock"));
+    assert_eq!((settings.log_level, settings.log_format), (LogLevel::Info, LogFormat::Default));
+    assert_eq!(settings.log_file, None);
+    let path = PathBuf::from("b.pem");
+    assert_eq!(settings.trust_bundle, TrustBundleSource::File { path, format: BundleFormat::Pem });
+    assert_eq!(settings.rebootstrap_mode, RebootstrapMode::Never);
+    assert_eq!(settings.rebootstrap_delay, Duration::from_mins(10));
+    assert_eq!(settings.workload_x509_svid_key_type, KeyType::EcP256);
+    assert_eq!(settings.availability_target, None);
+    assert_eq!((settings.x509_svid_cache_max_size, settings.jwt_svid_cache_max_size), (1000, 1000));
+    assert_eq!(settings.sds.default_svid_name, "default");
+    assert_eq!(settings.sds.default_bundle_name, "ROOTCA");
+    assert_eq!(settings.sds.default_all_bundles_name, "ALL");
+    assert_eq!(settings.sds.unknown_names, UnknownNames::Hold);
+    assert_eq!(settings.experimental.sync_interval, Duration::from_secs(5));
+    assert!(settings.experimental.use_sync_authorized_entries);
+    assert_eq!(settings.experimental.jwt_svid_cache_hit_timeout, Duration::from_secs(30));
+    assert_eq!(settings.experimental.x509_svid_prefetch, Prefetch::Auto);
+    assert!(!settings.health_checks.listener_enabled);
+    assert_eq!(settings.health_checks.address(), "localhost:80");
+    assert_eq!(settings.warnings, []);
+    assert_eq!(settings.join_token, None);
+}
+
+#[test]
+fn values_are_read_by_the_rules_of_hcl_1() {
+    // Case does not matter, the last scalar counts, lists are joined, blocks are merged.
+    let text = format!(
+        "{}\nAgent {{ Log_Level = \"debug\" log_level = \"trace\" SDS {{ default_svid_name = \"a\" }}
+           log_selectors = [\"k8s\"] log_selectors = [\"unix:uid\", 7] x509_svid_cache_max_size = \"0x10\"
+           jwt_svid_cache_max_size = 010 join_token = 12345 log_format = \"JSON\"
+           workload_x509_svid_key_type = \"RSA-2048\" availability_target = \"24h\" }}
+         agent {{ sds {{ default_bundle_name = \"b\" unknown_names = \"reject\" }}
+           experimental {{ x509_svid_prefetch = \"live\" }} configpath = \"x\" ExpandEnv = true }}
+         health_checks {{ bind_address = \"[::1]\" bind_port = 8080 }}",
+        with_agent("log_level = \"info\"")
+    );
+    let settings = sound(&text);
+    assert_eq!(settings.log_level, LogLevel::Trace);
+    assert_eq!(settings.log_format, LogFormat::Json);
+    assert_eq!(settings.log_selectors, ["k8s", "unix:uid", "7"]);
+    assert_eq!((settings.x509_svid_cache_max_size, settings.jwt_svid_cache_max_size), (16, 8));
+    assert_eq!(settings.join_token.as_ref().map(JoinToken::expose), Some("12345"));
+    assert!(!format!("{settings:?}").contains("12345"));
+    assert_eq!(settings.workload_x509_svid_key_type, KeyType::Rsa2048);
+    assert_eq!(settings.availability_target, Some(Duration::from_hours(24)));
+    assert_eq!(
+        (settings.sds.default_svid_name.as_str(), settings.sds.default_bundle_name.as_str()),
+        ("a", "b")
+    );
+    assert_eq!(settings.sds.unknown_names, UnknownNames::Reject);
+    assert_eq!(settings.experimental.x509_svid_prefetch, Prefetch::Live);
+    assert_eq!(settings.health_checks.address(), "[::1]:8080");
+}
+
+#[test]
+fn json_wraps_objects_in_lists_and_null_is_nothing() {
+    let text = r#"{"agent": [{"trust_domain": "td", "server_address": "s", "server_port": "1",
+      "insecure_bootstrap": true, "log_file": null, "sds": [{"default_svid_name": null}],
+      "authorized_delegates": null, "admin_socket_path": null, "log_level": ""}],
+      "plugins": [{"KeyManager": {"memory": null}}, {"NodeAttestor": [{"join_token": [{"plugin_data": {}}]}]},
+        {"WorkloadAttestor": [{"unix": {}}]}],
+      "telemetry": [{"Prometheus": null, "DogStatsd": []}], "health_checks": null}"#;
+    let settings = sound(text);
+    assert_eq!(settings.trust_bundle, TrustBundleSource::Insecure);
+    assert_eq!(settings.sds.default_svid_name, "default");
+    assert!(settings.plugins().is_ok(), "{:?}", settings.plugin_problems());
+}
+
+#[test]
+fn wrong_kinds_are_refused_with_their_lines() {
+    let text = with_agent(
+        "data_dir = true\nlog_source_location = \"true\"\nlog_selectors = \"k8s\"\nlog_file = 1.5\nsds = 1\n\
+         x509_svid_cache_max_size = \"many\"\nsocket_path = [\"a\"]\nlog_selectors = [true]",
+    );
+    assert_problems(
+        &text,
+        &[
+            "agent.data_dir: write a quoted string instead of true or false without quotes (line 3)",
+            "agent.log_source_location: write true or false without quotes instead of a quoted string (line 4)",
+            "agent.log_selectors: write a list of strings, [\"…\"], instead of a quoted string (line 5)",
+            "agent.log_file: write a quoted string instead of a number with a fraction or exponent (line 6)",
+            "agent.sds: write a block, { … }, instead of a whole number (line 7)",
+            "agent.x509_svid_cache_max_size: write a whole number instead of a string that is none (line 8)",
+            "agent.socket_path: write a quoted string instead of a list (line 9)",
+            "agent.log_selectors: write a quoted string instead of true or false without quotes (line 10)",
+        ],
+    );
+}
+
+#[test]
+fn values_out_of_range_are_refused_in_the_words_of_spire_agent() {
+    for (keys, expected) in [
+        ("server_port = 0", "server_port must be configured"),
+        ("server_port = 70000", "server_port must be from 1 to 65535, not 70000 (line 3)"),
+        ("trust_domain = \"TD\"", "could not parse trust_domain \"TD\": trust domain characters are limited"),
+        (
+            "trust_bundle_format = \"PEM\"",
+            "invalid value for trust_bundle_format, expected \"pem\" or \"spiffe\"",
+        ),
+        ("rebootstrap_mode = \"Auto\"", "unknown rebootstrap mode specified: Auto"),
+        ("rebootstrap_delay = \"10\"", "error parsing rebootstrap delay duration: time: missing unit"),
+        ("log_level = \"loud\"", "could not start logger: not a valid logrus Level: \"loud\""),
+        ("log_format = \"xml\"", "could not start logger: unknown logger format: \"xml\""),
+        (
+            "workload_x509_svid_key_type = \"x\"",
+            "key type \"x\" is unknown; must be one of [rsa-2048, ec-p256, ec",
+        ),
+        ("availability_target = \"23h\"", "availability_target must be at least 24h0m0s"),
+        ("availability_target = \"1d\"", "unable to parse availability_target: time: unknown unit \"d\""),
+        ("x509_svid_cache_max_size = -1", "x509_svid_cache_max_size should not be negative"),
+        ("jwt_svid_cache_max_size = -1", "jwt_svid_cache_max_size should not be negative"),
+        ("experimental { sync_interval = \"x\" }", "could not parse synchronization interval: time: invalid"),
+        (
+            "experimental { jwt_svid_cache_hit_timeout = \"4s\" }",
+            "jwt_svid_cache_hit_timeout (4s) must be greater than 5s",
+        ),
+        (
+            "experimental { jwt_svid_cache_hit_timeout = \"30s\" }",
+            "jwt_svid_cache_hit_timeout (30s) must be less than 30s",
+        ),
+        (
+            "experimental { x509_svid_prefetch = \"x\" }",
+            "experimental.x509_svid_prefetch is \"all\", \"auto\" or",
+        ),
+        ("sds { unknown_names = \"x\" }", "sds.unknown_names is \"hold\" or \"reject\", not \"x\""),
+        (
+            "experimental { ratelimit { fetch_secrets = -1 } }",
+            "experimental.ratelimit.fetch_secrets must not be negative",
+        ),
+        (
+            "experimental { feature_flags = [\"b\", \"wit-svid\", \"a\"] }",
+            "error loading feature flags: unknown feature flag(s): [a b]",
+        ),
+        (
+            "experimental { named_pipe_name = \"x\" }",
+            "invalid configuration: named_pipe_name is not supported in this platform; please use socket_path",
+        ),
+    ] {
+        assert_problems(&with_agent(keys), &[expected]);
+    }
+}
+
+#[test]
+fn sources_of_the_first_bundle_exclude_each_other() {
+    let path_or = "only one of insecure_bootstrap or trust_bundle_path can be specified, not both";
+    assert_problems(&with_agent("insecure_bootstrap = true"), &[path_or]);
+    assert_problems(
+        &with_agent("insecure_bootstrap = true rebootstrap_mode = \"auto\" trust_bundle_path = \"\""),
+        &["insecure_bootstrap option can not be used with rebootstrapping (line 3)"],
+    );
+    assert_problems(
+        &with_agent("trust_bundle_url = \"https://x\""),
+        &[
+            "only one of trust_bundle_url or trust_bundle_path can be specified, not both",
+            "not supported yet: agent.trust_bundle_url",
+        ],
+    );
+    assert_problems(
+        &with_agent("insecure_bootstrap = true trust_bundle_url = \"https://x\""),
+        &[
+            "only one of insecure_bootstrap, trust_bundle_url, or trust_bundle_path can be specified, not the three",
+            "not supported yet: agent.trust_bundle_url",
+        ],
+    );
+    assert_problems(
+        &with_agent("trust_bundle_unix_socket = \"x\""),
+        &[
+            "if trust_bundle_unix_socket is specified, so must be trust_bundle_url",
+            "not supported yet: agent.trust_bundle_unix_socket",
+        ],
+    );
+    assert_problems(
+        &with_agent("trust_bundle_path = \"\" trust_bundle_spiffe_workload_api = \"unix:///x\""),
+        &["not supported yet: agent.trust_bundle_spiffe_workload_api"],
+    );
+}
+
+#[test]
+fn what_is_not_built_is_refused_unless_it_says_the_default() {
+    let defaults = "admin_socket_path = \"\" authorized_delegates = [] allowed_foreign_jwt_claims = []
+        profiling_enabled = false profiling_port = 0 profiling_freq = 0 profiling_names = []
+        trust_bundle_url = \"\"
+        experimental { require_pq_kem = false feature_flags = [] ratelimit { fetch_x509_svid = 0 } }";
+    let text = format!(
+        "{}\ntelemetry {{ EnableHostnameLabel = true MetricPrefix = \"spire_agent\" }}",
+        with_agent(defaults)
+    );
+    assert_eq!(sound(&text).warnings, []);
+    for (keys, key) in [
+        ("admin_socket_path = \"x\"", "agent.admin_socket_path"),
+        ("authorized_delegates = [\"spiffe://td/a\"]", "agent.authorized_delegates"),
+        ("allowed_foreign_jwt_claims = [\"a\"]", "agent.allowed_foreign_jwt_claims"),
+        ("profiling_enabled = true", "agent.profiling_enabled"),
+        ("profiling_port = 1", "agent.profiling_port"),
+        ("profiling_freq = 1", "agent.profiling_freq"),
+        ("profiling_names = [\"cpu\"]", "agent.profiling_names"),
+        ("experimental { require_pq_kem = true }", "agent.experimental.require_pq_kem"),
+        ("experimental { feature_flags = [\"wit-svid\"] }", "agent.experimental.feature_flags"),
+        ("experimental { ratelimit { stream_secrets = 5 } }", "agent.experimental.ratelimit.stream_secrets"),
+        (
+            "experimental { broker { socket_path = \"x\" brokers = [{ id = \"x\" }] } }",
+            "agent.experimental.broker",
+        ),
+    ] {
+        assert_problems(&with_agent(keys), &[&format!("not supported yet: {key}; remove it")]);
+    }
+    for (keys, key) in [
+        ("Prometheus { host = \"0.0.0.0\" port = 9988 }", "Prometheus"),
+        ("DogStatsd = [{ address = \"a\" }]", "DogStatsd"),
+        ("Statsd { address = \"a\" }", "Statsd"),
+        ("M3 = [{ address = \"a\" env = \"b\" }]", "M3"),
+        ("InMem {}", "InMem"),
+        ("MetricPrefix = \"x\"", "MetricPrefix"),
+        ("EnableTrustDomainLabel = true", "EnableTrustDomainLabel"),
+        ("EnableHostnameLabel = false", "EnableHostnameLabel"),
+        ("AllowedPrefixes = [\"x\"]", "AllowedPrefixes"),
+    ] {
+        assert_problems(&with_telemetry(keys), &[&format!("not supported yet: telemetry.{key}; remove it")]);
+    }
+}
+
+#[test]
+fn unknown_keys_are_fatal_where_spire_agent_sees_them() {
+    let unknown = |text: &str| {
+        let errors = load(text).expect_err(text);
+        let unknown: Vec<_> = errors.unknown.iter().map(|u| format!("{}: {}", u.section, u.keys())).collect();
+        assert!(errors.to_string().contains("unknown configuration detected"));
+        unknown.join("; ")
+    };
+    assert_eq!(unknown(&format!("{}\nb = 1 a {{}} b = 2", with_agent(""))), "top-level: a,b");
+    assert_eq!(unknown(&with_agent("zz = 1\nretry_bootstrap = true")), "agent: retry_bootstrap,zz");
+    assert_eq!(unknown(&with_agent("experimental { ratelimit { x = 1 } }")), "ratelimit: x");
+    assert_eq!(unknown(&with_agent("experimental { broker { x = 1 } }")), "experimental.broker: x");
+    assert_eq!(unknown(&format!("{}\nhealth_checks {{ x = 1 }}", with_agent(""))), "health check: x");
+    assert_eq!(unknown(&with_telemetry("Prometheus { x = 1 }")), "Prometheus: x");
+    let json = with_agent("").replace("server_port", "\"server_port\"");
+    assert!(load(&json).is_ok(), "keys can stand in quotes");
+    assert_eq!(unknown(r#"{"agent": {"x": 1}}"#), "agent: x");
+}
+
+#[test]
+fn unknown_keys_are_ignored_where_spire_agent_ignores_them() {
+    let text = format!(
+        "{}\ntelemetry {{ x = 1 }}",
+        with_agent("sds { x = 1 }\nexperimental { disable_lru_cache = true }\n\"quoted\" = 1")
+    );
+    let warnings: Vec<_> = sound(&text).warnings.into_iter().map(|warning| warning.message).collect();
+    assert_eq!(
+        warnings,
+        [
+            "Unknown key telemetry.x is ignored (line 12)",
+            "Unknown key agent.sds.x is ignored (line 3)",
+            "Unknown key agent.experimental.disable_lru_cache is ignored (line 4)",
+            "Unknown key agent.quoted is ignored (line 5)",
+        ]
+    );
+}
+
+#[test]
+fn warnings_are_those_of_spire_agent() {
+    let long = "a".repeat(256);
+    let text = with_agent(&format!(
+        "trust_domain = \"spiffe://{long}\" sds {{ default_bundle_name = \"ALL\" }} experimental {{
+         use_sync_authorized_entries = false jwt_svid_cache_hit_timeout = \"5s\" sync_interval = \"0s\" }}"
+    ));
+    let settings = sound(&text);
+    assert_eq!(settings.trust_domain, long);
+    assert!(!settings.experimental.use_sync_authorized_entries);
+    assert_eq!(settings.experimental.sync_interval, Duration::from_secs(5));
+    let starts: Vec<_> = settings.warnings.iter().map(|w| w.message.get(..30).unwrap_or_default()).collect();
+    assert_eq!(
+        starts,
+        [
+            "Configured trust domain name s",
+            "The \"default_bundle_name\" and ",
+            "The 'use_sync_authorized_entri",
+            "The use of 'jwt_svid_cache_hit",
+            "Experimental features have bee",
+        ]
+    );
+    let alert = [("alert", "true".to_owned()), ("alert_type", "deprecated_config".to_owned())];
+    assert_eq!(settings.warnings[2].fields, alert);
+}
+
+#[test]
+fn join_tokens_come_from_the_file_or_its_file() {
+    let text = with_agent("join_token_file = \"token\"");
+    let settings = load_with(&text, &Overrides::default(), &[("token", " abc\n")]).unwrap();
+    assert_eq!(settings.join_token.as_ref().map(JoinToken::expose), Some("abc"));
+    let errors = load_with(&text, &Overrides::default(), &[("token", " \n")]).unwrap_err();
+    assert_eq!(errors.to_string(), "join token file is empty (line 3)");
+    assert_problems(&text, &["unable to read join token file \"token\": no such file (line 3)"]);
+    assert_problems(
+        &with_agent("join_token = \"a\" join_token_file = \"b\""),
+        &["only one of join_token or join_token_file can be specified, not both"],
+    );
+}
+
+#[test]
+fn flags_stand_above_the_file_unless_they_are_zero() {
+    let given = |text: &str| Some(text.to_owned());
+    let overrides = Overrides {
+        data_dir: given("cli"),
+        socket_path: given(""),
+        server_port: Some(0),
+        server_address: given("::1"),
+        trust_domain: given("spiffe://cli"),
+        log_level: given("WARNING"),
+        disable_sds_api: Some(false),
+        disable_workload_api: Some(true),
+        join_token: Some(JoinToken::new("hush".to_owned())),
+        trust_bundle_path: given("cli.pem"),
+        rebootstrap_delay: given("1s"),
+        ..Overrides::default()
+    };
+    assert!(!format!("{overrides:?}").contains("hush"));
+    let text =
+        with_agent("data_dir = \"file\" socket_path = \"s\" disable_sds_api = true log_level = \"debug\"");
+    let settings = load_with(&text, &overrides, &[]).unwrap();
+    assert_eq!(settings.data_dir, PathBuf::from("cli"));
+    assert_eq!(settings.socket_path, PathBuf::from("s"));
+    assert_eq!(settings.server_host_port(), "[::1]:8081");
+    assert_eq!(settings.trust_domain, "cli");
+    assert_eq!(settings.log_level, LogLevel::Warn);
+    assert!(settings.disable_sds_api && settings.disable_workload_api);
+    assert_eq!(settings.join_token.as_ref().map(JoinToken::expose), Some("hush"));
+    assert_eq!(settings.rebootstrap_delay, Duration::from_secs(1));
+
+    let only_flags = Overrides {
+        server_port: Some(1),
+        insecure_bootstrap: Some(true),
+        trust_bundle_path: None,
+        ..overrides
+    };
+    let settings = load_with(PLUGINS, &only_flags, &[]).unwrap();
+    assert_eq!(settings.trust_bundle, TrustBundleSource::Insecure);
+    let url = Overrides { trust_bundle_url: given("https://x"), ..Overrides::default() };
+    let errors = load_with(&with_agent(""), &url, &[]).unwrap_err();
+    assert!(errors.to_string().contains("not supported yet: agent.trust_bundle_url"), "{errors}");
+}

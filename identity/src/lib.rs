@@ -1,0 +1,20 @@
+//! The nouns of the domain: identifiers, selectors, entries, SVIDs and bundles.
+//!
+//! Everything here is a plain value: no runtime, no socket, and no clock (a time is an argument or a field). Wire
+//! types become these in one place only, the agent's server client, and leave them in the served APIs.
+
+mod bundle;
+mod entry;
+mod id;
+mod key;
+mod selector;
+mod svid;
+mod update;
+
+pub use bundle::{Authority, Bundle, BundleError, Bundles, JwtAuthority};
+pub use entry::{Entry, EntryError};
+pub use id::{IdError, SpiffeId, TrustDomain};
+pub use key::PrivateKey;
+pub use selector::{Selector, SelectorError, Selectors};
+pub use svid::{SvidError, X509Svid};
+pub use update::{Identity, WorkloadUpdate};

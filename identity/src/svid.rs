@@ -1,0 +1,110 @@
+//! X.509-SVIDs (X509-SVID §2–§5).
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::bundle::certificates_pem;
+use crate::{IdError, PrivateKey, SpiffeId};
+
+/// A certificate chain, its key, and what the leaf says.
+#[derive(Debug, Clone)]
+pub struct X509Svid {
+    /// The leaf's SPIFFE ID.
+    pub id: SpiffeId,
+    /// DER, leaf first, without the root.
+    pub chain: Vec<Bytes>,
+    /// The leaf's key.
+    pub key: PrivateKey,
+    /// The leaf's validity.
+    pub not_before: SystemTime,
+    /// The leaf's validity.
+    pub not_after: SystemTime,
+    /// The leaf's serial number, lower-case hex.
+    pub serial: String,
+}
+
+impl X509Svid {
+    /// Reads what the server returned. The leaf must have exactly one URI SAN, a SPIFFE ID (X509-SVID §2).
+    ///
+    /// # Errors
+    /// [`SvidError`], one variant a rule.
+    pub fn new(chain: Vec<Bytes>, key: PrivateKey) -> Result<Self, SvidError> {
+        let leaf = chain.first().ok_or(SvidError::Empty)?;
+        let (_, certificate) = X509Certificate::from_der(leaf).map_err(|_| SvidError::Malformed)?;
+        let id = spiffe_id(&certificate)?;
+        let validity = certificate.validity();
+        let not_before = time(validity.not_before.timestamp());
+        let not_after = time(validity.not_after.timestamp());
+        let serial = certificate.tbs_certificate.serial.to_str_radix(16);
+        for issuer in &chain[1..] {
+            X509Certificate::from_der(issuer).map_err(|_| SvidError::Malformed)?;
+        }
+        Ok(Self { id, not_before, not_after, serial, chain, key })
+    }
+
+    /// The SPIFFE ID of a leaf certificate (DER).
+    ///
+    /// # Errors
+    /// [`SvidError::Malformed`], [`SvidError::UriSans`] or [`SvidError::Id`].
+    pub fn leaf_id(der: &[u8]) -> Result<SpiffeId, SvidError> {
+        let (_, certificate) = X509Certificate::from_der(der).map_err(|_| SvidError::Malformed)?;
+        spiffe_id(&certificate)
+    }
+
+    /// The chain as concatenated DER (Workload API §5.2.1).
+    #[must_use]
+    pub fn chain_der(&self) -> Bytes {
+        match &self.chain[..] {
+            [leaf] => leaf.clone(),
+            chain => chain.concat().into(),
+        }
+    }
+
+    /// The chain as PEM, leaf first.
+    #[must_use]
+    pub fn chain_pem(&self) -> String {
+        certificates_pem(&self.chain)
+    }
+
+    /// Whether the leaf is past its end.
+    #[must_use]
+    pub fn expired(&self, now: SystemTime) -> bool {
+        now >= self.not_after
+    }
+}
+
+/// Why a chain is not an X.509-SVID.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum SvidError {
+    /// No certificate at all.
+    #[error("certificate chain is empty")]
+    Empty,
+    /// Not DER, or not a certificate.
+    #[error("certificate is malformed")]
+    Malformed,
+    /// X509-SVID §2 wants exactly one.
+    #[error("certificate has {0} URI SANs, must have exactly one")]
+    UriSans(usize),
+    /// The URI SAN is not a SPIFFE ID.
+    #[error("certificate's SPIFFE ID is malformed: {0}")]
+    Id(#[from] IdError),
+}
+
+fn spiffe_id(certificate: &X509Certificate<'_>) -> Result<SpiffeId, SvidError> {
+    let names = certificate.subject_alternative_name().map_err(|_| SvidError::Malformed)?;
+    let uris: Vec<&str> = names
+        .iter()
+        .flat_map(|san| &san.value.general_names)
+        .filter_map(|name| if let GeneralName::URI(uri) = name { Some(*uri) } else { None })
+        .collect();
+    let [uri] = uris[..] else { return Err(SvidError::UriSans(uris.len())) };
+    Ok(SpiffeId::parse(uri)?)
+}
+
+/// A certificate's time; before 1970 counts as 1970.
+fn time(unix_seconds: i64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(unix_seconds.try_into().unwrap_or(0))
+}

@@ -1,0 +1,87 @@
+//! Wire bindings: the SPIRE server's APIs, the SPIFFE Workload API and gRPC health.
+//!
+//! The `.proto` files in `protos/` hold only what the agent sends or reads; what is left out stays readable on the
+//! wire as unknown fields. The code in `generated/` is checked in, so that building needs no protobuf compiler;
+//! `tests/generate.rs` makes it anew and fails where it differs (`FINIAL_BLESS=1` writes it).
+//!
+//! Messages that can hold a key or a token have no derived `Debug`: theirs prints the name of the type alone.
+#![expect(missing_docs, reason = "generated code; the .proto files carry the comments")]
+#![expect(unused_qualifications, reason = "generated code")]
+#![expect(clippy::allow_attributes_without_reason, reason = "generated code")]
+#![expect(clippy::clone_on_ref_ptr, reason = "generated code")]
+#![expect(clippy::too_many_lines, reason = "generated code")]
+
+/// The packages as they are nested on the wire: generated code refers to its neighbours by these paths.
+#[expect(unreachable_pub, reason = "what is used is exported again below")]
+mod spire {
+    pub mod api {
+        pub mod types {
+            include!("generated/spire.api.types.rs");
+        }
+        pub mod server {
+            pub mod agent {
+                pub mod v1 {
+                    include!("generated/spire.api.server.agent.v1.rs");
+                }
+            }
+            pub mod entry {
+                pub mod v1 {
+                    include!("generated/spire.api.server.entry.v1.rs");
+                }
+            }
+            pub mod bundle {
+                pub mod v1 {
+                    include!("generated/spire.api.server.bundle.v1.rs");
+                }
+            }
+            pub mod svid {
+                pub mod v1 {
+                    include!("generated/spire.api.server.svid.v1.rs");
+                }
+            }
+        }
+    }
+}
+
+pub use spire::api::server::{
+    agent::v1 as agent, bundle::v1 as bundle, entry::v1 as entry, svid::v1 as svid,
+};
+pub use spire::api::types;
+
+/// The SPIFFE Workload API.
+pub mod workload {
+    include!("generated/_.rs");
+}
+
+/// gRPC health.
+pub mod health {
+    include!("generated/grpc.health.v1.rs");
+}
+
+/// Messages without a derived `Debug` (they can hold a key, a token or an attestation payload).
+macro_rules! opaque {
+    ($($message:ty),+ $(,)?) => {$(
+        impl std::fmt::Debug for $message {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.debug_struct(stringify!($message)).finish_non_exhaustive()
+            }
+        }
+    )+};
+}
+
+opaque! {
+    types::AttestationData,
+    types::Jwtsvid,
+    agent::AttestAgentRequest,
+    agent::attest_agent_request::Params,
+    agent::attest_agent_request::Step,
+    agent::AttestAgentResponse,
+    agent::attest_agent_response::Step,
+    workload::X509svid,
+    workload::X509svidResponse,
+    workload::Jwtsvid,
+    workload::JwtsvidResponse,
+    workload::ValidateJwtsvidRequest,
+    workload::Witsvid,
+    workload::WitsvidResponse,
+}

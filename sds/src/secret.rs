@@ -1,0 +1,168 @@
+//! Encoded secrets: made once for each identity version, shared by every stream that wants them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use aws_lc_rs::digest::{Context, SHA256};
+use bytes::Bytes;
+use identity::{Bundle, X509Svid};
+use prost::Message as _;
+use zeroize::Zeroizing;
+
+use crate::wire::{
+    Any, DataSource, ExtensionConfig, SECRET_TYPE_URL, Secret, SpiffeValidator, TlsCertificate, VALIDATOR_NAME,
+    VALIDATOR_TYPE_URL, ValidationContext, ValidatorDomain,
+};
+
+/// A digest of the *public* content of a secret. Envoy publishes the version, so no key goes into it; a new key
+/// always comes with a new certificate.
+pub type Digest = [u8; 32];
+
+/// One resource as it travels: an encoded `Any` that holds the `Secret`.
+pub struct Encoded {
+    /// The `Any`; zeroized when the last stream lets go.
+    pub resource: Bytes,
+    /// Equal content, equal digest, across restarts.
+    pub digest: Digest,
+    /// Keeps the address that the cache's key was made of from being used again.
+    _source: Source,
+}
+
+impl std::fmt::Debug for Encoded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Encoded").field("len", &self.resource.len()).finish_non_exhaustive()
+    }
+}
+
+/// How a validation context says what to trust.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Validation {
+    /// Envoy's SPIFFE validator, by trust domain.
+    SpiffeValidator,
+    /// Plain roots.
+    TrustedCa,
+}
+
+/// The encoded secrets in use; weak, so that what no stream holds is not kept.
+#[derive(Default)]
+pub struct Secrets {
+    held: Mutex<HashMap<Key, Weak<Encoded>>>,
+}
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secrets(…)")
+    }
+}
+
+/// By address of what was encoded: identities and bundles are shared by `Arc`, a new version is a new one.
+#[derive(PartialEq, Eq, Hash)]
+struct Key {
+    name: Box<str>,
+    validation: Option<Validation>,
+    sources: Vec<usize>,
+}
+
+enum Source {
+    Svid(#[expect(dead_code, reason = "held for its address")] Arc<X509Svid>),
+    Bundles(#[expect(dead_code, reason = "held for its address")] Vec<Arc<Bundle>>),
+}
+
+impl Secrets {
+    /// The TLS certificate of an SVID under a resource name.
+    pub fn certificate(&self, name: &str, svid: &Arc<X509Svid>) -> Arc<Encoded> {
+        let key = Key { name: name.into(), validation: None, sources: vec![Arc::as_ptr(svid).addr()] };
+        self.shared(key, || encode_certificate(name, svid))
+    }
+
+    /// The validation context of bundles (in this order) under a resource name.
+    pub fn validation(&self, name: &str, bundles: &[Arc<Bundle>], validation: Validation) -> Arc<Encoded> {
+        let sources = bundles.iter().map(|bundle| Arc::as_ptr(bundle).addr()).collect();
+        let key = Key { name: name.into(), validation: Some(validation), sources };
+        self.shared(key, || encode_validation(name, bundles, validation))
+    }
+
+    fn shared(&self, key: Key, encode: impl FnOnce() -> Encoded) -> Arc<Encoded> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(encoded) = held.get(&key).and_then(Weak::upgrade) {
+            return encoded;
+        }
+        if held.len() == held.capacity() {
+            held.retain(|_, encoded| encoded.strong_count() > 0);
+        }
+        let encoded = Arc::new(encode());
+        held.insert(key, Arc::downgrade(&encoded));
+        encoded
+    }
+}
+
+fn encode_certificate(name: &str, svid: &Arc<X509Svid>) -> Encoded {
+    let chain = svid.chain_pem();
+    let digest = digest([name.as_bytes(), b"certificate", chain.as_bytes()]);
+    let mut key = svid.key.pem();
+    let key = Bytes::from_owner(Zeroizing::new(std::mem::take(&mut *key).into_bytes()));
+    let secret = Secret {
+        name: name.into(),
+        tls_certificate: Some(TlsCertificate {
+            certificate_chain: Some(DataSource { inline_bytes: chain.into() }),
+            private_key: Some(DataSource { inline_bytes: key }),
+        }),
+        validation_context: None,
+    };
+    Encoded { resource: encode(&secret), digest, _source: Source::Svid(Arc::clone(svid)) }
+}
+
+fn encode_validation(name: &str, bundles: &[Arc<Bundle>], validation: Validation) -> Encoded {
+    let pems: Vec<String> = bundles.iter().map(|bundle| bundle.x509_pem()).collect();
+    let domains = bundles.iter().map(|bundle| bundle.trust_domain.name().as_bytes());
+    let kind: &[u8] = match validation {
+        Validation::SpiffeValidator => b"spiffe",
+        Validation::TrustedCa => b"ca",
+    };
+    let parts = domains.zip(&pems).flat_map(|(domain, pem)| [domain, pem.as_bytes()]);
+    let digest = digest([name.as_bytes(), kind].into_iter().chain(parts));
+    let context = match validation {
+        Validation::TrustedCa => ValidationContext {
+            trusted_ca: Some(DataSource { inline_bytes: pems.concat().into() }),
+            custom_validator_config: None,
+        },
+        Validation::SpiffeValidator => {
+            let domain = |(bundle, pem): (&Arc<Bundle>, String)| ValidatorDomain {
+                name: bundle.trust_domain.name().into(),
+                trust_bundle: Some(DataSource { inline_bytes: pem.into() }),
+            };
+            let config = SpiffeValidator { trust_domains: bundles.iter().zip(pems).map(domain).collect() };
+            ValidationContext {
+                trusted_ca: None,
+                custom_validator_config: Some(ExtensionConfig {
+                    name: VALIDATOR_NAME.into(),
+                    typed_config: Some(Any {
+                        type_url: VALIDATOR_TYPE_URL.into(),
+                        value: config.encode_to_vec().into(),
+                    }),
+                }),
+            }
+        }
+    };
+    let secret = Secret { name: name.into(), tls_certificate: None, validation_context: Some(context) };
+    Encoded { resource: encode(&secret), digest, _source: Source::Bundles(bundles.to_vec()) }
+}
+
+/// Encodes into buffers that are zeroized; both are reserved in full, so that growing leaves no copy behind.
+fn encode(secret: &Secret) -> Bytes {
+    let value = Bytes::from_owner(Zeroizing::new(secret.encode_to_vec()));
+    let any = Any { type_url: SECRET_TYPE_URL.into(), value };
+    Bytes::from_owner(Zeroizing::new(any.encode_to_vec()))
+}
+
+fn digest<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Digest {
+    let mut context = Context::new(&SHA256);
+    for part in parts {
+        // The length keeps ("ab", "c") and ("a", "bc") apart.
+        context.update(&(part.len() as u64).to_be_bytes());
+        context.update(part);
+    }
+    let mut digest = [0; 32];
+    digest.copy_from_slice(context.finish().as_ref());
+    digest
+}

@@ -1,0 +1,150 @@
+//! Binding and accepting.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
+use std::os::unix::net as unix;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::UnixListener;
+use tokio::sync::Semaphore;
+use tracing::warn;
+
+use crate::peer::{Peer, Processes};
+use crate::Connection;
+
+/// The public socket.
+#[derive(Debug)]
+pub struct Listener {
+    socket: UnixListener,
+    path: PathBuf,
+    processes: Processes,
+    limits: Limits,
+    slots: Arc<Semaphore>,
+}
+
+/// What callers may take. The socket is open to everybody on the node.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Connections of one process.
+    pub connections_per_process: usize,
+    /// Streams of one process, over all its connections.
+    pub streams_per_process: usize,
+    /// Connections of all processes; more wait in the socket's backlog, and descriptors stay free for health.
+    pub connections: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { connections_per_process: 1024, streams_per_process: 4096, connections: 65_536 }
+    }
+}
+
+/// Why the socket cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Somebody answers on it.
+    #[error("another process is serving on {0}: stop it first, or choose another socket_path")]
+    InUse(PathBuf),
+    /// Something else stands there.
+    #[error("{0} exists and is not a socket: move it away, or choose another socket_path")]
+    NotASocket(PathBuf),
+    /// The name does not fit into a socket address.
+    #[error("{path} is {len} bytes long, a socket path may have 107: choose a shorter socket_path", len = path.as_os_str().len())]
+    TooLong {
+        /// The configured path.
+        path: PathBuf,
+    },
+    /// The system says no.
+    #[error("cannot listen on {path}: {source}")]
+    Io {
+        /// The configured path.
+        path: PathBuf,
+        /// Its reason.
+        source: io::Error,
+    },
+}
+
+impl Listener {
+    /// Takes the listener that the supervisor handed over (`LISTEN_FDS`, where one of them is bound to `path`), else
+    /// binds. The file is open to all (0777) and is never unlinked: pods bind-mount it, and a new file under the same
+    /// name would be another file. One that is in the way goes only when connecting to it is refused.
+    ///
+    /// # Errors
+    /// [`BindError`].
+    pub fn bind(path: &Path, limits: Limits) -> Result<Self, BindError> {
+        let io = |source| BindError::Io { path: path.to_owned(), source };
+        let socket = match inherited(path) {
+            Some(socket) => socket,
+            None => bind(path)?,
+        };
+        socket.set_nonblocking(true).map_err(io)?;
+        Ok(Self {
+            socket: UnixListener::from_std(socket).map_err(io)?,
+            path: path.to_owned(),
+            processes: Processes::default(),
+            limits,
+            slots: Arc::new(Semaphore::new(limits.connections)),
+        })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The next caller. Those that cannot be identified are closed here, with a warning.
+    pub async fn accept(&self) -> Connection {
+        loop {
+            let slot = Arc::clone(&self.slots).acquire_owned().await.expect("the semaphore is never closed");
+            match self.socket.accept().await {
+                Ok((stream, _)) => match Peer::of(&stream, &self.processes, self.limits) {
+                    Ok(peer) => return Connection::new(stream, peer, slot),
+                    Err(reason) => warn!(error = %reason, "Connection failed during accept"),
+                },
+                // EMFILE and the like: the caller waits in the backlog until a descriptor is free again.
+                Err(reason) => {
+                    warn!(error = %reason, "Connection failed during accept");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+fn inherited(path: &Path) -> Option<unix::UnixListener> {
+    let mut handed = listenfd::ListenFd::from_env();
+    (0..handed.len()).find_map(|place| {
+        let socket = handed.take_unix_listener(place).ok().flatten()?;
+        let ours = socket.local_addr().is_ok_and(|address| address.as_pathname() == Some(path));
+        ours.then_some(socket)
+    })
+}
+
+fn bind(path: &Path) -> Result<unix::UnixListener, BindError> {
+    let io = |source| BindError::Io { path: path.to_owned(), source };
+    if path.as_os_str().len() > PATH_LIMIT {
+        return Err(BindError::TooLong { path: path.to_owned() });
+    }
+    if let Some(folder) = path.parent() {
+        fs::DirBuilder::new().recursive(true).mode(0o755).create(folder).map_err(io)?;
+    }
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => match unix::UnixStream::connect(path) {
+            Ok(_) => return Err(BindError::InUse(path.to_owned())),
+            Err(reason) if reason.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path).map_err(io)?,
+            Err(reason) => return Err(io(reason)),
+        },
+        Ok(_) => return Err(BindError::NotASocket(path.to_owned())),
+        Err(_) => {}
+    }
+    let socket = unix::UnixListener::bind(path).map_err(io)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o777)).map_err(io)?;
+    Ok(socket)
+}
+
+const PATH_LIMIT: usize = 107;
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
