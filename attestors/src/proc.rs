@@ -29,7 +29,19 @@ pub enum ProcError {
 /// # Errors
 /// [`ProcError`].
 pub fn credentials(status: &str) -> Result<Credentials, ProcError> {
-    Ok(Credentials { uid: effective(status, "Uid:")?, gid: effective(status, "Gid:")?, groups: groups(status)? })
+    Ok(Credentials {
+        uid: effective(status, "Uid:")?,
+        gid: effective(status, "Gid:")?,
+        groups: groups(status)?,
+    })
+}
+
+/// The start time (field 22, in clock ticks since boot) in `/proc/PID/stat`. The command name (field 2) may hold
+/// anything, brackets and spaces too: what counts comes after the last closing bracket.
+#[must_use]
+pub fn start_time(stat: &str) -> Option<u64> {
+    let (_, after_name) = stat.rsplit_once(')')?;
+    after_name.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
 /// The second of `real effective saved filesystem`.
@@ -65,6 +77,13 @@ mod tests {
     fn no_groups_is_no_error() {
         let status = "Uid:\t1\t1\t1\t1\nGid:\t1\t1\t1\t1\nGroups:\t \n";
         assert_eq!(credentials(status).unwrap().groups, Vec::<u32>::new());
+    }
+
+    #[test]
+    fn start_time_behind_a_hostile_name() {
+        let stat = "42 (a) 1 2 (b) S 1 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 98765 1 2";
+        assert_eq!(start_time(stat), Some(98765));
+        assert_eq!(start_time("42 (a"), None);
     }
 
     #[test]

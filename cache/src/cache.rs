@@ -105,7 +105,12 @@ impl Cache {
     }
 
     /// Listens for a selector set; the first update is returned. `matched` may come from an older snapshot.
-    pub fn subscribe(&mut self, selectors: &Selectors, matched: Matched, now: SystemTime) -> Arc<WorkloadUpdate> {
+    pub fn subscribe(
+        &mut self,
+        selectors: &Selectors,
+        matched: Matched,
+        now: SystemTime,
+    ) -> Arc<WorkloadUpdate> {
         if let Some(ids) = self.subscribers.get(selectors) {
             return Arc::clone(&self.views[ids].update);
         }
@@ -247,15 +252,20 @@ impl Cache {
     }
 
     fn rebuild_views_with(&mut self, entry_id: &Arc<str>) -> Vec<Publish> {
-        let keys: Vec<Ids> = self.views.keys().filter(|ids| ids.binary_search(entry_id).is_ok()).cloned().collect();
+        let keys: Vec<Ids> =
+            self.views.keys().filter(|ids| ids.binary_search(entry_id).is_ok()).cloned().collect();
         let mut published = Vec::new();
         for ids in keys {
             let update = self.build(&ids);
             if let Some(view) = self.views.get_mut(&ids) {
                 view.update = Arc::clone(&update);
                 let all = view.subscribers.iter();
-                published
-                    .extend(all.map(|selectors| Publish { selectors: selectors.clone(), update: Arc::clone(&update) }));
+                published.extend(
+                    all.map(|selectors| Publish {
+                        selectors: selectors.clone(),
+                        update: Arc::clone(&update),
+                    }),
+                );
             }
         }
         published
@@ -293,7 +303,9 @@ impl Cache {
         let records: Vec<&Record> = ids.iter().filter_map(|id| self.records.get(id)).collect();
         let foreign = records.iter().flat_map(|record| &record.entry.federates_with);
         let federated = foreign
-            .filter_map(|trust_domain| Some((trust_domain.clone(), Arc::clone(self.federated.get(trust_domain)?))))
+            .filter_map(|trust_domain| {
+                Some((trust_domain.clone(), Arc::clone(self.federated.get(trust_domain)?)))
+            })
             .collect();
         let identities = records
             .iter()
@@ -324,7 +336,8 @@ impl Cache {
     fn requeue(&mut self, id: &Arc<str>, now: SystemTime) {
         let all = self.mint_all();
         let Some(record) = self.records.get_mut(id) else { return };
-        let due = (!record.in_flight && record.wanted(all, self.options.linger, now)).then(|| record.due_at());
+        let due =
+            (!record.in_flight && record.wanted(all, self.options.linger, now)).then(|| record.due_at());
         if due == record.queued {
             return;
         }

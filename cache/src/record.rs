@@ -50,7 +50,9 @@ impl Options {
         let lifetime = svid.not_after.duration_since(svid.not_before).unwrap_or_default();
         let half = lifetime / 2;
         let mut left = half.mul_f64(0.9 + 0.2 * draw);
-        if let Some(target) = self.availability_target.filter(|target| lifetime.saturating_sub(*target) > GUARD) {
+        if let Some(target) =
+            self.availability_target.filter(|target| lifetime.saturating_sub(*target) > GUARD)
+        {
             left = left.max(target + SPREAD.mul_f64(draw));
         }
         svid.not_after.checked_sub(left).unwrap_or(UNIX_EPOCH)

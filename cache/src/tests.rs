@@ -25,7 +25,10 @@ fn bundle(trust_domain: TrustDomain, sequence_number: u64) -> Arc<Bundle> {
 }
 
 fn selectors(mask: u8) -> Selectors {
-    (0..6).filter(|bit| mask & (1 << bit) != 0).map(|bit| Selector::new("t", &format!("s:{bit}")).unwrap()).collect()
+    (0..6)
+        .filter(|bit| mask & (1 << bit) != 0)
+        .map(|bit| Selector::new("t", &format!("s:{bit}")).unwrap())
+        .collect()
 }
 
 fn entry(id: u8, mask: u8, revision: i64, path: u8, federates: bool) -> Entry {
@@ -95,7 +98,9 @@ struct Model {
 
 impl Model {
     fn matching(&self, caller: &Selectors) -> Vec<&Entry> {
-        let fits = |entry: &&Entry| !entry.store_svid && entry.selectors.iter().all(|s| caller.iter().any(|c| c == s));
+        let fits = |entry: &&Entry| {
+            !entry.store_svid && entry.selectors.iter().all(|s| caller.iter().any(|c| c == s))
+        };
         self.entries.values().filter(fits).collect()
     }
 
@@ -110,8 +115,7 @@ impl Model {
             Prefetch::Live => false,
         };
         let recent = self.left.get(&entry.id).is_some_and(|t| *t + self.options.linger > self.now);
-        !entry.store_svid
-            && (self.callers(entry) > 0 || recent || (all && !entry.disable_x509_svid_prefetch))
+        !entry.store_svid && (self.callers(entry) > 0 || recent || (all && !entry.disable_x509_svid_prefetch))
     }
 
     fn due(&self) -> BTreeSet<Arc<str>> {
@@ -269,7 +273,9 @@ impl Run {
     }
 
     fn finish(&mut self, which: usize, outcome: u8) {
-        let Some((id, taken)) = self.model.in_flight.iter().nth(which).map(|(id, e)| (Arc::clone(id), e.clone())) else {
+        let Some((id, taken)) =
+            self.model.in_flight.iter().nth(which).map(|(id, e)| (Arc::clone(id), e.clone()))
+        else {
             return;
         };
         self.model.in_flight.remove(&id);

@@ -35,7 +35,9 @@ impl Meaning {
             Self::DefaultSvid
         } else {
             match SpiffeId::parse(name) {
-                Ok(id) if id.path().is_empty() => TrustDomain::parse(name).map_or(Self::Nothing, Self::Bundle),
+                Ok(id) if id.path().is_empty() => {
+                    TrustDomain::parse(name).map_or(Self::Nothing, Self::Bundle)
+                }
                 Ok(id) => Self::Svid(id),
                 Err(_) => Self::Nothing,
             }

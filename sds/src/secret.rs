@@ -10,8 +10,8 @@ use prost::Message as _;
 use zeroize::Zeroizing;
 
 use crate::wire::{
-    Any, DataSource, ExtensionConfig, SECRET_TYPE_URL, Secret, SpiffeValidator, TlsCertificate, VALIDATOR_NAME,
-    VALIDATOR_TYPE_URL, ValidationContext, ValidatorDomain,
+    Any, DataSource, ExtensionConfig, SECRET_TYPE_URL, Secret, SpiffeValidator, TlsCertificate,
+    VALIDATOR_NAME, VALIDATOR_TYPE_URL, ValidationContext, ValidatorDomain,
 };
 
 /// A digest of the *public* content of a secret. Envoy publishes the version, so no key goes into it; a new key

@@ -28,7 +28,11 @@ pub trait Admit: Send + Sync + 'static {
     /// Attests the caller and subscribes for it. Waits while the agent is starting.
     ///
     /// The status is what the caller sees.
-    fn admit(&self, peer: Arc<Peer>, method: &'static str) -> impl Future<Output = Result<Admission, Status>> + Send;
+    fn admit(
+        &self,
+        peer: Arc<Peer>,
+        method: &'static str,
+    ) -> impl Future<Output = Result<Admission, Status>> + Send;
 
     /// A random number, for nonces and jitter.
     fn random(&self) -> u32;
@@ -285,7 +289,9 @@ impl<A: Admit> Session<A> {
                 self.machine.update(update);
             }
             Ok(_) => {}
-            Err(status) => debug!(pid = self.peer.process.pid, error = %status, "Attesting a held stream again failed"),
+            Err(status) => {
+                debug!(pid = self.peer.process.pid, error = %status, "Attesting a held stream again failed")
+            }
         }
         Ok(())
     }

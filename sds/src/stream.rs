@@ -177,11 +177,14 @@ impl Stream {
                 return Ok(Next::Wait(self.dirty.then_some(patience)));
             }
         }
-        let (Some(wanted), Some(update)) = (&mut self.wanted, &self.update) else { return Ok(Next::Wait(None)) };
+        let (Some(wanted), Some(update)) = (&mut self.wanted, &self.update) else {
+            return Ok(Next::Wait(None));
+        };
         if !std::mem::take(&mut self.dirty) {
             return Ok(Next::Wait(None));
         }
-        let resolve = Resolve { options: &self.options, secrets: &self.secrets, node: self.node, update, wall };
+        let resolve =
+            Resolve { options: &self.options, secrets: &self.secrets, node: self.node, update, wall };
         let resolved = resolve.names(&wanted.names)?;
         if let Some(spiffe_id) = resolved.expired.filter(|_| wanted.unserved) {
             return Err(Refusal::Expired { spiffe_id });
@@ -313,10 +316,12 @@ impl Resolve<'_> {
                 None => drop(resolved.missing.insert(name.into())),
             },
             // Several entries may grant one ID; the lowest is as good as any, and stable.
-            Meaning::Svid(id) => match update.identities.iter().find(|identity| identity.entry.spiffe_id == id) {
-                Some(identity) => self.svid(name, identity, resolved),
-                None => drop(resolved.missing.insert(name.into())),
-            },
+            Meaning::Svid(id) => {
+                match update.identities.iter().find(|identity| identity.entry.spiffe_id == id) {
+                    Some(identity) => self.svid(name, identity, resolved),
+                    None => drop(resolved.missing.insert(name.into())),
+                }
+            }
             Meaning::Nothing => drop(resolved.missing.insert(name.into())),
         }
         Ok(())
@@ -361,7 +366,8 @@ impl NodeFacts {
         let Some(node) = node.filter(|_| !self.seen) else { return };
         let version = node.user_agent_build_version.as_ref().and_then(|build| build.version.as_ref());
         // The validator came with 1.18 (SPIRE, `supportsSPIFFEAuthExtension`); no version counts as new enough.
-        self.too_old = version.is_some_and(|v| v.major_number < 1 || (v.major_number == 1 && v.minor_number < 18));
+        self.too_old =
+            version.is_some_and(|v| v.major_number < 1 || (v.major_number == 1 && v.minor_number < 18));
         self.disable_validation = disable_validation(&node.metadata);
         self.seen = true;
     }

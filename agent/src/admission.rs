@@ -1,0 +1,150 @@
+//! The one door. Every call on the public socket passes here once, whatever its API: the agent is ready, the caller's
+//! process may open another stream, it is attested, it is still alive; then it may listen.
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use attestors::workload::{self, Attestor};
+use identity::{Selectors, WorkloadUpdate};
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tracing::{debug, error};
+use transport::{Peer, Process, StreamPermit};
+
+use crate::manager::Manager;
+
+/// The door.
+#[derive(Debug)]
+pub struct Admission {
+    attestors: Vec<Attestor>,
+    manager: watch::Receiver<Option<Manager>>,
+    proc: PathBuf,
+    /// Processes that matched nothing when they were first seen, by pid and start time.
+    strangers: Mutex<HashSet<(i32, u64)>>,
+}
+
+/// Proof that a caller was attested. Only [`Admission`] makes one, and without one there is nothing to listen to.
+#[derive(Debug, Clone)]
+pub struct Attested {
+    selectors: Selectors,
+}
+
+impl Attested {
+    /// What is known of the caller.
+    #[must_use]
+    pub fn selectors(&self) -> &Selectors {
+        &self.selectors
+    }
+}
+
+/// A caller that is in.
+#[derive(Debug)]
+pub struct Admitted {
+    /// What it may have, now and later.
+    pub updates: watch::Receiver<Arc<WorkloadUpdate>>,
+    /// Who it is.
+    pub caller: Attested,
+    /// Its place among its process's streams.
+    pub permit: StreamPermit,
+}
+
+/// Why a caller is turned away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Denied {
+    /// Not attested to the server yet, or no entries yet.
+    #[error("agent is starting: it has not synchronized with the SPIRE server yet")]
+    Starting,
+    /// Its process has too many streams.
+    #[error("too many streams of one process")]
+    TooManyStreams,
+    /// All attestors failed, or the process is gone.
+    #[error("workload attestation failed")]
+    Attestation,
+    /// The agent is stopping.
+    #[error("agent is shutting down")]
+    Stopped,
+}
+
+/// How long a call waits while the agent is starting.
+#[derive(Debug, Clone, Copy)]
+pub enum Patience {
+    /// As long as it takes: an error would start Envoy's backoff.
+    Endless,
+    /// This long, then [`Denied::Starting`].
+    Limited(Duration),
+}
+
+impl Admission {
+    /// A door with these attestors; `manager` appears when the agent is ready.
+    #[must_use]
+    pub fn new(attestors: Vec<Attestor>, manager: watch::Receiver<Option<Manager>>, proc: PathBuf) -> Self {
+        Self { attestors, manager, proc, strangers: Mutex::default() }
+    }
+
+    /// Whether an identity could be served now.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.manager.borrow().is_some()
+    }
+
+    /// Lets a caller in, or says why not.
+    ///
+    /// # Errors
+    /// [`Denied`].
+    pub async fn admit(&self, peer: &Peer, patience: Patience) -> Result<Admitted, Denied> {
+        let permit = peer.open_stream().ok_or(Denied::TooManyStreams)?;
+        let manager = self.ready(patience).await?;
+        let caller = self.attest(peer).await?;
+        if manager.snapshot().entries_of(&caller.selectors).is_empty() && self.is_new(&peer.process) {
+            debug!(pid = peer.process.pid, "A new process matches no entry; asking the server for changes");
+            manager.unmatched();
+        }
+        let updates = manager.subscribe(&caller).await.map_err(|_| Denied::Stopped)?;
+        Ok(Admitted { updates, caller, permit })
+    }
+
+    async fn ready(&self, patience: Patience) -> Result<Manager, Denied> {
+        let mut manager = self.manager.clone();
+        let appears = async {
+            let manager = manager.wait_for(Option::is_some).await.map_err(|_| Denied::Stopped)?;
+            manager.clone().ok_or(Denied::Starting)
+        };
+        match patience {
+            Patience::Endless => appears.await,
+            Patience::Limited(limit) => timeout(limit, appears).await.unwrap_or(Err(Denied::Starting)),
+        }
+    }
+
+    async fn attest(&self, peer: &Peer) -> Result<Attested, Denied> {
+        let found = workload::attest(&self.attestors, &peer.process).await;
+        // Facts were read by pid; they are the caller's only if it has not exited meanwhile.
+        if !peer.process.is_alive() {
+            error!(pid = peer.process.pid, "Failed to attest the workload: the process has exited");
+            peer.hang_up();
+            return Err(Denied::Attestation);
+        }
+        match found {
+            Ok(found) => Ok(Attested { selectors: found.selectors }),
+            Err(reason) => {
+                error!(pid = peer.process.pid, error = %reason, "Failed to attest the workload");
+                Err(Denied::Attestation)
+            }
+        }
+    }
+
+    /// Whether a process is seen for the first time. One that stays unregistered and calls again is not new.
+    fn is_new(&self, process: &Process) -> bool {
+        let stat = self.proc.join(process.pid.to_string()).join("stat");
+        let started = fs::read_to_string(stat).ok().and_then(|text| attestors::proc::start_time(&text));
+        let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
+        if strangers.len() >= STRANGERS_KEPT {
+            strangers.clear();
+        }
+        strangers.insert((process.pid, started.unwrap_or_default()))
+    }
+}
+
+const STRANGERS_KEPT: usize = 16_384;

@@ -1,0 +1,125 @@
+//! Health: over HTTP for the kubelet, over gRPC for `healthcheck` and scripts.
+//!
+//! `/live` says that the process answers: it never fails for a remote reason, or an outage of the server would have the
+//! kubelet restart every agent. `/ready`, and SERVING, need attestation and the first sync.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use proto::health::health_check_response::ServingStatus;
+use proto::health::health_server;
+use proto::health::{HealthCheckRequest, HealthCheckResponse};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tonic::{Request, Response, Status};
+use tracing::{error, info, warn};
+
+use crate::admission::Admission;
+
+/// The gRPC service.
+#[derive(Debug, Clone)]
+pub struct Health {
+    admission: Arc<Admission>,
+}
+
+impl Health {
+    /// The health of what is behind this door.
+    #[must_use]
+    pub fn new(admission: Arc<Admission>) -> Self {
+        Self { admission }
+    }
+}
+
+type NoStream = tokio_stream::Empty<Result<HealthCheckResponse, Status>>;
+
+#[tonic::async_trait]
+impl health_server::Health for Health {
+    type WatchStream = NoStream;
+
+    async fn check(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<HealthCheckResponse>, Status> {
+        if !request.get_ref().service.is_empty() {
+            return Err(Status::invalid_argument("per-service health is not supported"));
+        }
+        let status =
+            if self.admission.is_ready() { ServingStatus::Serving } else { ServingStatus::NotServing };
+        Ok(Response::new(HealthCheckResponse { status: status.into() }))
+    }
+
+    async fn watch(&self, _: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        Err(Status::unimplemented("watching health is not supported"))
+    }
+}
+
+/// Serves `/live` and `/ready`. An address that cannot be had is logged, and the agent goes on (SPIRE does so too).
+pub async fn serve(settings: config::HealthChecks, admission: Arc<Admission>) {
+    let address = settings.address();
+    let listener = match TcpListener::bind(&address).await {
+        Ok(listener) => listener,
+        Err(reason) => {
+            error!(address = %address, error = %reason, "Error serving health checks");
+            return;
+        }
+    };
+    info!(address = %address, "Serving health checks");
+    let settings = Arc::new(settings);
+    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(reason) => {
+                warn!(error = %reason, "Health check connection failed");
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let (settings, admission) = (Arc::clone(&settings), Arc::clone(&admission));
+        tokio::spawn(async move {
+            let service = service_fn(|request| {
+                let response = answer(&settings, &admission, &request);
+                async { Ok::<_, Infallible>(response) }
+            });
+            let mut server = hyper::server::conn::http1::Builder::new();
+            server
+                .timer(hyper_util::rt::TokioTimer::new())
+                .header_read_timeout(HEADER_LIMIT)
+                .max_buf_size(BUFFER);
+            let _ = server.serve_connection(TokioIo::new(stream), service).await;
+            drop(slot);
+        });
+    }
+}
+
+fn answer(
+    settings: &config::HealthChecks,
+    admission: &Admission,
+    request: &http::Request<Incoming>,
+) -> http::Response<Full<Bytes>> {
+    let path = request.uri().path();
+    let (code, body) = if path == settings.live_path {
+        (200, HEALTHY)
+    } else if path == settings.ready_path {
+        if admission.is_ready() { (200, HEALTHY) } else { (500, NOT_READY) }
+    } else {
+        (404, "{}")
+    };
+    let mut response = http::Response::new(Full::new(Bytes::from_static(body.as_bytes())));
+    *response.status_mut() = http::StatusCode::from_u16(code).unwrap_or_default();
+    response.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+    response
+}
+
+const HEALTHY: &str = r#"{"agent":{}}"#;
+const NOT_READY: &str = r#"{"agent":{"make_new_x509_err":"workload api is unavailable"}}"#;
+const CONNECTIONS: usize = 64;
+const HEADER_LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
+const BUFFER: usize = 16 * 1024;

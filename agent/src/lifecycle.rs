@@ -1,0 +1,618 @@
+//! The agent's own life with the server: bootstrap, attest, sync, renew, re-attest, re-bootstrap.
+//!
+//! One task does all of it, in sequence, so an SVID is never rotated under a sync. *Unreachable* stays: it is retried
+//! with full jitter for as long as it takes, files re-read each time. *Refused* ends with [`Fatal`], exit 1, as
+//! spire-agent: a spent join token, a ban, an eviction where the agent cannot attest anew, an unknown authority where
+//! re-bootstrapping is not allowed. Where it is (`rebootstrap_mode`), it happens in this process, and callers keep
+//! what they have.
+//!
+//! ```text
+//!  bootstrap ──(stored SVID, or attested)──> serve: sync every 5 s, renew, attest anew when told to
+//!      ^                                        │
+//!      └──── unknown authority for longer than rebootstrap_delay ────┘
+//! ```
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use attestors::node::{Attestor, NodeError};
+use config::{BundleFormat, RebootstrapMode, Settings, TrustBundleSource};
+use identity::{Bundle, TrustDomain, X509Svid};
+use proto::types::permission_denied_details::Reason;
+use rand::Rng as _;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tonic::Code;
+use tracing::{error, info, warn};
+
+use crate::backoff::{Backoff, jitter};
+use crate::keys::{KeyError, Keys};
+use crate::manager::Manager;
+use crate::server::link::{Credentials, Link};
+use crate::server::sync::{Known, sync};
+use crate::server::tls::Roots;
+use crate::server::{ServerError, attest};
+use crate::store::{Data, Store};
+
+/// The agent must stop; the process exits with 1.
+#[derive(Debug, thiserror::Error)]
+pub enum Fatal {
+    /// The server said no, for good.
+    #[error("{what}: {source}")]
+    Refused {
+        /// What was being done.
+        what: &'static str,
+        /// The server's reason.
+        source: Box<ServerError>,
+    },
+    /// The server's authority is unknown and may not be learnt anew.
+    #[error("{0}")]
+    UnknownAuthority(&'static str),
+    /// The configuration cannot work with what the server says.
+    #[error("{0}")]
+    Configuration(&'static str),
+    /// The data folder or the key manager cannot be used.
+    #[error("{0}")]
+    Storage(String),
+}
+
+/// The task's state.
+#[derive(Debug)]
+pub struct Lifecycle {
+    settings: Arc<Settings>,
+    trust_domain: TrustDomain,
+    attestor: Attestor,
+    keys: Keys,
+    store: Store,
+    data: Data,
+    link: Arc<Link>,
+    rules: cache::Options,
+    /// The agent's SVID and when it is to be replaced.
+    own: Option<Own>,
+    bundle: Option<Arc<Bundle>>,
+    manager: Option<Manager>,
+    ready: watch::Sender<Option<Manager>>,
+    demand: (mpsc::Sender<()>, mpsc::Receiver<()>),
+    mode: RebootstrapMode,
+    reason: Reasons,
+}
+
+#[derive(Debug, Clone)]
+struct Own {
+    svid: Arc<X509Svid>,
+    renew_at: SystemTime,
+}
+
+/// What is to be done about an error while serving.
+enum Verdict {
+    Retry,
+    Attest,
+    Rebootstrap,
+}
+
+impl Lifecycle {
+    /// Reads what is stored. The manager appears on `ready` after the first sync.
+    ///
+    /// # Errors
+    /// [`Fatal::Storage`], [`Fatal::Configuration`].
+    pub fn new(
+        settings: Arc<Settings>,
+        trust_domain: TrustDomain,
+        attestor: Attestor,
+        keys: Keys,
+        ready: watch::Sender<Option<Manager>>,
+    ) -> Result<Self, Fatal> {
+        let folder = &settings.data_dir;
+        let storage = |reason| Fatal::Storage(format!("data_dir {}: {reason}", folder.display()));
+        let store = Store::open(folder).map_err(storage)?;
+        let data = store.load().map_err(storage)?;
+        let rules = crate::run::cache_options(&settings);
+        let bundle = (!data.bundle.is_empty())
+            .then(|| Arc::new(Bundle::of_x509(trust_domain.clone(), data.bundle.iter().cloned())));
+        let own = stored_svid(&data, &keys, &trust_domain).map(|svid| Own::new(svid, &rules));
+        let link = Link::new(
+            settings.server_address.clone(),
+            settings.server_port,
+            trust_domain.server_id(),
+            Credentials { roots: Roots::Insecure, svid: None },
+        );
+        let mode = settings.rebootstrap_mode;
+        let mut this = Self {
+            link: Arc::new(link),
+            demand: mpsc::channel(1),
+            manager: None,
+            reason: Reasons::default(),
+            settings,
+            trust_domain,
+            attestor,
+            keys,
+            store,
+            data,
+            rules,
+            own,
+            bundle,
+            ready,
+            mode,
+        };
+        if this.own.is_some() {
+            this.check_mode()?;
+        }
+        Ok(this)
+    }
+
+    /// Lives until something is fatal.
+    pub async fn run(mut self) -> Fatal {
+        loop {
+            if let Err(fatal) = self.bootstrap().await {
+                return fatal;
+            }
+            if let Err(fatal) = self.serve().await {
+                return fatal;
+            }
+        }
+    }
+
+    /// Gets to an SVID: the stored one, or a new one.
+    async fn bootstrap(&mut self) -> Result<(), Fatal> {
+        let mut backoff = Backoff::default();
+        let start = Instant::now();
+        if self.own.is_none() {
+            info!(trust_domain_id = %self.trust_domain.id(), "SVID is not found. Starting node attestation");
+        }
+        loop {
+            let reason = match self.roots() {
+                Ok(roots) if self.own.is_some() && self.bundle.is_some() => {
+                    self.link.set_credentials(Credentials {
+                        roots,
+                        svid: self.own.as_ref().map(|o| Arc::clone(&o.svid)),
+                    });
+                    return Ok(());
+                }
+                Ok(roots) => match self.attest(&roots).await {
+                    Ok(()) => return Ok(()),
+                    Err(reason) => {
+                        self.judge_bootstrap(&reason, start)?;
+                        reason.to_string()
+                    }
+                },
+                Err(reason) => reason,
+            };
+            let wait = backoff.wait();
+            self.reason.log(&reason, wait, "Failed to attest; trying again");
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    fn judge_bootstrap(&mut self, reason: &ServerError, start: Instant) -> Result<(), Fatal> {
+        let what = "failed to attest";
+        let first = self.manager.is_none();
+        let join_token = matches!(self.attestor, Attestor::JoinToken(_));
+        let refused = match reason {
+            ServerError::Refused { reason: Reason::AgentBanned, .. } => true,
+            ServerError::Node(NodeError::NoToken) => true,
+            _ => match reason.code() {
+                Some(Code::InvalidArgument) => join_token,
+                // While it serves, an agent that can attest anew keeps at it: its token may have been too old.
+                Some(Code::PermissionDenied) => first || join_token || reason.to_string().contains("banned"),
+                _ => false,
+            },
+        };
+        if refused {
+            let source = Box::new(repeat(reason));
+            return Err(Fatal::Refused { what, source });
+        }
+        if first && matches!(reason, ServerError::UnknownAuthority | ServerError::Untrusted(_)) {
+            // The reason is what the operator must know; it has been logged at each change.
+            if self.mode == RebootstrapMode::Never && start.elapsed() >= FIRST_CONTACT {
+                return Err(Fatal::Refused { what, source: Box::new(repeat(reason)) });
+            }
+        }
+        Ok(())
+    }
+
+    /// Attests the node and keeps what comes of it.
+    async fn attest(&mut self, roots: &Roots) -> Result<(), ServerError> {
+        let current = self.own.as_ref().map(|own| own.svid.key.clone());
+        let request = self.keys.renew(current.as_ref().map(identity::PrivateKey::pkcs8))?;
+        let attested = attest::attest(&self.link, roots, &self.attestor, request).await?;
+        self.reason.clear();
+        info!(spiffe_id = %attested.svid.id, reattestable = attested.reattestable, "Node attestation was successful");
+        if !attested.reattestable && matches!(self.attestor, Attestor::JoinToken(_)) && self.keys.is_memory()
+        {
+            warn!("KeyManager \"memory\" with an attestor that works once: a restart needs a new join token");
+        }
+        self.data.reattestable = attested.reattestable;
+        self.bundle = Some(attested.bundle);
+        self.set_own(attested.svid);
+        self.check_mode().map_err(|_| ServerError::Protocol(ALWAYS_NEEDS_REATTESTABLE))?;
+        Ok(())
+    }
+
+    /// Keeps a new SVID of ours: in use, on disk, and for the next handshake.
+    fn set_own(&mut self, svid: Arc<X509Svid>) {
+        self.own = Some(Own::new(svid, &self.rules));
+        self.refresh_credentials();
+        self.persist();
+    }
+
+    fn refresh_credentials(&self) {
+        if let (Some(own), Some(bundle)) = (&self.own, &self.bundle) {
+            let roots = Roots::Bundle(Arc::clone(bundle));
+            self.link.set_credentials(Credentials { roots, svid: Some(Arc::clone(&own.svid)) });
+        }
+    }
+
+    /// Whom to trust at this attempt: the bundle that we have, else the configured source, read anew.
+    fn roots(&self) -> Result<Roots, String> {
+        if let Some(bundle) = &self.bundle {
+            return Ok(Roots::Bundle(Arc::clone(bundle)));
+        }
+        let (path, format) = match &self.settings.trust_bundle {
+            TrustBundleSource::Insecure => return Ok(Roots::Insecure),
+            TrustBundleSource::File { path, format } => (path, format),
+        };
+        let named = |reason: String| format!("trust_bundle_path {}: {reason}", path.display());
+        let text = fs::read_to_string(path).map_err(|reason| named(reason.to_string()))?;
+        let domain = self.trust_domain.clone();
+        let bundle = match format {
+            BundleFormat::Pem => Bundle::from_pem(domain, &text),
+            BundleFormat::Spiffe => Bundle::from_spiffe_json(domain, &text),
+        };
+        Ok(Roots::Bundle(Arc::new(bundle.map_err(|reason| named(reason.to_string()))?)))
+    }
+
+    /// Syncs and renews until re-bootstrap.
+    async fn serve(&mut self) -> Result<(), Fatal> {
+        if let Err(reason) = attest::post_status(&self.link).await {
+            warn!(error = %reason, "Failed to post agent status");
+        }
+        let mut known = Known::default();
+        let mut clock = SyncClock::new();
+        let mut refusals = 0;
+        loop {
+            let renew = self.own.as_ref().map_or(Duration::ZERO, Own::until_renewal);
+            let result = tokio::select! {
+                () = tokio::time::sleep_until(clock.next()) => {
+                    let revisions = self.settings.experimental.use_sync_authorized_entries;
+                    let result = sync(&self.link, &mut known, revisions).await;
+                    clock.synced(result.is_ok(), self.settings.experimental.sync_interval);
+                    match result {
+                        Ok(synced) => self.synced(synced).await,
+                        Err(reason) => Err(reason),
+                    }
+                }
+                Some(()) = self.demand.1.recv() => { clock.demand(); continue }
+                () = tokio::time::sleep(renew.min(LONGEST_SLEEP)) => {
+                    if self.own.as_ref().is_some_and(|own| own.until_renewal() > Duration::ZERO) {
+                        continue;
+                    }
+                    let result = self.renew().await;
+                    if result.is_err() {
+                        clock.hold_renewal(&mut self.own);
+                    }
+                    result
+                }
+            };
+            let Err(reason) = result else {
+                refusals = 0;
+                continue;
+            };
+            refusals = if self.looks_refused(&reason) { refusals + 1 } else { 0 };
+            match self.judge(reason, refusals)? {
+                Verdict::Retry => {}
+                Verdict::Attest => self.attest_again().await?,
+                Verdict::Rebootstrap => return Ok(()),
+            }
+        }
+    }
+
+    async fn synced(&mut self, synced: crate::server::sync::Synced) -> Result<(), ServerError> {
+        self.reason.clear();
+        let own = synced.bundles.get(&self.trust_domain).cloned();
+        let first = self.manager.is_none();
+        let manager = match &self.manager {
+            Some(manager) => manager.clone(),
+            None => {
+                let bundle = own.clone().or_else(|| self.bundle.clone());
+                let bundle = bundle.ok_or(ServerError::Protocol("the server has no bundle"))?;
+                let (link, demand) = (Arc::clone(&self.link), self.demand.0.clone());
+                let key_type = self.settings.workload_x509_svid_key_type;
+                Manager::start(self.rules.clone(), bundle, link, key_type, demand)
+            }
+        };
+        manager.synced(synced).await;
+        if first {
+            self.manager = Some(manager.clone());
+            self.ready.send_replace(Some(manager));
+            info!("Agent is ready");
+        }
+        let changed = own.is_some() && own != self.bundle;
+        if changed || !self.data.bootstrap_start_time.is_empty() {
+            self.bundle = own.or_else(|| self.bundle.take());
+            self.data.bootstrap_start_time.clear();
+            self.data.connection_attempts = 0;
+            self.refresh_credentials();
+            self.persist();
+        } else if first {
+            self.persist();
+        }
+        Ok(())
+    }
+
+    async fn renew(&mut self) -> Result<(), ServerError> {
+        let Some(own) = &self.own else { return Ok(()) };
+        info!(spiffe_id = %own.svid.id, "Rotating agent SVID");
+        if self.data.reattestable {
+            let roots = self.roots().map_err(ServerError::Malformed)?;
+            return self.attest(&roots).await;
+        }
+        let request = self.keys.renew(Some(own.svid.key.pkcs8()))?;
+        let svid = attest::renew(&self.link, request).await?;
+        info!(spiffe_id = %svid.id, "Successfully rotated agent SVID");
+        self.set_own(svid);
+        Ok(())
+    }
+
+    /// The server wants a new attestation; callers keep what they have meanwhile.
+    async fn attest_again(&mut self) -> Result<(), Fatal> {
+        warn!("Agent needs to attest anew; the APIs stay up");
+        let mut backoff = Backoff::default();
+        loop {
+            let reason = match self.roots() {
+                Ok(roots) => match self.attest(&roots).await {
+                    Ok(()) => return Ok(()),
+                    Err(reason) => {
+                        self.judge_bootstrap(&reason, Instant::now())?;
+                        if matches!(reason, ServerError::UnknownAuthority) {
+                            // The clock of re-bootstrapping is the serve loop's.
+                            return Ok(());
+                        }
+                        reason.to_string()
+                    }
+                },
+                Err(reason) => reason,
+            };
+            let wait = backoff.wait();
+            self.reason.log(&reason, wait, "Failed to attest; trying again");
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    fn judge(&mut self, reason: ServerError, refusals: u32) -> Result<Verdict, Fatal> {
+        let what = "failed to sync with SPIRE Server";
+        match reason {
+            ServerError::Refused { reason: Reason::AgentBanned, .. } => {
+                error!("Agent is banned: removing SVID and shutting down");
+                self.forget_svid();
+                Err(Fatal::Refused { what, source: Box::new(reason) })
+            }
+            ServerError::Refused { .. } if self.data.reattestable => Ok(Verdict::Attest),
+            ServerError::Refused { .. } => {
+                error!(error = %reason, "Agent needs to re-attest: removing SVID and shutting down");
+                self.forget_svid();
+                if self.manager.is_none() && matches!(self.attestor, Attestor::JoinToken(_)) {
+                    // Nothing is served yet: a fresh token may be at hand; a spent one ends it.
+                    return Ok(Verdict::Rebootstrap);
+                }
+                Err(Fatal::Refused { what, source: Box::new(reason) })
+            }
+            ServerError::UnknownAuthority => self.unknown_authority(),
+            _ if self.own.as_ref().is_some_and(|own| own.svid.expired(SystemTime::now())) => {
+                if self.data.reattestable {
+                    return Ok(Verdict::Attest);
+                }
+                if refusals >= REFUSALS {
+                    error!(error = %reason, "Agent SVID has expired and the server does not accept it: shutting down");
+                    self.forget_svid();
+                    return Err(Fatal::Refused { what, source: Box::new(reason) });
+                }
+                self.reason.log(&reason.to_string(), Duration::ZERO, "Synchronize failed");
+                Ok(Verdict::Retry)
+            }
+            _ => {
+                self.reason.log(&reason.to_string(), Duration::ZERO, "Synchronize failed");
+                Ok(Verdict::Retry)
+            }
+        }
+    }
+
+    /// The server answers, but not to us: an expired client certificate ends in a TLS alert, which looks like a broken
+    /// connection right after the handshake.
+    fn looks_refused(&self, reason: &ServerError) -> bool {
+        matches!(reason, ServerError::Status(_) | ServerError::Untrusted(_))
+    }
+
+    fn unknown_authority(&mut self) -> Result<Verdict, Fatal> {
+        if self.mode == RebootstrapMode::Never {
+            return Err(Fatal::UnknownAuthority(
+                "failed to sync with SPIRE Server: x509: certificate signed by unknown authority",
+            ));
+        }
+        let now = SystemTime::now();
+        let start = parse_time(&self.data.bootstrap_start_time).unwrap_or_else(|| {
+            self.data.bootstrap_start_time = format_time(now);
+            now
+        });
+        self.data.bootstrap_use = REBOOTSTRAP;
+        self.data.connection_attempts += 1;
+        let seen_for = now.duration_since(start).unwrap_or_default();
+        if seen_for < self.settings.rebootstrap_delay {
+            self.persist();
+            let reason = "x509: certificate signed by unknown authority";
+            self.reason.log(
+                reason,
+                self.settings.rebootstrap_delay,
+                "Server has an unknown authority; re-bootstrapping after the delay",
+            );
+            return Ok(Verdict::Retry);
+        }
+        warn!(
+            "Server has an unknown authority: trusting the configured bundle source anew and attesting again"
+        );
+        self.forget_svid();
+        self.bundle = None;
+        self.data.bootstrap_start_time.clear();
+        self.persist();
+        Ok(Verdict::Rebootstrap)
+    }
+
+    fn forget_svid(&mut self) {
+        self.own = None;
+        self.persist();
+    }
+
+    /// `rebootstrap_mode` needs an agent that can attest anew: `always` insists, `auto` does without.
+    fn check_mode(&mut self) -> Result<(), Fatal> {
+        if self.data.reattestable || self.mode == RebootstrapMode::Never {
+            return Ok(());
+        }
+        if self.mode == RebootstrapMode::Always {
+            return Err(Fatal::Configuration(ALWAYS_NEEDS_REATTESTABLE));
+        }
+        warn!("rebootstrap_mode = \"auto\" is off: the node attestor does not support reattestation");
+        self.mode = RebootstrapMode::Never;
+        Ok(())
+    }
+
+    /// Writes what a restart needs. A full disk is no reason to stop serving; the next change tries again.
+    fn persist(&mut self) {
+        self.data.svid = self.own.as_ref().map(|own| own.svid.chain.clone()).unwrap_or_default();
+        let authorities = self.bundle.iter().flat_map(|bundle| &bundle.x509_authorities);
+        self.data.bundle = authorities.map(|authority| authority.der.clone()).collect();
+        if let Err(reason) = self.store.save(&self.data) {
+            error!(error = %reason, "Failed to store agent data: a restart would have to attest anew");
+        }
+    }
+}
+
+impl Own {
+    fn new(svid: Arc<X509Svid>, rules: &cache::Options) -> Self {
+        Self { renew_at: rules.renew_at(&svid, rand::rng().random()), svid }
+    }
+
+    fn until_renewal(&self) -> Duration {
+        self.renew_at.duration_since(SystemTime::now()).unwrap_or_default()
+    }
+}
+
+/// When to sync: at the interval, sooner on demand, with backoff after an error.
+#[derive(Debug)]
+struct SyncClock {
+    regular: Instant,
+    demands: BTreeSet<Instant>,
+    last: Option<Instant>,
+    backoff: Backoff,
+    renewal: Backoff,
+}
+
+impl SyncClock {
+    fn new() -> Self {
+        Self {
+            regular: Instant::now(),
+            demands: BTreeSet::new(),
+            last: None,
+            backoff: Backoff::default(),
+            renewal: Backoff::default(),
+        }
+    }
+
+    fn next(&self) -> Instant {
+        let demand = self.demands.first().copied().zip(self.last).map(|(at, last)| at.max(last + DEMAND_GAP));
+        demand.map_or(self.regular, |demand| demand.min(self.regular))
+    }
+
+    fn synced(&mut self, ok: bool, interval: Duration) {
+        let now = Instant::now();
+        self.last = Some(now);
+        self.demands.retain(|at| *at > now);
+        if ok {
+            self.backoff.reset();
+            self.renewal.reset();
+            self.regular = now + jitter(interval, 0.1);
+        } else {
+            // A server that is down is not asked more often on demand.
+            self.demands.clear();
+            self.regular = now + self.backoff.wait();
+        }
+    }
+
+    /// A new process matched nothing: now, then after 1, 2 and 4 s.
+    fn demand(&mut self) {
+        let now = Instant::now();
+        for after in [0, 1, 2, 4] {
+            self.demands.insert(now + Duration::from_secs(after) + jitter(Duration::from_millis(50), 1.0));
+        }
+        while self.demands.len() > DEMANDS_KEPT {
+            self.demands.pop_last();
+        }
+    }
+
+    fn hold_renewal(&mut self, own: &mut Option<Own>) {
+        if let Some(own) = own {
+            own.renew_at = SystemTime::now() + self.renewal.wait();
+        }
+    }
+}
+
+/// Logs a reason when it changes, not at each try.
+#[derive(Debug, Default)]
+struct Reasons {
+    last: String,
+}
+
+impl Reasons {
+    fn log(&mut self, reason: &str, wait: Duration, message: &'static str) {
+        if self.last != reason {
+            self.last = reason.to_owned();
+            error!(error = reason, retry_in = ?wait, "{message}");
+        }
+    }
+
+    fn clear(&mut self) {
+        self.last.clear();
+    }
+}
+
+/// The stored SVID, if it is ours, has not expired and its key is at hand.
+fn stored_svid(data: &Data, keys: &Keys, trust_domain: &TrustDomain) -> Option<Arc<X509Svid>> {
+    let key = keys.key_of(data.svid.first()?)?;
+    let svid = X509Svid::new(data.svid.clone(), key).ok()?;
+    let usable = !svid.expired(SystemTime::now() + SKEW) && svid.id.is_member_of(trust_domain);
+    usable.then(|| Arc::new(svid))
+}
+
+/// The error once more, for the exit; its own fields are gone with the attempt.
+fn repeat(reason: &ServerError) -> ServerError {
+    ServerError::Malformed(reason.to_string())
+}
+
+fn parse_time(text: &str) -> Option<SystemTime> {
+    let seconds = OffsetDateTime::parse(text, &Rfc3339).ok()?.unix_timestamp();
+    Some(UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).ok()?))
+}
+
+fn format_time(time: SystemTime) -> String {
+    OffsetDateTime::from(time).format(&Rfc3339).unwrap_or_default()
+}
+
+impl From<KeyError> for Fatal {
+    fn from(reason: KeyError) -> Self {
+        Self::Storage(reason.to_string())
+    }
+}
+
+const ALWAYS_NEEDS_REATTESTABLE: &str =
+    "rebootstrap_mode = \"always\" needs a node attestor that can attest anew; use \"auto\" or \"never\"";
+/// How long an unknown authority is borne with at first contact: the bundle may be about to be distributed.
+const FIRST_CONTACT: Duration = Duration::from_secs(60);
+const SKEW: Duration = Duration::from_secs(1);
+const DEMAND_GAP: Duration = Duration::from_secs(1);
+const DEMANDS_KEPT: usize = 8;
+/// The wall clock can jump while a sleep runs.
+const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+const REFUSALS: u32 = 3;
+const REBOOTSTRAP: i32 = 2;

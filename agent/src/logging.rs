@@ -1,0 +1,253 @@
+//! Logs as spire-agent writes them: logrus `text` and `json`, levels, a file (SPIRE, `pkg/common/log`).
+//!
+//! A subscriber of our own, because nothing of spans is needed and the form is given: fields sorted, the message under
+//! `msg`, the time first. Targets of other crates are capped at `warn`, so that no level prints a header or a token.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use config::{LogFormat, LogLevel};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Metadata, Subscriber, span};
+
+/// Starts logging for the whole process.
+///
+/// # Errors
+/// When the log file cannot be opened.
+pub fn start(level: LogLevel, format: LogFormat, file: Option<&Path>, location: bool) -> io::Result<()> {
+    let sink = match file {
+        Some(path) => Sink::File(OpenOptions::new().append(true).create(true).mode(0o640).open(path)?),
+        None => Sink::Stdout,
+    };
+    let logger = Logger { level: tracing_level(level), format, location, sink: Mutex::new(sink) };
+    // A second start in one process (tests) keeps the first.
+    let _ = tracing::subscriber::set_global_default(logger);
+    Ok(())
+}
+
+/// One line in the configured form, to standard output; for what must be said before logging is set up.
+pub fn line(level: &str, message: &str, fields: &[(&str, String)]) {
+    let fields =
+        fields.iter().map(|(name, value)| ((*name).to_owned(), Value::Text(value.clone()))).collect();
+    let record = Record { level, message: message.to_owned(), fields, time: OffsetDateTime::now_utc() };
+    let _ = io::stdout().write_all(record.text(true).as_bytes());
+}
+
+struct Logger {
+    level: Level,
+    format: LogFormat,
+    location: bool,
+    sink: Mutex<Sink>,
+}
+
+enum Sink {
+    Stdout,
+    File(File),
+}
+
+impl Subscriber for Logger {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        let most = if ours(metadata.target()) { self.level } else { self.level.min(Level::WARN) };
+        metadata.is_event() && *metadata.level() <= most
+    }
+
+    fn max_level_hint(&self) -> Option<tracing::level_filters::LevelFilter> {
+        Some(self.level.into())
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        if self.location
+            && let (Some(file), Some(line)) = (event.metadata().file(), event.metadata().line())
+        {
+            fields.fields.insert("file".into(), Value::Text(format!("{file}:{line}")));
+        }
+        let level = match *event.metadata().level() {
+            Level::ERROR => "error",
+            Level::WARN => "warning",
+            Level::INFO => "info",
+            Level::DEBUG => "debug",
+            Level::TRACE => "trace",
+        };
+        let record =
+            Record { level, message: fields.message, fields: fields.fields, time: OffsetDateTime::now_utc() };
+        let line = match self.format {
+            LogFormat::Json => record.json(),
+            LogFormat::Text => record.text(false),
+            LogFormat::Default => record.text(true),
+        };
+        // A full disk must not stop an agent.
+        let _ = match &mut *self.sink.lock().unwrap_or_else(PoisonError::into_inner) {
+            Sink::Stdout => io::stdout().write_all(line.as_bytes()),
+            Sink::File(file) => file.write_all(line.as_bytes()),
+        };
+    }
+
+    // Spans are of no use here; every one is the same.
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+    fn enter(&self, _: &span::Id) {}
+    fn exit(&self, _: &span::Id) {}
+}
+
+#[derive(Default)]
+struct Fields {
+    message: String,
+    fields: BTreeMap<String, Value>,
+}
+
+#[derive(Clone)]
+enum Value {
+    Text(String),
+    /// A number or a boolean: JSON writes it bare.
+    Bare(String),
+}
+
+impl Fields {
+    fn put(&mut self, field: &Field, value: Value) {
+        match (field.name(), value) {
+            ("message", Value::Text(text) | Value::Bare(text)) => self.message = text,
+            // logrus: a field may not take the name of one of its own.
+            (name @ ("time" | "level" | "msg"), value) => {
+                drop(self.fields.insert(format!("fields.{name}"), value))
+            }
+            (name, value) => drop(self.fields.insert(name.to_owned(), value)),
+        }
+    }
+}
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.put(field, Value::Text(format!("{value:?}")));
+    }
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.put(field, Value::Text(value.to_owned()));
+    }
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.put(field, Value::Bare(value.to_string()));
+    }
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.put(field, Value::Bare(value.to_string()));
+    }
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.put(field, Value::Bare(value.to_string()));
+    }
+}
+
+struct Record<'a> {
+    level: &'a str,
+    message: String,
+    fields: BTreeMap<String, Value>,
+    time: OffsetDateTime,
+}
+
+impl Record<'_> {
+    fn timestamp(&self, whole_seconds: bool) -> String {
+        let time =
+            if whole_seconds { self.time.replace_nanosecond(0).unwrap_or(self.time) } else { self.time };
+        time.format(&Rfc3339).unwrap_or_default()
+    }
+
+    fn text(&self, whole_seconds: bool) -> String {
+        let mut line = format!(
+            "time=\"{}\" level={} msg={}",
+            self.timestamp(whole_seconds),
+            self.level,
+            quoted(&self.message)
+        );
+        for (name, Value::Text(value) | Value::Bare(value)) in &self.fields {
+            let _ = write!(line, " {name}={}", quoted(value));
+        }
+        line.push('\n');
+        line
+    }
+
+    fn json(&self) -> String {
+        let mut object = serde_json::Map::new();
+        for (name, value) in &self.fields {
+            let value = match value {
+                Value::Text(text) => text.clone().into(),
+                Value::Bare(bare) => serde_json::from_str(bare).unwrap_or_else(|_| bare.clone().into()),
+            };
+            object.insert(name.clone(), value);
+        }
+        object.insert("level".into(), self.level.into());
+        object.insert("msg".into(), self.message.clone().into());
+        object.insert("time".into(), self.timestamp(false).into());
+        format!("{}\n", serde_json::Value::Object(object))
+    }
+}
+
+/// logrus quotes what has a character beyond these.
+fn quoted(text: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._/@^+".contains(&b);
+    if !text.is_empty() && text.bytes().all(plain) { text.to_owned() } else { format!("{text:?}") }
+}
+
+fn ours(target: &str) -> bool {
+    let crate_name = target.split("::").next().unwrap_or_default();
+    matches!(
+        crate_name,
+        "agent" | "finial" | "attestors" | "cache" | "config" | "identity" | "sds" | "transport"
+    )
+}
+
+fn tracing_level(level: LogLevel) -> Level {
+    match level {
+        LogLevel::Panic | LogLevel::Fatal | LogLevel::Error => Level::ERROR,
+        LogLevel::Warn => Level::WARN,
+        LogLevel::Info => Level::INFO,
+        LogLevel::Debug => Level::DEBUG,
+        LogLevel::Trace => Level::TRACE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> Record<'static> {
+        let fields = [
+            ("b", Value::Text("x y".into())),
+            ("a", Value::Bare("7".into())),
+            ("e", Value::Text(String::new())),
+        ];
+        Record {
+            level: "info",
+            message: "Starting agent APIs".into(),
+            fields: fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+            time: OffsetDateTime::from_unix_timestamp_nanos(1_700_000_000_123_456_789).unwrap(),
+        }
+    }
+
+    #[test]
+    fn text_is_as_logrus_writes_it() {
+        let expected =
+            "time=\"2023-11-14T22:13:20Z\" level=info msg=\"Starting agent APIs\" a=7 b=\"x y\" e=\"\"\n";
+        assert_eq!(record().text(true), expected);
+        assert!(record().text(false).starts_with("time=\"2023-11-14T22:13:20.123456789Z\""));
+    }
+
+    #[test]
+    fn json_is_as_logrus_writes_it() {
+        let expected = r#"{"a":7,"b":"x y","e":"","level":"info","msg":"Starting agent APIs","time":"2023-11-14T22:13:20.123456789Z"}"#;
+        assert_eq!(record().json().trim_end(), expected);
+    }
+
+    #[test]
+    fn other_crates_are_capped() {
+        assert!(ours("agent::manager") && ours("sds::service"));
+        assert!(!ours("h2::codec") && !ours("tonic::transport") && !ours("agents"));
+    }
+}

@@ -1,0 +1,305 @@
+//! The task that owns the cache, and the handle by which the rest of the process reaches it.
+//!
+//! The task awaits nothing but its mailbox and its alarm: RPCs and key generation run elsewhere and come back as
+//! messages. Callers are matched against a snapshot before they write; what they hear is a `watch` channel, one for
+//! each distinct selector set. Dropping the receivers is the unsubscribe: it is noticed at the next sweep.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use cache::{Cache, Publish, Snapshot};
+use config::KeyType;
+use identity::{Bundle, Entry, Selectors, WorkloadUpdate};
+use rand::Rng as _;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+use tracing::{debug, error, info, warn};
+
+use crate::admission::Attested;
+use crate::backoff::{Backoff, jitter};
+use crate::server::link::Link;
+use crate::server::mint::{self, Outcome};
+use crate::server::sync::Synced;
+
+/// The handle. Cheap to clone; the task ends when the last one is dropped.
+#[derive(Debug, Clone)]
+pub struct Manager {
+    mailbox: mpsc::Sender<Message>,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    bundle: watch::Receiver<Arc<Bundle>>,
+    demand: mpsc::Sender<()>,
+}
+
+enum Message {
+    Subscribe(Selectors, oneshot::Sender<watch::Receiver<Arc<WorkloadUpdate>>>),
+    Synced(Synced),
+    Minted(Vec<Outcome>),
+    MintFailed(Vec<Arc<Entry>>),
+}
+
+/// The task is gone: the agent is stopping.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("agent is shutting down")]
+pub struct Stopped;
+
+impl Manager {
+    /// Starts the task. `demand` is told when a new process matched nothing.
+    #[must_use]
+    pub fn start(
+        options: cache::Options,
+        bundle: Arc<Bundle>,
+        link: Arc<Link>,
+        key_type: KeyType,
+        demand: mpsc::Sender<()>,
+    ) -> Self {
+        let (mailbox, messages) = mpsc::channel(MAILBOX);
+        let cache = Cache::new(options, Arc::clone(&bundle));
+        let snapshot = Arc::new(ArcSwap::new(cache.snapshot()));
+        let (own, bundle) = watch::channel(bundle);
+        let task = Task {
+            snapshot: Arc::clone(&snapshot),
+            cache,
+            messages,
+            mailbox: mailbox.downgrade(),
+            subscribers: HashMap::new(),
+            own,
+            link,
+            key_type,
+            batch: BATCH,
+            in_flight: 0,
+            backoff: Backoff::default(),
+            sweep_at: Instant::now() + SWEEP,
+        };
+        tokio::spawn(task.run());
+        Self { mailbox, snapshot, bundle, demand }
+    }
+
+    /// Listens for what an attested caller may have.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn subscribe(
+        &self,
+        caller: &Attested,
+    ) -> Result<watch::Receiver<Arc<WorkloadUpdate>>, Stopped> {
+        let (reply, answer) = oneshot::channel();
+        let message = Message::Subscribe(caller.selectors().clone(), reply);
+        self.mailbox.send(message).await.map_err(|_| Stopped)?;
+        answer.await.map_err(|_| Stopped)
+    }
+
+    /// The present entries, for matching.
+    #[must_use]
+    pub fn snapshot(&self) -> arc_swap::Guard<Arc<Snapshot>> {
+        self.snapshot.load()
+    }
+
+    /// The own trust domain's bundle, now and later.
+    #[must_use]
+    pub fn bundle(&self) -> watch::Receiver<Arc<Bundle>> {
+        self.bundle.clone()
+    }
+
+    /// A new process matched nothing: its entry may be younger than the last sync.
+    pub fn unmatched(&self) {
+        // One that waits already is as good as many.
+        let _ = self.demand.try_send(());
+    }
+
+    /// Takes a sync's outcome.
+    pub(crate) async fn synced(&self, synced: Synced) {
+        let _ = self.mailbox.send(Message::Synced(synced)).await;
+    }
+}
+
+struct Task {
+    cache: Cache,
+    messages: mpsc::Receiver<Message>,
+    mailbox: mpsc::WeakSender<Message>,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    subscribers: HashMap<Selectors, watch::Sender<Arc<WorkloadUpdate>>>,
+    own: watch::Sender<Arc<Bundle>>,
+    link: Arc<Link>,
+    key_type: KeyType,
+    /// How many entries go into one call: halved when one fails, doubled when one works.
+    batch: usize,
+    in_flight: usize,
+    backoff: Backoff,
+    sweep_at: Instant,
+}
+
+impl Task {
+    async fn run(mut self) {
+        loop {
+            let alarm = self.alarm();
+            tokio::select! {
+                message = self.messages.recv() => match message {
+                    Some(message) => self.handle(message),
+                    None => return,
+                },
+                () = tokio::time::sleep_until(alarm) => self.sweep(),
+            }
+            self.mint_due();
+        }
+    }
+
+    fn handle(&mut self, message: Message) {
+        match message {
+            Message::Subscribe(selectors, reply) => drop(reply.send(self.subscribe(selectors))),
+            Message::Synced(synced) => self.synced(synced),
+            Message::Minted(outcomes) => self.minted(outcomes),
+            Message::MintFailed(entries) => self.mint_failed(&entries),
+        }
+    }
+
+    fn subscribe(&mut self, selectors: Selectors) -> watch::Receiver<Arc<WorkloadUpdate>> {
+        if let Some(sender) = self.subscribers.get(&selectors) {
+            return sender.subscribe();
+        }
+        let matched = self.cache.snapshot().matching(&selectors);
+        let update = self.cache.subscribe(&selectors, matched, SystemTime::now());
+        let (sender, receiver) = watch::channel(update);
+        self.subscribers.insert(selectors, sender);
+        receiver
+    }
+
+    fn synced(&mut self, synced: Synced) {
+        let before = self.cache.snapshot();
+        let published = self.cache.sync(synced.entries, synced.bundles, SystemTime::now());
+        let after = self.cache.snapshot();
+        if !Arc::ptr_eq(&before, &after) {
+            log_changes(&before, &after);
+            self.snapshot.store(after);
+        }
+        let bundle = self.cache.bundle();
+        self.own.send_if_modified(|own| {
+            let changed = !Arc::ptr_eq(own, bundle);
+            if changed {
+                *own = Arc::clone(bundle);
+            }
+            changed
+        });
+        self.publish(published);
+    }
+
+    fn minted(&mut self, outcomes: Vec<Outcome>) {
+        self.in_flight -= 1;
+        self.batch = (self.batch * 2).min(BATCH);
+        self.backoff.reset();
+        let now = SystemTime::now();
+        for (entry, outcome) in outcomes {
+            match outcome {
+                Ok(svid) => {
+                    debug!(entry_id = %entry.id, spiffe_id = %svid.id, serial_num = %svid.serial, "SVID updated");
+                    let published = self.cache.minted(&entry, svid, rand::rng().random(), now);
+                    self.publish(published);
+                }
+                Err(reason) => {
+                    warn!(entry_id = %entry.id, spiffe_id = %entry.spiffe_id, error = %reason,
+                        "Server did not sign an X.509-SVID; the others go on");
+                    self.cache.mint_failed(&entry.id, now + jitter(ENTRY_RETRY, 0.3), now);
+                }
+            }
+        }
+    }
+
+    fn mint_failed(&mut self, entries: &[Arc<Entry>]) {
+        self.in_flight -= 1;
+        self.batch = (self.batch / 2).max(1);
+        let now = SystemTime::now();
+        let retry_at = now + self.backoff.wait();
+        for entry in entries {
+            self.cache.mint_failed(&entry.id, retry_at, now);
+        }
+    }
+
+    fn mint_due(&mut self) {
+        while self.in_flight < PARALLEL {
+            let due = self.cache.take_due(SystemTime::now(), self.batch);
+            let Some(mailbox) = self.mailbox.upgrade().filter(|_| !due.is_empty()) else { return };
+            for entry in &due {
+                debug!(entry_id = %entry.id, spiffe_id = %entry.spiffe_id, "Creating X509-SVID");
+            }
+            self.in_flight += 1;
+            let (link, key_type) = (Arc::clone(&self.link), self.key_type);
+            tokio::spawn(async move {
+                let message = match mint::mint(&link, due.clone(), key_type).await {
+                    Ok(outcomes) => Message::Minted(outcomes),
+                    Err(reason) => {
+                        error!(count = due.len(), error = %reason, "Failed to mint X.509-SVIDs");
+                        Message::MintFailed(due)
+                    }
+                };
+                let _ = mailbox.send(message).await;
+            });
+        }
+    }
+
+    fn publish(&mut self, published: Vec<Publish>) {
+        for publish in published {
+            if let Some(sender) = self.subscribers.get(&publish.selectors) {
+                sender.send_replace(publish.update);
+            }
+        }
+    }
+
+    /// Forgets the selector sets that nobody listens for any more.
+    fn sweep(&mut self) {
+        if Instant::now() < self.sweep_at {
+            return;
+        }
+        self.sweep_at = Instant::now() + SWEEP;
+        let now = SystemTime::now();
+        let cache = &mut self.cache;
+        self.subscribers.retain(|selectors, sender| {
+            let live = sender.receiver_count() > 0;
+            if !live {
+                cache.unsubscribe(selectors, now);
+            }
+            live
+        });
+    }
+
+    /// When to look again without a message: something is due, or there is somebody to sweep away. The wall clock can
+    /// jump, so no sleep is long.
+    fn alarm(&self) -> Instant {
+        let now = Instant::now();
+        let due = self.cache.wake_at().filter(|_| self.in_flight < PARALLEL);
+        let due = due.map_or(LONGEST, |at| at.duration_since(SystemTime::now()).unwrap_or_default());
+        let alarm = now + due.min(LONGEST);
+        if self.subscribers.is_empty() { alarm } else { alarm.min(self.sweep_at.max(now)) }
+    }
+}
+
+/// Says at debug level what the server changed; scripts look for these lines.
+fn log_changes(before: &Snapshot, after: &Snapshot) {
+    info!(count = after.entries().len(), "Authorized entries updated");
+    if !tracing::enabled!(tracing::Level::DEBUG) {
+        return;
+    }
+    let old: HashMap<&str, &Arc<Entry>> = before.entries().iter().map(|entry| (&*entry.id, entry)).collect();
+    let new: HashMap<&str, &Arc<Entry>> = after.entries().iter().map(|entry| (&*entry.id, entry)).collect();
+    for entry in after.entries() {
+        match old.get(&*entry.id) {
+            None => debug!(entry = %entry.id, spiffe_id = %entry.spiffe_id, "Entry created"),
+            Some(held) if held != &entry => {
+                debug!(entry = %entry.id, spiffe_id = %entry.spiffe_id, "Entry updated")
+            }
+            Some(_) => {}
+        }
+    }
+    for entry in before.entries().iter().filter(|entry| !new.contains_key(&*entry.id)) {
+        debug!(entry = %entry.id, spiffe_id = %entry.spiffe_id, "Entry removed");
+    }
+}
+
+/// The server signs at most 500 in one call and 500 a second.
+const BATCH: usize = 500;
+const PARALLEL: usize = 2;
+const MAILBOX: usize = 1024;
+const SWEEP: Duration = Duration::from_secs(5);
+const LONGEST: Duration = Duration::from_secs(30);
+/// After the server refused one entry.
+const ENTRY_RETRY: Duration = Duration::from_secs(10);

@@ -1,0 +1,257 @@
+//! Wiring, from leaf to root: log, limits, socket, door, APIs, health, and the life with the server. Then wait for the
+//! first to end: a signal (exit 0) or something fatal (exit 1).
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use attestors::node::{Attestor as NodeAttestor, JoinToken, K8sPsat};
+use attestors::workload::{Attestor as WorkloadAttestor, unix};
+use config::{Plugins, Settings};
+use identity::TrustDomain;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::stat::{Mode, umask};
+use proto::health::health_server::HealthServer;
+use proto::workload::spiffe_workload_api_server::SpiffeWorkloadApiServer;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tonic::transport::Server;
+use tonic::transport::server::Router;
+use tracing::{debug, error, info, warn};
+use transport::{Limits, Listener, Peer};
+
+use crate::admission::{Admission, Denied, Patience};
+use crate::health::Health;
+use crate::keys::Keys;
+use crate::lifecycle::{Fatal, Lifecycle};
+use crate::workload::Workload;
+use crate::{health, logging};
+
+/// Runs the agent until it is told to stop.
+#[must_use]
+pub fn run(settings: Settings) -> ExitCode {
+    let (level, format) = (settings.log_level, settings.log_format);
+    if let Err(reason) =
+        logging::start(level, format, settings.log_file.as_deref(), settings.log_source_location)
+    {
+        eprintln!("cannot open log_file: {reason}");
+        return ExitCode::FAILURE;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(reason) => {
+            error!(error = %reason, "Agent crashed");
+            return ExitCode::FAILURE;
+        }
+    };
+    let outcome = runtime.block_on(agent(settings));
+    // Nothing that still runs has anything to save.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(()) => {
+            info!("Agent stopped gracefully");
+            ExitCode::SUCCESS
+        }
+        Err(fatal) => {
+            error!(error = %fatal, "Agent crashed");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The cache's rules, as configured.
+pub(crate) fn cache_options(settings: &Settings) -> cache::Options {
+    let prefetch = match settings.experimental.x509_svid_prefetch {
+        config::Prefetch::All => cache::Prefetch::All,
+        config::Prefetch::Auto => cache::Prefetch::Auto,
+        config::Prefetch::Live => cache::Prefetch::Live,
+    };
+    cache::Options {
+        prefetch,
+        availability_target: settings.availability_target,
+        ..cache::Options::default()
+    }
+}
+
+async fn agent(settings: Settings) -> Result<(), Fatal> {
+    // Installed first: from here on a signal stops the agent gracefully, whatever it is at.
+    let (mut interrupt, mut terminate) = signals()?;
+    let settings = Arc::new(settings);
+    info!(version = %crate::version::compatible(), trust_domain_id = %settings.trust_domain, "Starting agent");
+    for warning in &settings.warnings {
+        warn!(fields = ?warning.fields, "{}", warning.message);
+    }
+    let plugins = settings.plugins().map_err(|problems| Fatal::Storage(problems_text(problems)))?.clone();
+    let trust_domain = TrustDomain::parse(&settings.trust_domain);
+    let trust_domain = trust_domain.map_err(|reason| Fatal::Storage(format!("trust_domain: {reason}")))?;
+    let limits = limits();
+    let listener = open_socket(&settings, limits)?;
+    // After the public socket's folder, before private ones (SPIRE, `run_posix.go`).
+    umask(Mode::from_bits_truncate(umask(Mode::empty()).bits() | 0o027));
+    let (ready, manager) = watch::channel(None);
+    let proc = proc_folder();
+    let admission = Arc::new(Admission::new(workload_attestors(&plugins, &proc), manager, proc));
+    if let Some(listener) = listener {
+        serve_apis(listener, &settings, &admission);
+    }
+    if settings.health_checks.listener_enabled {
+        tokio::spawn(health::serve(settings.health_checks.clone(), Arc::clone(&admission)));
+    }
+    let attestor = node_attestor(&settings, &plugins);
+    let keys = keys(&plugins)?;
+    let lifecycle = Lifecycle::new(Arc::clone(&settings), trust_domain, attestor, keys, ready)?;
+    let life = tokio::spawn(lifecycle.run());
+    tokio::select! {
+        ended = life => Err(ended.unwrap_or_else(|reason| Fatal::Storage(reason.to_string()))),
+        _ = interrupt.recv() => Ok(()),
+        _ = terminate.recv() => Ok(()),
+    }
+}
+
+fn signals() -> Result<(tokio::signal::unix::Signal, tokio::signal::unix::Signal), Fatal> {
+    let storage = |reason: std::io::Error| Fatal::Storage(format!("cannot handle signals: {reason}"));
+    Ok((signal(SignalKind::interrupt()).map_err(storage)?, signal(SignalKind::terminate()).map_err(storage)?))
+}
+
+fn open_socket(settings: &Settings, limits: Limits) -> Result<Option<Listener>, Fatal> {
+    if settings.disable_workload_api && settings.disable_sds_api {
+        return Ok(None);
+    }
+    let path = std::path::absolute(&settings.socket_path).unwrap_or_else(|_| settings.socket_path.clone());
+    Listener::bind(&path, limits).map(Some).map_err(|reason| Fatal::Storage(reason.to_string()))
+}
+
+/// Descriptors: as many as the system allows, of which a reserve is kept for health, the server and files.
+fn limits() -> Limits {
+    let limits = Limits::default();
+    let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return limits };
+    if let Err(reason) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
+        debug!(error = %reason, "Cannot raise the limit of open files");
+    }
+    let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, hard));
+    // A connection takes a descriptor, and its process another.
+    let most = usize::try_from(soft.saturating_sub(FD_RESERVE) / 2).unwrap_or(limits.connections);
+    Limits { connections: limits.connections.min(most.max(1)), ..limits }
+}
+
+fn serve_apis(listener: Listener, settings: &Settings, admission: &Arc<Admission>) {
+    let apis = match (settings.disable_workload_api, settings.disable_sds_api) {
+        (false, false) => "Workload and SDS APIs",
+        (false, true) => "Workload API",
+        _ => "SDS API",
+    };
+    info!(address = %listener.path().display(), network = "unix", apis, "Starting agent APIs");
+    let router = router(settings, admission);
+    tokio::spawn(async move {
+        let incoming = futures_util::stream::unfold(listener, |listener| async move {
+            let connection = listener.accept().await;
+            Some((Ok::<_, std::io::Error>(connection), listener))
+        });
+        if let Err(reason) = router.serve_with_incoming(incoming).await {
+            error!(error = %reason, "Agent APIs stopped");
+        }
+    });
+}
+
+fn router(settings: &Settings, admission: &Arc<Admission>) -> Router {
+    let mut server = Server::builder()
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
+        .max_concurrent_streams(None)
+        .http2_max_header_list_size(HEADERS_LIMIT);
+    let mut router = server.add_service(HealthServer::new(Health::new(Arc::clone(admission))));
+    if !settings.disable_workload_api {
+        let anyone = settings.allow_unauthenticated_verifiers;
+        let workload = Workload::new(Arc::clone(admission), anyone, settings.log_selectors.clone());
+        router = router.add_service(SpiffeWorkloadApiServer::new(workload));
+    }
+    if !settings.disable_sds_api {
+        router = router.add_service(sds::Service::new(Door(Arc::clone(admission)), sds_options(settings)));
+    }
+    router
+}
+
+fn sds_options(settings: &Settings) -> sds::Options {
+    let sds = &settings.sds;
+    sds::Options {
+        default_svid_name: sds.default_svid_name.clone(),
+        default_bundle_name: sds.default_bundle_name.clone(),
+        default_all_bundles_name: sds.default_all_bundles_name.clone(),
+        disable_spiffe_cert_validation: sds.disable_spiffe_cert_validation,
+        unknown_names: match sds.unknown_names {
+            config::UnknownNames::Hold => sds::UnknownNames::Hold,
+            config::UnknownNames::Reject => sds::UnknownNames::Reject,
+        },
+    }
+}
+
+/// The door as SDS sees it.
+#[derive(Debug)]
+struct Door(Arc<Admission>);
+
+impl sds::Admit for Door {
+    async fn admit(&self, peer: Arc<Peer>, _method: &'static str) -> Result<sds::Admission, tonic::Status> {
+        let admitted = self.0.admit(&peer, Patience::Endless).await;
+        let admitted = admitted.map_err(|reason: Denied| crate::workload::denied(reason))?;
+        Ok(sds::Admission { updates: admitted.updates, permit: Some(admitted.permit) })
+    }
+
+    fn random(&self) -> u32 {
+        rand::random()
+    }
+}
+
+fn workload_attestors(plugins: &Plugins, proc: &std::path::Path) -> Vec<WorkloadAttestor> {
+    let attestor = |configured: &config::WorkloadAttestor| match configured {
+        config::WorkloadAttestor::Unix { discover_workload_path, workload_size_limit } => {
+            Some(WorkloadAttestor::Unix(unix::Unix::new(unix::Options {
+                discover_workload_path: *discover_workload_path,
+                workload_size_limit: *workload_size_limit,
+                proc: proc.to_owned(),
+            })))
+        }
+        // `plugins()` names it as not supported yet, so it does not get here.
+        config::WorkloadAttestor::K8s(_) => None,
+    };
+    plugins.workload_attestors.iter().filter_map(attestor).collect()
+}
+
+/// A join token is used instead of the configured attestor (SPIRE, `agent.go`).
+fn node_attestor(settings: &Settings, plugins: &Plugins) -> NodeAttestor {
+    if let Some(token) = &settings.join_token {
+        return NodeAttestor::JoinToken(JoinToken::new(token.expose().to_owned()));
+    }
+    match &plugins.node_attestor {
+        config::NodeAttestor::JoinToken => NodeAttestor::JoinToken(JoinToken::new(String::new())),
+        config::NodeAttestor::K8sPsat { cluster, token_path } => {
+            NodeAttestor::K8sPsat(K8sPsat { cluster: cluster.clone(), token_path: token_path.clone() })
+        }
+    }
+}
+
+fn keys(plugins: &Plugins) -> Result<Keys, Fatal> {
+    match &plugins.key_manager {
+        config::KeyManager::Memory => Ok(Keys::memory()),
+        config::KeyManager::Disk { directory } => Ok(Keys::disk(directory.clone())?),
+    }
+}
+
+fn problems_text(problems: &[config::Problem]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// `HOST_PROC`, as spire-agent reads it.
+fn proc_folder() -> PathBuf {
+    std::env::var_os("HOST_PROC")
+        .filter(|value| !value.is_empty())
+        .map_or_else(|| "/proc".into(), PathBuf::from)
+}
+
+/// A node agent should cost a node almost nothing; two threads keep one slow handshake from holding up a push.
+const WORKERS: usize = 2;
+/// Of descriptors.
+const FD_RESERVE: u64 = 128;
+/// An Envoy's first message is 61 KB.
+const WINDOW: u32 = 128 * 1024;
+const HEADERS_LIMIT: u32 = 16 * 1024;

@@ -1,0 +1,118 @@
+//! AttestAgent and RenewAgent, and the bundle that comes with the first.
+
+use std::sync::Arc;
+
+use attestors::node::Attestor;
+use bytes::Bytes;
+use identity::{Bundle, X509Svid};
+use proto::agent::agent_client::AgentClient;
+use proto::agent::attest_agent_request::{Params, Step};
+use proto::agent::attest_agent_response::Step as Answer;
+use proto::agent::{AgentX509svidParams, AttestAgentRequest, PostStatusRequest, RenewAgentRequest};
+use proto::bundle::GetBundleRequest;
+use proto::bundle::bundle_client::BundleClient;
+use proto::types::AttestationData;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+
+use super::link::Link;
+use super::tls::Roots;
+use super::{CALL_LIMIT, ServerError, convert};
+use crate::keys::Request;
+
+/// What attestation gives.
+#[derive(Debug)]
+pub struct Attested {
+    /// The agent's SVID.
+    pub svid: Arc<X509Svid>,
+    /// The server wants this agent to attest anew instead of renewing.
+    pub reattestable: bool,
+    /// The own trust domain's bundle as the server has it now.
+    pub bundle: Arc<Bundle>,
+}
+
+/// Attests the node.
+///
+/// # Errors
+/// [`ServerError`].
+pub async fn attest(
+    link: &Link,
+    roots: &Roots,
+    attestor: &Attestor,
+    request: Request,
+) -> Result<Attested, ServerError> {
+    let channel = link.anonymous(roots).await?;
+    let work = async {
+        let (svid, reattestable) = converse(channel.clone(), attestor, request).await?;
+        let bundle = get_bundle(channel).await?;
+        Ok(Attested { svid, reattestable, bundle })
+    };
+    timeout(CALL_LIMIT, work).await.unwrap_or(Err(ServerError::Timeout(CALL_LIMIT)))
+}
+
+async fn converse(
+    channel: Channel,
+    attestor: &Attestor,
+    request: Request,
+) -> Result<(Arc<X509Svid>, bool), ServerError> {
+    let payload = Bytes::from_owner(attestor.payload()?);
+    let data = AttestationData { r#type: attestor.name().into(), payload };
+    let params = AgentX509svidParams { csr: request.csr.into() };
+    let first = Step::Params(Params { data: Some(data), params: Some(params) });
+    let (send, outbound) = mpsc::channel(1);
+    let say = async |step| {
+        let sent = send.send(AttestAgentRequest { step: Some(step) }).await;
+        sent.map_err(|_| ServerError::Protocol("the stream ended before the result"))
+    };
+    say(first).await?;
+    let mut client = AgentClient::new(channel);
+    let stream = client.attest_agent(ReceiverStream::new(outbound)).await.map_err(ServerError::of)?;
+    let mut stream = stream.into_inner();
+    loop {
+        let answer = stream.message().await.map_err(ServerError::of)?;
+        match answer.and_then(|answer| answer.step) {
+            Some(Answer::Challenge(challenge)) => {
+                let reply = Bytes::from_owner(attestor.answer(&challenge)?);
+                say(Step::ChallengeResponse(reply)).await?;
+            }
+            Some(Answer::Result(result)) => {
+                return Ok((convert::svid(result.svid, request.key)?, result.reattestable));
+            }
+            None => return Err(ServerError::Protocol("attestation ended without a result")),
+        }
+    }
+}
+
+/// A fresh SVID for an agent that the server does not attest anew.
+///
+/// # Errors
+/// [`ServerError`].
+pub async fn renew(link: &Link, request: Request) -> Result<Arc<X509Svid>, ServerError> {
+    let csr = Bytes::from(request.csr);
+    let answer = link
+        .call(CALL_LIMIT, async |channel| {
+            let params = Some(AgentX509svidParams { csr });
+            AgentClient::new(channel).renew_agent(RenewAgentRequest { params }).await
+        })
+        .await?;
+    convert::svid(answer.into_inner().svid, request.key)
+}
+
+/// Tells the server which version runs here.
+///
+/// # Errors
+/// [`ServerError`]; nothing depends on it.
+pub async fn post_status(link: &Link) -> Result<(), ServerError> {
+    let status =
+        PostStatusRequest { agent_version: crate::version::compatible(), ..PostStatusRequest::default() };
+    link.call(CALL_LIMIT, async |channel| AgentClient::new(channel).post_status(status).await).await?;
+    Ok(())
+}
+
+async fn get_bundle(channel: Channel) -> Result<Arc<Bundle>, ServerError> {
+    let answer =
+        BundleClient::new(channel).get_bundle(GetBundleRequest::default()).await.map_err(ServerError::of)?;
+    Ok(Arc::new(convert::bundle(answer.into_inner())?))
+}

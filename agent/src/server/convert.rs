@@ -1,0 +1,160 @@
+//! Wire values → domain values, one by one. What is malformed is an error of that value alone.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use identity::{
+    Authority, Bundle, Entry, EntryError, JwtAuthority, PrivateKey, Selector, SpiffeId, TrustDomain, X509Svid,
+};
+use proto::types;
+
+use super::ServerError;
+
+/// An entry, if it is one (SPIRE, `pkg/agent/client/util.go`).
+///
+/// # Errors
+/// [`EntryError`]: the entry is to be dropped, the others go on.
+pub fn entry(wire: types::Entry) -> Result<Entry, EntryError> {
+    if wire.id.is_empty() {
+        return Err(EntryError::Id);
+    }
+    for (what, count) in [("selectors", wire.selectors.len()), ("federates_with", wire.federates_with.len())]
+    {
+        if count > ELEMENTS_LIMIT {
+            return Err(EntryError::TooMany { what, count, limit: ELEMENTS_LIMIT });
+        }
+    }
+    let id = wire.spiffe_id.unwrap_or_default();
+    let attributes = wire.additional_attributes.unwrap_or_default();
+    let selectors =
+        wire.selectors.iter().map(|s| Selector::new(&s.r#type, &s.value)).collect::<Result<_, _>>()?;
+    let domains = wire.federates_with.iter().map(|name| TrustDomain::parse(name)).collect::<Result<_, _>>();
+    let entry = Entry {
+        id: wire.id.into(),
+        spiffe_id: SpiffeId::from_parts(&id.trust_domain, &id.path).map_err(EntryError::SpiffeId)?,
+        selectors,
+        federates_with: domains.map_err(EntryError::FederatesWith)?,
+        admin: wire.admin,
+        downstream: wire.downstream,
+        revision: wire.revision_number,
+        store_svid: wire.store_svid,
+        hint: wire.hint,
+        created_at: wire.created_at,
+        disable_x509_svid_prefetch: attributes.disable_x509_svid_prefetch,
+        jwt_svid_include_jti: attributes.jwt_svid_include_jti,
+    };
+    if entry.selectors.is_empty() {
+        return Err(EntryError::NoSelectors);
+    }
+    Ok(entry)
+}
+
+/// A bundle. An authority that cannot be read fails the whole (SPIRE does so too: a bundle that lacks one would
+/// cut callers off from peers).
+///
+/// # Errors
+/// [`ServerError::Malformed`].
+pub fn bundle(wire: types::Bundle) -> Result<Bundle, ServerError> {
+    let malformed =
+        |reason: String| ServerError::Malformed(format!("bundle of {:?}: {reason}", wire.trust_domain));
+    let trust_domain =
+        TrustDomain::parse(&wire.trust_domain).map_err(|reason| malformed(reason.to_string()))?;
+    let mut x509_authorities = Vec::new();
+    for certificate in &wire.x509_authorities {
+        for der in certificates(&certificate.asn1).map_err(&malformed)? {
+            x509_authorities.push(Authority { der, tainted: certificate.tainted });
+        }
+    }
+    let jwt_authorities = wire
+        .jwt_authorities
+        .iter()
+        .filter(|key| !key.key_id.is_empty())
+        .map(|key| JwtAuthority {
+            public_key: key.public_key.clone(),
+            key_id: key.key_id.clone(),
+            expires_at: key.expires_at,
+            tainted: key.tainted,
+        })
+        .collect();
+    Ok(Bundle {
+        trust_domain,
+        x509_authorities,
+        jwt_authorities,
+        refresh_hint: wire.refresh_hint,
+        sequence_number: wire.sequence_number,
+    })
+}
+
+/// An X.509-SVID for a key of ours.
+///
+/// # Errors
+/// [`ServerError::Malformed`], also when the certificate is for another key.
+pub fn svid(wire: Option<types::X509svid>, key: PrivateKey) -> Result<Arc<X509Svid>, ServerError> {
+    let wire = wire.ok_or(ServerError::Protocol("there is no SVID in it"))?;
+    let svid =
+        X509Svid::new(wire.cert_chain, key).map_err(|reason| ServerError::Malformed(reason.to_string()))?;
+    Ok(Arc::new(svid))
+}
+
+/// Concatenated DER certificates, each cut out.
+fn certificates(der: &Bytes) -> Result<Vec<Bytes>, String> {
+    use x509_parser::prelude::{FromDer, X509Certificate};
+    let mut rest: &[u8] = der;
+    let mut found = Vec::new();
+    while !rest.is_empty() {
+        let (after, _) =
+            X509Certificate::from_der(rest).map_err(|reason| format!("malformed authority: {reason}"))?;
+        let from = der.len() - rest.len();
+        found.push(der.slice(from..der.len() - after.len()));
+        rest = after;
+    }
+    Ok(found)
+}
+
+/// More selectors or trust domains than any entry has.
+const ELEMENTS_LIMIT: usize = 10_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn good() -> types::Entry {
+        types::Entry {
+            id: "e".into(),
+            spiffe_id: Some(types::Spiffeid { trust_domain: "td".into(), path: "/a".into() }),
+            selectors: vec![types::Selector { r#type: "unix".into(), value: "uid:0".into() }],
+            ..types::Entry::default()
+        }
+    }
+
+    #[test]
+    fn entries_by_rule() {
+        assert!(entry(good()).is_ok());
+        assert_eq!(entry(types::Entry { id: String::new(), ..good() }), Err(EntryError::Id));
+        assert_eq!(entry(types::Entry { selectors: vec![], ..good() }), Err(EntryError::NoSelectors));
+        let bad = types::Selector { r#type: "a:b".into(), value: "c".into() };
+        assert!(matches!(
+            entry(types::Entry { selectors: vec![bad], ..good() }),
+            Err(EntryError::Selector(_))
+        ));
+        assert!(matches!(entry(types::Entry { spiffe_id: None, ..good() }), Err(EntryError::SpiffeId(_))));
+        let federates_with = vec!["NOT A DOMAIN".into()];
+        assert!(matches!(
+            entry(types::Entry { federates_with, ..good() }),
+            Err(EntryError::FederatesWith(_))
+        ));
+        let many = vec![types::Selector { r#type: "a".into(), value: "b".into() }; ELEMENTS_LIMIT + 1];
+        assert!(matches!(entry(types::Entry { selectors: many, ..good() }), Err(EntryError::TooMany { .. })));
+    }
+
+    #[test]
+    fn a_bundle_with_rubbish_is_refused() {
+        let authority = types::X509Certificate { asn1: Bytes::from_static(b"rubbish"), tainted: false };
+        let wire = types::Bundle {
+            trust_domain: "td".into(),
+            x509_authorities: vec![authority],
+            ..types::Bundle::default()
+        };
+        assert!(matches!(bundle(wire), Err(ServerError::Malformed(_))));
+    }
+}

@@ -1,0 +1,115 @@
+//! A TCP connection to the server: one of the addresses that DNS gives, through the proxy where one is set.
+
+use std::io;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rand::seq::SliceRandom as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+/// Connects to `host:port`. All addresses are tried, in random order, so that a fleet spreads over the replicas.
+pub(super) async fn dial(host: &str, port: u16) -> io::Result<TcpStream> {
+    match proxy_for(host) {
+        Some(proxy) => through(&proxy, host, port).await,
+        None => connect(host, port).await,
+    }
+}
+
+async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
+    let mut addresses: Vec<_> = tokio::net::lookup_host((host, port)).await?.collect();
+    addresses.shuffle(&mut rand::rng());
+    let mut last = io::Error::new(io::ErrorKind::NotFound, format!("{host} has no address"));
+    for address in addresses {
+        match TcpStream::connect(address).await {
+            Ok(stream) => {
+                stream.set_nodelay(true)?;
+                return Ok(stream);
+            }
+            Err(reason) => last = io::Error::new(reason.kind(), format!("{address}: {reason}")),
+        }
+    }
+    Err(last)
+}
+
+/// An HTTP proxy that tunnels (`CONNECT`, RFC 9110 §9.3.6).
+#[derive(Debug, PartialEq, Eq)]
+struct Proxy {
+    host: String,
+    port: u16,
+    authorization: Option<String>,
+}
+
+/// The proxy of `HTTPS_PROXY`, unless `NO_PROXY` names the host (both also in lower case, as grpc-go reads them).
+fn proxy_for(host: &str) -> Option<Proxy> {
+    let variable = |name: &str| {
+        let value = std::env::var(name).or_else(|_| std::env::var(name.to_lowercase()));
+        value.ok().filter(|value| !value.is_empty())
+    };
+    let proxy = variable("HTTPS_PROXY")?;
+    let local = host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
+    if local || variable("NO_PROXY").is_some_and(|list| exempt(&list, host)) {
+        return None;
+    }
+    parse_proxy(&proxy)
+}
+
+fn exempt(list: &str, host: &str) -> bool {
+    list.split(',').map(str::trim).filter(|entry| !entry.is_empty()).any(|entry| {
+        let suffix = entry.trim_start_matches('.');
+        entry == "*" || host == suffix || host.strip_suffix(suffix).is_some_and(|rest| rest.ends_with('.'))
+    })
+}
+
+fn parse_proxy(text: &str) -> Option<Proxy> {
+    let uri: http::Uri =
+        if text.contains("://") { text.parse() } else { format!("http://{text}").parse() }.ok()?;
+    let authority = uri.authority()?;
+    let authorization =
+        authority.as_str().rsplit_once('@').map(|(user, _)| format!("Basic {}", STANDARD.encode(user)));
+    Some(Proxy { host: uri.host()?.to_owned(), port: uri.port_u16().unwrap_or(80), authorization })
+}
+
+async fn through(proxy: &Proxy, host: &str, port: u16) -> io::Result<TcpStream> {
+    let mut stream = connect(&proxy.host, proxy.port).await?;
+    let authorization = proxy
+        .authorization
+        .as_ref()
+        .map(|value| format!("Proxy-Authorization: {value}\r\n"))
+        .unwrap_or_default();
+    let request = format!("CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n{authorization}\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        if answer.len() >= ANSWER_LIMIT {
+            return Err(io::Error::other("proxy's answer is too long"));
+        }
+        answer.push(stream.read_u8().await?);
+    }
+    let first = String::from_utf8_lossy(&answer);
+    let status = first.split_whitespace().nth(1).unwrap_or_default();
+    if status != "200" {
+        return Err(io::Error::other(format!(
+            "proxy {}:{} answers {status} to CONNECT",
+            proxy.host, proxy.port
+        )));
+    }
+    Ok(stream)
+}
+
+const ANSWER_LIMIT: usize = 8 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn proxies() {
+        let plain = Proxy { host: "proxy.local".into(), port: 3128, authorization: None };
+        assert_eq!(parse_proxy("http://proxy.local:3128"), Some(plain));
+        let with_user = parse_proxy("http://u:p@proxy.local").unwrap();
+        assert_eq!((with_user.port, with_user.authorization.as_deref()), (80, Some("Basic dTpw")));
+        assert!(exempt("a.b, .example.org", "spire.example.org") && exempt("example.org", "example.org"));
+        assert!(!exempt("example.org", "badexample.org") && exempt("*", "x"));
+    }
+}

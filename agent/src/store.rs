@@ -1,0 +1,227 @@
+//! `<data_dir>/agent-data.json`, in spire-agent's format: either program goes on where the other stopped.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tracing::error;
+
+/// The file's place.
+#[derive(Debug)]
+pub struct Store {
+    file: PathBuf,
+}
+
+/// What it holds: no key, so it may be shown.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Data {
+    /// The agent's certificate chain, DER, leaf first; empty before attestation.
+    pub svid: Vec<Bytes>,
+    /// The X.509 authorities of the own trust domain, DER.
+    pub bundle: Vec<Bytes>,
+    /// The server attests this agent anew instead of renewing its SVID.
+    pub reattestable: bool,
+    /// Bootstrap or re-bootstrap, as spire-agent numbers them.
+    pub bootstrap_use: i32,
+    /// When the server was first found to be signed by an unknown authority; RFC 3339, spire-agent's zero time when not.
+    pub bootstrap_start_time: String,
+    /// Attempts since then.
+    pub connection_attempts: i64,
+}
+
+impl Store {
+    /// The file of a data folder, which is made where it is missing.
+    ///
+    /// # Errors
+    /// When the folder cannot be made.
+    pub fn open(data_dir: &Path) -> io::Result<Self> {
+        fs::create_dir_all(data_dir)?;
+        Ok(Self { file: data_dir.join("agent-data.json") })
+    }
+
+    /// Reads the file; nothing where there is none. A file that cannot be understood is moved aside and reported:
+    /// the agent attests anew, and nothing is lost.
+    ///
+    /// # Errors
+    /// When the file is there and cannot be read.
+    pub fn load(&self) -> io::Result<Data> {
+        let text = match fs::read_to_string(&self.file) {
+            Ok(text) => text,
+            Err(reason) if reason.kind() == io::ErrorKind::NotFound => return Ok(Data::default()),
+            Err(reason) if reason.kind() == io::ErrorKind::InvalidData => {
+                return Ok(self.set_aside("not UTF-8"));
+            }
+            Err(reason) => return Err(reason),
+        };
+        match parse(&text) {
+            Ok(data) => Ok(data),
+            Err(reason) => Ok(self.set_aside(&reason)),
+        }
+    }
+
+    /// Replaces the file: whole or not at all.
+    ///
+    /// # Errors
+    /// When it cannot be written; the old one is still there.
+    pub fn save(&self, data: &Data) -> io::Result<()> {
+        let file = File {
+            svid: certificates(&data.svid),
+            bundle: certificates(&data.bundle),
+            reattestable: data.reattestable,
+            bootstrap_use: data.bootstrap_use,
+            bootstrap_start_time: Some(match &*data.bootstrap_start_time {
+                "" => ZERO_TIME.into(),
+                time => time.into(),
+            }),
+            connection_attempts: data.connection_attempts,
+        };
+        write_atomic(&self.file, &serde_json::to_vec(&file)?)
+    }
+
+    fn set_aside(&self, reason: &str) -> Data {
+        let aside = self.file.with_extension("json.corrupt");
+        let kept = fs::rename(&self.file, &aside);
+        let place = if kept.is_ok() { aside.display().to_string() } else { "its place".into() };
+        error!(path = %self.file.display(), error = reason, kept = %place,
+            "agent-data.json is corrupt: it is kept aside, and the agent attests anew");
+        Data::default()
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct File {
+    svid: Option<Vec<String>>,
+    bundle: Option<Vec<String>>,
+    #[serde(default)]
+    reattestable: bool,
+    #[serde(default)]
+    bootstrap_use: i32,
+    #[serde(default)]
+    bootstrap_start_time: Option<String>,
+    #[serde(default)]
+    connection_attempts: i64,
+}
+
+fn parse(text: &str) -> Result<Data, String> {
+    let file: File = serde_json::from_str(text).map_err(|reason| reason.to_string())?;
+    let start = file.bootstrap_start_time.unwrap_or_default();
+    Ok(Data {
+        svid: ders("svid", file.svid)?,
+        bundle: ders("bundle", file.bundle)?,
+        reattestable: file.reattestable,
+        bootstrap_use: file.bootstrap_use,
+        bootstrap_start_time: if start == ZERO_TIME { String::new() } else { start },
+        connection_attempts: file.connection_attempts,
+    })
+}
+
+/// Each element is base64 of the PEM text of one certificate; `null` when there is none.
+fn ders(field: &str, list: Option<Vec<String>>) -> Result<Vec<Bytes>, String> {
+    let certificate = |encoded: &String| {
+        let text = STANDARD.decode(encoded).ok()?;
+        let block = pem::parse(text).ok()?;
+        (block.tag() == "CERTIFICATE").then(|| Bytes::from(block.into_contents()))
+    };
+    let list = list.unwrap_or_default();
+    list.iter()
+        .map(certificate)
+        .collect::<Option<_>>()
+        .ok_or_else(|| format!("{field} holds something other than certificates"))
+}
+
+fn certificates(ders: &[Bytes]) -> Option<Vec<String>> {
+    let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
+    let encode = |der: &Bytes| {
+        STANDARD.encode(pem::encode_config(&pem::Pem::new("CERTIFICATE", der.to_vec()), config))
+    };
+    (!ders.is_empty()).then(|| ders.iter().map(encode).collect())
+}
+
+/// Writes a private file (0600) whole or not at all: a temporary one beside it, synced, renamed, the folder synced.
+pub(crate) fn write_atomic(path: &Path, content: &[u8]) -> io::Result<()> {
+    write_atomic_with_mode(path, content, 0o600)
+}
+
+/// As [`write_atomic`], with these permissions.
+pub(crate) fn write_atomic_with_mode(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".tmp");
+    let temporary = PathBuf::from(temporary);
+    let written = (|| {
+        let mut file =
+            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
+        file.write_all(content)?;
+        // Whatever the umask.
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)
+    })();
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+        return written;
+    }
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => fs::File::open(folder)?.sync_all(),
+        _ => fs::File::open(".")?.sync_all(),
+    }
+}
+
+const ZERO_TIME: &str = "0001-01-01T00:00:00Z";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn der() -> Bytes {
+        Bytes::from_static(b"\x30\x03\x02\x01\x05")
+    }
+
+    #[test]
+    fn what_is_saved_is_loaded() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        assert_eq!(store.load().unwrap(), Data::default());
+        let data =
+            Data { svid: vec![der(), der()], bundle: vec![der()], reattestable: true, ..Data::default() };
+        store.save(&data).unwrap();
+        assert_eq!(store.load().unwrap(), data);
+        store.save(&Data::default()).unwrap();
+        let text = fs::read_to_string(&store.file).unwrap();
+        let expected = r#"{"svid":null,"bundle":null,"reattestable":false,"bootstrap_use":0,"bootstrap_start_time":"0001-01-01T00:00:00Z","connection_attempts":0}"#;
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn a_corrupt_file_is_kept_aside() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        for text in [&b"{\"svid\":["[..], b"{\"svid\":[\"AAAA\"]}", b"\xff\xfe"] {
+            fs::write(&store.file, text).unwrap();
+            assert_eq!(store.load().unwrap(), Data::default());
+            assert!(!store.file.exists());
+            assert_eq!(fs::read(folder.path().join("agent-data.json.corrupt")).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn a_full_disk_leaves_the_old_file() {
+        // /dev/full: every write fails with ENOSPC.
+        assert_eq!(
+            fs::OpenOptions::new().write(true).open("/dev/full").unwrap().write_all(b"x").unwrap_err().kind(),
+            io::ErrorKind::StorageFull
+        );
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let data = Data { bundle: vec![der()], ..Data::default() };
+        store.save(&data).unwrap();
+        std::os::unix::fs::symlink("/dev/full", folder.path().join("agent-data.json.tmp")).unwrap();
+        store.save(&Data::default()).unwrap_err();
+        assert_eq!(store.load().unwrap(), data);
+    }
+}

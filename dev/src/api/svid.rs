@@ -1,0 +1,91 @@
+//! The SVID service: X.509-SVIDs for workloads, with a status for each.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use proto::svid::svid_server::Svid;
+use proto::svid::{
+    BatchNewX509svidRequest, BatchNewX509svidResponse, NewX509svidParams, batch_new_x509svid_response,
+};
+use proto::types;
+use tonic::{Request, Response, Status};
+
+use super::{Api, internal, wire_svid};
+use crate::ca::{self, CsrError, Leaf, Signer};
+use crate::entries::Entry;
+use crate::ids;
+
+#[tonic::async_trait]
+impl Svid for Api {
+    async fn batch_new_x509svid(
+        &self,
+        request: Request<BatchNewX509svidRequest>,
+    ) -> Result<Response<BatchNewX509svidResponse>, Status> {
+        let caller = self.agent(&request)?;
+        self.0.count(|counters| counters.sign_calls += 1);
+        let params = request.into_inner().params;
+        if params.is_empty() {
+            return Err(Status::invalid_argument("missing parameters"));
+        }
+        if params.len() > SIGN_LIMIT {
+            return Err(Status::resource_exhausted(format!(
+                "rejecting request due to certificate signing rate limiting: rate: Wait(n={}) exceeds limiter's \
+                 burst {SIGN_LIMIT}",
+                params.len()
+            )));
+        }
+        let entries = self.0.authorized(&caller.id);
+        let signer =
+            self.0.lock().ca.signer().map_err(|error| internal("failed to sign X509-SVID", error))?;
+        let results = params.iter().map(|params| match self.sign(params, &entries, &signer) {
+            Ok(svid) => result(0, "OK", Some(svid)),
+            Err(status) => result(status.code().into(), status.message(), None),
+        });
+        let results: Vec<_> = results.collect();
+        let signed = results.iter().filter(|result| result.svid.is_some()).count();
+        self.0.count(|counters| counters.signed += signed as u64);
+        Ok(Response::new(BatchNewX509svidResponse { results }))
+    }
+}
+
+impl Api {
+    fn sign(
+        &self,
+        params: &NewX509svidParams,
+        entries: &BTreeMap<String, Arc<Entry>>,
+        signer: &Signer,
+    ) -> Result<types::X509svid, Status> {
+        if params.entry_id.is_empty() {
+            return Err(Status::invalid_argument("missing entry ID"));
+        }
+        if params.csr.is_empty() {
+            return Err(Status::invalid_argument("missing CSR"));
+        }
+        let entry = entries
+            .get(&params.entry_id)
+            .ok_or_else(|| Status::not_found("entry not found or not authorized"))?;
+        let key = ca::public_key(&params.csr).map_err(|error| match error {
+            CsrError::Malformed(why) => Status::invalid_argument(format!("malformed CSR: {why}")),
+            CsrError::Signature(why) => Status::invalid_argument(format!("invalid CSR signature: {why}")),
+        })?;
+        if !entry.spiffe_id.starts_with("spiffe://") {
+            return Err(Status::internal("entry has malformed SPIFFE ID"));
+        }
+        let ttl = match entry.x509_svid_ttl {
+            ..=0 => ids::seconds(self.0.options.svid_ttl),
+            ttl => i64::from(ttl),
+        };
+        let leaf = Leaf { spiffe_id: &entry.spiffe_id, dns_names: &entry.dns_names, ttl };
+        let (chain, issued) =
+            signer.issue(&leaf, &key).map_err(|error| internal("failed to sign X509-SVID", error))?;
+        Ok(wire_svid(&entry.spiffe_id, &chain, &issued))
+    }
+}
+
+fn result(code: i32, message: &str, svid: Option<types::X509svid>) -> batch_new_x509svid_response::Result {
+    let status = types::Status { code, message: message.to_owned() };
+    batch_new_x509svid_response::Result { status: Some(status), svid }
+}
+
+/// Per call; the real server also makes callers wait for their share of so many per second.
+const SIGN_LIMIT: usize = 500;
