@@ -1,1 +1,617 @@
-//! SDS tests.
+//! The state machine and the encoded secrets, against Envoy's own definitions and recordings.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3 as tls;
+use envoy_types::pb::envoy::service::discovery::v3 as discovery;
+use identity::{
+    Bundle, Bundles, Entry, Identity, PrivateKey, Selector, SpiffeId, TrustDomain, WorkloadUpdate, X509Svid,
+};
+use prost::Message as _;
+use proptest::prelude::*;
+
+use crate::secret::Secrets;
+use crate::stream::{ACK_PATIENCE, Heard, Next, Push, Stream, fetch};
+use crate::wire::{BuildVersion, DiscoveryRequest, Node, Rejection, SECRET_TYPE_URL, SemanticVersion};
+use crate::{Options, Refusal, UnknownNames};
+
+const WEB: &str = "spiffe://td/web";
+const DB: &str = "spiffe://td/db";
+
+fn wall() -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(1_000_000)
+}
+
+fn svid(id: &str, serial: u8, ttl: u64) -> Option<Arc<X509Svid>> {
+    Some(Arc::new(X509Svid {
+        id: SpiffeId::parse(id).unwrap(),
+        chain: vec![Bytes::copy_from_slice(&[serial; 8])],
+        key: PrivateKey::from_pkcs8(vec![serial; 40]),
+        not_before: wall() - Duration::from_secs(10),
+        not_after: wall() + Duration::from_secs(ttl),
+        serial: serial.to_string(),
+    }))
+}
+
+fn identity(place: u8, id: &str, svid: Option<Arc<X509Svid>>) -> Identity {
+    let entry = Entry {
+        id: format!("{place}").into(),
+        spiffe_id: SpiffeId::parse(id).unwrap(),
+        selectors: [Selector::new("unix", "uid:0").unwrap()].into_iter().collect(),
+        federates_with: vec![],
+        admin: false,
+        downstream: false,
+        revision: 0,
+        store_svid: false,
+        hint: String::new(),
+        created_at: 0,
+        disable_x509_svid_prefetch: false,
+        jwt_svid_include_jti: false,
+    };
+    Identity { entry: Arc::new(entry), svid }
+}
+
+fn bundle(name: &str, authority: u8) -> Arc<Bundle> {
+    Arc::new(Bundle::of_x509(TrustDomain::parse(name).unwrap(), [Bytes::copy_from_slice(&[authority; 4])]))
+}
+
+fn update(identities: Vec<Identity>, authority: u8) -> Arc<WorkloadUpdate> {
+    Arc::new(WorkloadUpdate { identities, bundle: bundle("td", authority), federated: Bundles::new() })
+}
+
+fn with_foreign(update: &WorkloadUpdate) -> Arc<WorkloadUpdate> {
+    let federated = ["other", "another"].map(|name| (TrustDomain::parse(name).unwrap(), bundle(name, 9)));
+    Arc::new(WorkloadUpdate { federated: federated.into(), ..update.clone() })
+}
+
+fn names(list: &[&str]) -> DiscoveryRequest {
+    DiscoveryRequest { resource_names: list.iter().map(ToString::to_string).collect(), ..DiscoveryRequest::default() }
+}
+
+fn answer(push: &Push, list: &[&str]) -> DiscoveryRequest {
+    DiscoveryRequest {
+        version_info: push.version_info.clone(),
+        response_nonce: push.nonce.clone(),
+        ..names(list)
+    }
+}
+
+fn stream(options: Options) -> Stream {
+    Stream::new(Arc::new(options), Arc::default(), 7)
+}
+
+fn at(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn pushed(stream: &mut Stream, now: u64) -> Push {
+    match stream.next(at(now), wall()) {
+        Ok(Next::Push(push)) => push,
+        other => panic!("no push: {other:?}"),
+    }
+}
+
+fn silent(stream: &mut Stream, now: u64) -> Option<Duration> {
+    match stream.next(at(now), wall()) {
+        Ok(Next::Wait(until)) => until,
+        other => panic!("not silent: {other:?}"),
+    }
+}
+
+/// A push as Envoy would read it.
+fn secrets(push: &Push) -> Vec<tls::Secret> {
+    let mut bytes = Vec::new();
+    push.encode(&mut bytes);
+    let response = discovery::DiscoveryResponse::decode(&*bytes).unwrap();
+    assert_eq!((&response.nonce, &response.version_info), (&push.nonce, &push.version_info));
+    let decode = |any: &envoy_types::pb::google::protobuf::Any| {
+        assert_eq!(any.type_url, SECRET_TYPE_URL);
+        tls::Secret::decode(&*any.value).unwrap()
+    };
+    response.resources.iter().map(decode).collect()
+}
+
+fn secret_names(push: &Push) -> Vec<String> {
+    secrets(push).into_iter().map(|secret| secret.name).collect()
+}
+
+fn inline(source: Option<envoy_types::pb::envoy::config::core::v3::DataSource>) -> String {
+    use envoy_types::pb::envoy::config::core::v3::data_source::Specifier;
+    match source.and_then(|source| source.specifier) {
+        Some(Specifier::InlineBytes(bytes)) => String::from_utf8(bytes).unwrap(),
+        other => panic!("not inline bytes: {other:?}"),
+    }
+}
+
+fn validation_context(secret: tls::Secret) -> tls::CertificateValidationContext {
+    match secret.r#type {
+        Some(tls::secret::Type::ValidationContext(context)) => context,
+        other => panic!("not a validation context: {other:?}"),
+    }
+}
+
+#[test]
+fn a_recorded_envoy_is_understood() {
+    for recording in ["envoy-1.40.0.first-request.bin", "envoy-1.40.0.ack.bin"] {
+        let path = format!("{}/testdata/{recording}", env!("CARGO_MANIFEST_DIR"));
+        let bytes = std::fs::read(path).unwrap();
+        let ours = DiscoveryRequest::decode(&*bytes).unwrap();
+        let theirs = discovery::DiscoveryRequest::decode(&*bytes).unwrap();
+        let node = theirs.node.unwrap();
+        assert_eq!(ours.resource_names, theirs.resource_names);
+        assert_eq!(ours.version_info, theirs.version_info);
+        assert_eq!(ours.response_nonce, theirs.response_nonce);
+        assert_eq!(ours.type_url, theirs.type_url);
+        let our_node = ours.node.unwrap();
+        assert_eq!(our_node.id, node.id);
+        let version = our_node.user_agent_build_version.unwrap().version.unwrap();
+        assert_eq!((version.major_number, version.minor_number), (1, 40));
+    }
+}
+
+#[test]
+fn the_certificate_is_what_envoy_reads() {
+    let mut stream = stream(Options::default());
+    stream.request(names(&[WEB])).unwrap();
+    stream.update(update(vec![identity(1, WEB, svid(WEB, 3, 60))], 1));
+    let push = pushed(&mut stream, 0);
+    assert_eq!(push.type_url, SECRET_TYPE_URL);
+    let secret = secrets(&push).remove(0);
+    assert_eq!(secret.name, WEB);
+    let Some(tls::secret::Type::TlsCertificate(certificate)) = secret.r#type else { panic!("not a certificate") };
+    let expected = tls::TlsCertificate {
+        certificate_chain: certificate.certificate_chain.clone(),
+        private_key: certificate.private_key.clone(),
+        ..tls::TlsCertificate::default()
+    };
+    assert_eq!(certificate, expected, "nothing but chain and key is set");
+    let chain = pem_contents(&inline(certificate.certificate_chain));
+    assert_eq!(chain, vec![3; 8]);
+    let key = inline(certificate.private_key);
+    assert!(key.starts_with("-----BEGIN PRIVATE KEY-----\n"));
+    assert_eq!(pem_contents(&key), vec![3; 40]);
+}
+
+fn pem_contents(text: &str) -> Vec<u8> {
+    use x509_parser::pem::Pem;
+    Pem::read(std::io::Cursor::new(text)).unwrap().0.contents
+}
+
+#[test]
+fn validation_by_trust_domain_or_by_plain_roots() {
+    let all = with_foreign(&update(vec![], 1));
+    let mut by_domain = stream(Options::default());
+    by_domain.request(names(&["spiffe://td"])).unwrap();
+    by_domain.update(Arc::clone(&all));
+    let context = validation_context(secrets(&pushed(&mut by_domain, 0)).remove(0));
+    assert!(context.trusted_ca.is_none() && context.match_typed_subject_alt_names.is_empty());
+    let validator = context.custom_validator_config.unwrap();
+    assert_eq!(validator.name, "envoy.tls.cert_validator.spiffe");
+    let config = tls::SpiffeCertValidatorConfig::decode(&*validator.typed_config.unwrap().value).unwrap();
+    assert_eq!(config.trust_domains.len(), 1);
+    assert_eq!(config.trust_domains[0].name, "td");
+
+    let mut plain = stream(Options { disable_spiffe_cert_validation: true, ..Options::default() });
+    plain.request(names(&["ROOTCA"])).unwrap();
+    plain.update(all);
+    let secret = secrets(&pushed(&mut plain, 0)).remove(0);
+    assert_eq!(secret.name, "ROOTCA");
+    let context = validation_context(secret);
+    let expected = tls::CertificateValidationContext {
+        trusted_ca: context.trusted_ca.clone(),
+        ..tls::CertificateValidationContext::default()
+    };
+    assert_eq!(context, expected, "nothing but the roots is set");
+    assert_eq!(pem_contents(&inline(context.trusted_ca)), vec![1; 4]);
+}
+
+#[test]
+fn each_name_is_judged_for_itself() {
+    let mut stream = stream(Options::default());
+    let list = [WEB, "default", "spiffe://td", "ROOTCA", "ALL", "spiffe://other"];
+    stream.request(names(&list)).unwrap();
+    stream.update(with_foreign(&update(vec![identity(1, WEB, svid(WEB, 3, 60)), identity(2, DB, svid(DB, 4, 60))], 1)));
+    let push = pushed(&mut stream, 0);
+    let mut expected: Vec<_> = list.iter().map(ToString::to_string).collect();
+    expected.sort();
+    assert_eq!(secret_names(&push), expected);
+    let all = secrets(&push).into_iter().find(|secret| secret.name == "ALL").unwrap();
+    let config = validation_context(all).custom_validator_config.unwrap().typed_config.unwrap();
+    let config = tls::SpiffeCertValidatorConfig::decode(&*config.value).unwrap();
+    let domains: Vec<_> = config.trust_domains.iter().map(|domain| &*domain.name).collect();
+    assert_eq!(domains, ["another", "other", "td"]);
+}
+
+#[test]
+fn an_empty_list_means_everything() {
+    let everything = with_foreign(&update(vec![identity(1, WEB, svid(WEB, 3, 60)), identity(2, DB, svid(DB, 4, 60))], 1));
+    for list in [&[][..], &[""][..]] {
+        let mut stream = stream(Options::default());
+        stream.request(names(list)).unwrap();
+        stream.update(Arc::clone(&everything));
+        let expected = ["spiffe://another", "spiffe://other", "spiffe://td", DB, WEB];
+        assert_eq!(secret_names(&pushed(&mut stream, 0)), expected);
+    }
+}
+
+#[test]
+fn an_empty_foreign_bundle_does_not_spoil_all() {
+    let mut with_empty = (*with_foreign(&update(vec![], 1))).clone();
+    let empty = TrustDomain::parse("other").unwrap();
+    with_empty.federated.insert(empty.clone(), Arc::new(Bundle::of_x509(empty, [])));
+    let mut stream = stream(Options::default());
+    stream.request(names(&["ALL"])).unwrap();
+    stream.update(Arc::new(with_empty));
+    let context = validation_context(secrets(&pushed(&mut stream, 0)).remove(0));
+    let config = context.custom_validator_config.unwrap().typed_config.unwrap();
+    let config = tls::SpiffeCertValidatorConfig::decode(&*config.value).unwrap();
+    let domains: Vec<_> = config.trust_domains.iter().map(|domain| &*domain.name).collect();
+    assert_eq!(domains, ["another", "td"]);
+}
+
+fn node(minor: Option<u32>, metadata: Option<prost_types::value::Kind>) -> Option<Node> {
+    let fields = metadata.map(|kind| ("disable_spiffe_cert_validation".to_owned(), prost_types::Value { kind: Some(kind) }));
+    let metadata = prost_types::Struct { fields: fields.into_iter().collect() }.encode_to_vec().into();
+    let version = minor.map(|minor_number| BuildVersion { version: Some(SemanticVersion { major_number: 1, minor_number }) });
+    Some(Node { id: "envoy".into(), metadata, user_agent_build_version: version })
+}
+
+fn uses_validator(options: Options, node: Option<Node>) -> bool {
+    let mut stream = stream(options);
+    stream.request(DiscoveryRequest { node, ..names(&["ROOTCA"]) }).unwrap();
+    stream.update(update(vec![], 1));
+    validation_context(secrets(&pushed(&mut stream, 0)).remove(0)).custom_validator_config.is_some()
+}
+
+#[test]
+fn an_envoy_says_how_it_validates() {
+    use prost_types::value::Kind;
+    let off = || Options { disable_spiffe_cert_validation: true, ..Options::default() };
+    assert!(uses_validator(Options::default(), None));
+    assert!(uses_validator(Options::default(), node(Some(18), None)));
+    assert!(!uses_validator(Options::default(), node(Some(17), None)));
+    assert!(!uses_validator(Options::default(), node(Some(40), Some(Kind::BoolValue(true)))));
+    assert!(!uses_validator(Options::default(), node(None, Some(Kind::StringValue("t".into())))));
+    assert!(uses_validator(Options::default(), node(None, Some(Kind::StringValue("yes".into())))));
+    assert!(uses_validator(Options::default(), node(None, Some(Kind::NumberValue(1.0)))));
+    assert!(!uses_validator(off(), node(Some(40), None)));
+    assert!(uses_validator(off(), node(Some(40), Some(Kind::BoolValue(false)))));
+}
+
+#[test]
+fn what_an_envoy_said_first_counts_for_the_stream() {
+    let mut stream = stream(Options::default());
+    stream.request(DiscoveryRequest { node: node(Some(17), None), ..names(&["ROOTCA"]) }).unwrap();
+    stream.update(update(vec![], 1));
+    let first = pushed(&mut stream, 0);
+    // SPIRE issue 4608: an ACK without a node must not turn the validator on.
+    assert_eq!(stream.request(answer(&first, &["ROOTCA"])).unwrap(), Heard::Ack);
+    stream.update(update(vec![], 2));
+    let context = validation_context(secrets(&pushed(&mut stream, 1)).remove(0));
+    assert!(context.custom_validator_config.is_none());
+}
+
+#[test]
+fn all_needs_the_validator() {
+    let mut stream = stream(Options { disable_spiffe_cert_validation: true, ..Options::default() });
+    stream.request(names(&["ALL"])).unwrap();
+    stream.update(update(vec![], 1));
+    let refusal = stream.next(at(0), wall()).unwrap_err();
+    assert_eq!(refusal.to_string(), "unable to use \"SPIFFE validator\" on Envoy below 1.17");
+}
+
+#[test]
+fn unknown_names_are_held_and_the_rest_is_sent() {
+    let mut stream = stream(Options::default());
+    stream.request(names(&[WEB, "spiffe://td", "nonsense"])).unwrap();
+    stream.update(update(vec![], 1));
+    let first = pushed(&mut stream, 0);
+    assert_eq!(secret_names(&first), ["spiffe://td"]);
+    let waiting: Vec<_> = stream.unresolved().iter().map(String::as_str).collect();
+    assert_eq!(waiting, ["nonsense", WEB]);
+    stream.request(answer(&first, &[WEB, "spiffe://td", "nonsense"])).unwrap();
+    assert_eq!(silent(&mut stream, 1), None);
+    stream.update(update(vec![identity(1, WEB, svid(WEB, 3, 60))], 1));
+    // Only what is new; the bundle was sent.
+    assert_eq!(secret_names(&pushed(&mut stream, 2)), [WEB]);
+}
+
+#[test]
+fn a_stream_with_nothing_but_unknown_names_stays_silent() {
+    let mut stream = stream(Options::default());
+    stream.request(names(&[WEB])).unwrap();
+    stream.update(update(vec![], 1));
+    assert_eq!(silent(&mut stream, 0), None);
+}
+
+#[test]
+fn unknown_names_are_rejected_as_spire_agent_does() {
+    let mut stream = stream(Options { unknown_names: UnknownNames::Reject, ..Options::default() });
+    stream.request(names(&["spiffe://td/b", "spiffe://td/a", "spiffe://td"])).unwrap();
+    stream.update(update(vec![], 1));
+    let refusal = stream.next(at(0), wall()).unwrap_err();
+    let expected = "workload is not authorized for the requested identities [\"spiffe://td/a\" \"spiffe://td/b\"]";
+    assert_eq!(refusal.to_string(), expected);
+}
+
+#[test]
+fn an_entry_deleted_under_a_stream_is_silence() {
+    let mut stream = stream(Options::default());
+    stream.request(names(&[WEB])).unwrap();
+    stream.update(update(vec![identity(1, WEB, svid(WEB, 3, 60))], 1));
+    let push = pushed(&mut stream, 0);
+    stream.request(answer(&push, &[WEB])).unwrap();
+    stream.update(update(vec![], 1));
+    assert_eq!(silent(&mut stream, 1), None);
+    assert_eq!(stream.unresolved().len(), 1);
+    // Back again with the same certificate: the client has it.
+    stream.update(update(vec![identity(1, WEB, svid(WEB, 3, 60))], 1));
+    assert_eq!(silent(&mut stream, 2), None);
+}
+
+#[test]
+fn a_bundle_stream_hears_nothing_of_an_svids_rotation() {
+    let mut stream = stream(Options::default());
+    stream.request(names(&["spiffe://td"])).unwrap();
+    stream.update(update(vec![identity(1, WEB, svid(WEB, 3, 60))], 1));
+    let push = pushed(&mut stream, 0);
+    stream.request(answer(&push, &["spiffe://td"])).unwrap();
+    stream.update(update(vec![identity(1, WEB, svid(WEB, 4, 60))], 1));
+    assert_eq!(silent(&mut stream, 1), None);
+    stream.update(update(vec![identity(1, WEB, svid(WEB, 4, 60))], 2));
+    let next = pushed(&mut stream, 2);
+    assert_ne!(next.version_info, push.version_info);
+    assert_ne!(next.nonce, push.nonce);
+}
+
+#[test]
+fn equal_content_has_an_equal_version_on_every_stream_and_no_key_in_it() {
+    let version = |serial, key: u8| {
+        let mut stream = stream(Options::default());
+        let mut svid = (*svid(WEB, serial, 60).unwrap()).clone();
+        svid.key = PrivateKey::from_pkcs8(vec![key; 40]);
+        stream.request(names(&[WEB])).unwrap();
+        stream.update(update(vec![identity(1, WEB, Some(Arc::new(svid)))], 1));
+        pushed(&mut stream, 0).version_info
+    };
+    assert_eq!(version(3, 1), version(3, 2));
+    assert_ne!(version(3, 1), version(4, 1));
+}
+
+#[test]
+fn the_version_in_a_first_request_does_not_count() {
+    let mut stream = stream(Options::default());
+    stream.update(update(vec![], 1));
+    stream.request(DiscoveryRequest { version_info: "anything".into(), ..names(&["ROOTCA"]) }).unwrap();
+    pushed(&mut stream, 0);
+}
+
+#[test]
+fn one_unanswered_response_and_the_latest_state_wins() {
+    let mut stream = stream(Options::default());
+    stream.request(names(&[WEB])).unwrap();
+    stream.update(update(vec![identity(1, WEB, svid(WEB, 3, 60))], 1));
+    let first = pushed(&mut stream, 0);
+    for serial in 4..9 {
+        stream.update(update(vec![identity(1, WEB, svid(WEB, serial, 60))], 1));
+        assert_eq!(silent(&mut stream, 1), Some(ACK_PATIENCE));
+    }
+    stream.request(answer(&first, &[WEB])).unwrap();
+    let Some(tls::secret::Type::TlsCertificate(certificate)) = secrets(&pushed(&mut stream, 2)).remove(0).r#type else {
+        panic!("not a certificate")
+    };
+    assert_eq!(pem_contents(&inline(certificate.certificate_chain)), vec![8; 8]);
+    assert_eq!(silent(&mut stream, 3), None);
+}
+
+#[test]
+fn a_client_that_never_acks_gets_the_newest_after_five_seconds() {
+    let mut stream = stream(Options::default());
+    stream.request(names(&["ROOTCA"])).unwrap();
+    stream.update(update(vec![], 1));
+    pushed(&mut stream, 0);
+    stream.update(update(vec![], 2));
+    assert_eq!(silent(&mut stream, 4), Some(at(5)));
+    pushed(&mut stream, 5);
+    assert_eq!(silent(&mut stream, 6), None);
+}
+
+#[test]
+fn a_nack_is_told_and_not_answered() {
+    let mut stream = stream(Options::default());
+    stream.request(names(&["ROOTCA"])).unwrap();
+    stream.update(update(vec![], 1));
+    let push = pushed(&mut stream, 0);
+    let rejection = Rejection { code: 13, message: "failed to load trusted CA".into() };
+    let nack = DiscoveryRequest { version_info: String::new(), error_detail: Some(rejection), ..answer(&push, &["ROOTCA"]) };
+    assert_eq!(stream.request(nack).unwrap(), Heard::Nack("failed to load trusted CA".into()));
+    assert_eq!(silent(&mut stream, 1), None);
+    stream.update(update(vec![], 2));
+    pushed(&mut stream, 2);
+}
+
+#[test]
+fn a_nonce_from_before_is_ignored() {
+    let mut stream = stream(Options::default());
+    stream.request(names(&["ROOTCA"])).unwrap();
+    stream.update(update(vec![], 1));
+    let first = pushed(&mut stream, 0);
+    stream.request(answer(&first, &["ROOTCA"])).unwrap();
+    stream.update(update(vec![], 2));
+    let second = pushed(&mut stream, 1);
+    for replay in [answer(&first, &[WEB]), names(&[WEB])] {
+        assert_eq!(stream.request(replay).unwrap(), Heard::Stale { expected: second.nonce.clone() });
+    }
+    assert!(!stream.answered());
+    assert_eq!(stream.request(answer(&second, &["ROOTCA"])).unwrap(), Heard::Ack);
+}
+
+#[test]
+fn other_names_are_answered_in_full() {
+    let mut stream = stream(Options::default());
+    stream.request(names(&["ROOTCA"])).unwrap();
+    stream.update(update(vec![identity(1, WEB, svid(WEB, 3, 60))], 1));
+    let push = pushed(&mut stream, 0);
+    assert_eq!(stream.request(answer(&push, &["ROOTCA", WEB])).unwrap(), Heard::Asked);
+    assert_eq!(secret_names(&pushed(&mut stream, 1)), ["ROOTCA", WEB]);
+}
+
+#[test]
+fn an_expired_svid_is_never_sent_anew() {
+    let expired = update(vec![identity(1, WEB, svid(WEB, 3, 0))], 1);
+    let mut new = stream(Options::default());
+    new.request(names(&[WEB])).unwrap();
+    new.update(Arc::clone(&expired));
+    assert_eq!(new.next(at(0), wall()).unwrap_err(), Refusal::Expired { spiffe_id: WEB.into() });
+
+    let mut held = stream(Options::default());
+    held.request(names(&[WEB])).unwrap();
+    held.update(update(vec![identity(1, WEB, svid(WEB, 2, 60))], 1));
+    let push = pushed(&mut held, 0);
+    held.request(answer(&push, &[WEB])).unwrap();
+    held.update(expired);
+    assert_eq!(silent(&mut held, 1), None);
+}
+
+#[test]
+fn an_svid_that_is_granted_and_not_minted_is_waited_for() {
+    let mut stream = stream(Options { unknown_names: UnknownNames::Reject, ..Options::default() });
+    stream.request(names(&[WEB])).unwrap();
+    stream.update(update(vec![identity(1, WEB, None)], 1));
+    assert_eq!(silent(&mut stream, 0), None);
+    stream.update(update(vec![identity(1, WEB, svid(WEB, 1, 60))], 1));
+    assert_eq!(secret_names(&pushed(&mut stream, 1)), [WEB]);
+}
+
+#[test]
+fn fetching_answers_in_full_or_not_at_all() {
+    let some = update(vec![identity(1, WEB, svid(WEB, 1, 60)), identity(2, DB, None)], 1);
+    let fetch = |list: &[&str]| fetch(&Options::default(), &Secrets::default(), names(list), &some, wall());
+    let push = fetch(&[WEB, "ROOTCA"]).unwrap();
+    assert_eq!((&*push.version_info, &*push.nonce), ("", ""));
+    assert_eq!(secret_names(&push), ["ROOTCA", WEB]);
+    assert!(matches!(fetch(&["spiffe://td/x", WEB]), Err(Refusal::NotAuthorized(_))));
+    assert!(matches!(fetch(&[DB]), Err(Refusal::NotMinted { .. })));
+}
+
+#[test]
+fn a_flood_of_names_is_refused() {
+    let mut stream = stream(Options::default());
+    let request = DiscoveryRequest { resource_names: vec!["x".repeat(100); 10_000], ..DiscoveryRequest::default() };
+    assert!(matches!(stream.request(request), Err(Refusal::TooManyNames { .. })));
+    let request = DiscoveryRequest { resource_names: vec![String::new(); 100_000], ..DiscoveryRequest::default() };
+    assert!(matches!(stream.request(request), Err(Refusal::TooManyNames { .. })));
+}
+
+#[test]
+fn secrets_are_encoded_once_and_shared() {
+    let shared = Arc::new(Secrets::default());
+    let one = update(vec![identity(1, WEB, svid(WEB, 3, 60))], 1);
+    let resources: Vec<Bytes> = (0..2)
+        .map(|salt| {
+            let mut stream = Stream::new(Arc::default(), Arc::clone(&shared), salt);
+            stream.request(names(&[WEB])).unwrap();
+            stream.update(Arc::clone(&one));
+            // The stream is dropped, the bytes are not.
+            pushed(&mut stream, 0).resources.remove(0)
+        })
+        .collect();
+    assert_eq!(resources[0], resources[1]);
+    let svid = svid(WEB, 3, 60).unwrap();
+    let (a, b) = (shared.certificate(WEB, &svid), shared.certificate(WEB, &svid));
+    assert!(Arc::ptr_eq(&a, &b));
+}
+
+#[derive(Debug, Clone)]
+enum Op {
+    Ask(u8),
+    Ack,
+    Nack,
+    Replay(usize),
+    Update { web: Option<u8>, db: Option<u8>, authority: u8 },
+    Pass(u64),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        1 => (0u8..16).prop_map(Op::Ask),
+        4 => Just(Op::Ack),
+        1 => Just(Op::Nack),
+        1 => (0usize..4).prop_map(Op::Replay),
+        4 => (prop::option::of(0u8..3), prop::option::of(0u8..3), 0u8..3)
+            .prop_map(|(web, db, authority)| Op::Update { web, db, authority }),
+        1 => (0u64..7).prop_map(Op::Pass),
+    ]
+}
+
+proptest! {
+    /// Whatever the order of events: one unanswered response at a time (or patience has run out), no push without
+    /// news, and when the client answers everything it ends up with the latest state of all that it asked for.
+    #[test]
+    fn any_sequence_of_events_ends_with_the_latest_state(ops in prop::collection::vec(op(), 1..40)) {
+        let mut stream = stream(Options::default());
+        let all = [WEB, DB, "ROOTCA", "spiffe://td/none"];
+        let mut asked: Vec<&str> = vec!["ROOTCA"];
+        let mut now = 0;
+        let mut pushes: Vec<Push> = Vec::new();
+        let mut held = std::collections::BTreeMap::new();
+        let mut latest = update(vec![], 0);
+        stream.request(names(&asked)).unwrap();
+        stream.update(Arc::clone(&latest));
+        let ops = ops.into_iter().chain([Op::Ack, Op::Ack, Op::Ack]);
+        for op in ops {
+            match op {
+                Op::Ask(mask) => {
+                    asked = (0..4).filter(|bit| mask & (1 << bit) != 0).map(|bit| all[bit]).collect();
+                    let request = pushes.last().map_or_else(|| names(&asked), |push| answer(push, &asked));
+                    stream.request(request).unwrap();
+                }
+                Op::Ack | Op::Nack => if let Some(push) = pushes.last() {
+                    let rejection = matches!(op, Op::Nack).then(Rejection::default);
+                    stream.request(DiscoveryRequest { error_detail: rejection, ..answer(push, &asked) }).unwrap();
+                },
+                Op::Replay(back) => if pushes.len() > back + 1 {
+                    let old = &pushes[pushes.len() - back - 2];
+                    let stale = matches!(stream.request(answer(old, &[])).unwrap(), Heard::Stale { .. });
+                    prop_assert!(stale);
+                },
+                Op::Update { web, db, authority } => {
+                    let web = web.map(|serial| identity(1, WEB, svid(WEB, serial, 60)));
+                    let db = db.map(|serial| identity(2, DB, svid(DB, serial, 60)));
+                    latest = update(web.into_iter().chain(db).collect(), authority);
+                    stream.update(Arc::clone(&latest));
+                }
+                Op::Pass(seconds) => now += seconds,
+            }
+            let unanswered = !stream.answered();
+            let before = pushes.len();
+            while let Next::Push(push) = stream.next(at(now), wall()).unwrap() {
+                for secret in secrets(&push) {
+                    held.insert(secret.name.clone(), secret);
+                }
+                pushes.push(push);
+            }
+            prop_assert!(pushes.len() <= before + 1);
+            if unanswered && pushes.len() > before {
+                prop_assert!(now >= ACK_PATIENCE.as_secs());
+            }
+        }
+        let wanted = fetch_all(&latest, &asked);
+        for (name, secret) in wanted {
+            prop_assert_eq!(held.get(&name), Some(&secret));
+        }
+    }
+}
+
+/// What a client that asks for these names must have, computed anew.
+fn fetch_all(update: &WorkloadUpdate, asked: &[&str]) -> Vec<(String, tls::Secret)> {
+    let known = |name: &&&str| **name == "ROOTCA" || update.identities.iter().any(|i| i.entry.spiffe_id.as_str() == **name);
+    let list: Vec<&str> = asked.iter().filter(known).copied().collect();
+    if list.is_empty() && !asked.is_empty() {
+        return vec![];
+    }
+    let push = fetch(&Options::default(), &Secrets::default(), names(&list), update, wall()).unwrap();
+    secrets(&push).into_iter().map(|secret| (secret.name.clone(), secret)).collect()
+}
