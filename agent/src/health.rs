@@ -69,7 +69,9 @@ pub async fn serve(settings: config::HealthChecks, admission: Arc<Admission>) {
             return;
         }
     };
-    info!(address = %address, "Serving health checks");
+    // Port 0 is whatever the system chose.
+    let bound = listener.local_addr().map_or(address, |bound| bound.to_string());
+    info!(address = %bound, "Serving health checks");
     let settings = Arc::new(settings);
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
     loop {

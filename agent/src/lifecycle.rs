@@ -173,7 +173,7 @@ impl Lifecycle {
                     return Ok(());
                 }
                 Ok(roots) => match self.attest(&roots).await {
-                    Ok(()) => return Ok(()),
+                    Ok(()) => return self.check_mode(),
                     Err(reason) => {
                         self.judge_bootstrap(&reason, start)?;
                         reason.to_string()
@@ -228,7 +228,6 @@ impl Lifecycle {
         self.data.reattestable = attested.reattestable;
         self.bundle = Some(attested.bundle);
         self.set_own(attested.svid);
-        self.check_mode().map_err(|_| ServerError::Protocol(ALWAYS_NEEDS_REATTESTABLE))?;
         Ok(())
     }
 
@@ -364,7 +363,7 @@ impl Lifecycle {
         loop {
             let reason = match self.roots() {
                 Ok(roots) => match self.attest(&roots).await {
-                    Ok(()) => return Ok(()),
+                    Ok(()) => return self.check_mode(),
                     Err(reason) => {
                         self.judge_bootstrap(&reason, Instant::now())?;
                         if matches!(reason, ServerError::UnknownAuthority) {

@@ -8,3 +8,9 @@ pub const SPIRE: &str = "1.15.3";
 pub fn compatible() -> String {
     format!("{SPIRE}+finial.{}", env!("CARGO_PKG_VERSION"))
 }
+
+/// What `-version` prints: scripts read the first word.
+#[must_use]
+pub fn line() -> String {
+    format!("{SPIRE} (finial {})", env!("CARGO_PKG_VERSION"))
+}

@@ -5,15 +5,17 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::os::unix::net as unix;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use rustix::io::Errno;
+use rustix::net;
 use tokio::net::UnixListener;
 use tokio::sync::Semaphore;
 use tracing::warn;
 
-use crate::peer::{Peer, Processes};
 use crate::Connection;
+use crate::peer::{Peer, Processes};
 
 /// The public socket.
 #[derive(Debug)]
@@ -115,13 +117,18 @@ impl Listener {
     }
 }
 
+/// The listeners that were handed over are taken from the environment once: each waits here for its `bind`.
 fn inherited(path: &Path) -> Option<unix::UnixListener> {
-    let mut handed = listenfd::ListenFd::from_env();
-    (0..handed.len()).find_map(|place| {
-        let socket = handed.take_unix_listener(place).ok().flatten()?;
-        let ours = socket.local_addr().is_ok_and(|address| address.as_pathname() == Some(path));
-        ours.then_some(socket)
-    })
+    static HANDED_OVER: OnceLock<Mutex<Vec<unix::UnixListener>>> = OnceLock::new();
+    let waiting = HANDED_OVER.get_or_init(|| {
+        let mut handed = listenfd::ListenFd::from_env();
+        Mutex::new((0..handed.len()).filter_map(|n| handed.take_unix_listener(n).ok().flatten()).collect())
+    });
+    let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_ours = |socket: &unix::UnixListener| {
+        socket.local_addr().is_ok_and(|address| address.as_pathname() == Some(path))
+    };
+    waiting.iter().position(is_ours).map(|ours| waiting.swap_remove(ours))
 }
 
 fn bind(path: &Path) -> Result<unix::UnixListener, BindError> {
@@ -133,17 +140,25 @@ fn bind(path: &Path) -> Result<unix::UnixListener, BindError> {
         fs::DirBuilder::new().recursive(true).mode(0o755).create(folder).map_err(io)?;
     }
     match fs::symlink_metadata(path) {
-        Ok(found) if found.file_type().is_socket() => match unix::UnixStream::connect(path) {
-            Ok(_) => return Err(BindError::InUse(path.to_owned())),
-            Err(reason) if reason.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path).map_err(io)?,
-            Err(reason) => return Err(io(reason)),
+        Ok(found) if found.file_type().is_socket() => match connect(path) {
+            // With a full backlog (a server that is stopped, say) there is no waiting for a place.
+            Ok(()) | Err(Errno::AGAIN) => return Err(BindError::InUse(path.to_owned())),
+            Err(Errno::CONNREFUSED) => fs::remove_file(path).map_err(io)?,
+            Err(reason) => return Err(io(reason.into())),
         },
         Ok(_) => return Err(BindError::NotASocket(path.to_owned())),
-        Err(_) => {}
+        Err(reason) if reason.kind() == io::ErrorKind::NotFound => {}
+        Err(reason) => return Err(io(reason)),
     }
     let socket = unix::UnixListener::bind(path).map_err(io)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o777)).map_err(io)?;
     Ok(socket)
+}
+
+fn connect(path: &Path) -> Result<(), Errno> {
+    let flags = net::SocketFlags::NONBLOCK | net::SocketFlags::CLOEXEC;
+    let socket = net::socket_with(net::AddressFamily::UNIX, net::SocketType::STREAM, flags, None)?;
+    net::connect(&socket, &net::SocketAddrUnix::new(path)?)
 }
 
 const PATH_LIMIT: usize = 107;

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use futures_util::task::AtomicWaker;
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{getsockopt, sockopt};
 
@@ -136,12 +137,20 @@ impl Process {
 pub(crate) struct Processes(Mutex<HashMap<i32, Weak<Process>>>);
 
 impl Processes {
+    /// The process with this pid, whose socket this is. A caller that has exited is refused, as its pid may mean
+    /// another process by now, one that has connections of its own.
     fn process(&self, socket: &impl AsFd, pid: i32) -> io::Result<Arc<Process>> {
+        // Opened for every connection: that this process and the one we hold are alive, in this order, proves that
+        // they are the same one.
+        let fresh = Process::new(pid, pidfd(socket, pid)?);
+        if !fresh.is_alive() {
+            return Err(io::Error::other(format!("process {pid} has exited")));
+        }
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(process) = held.get(&pid).and_then(Weak::upgrade).filter(|process| process.is_alive()) {
             return Ok(process);
         }
-        let process = Arc::new(Process::new(pid, pidfd(socket, pid)?));
+        let process = Arc::new(fresh);
         if held.len() == held.capacity() {
             held.retain(|_, process| process.strong_count() > 0);
         }
@@ -153,9 +162,13 @@ impl Processes {
 /// The kernel's own pidfd of the peer (Linux 6.5), else one opened by pid: that one could in theory be of a successor
 /// that got the pid between `connect` and now, as with every agent on such a kernel.
 fn pidfd(socket: &impl AsFd, pid: i32) -> io::Result<OwnedFd> {
-    if let Ok(pidfd) = getsockopt(socket, sockopt::PeerPidfd) {
-        return Ok(pidfd);
+    match getsockopt(socket, sockopt::PeerPidfd) {
+        Ok(pidfd) => Ok(pidfd),
+        Err(Errno::ENOPROTOOPT) => {
+            let pid = rustix::process::Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
+            Ok(rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?)
+        }
+        // The kernel knows the option and has no pidfd to give: the process is gone.
+        Err(reason) => Err(reason.into()),
     }
-    let pid = rustix::process::Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
-    Ok(rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?)
 }

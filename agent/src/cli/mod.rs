@@ -1,1 +1,106 @@
-//! Placeholder.
+//! The command line: spire-agent's commands, flags, streams and exit codes.
+//!
+//! * [`command`]: which words are which command, and the help that lists them (SPIRE uses mitchellh/cli).
+//! * [`flags`]: Go's `flag` package, as far as the commands need it. `golang`: Go's durations, times and quotes.
+//! * [`load`]: the flags of `run` and `validate`, and the settings that come of them and the file.
+//! * [`socket`], [`client`]: where the Workload API is, and a cheap client of it.
+//! * [`fetch`], [`watch`], [`health`]: the commands that talk to a running agent. `x509`: their answers, checked;
+//!   `print`: their output.
+//!
+//! Every module makes text; only `console` writes it. Help and errors go to standard error, results to standard output.
+
+mod client;
+mod command;
+mod console;
+mod fetch;
+mod flags;
+mod golang;
+mod health;
+mod load;
+mod print;
+mod socket;
+mod watch;
+mod x509;
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
+use command::{Command, Request};
+use flags::{FlagError, FlagSet};
+
+/// Runs the program with its arguments, the first of which is the name it was called by.
+#[must_use]
+pub fn main(arguments: Vec<OsString>) -> ExitCode {
+    let mut arguments = arguments.into_iter();
+    let program = program_name(arguments.next());
+    let Ok(words) = arguments.map(OsString::into_string).collect::<Result<Vec<_>, _>>() else {
+        console::err("arguments must be UTF-8");
+        return ExitCode::FAILURE;
+    };
+    match command::parse(&words) {
+        Request::Version => {
+            console::err(&crate::version::line());
+            ExitCode::SUCCESS
+        }
+        Request::Help { topic, code } => {
+            console::err(&command::help(topic, &program));
+            ExitCode::from(code)
+        }
+        Request::MisplacedFlags(command) => {
+            console::err(MISPLACED_FLAGS);
+            console::err(&command::help(command::Topic::Command(command), &program));
+            ExitCode::FAILURE
+        }
+        Request::Run(command, arguments) => run(command, arguments),
+    }
+}
+
+fn run(command: Command, arguments: &[String]) -> ExitCode {
+    let Some(set) = command.flags() else {
+        console::err(&command::not_built(command));
+        return ExitCode::FAILURE;
+    };
+    let values = match set.parse(arguments) {
+        Ok(values) => values,
+        Err(error) => return refuse(command, set, &error),
+    };
+    match command {
+        Command::Run => load::run(&values),
+        Command::Validate => load::validate(&values),
+        Command::Healthcheck => health::run(&values),
+        Command::Watch => watch::run(&values),
+        _ => fetch::run(&values),
+    }
+}
+
+/// The flag package prints the error and the usage; all commands but one then print the error again.
+fn refuse(command: Command, set: &FlagSet, error: &FlagError) -> ExitCode {
+    console::err(&error.to_string());
+    console::err(&set.usage());
+    match command {
+        Command::Healthcheck => {}
+        Command::Validate => console::err(&load::invalid(error)),
+        _ => console::err(&error.to_string()),
+    }
+    ExitCode::FAILURE
+}
+
+/// Runs a client command, cheaply: on this thread alone.
+fn block_on(work: impl Future<Output = ExitCode>) -> ExitCode {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(work),
+        Err(reason) => {
+            console::err(&format!("cannot start: {}", golang::os_error(&reason)));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn program_name(argument: Option<OsString>) -> String {
+    let name = argument.as_ref().and_then(|path| Path::new(path).file_name());
+    name.map_or_else(|| "finial".to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
+const MISPLACED_FLAGS: &str = "Invalid flags before the subcommand. If these flags are for\n\
+                               the subcommand, please put them after the subcommand.\n";

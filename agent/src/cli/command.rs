@@ -1,0 +1,187 @@
+//! The tree of commands: what the words of the command line ask for, and the help that lists them.
+
+use std::fmt::Write as _;
+
+use super::flags::FlagSet;
+use super::{fetch, health, load, watch};
+
+/// A command that can be run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Command {
+    Run,
+    Validate,
+    Healthcheck,
+    FetchX509,
+    Watch,
+    /// In the help, but not built yet; the words that name it.
+    Unsupported(&'static str),
+}
+
+impl Command {
+    /// What flags it takes; nothing is known of the unsupported ones.
+    pub(super) fn flags(self) -> Option<&'static FlagSet> {
+        match self {
+            Self::Run => Some(&load::RUN_FLAGS),
+            Self::Validate => Some(&load::VALIDATE_FLAGS),
+            Self::Healthcheck => Some(&health::FLAGS),
+            Self::FetchX509 => Some(&fetch::FLAGS),
+            Self::Watch => Some(&watch::FLAGS),
+            Self::Unsupported(_) => None,
+        }
+    }
+}
+
+/// What the command line asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Request<'a> {
+    Version,
+    Help {
+        topic: Topic<'a>,
+        code: u8,
+    },
+    /// Flags before the command.
+    MisplacedFlags(Command),
+    Run(Command, &'a [String]),
+}
+
+/// What help is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Topic<'a> {
+    Program,
+    /// Words that only begin commands.
+    Parent(&'a str),
+    Command(Command),
+}
+
+/// Reads the words after the program's name, as mitchellh/cli does.
+pub(super) fn parse(words: &[String]) -> Request<'_> {
+    let before_dashes = || words.iter().map(String::as_str).take_while(|word| *word != "--");
+    let help = before_dashes().any(|word| HELP.contains(&word));
+    let first = words.iter().position(|word| !word.is_empty() && !word.starts_with('-'));
+    let at = first.unwrap_or(words.len());
+    let top: Vec<&str> = before_dashes().take(at).collect();
+    if top.iter().any(|word| VERSION.contains(word)) {
+        return Request::Version;
+    }
+    if at == words.len() || top.len() < at {
+        return Request::Help { topic: Topic::Program, code: if help { 0 } else { UNKNOWN } };
+    }
+    let name_words =
+        words[at..].iter().take_while(|word| !word.starts_with('-') && !word.contains(' ')).count();
+    let found = (1..=name_words).rev().find_map(|count| {
+        let name = words[at..at + count].join(" ");
+        Some((find(&name)?, at + count))
+    });
+    match found {
+        None => Request::Help { topic: Topic::Program, code: if help { 0 } else { UNKNOWN } },
+        Some((topic, _)) if help => Request::Help { topic, code: 0 },
+        Some((Topic::Command(command), _))
+            if top.iter().any(|word| !HELP.contains(word) && !word.is_empty()) =>
+        {
+            Request::MisplacedFlags(command)
+        }
+        Some((Topic::Command(command), end)) => Request::Run(command, &words[end..]),
+        Some((topic, _)) => Request::Help { topic, code: 1 },
+    }
+}
+
+fn find(name: &str) -> Option<Topic<'static>> {
+    let entry = COMMANDS.iter().find(|entry| entry.name == name);
+    let command = entry.map(|entry| Topic::Command(entry.command));
+    command.or_else(|| PARENTS.iter().find(|parent| **parent == name).map(|parent| Topic::Parent(parent)))
+}
+
+/// The help on a topic, without the last line end.
+pub(super) fn help(topic: Topic<'_>, program: &str) -> String {
+    match topic {
+        Topic::Program => format!(
+            "Usage: {program} [--version] [--help] <command> [<args>]\n\nAvailable commands are:\n{}",
+            list(&children(""))
+        ),
+        Topic::Parent(name) => {
+            let list = list(&children(name));
+            let list = list.trim_end();
+            format!("This command is accessed by using one of the subcommands below.\n\nSubcommands:\n{list}")
+        }
+        Topic::Command(command) => {
+            let usage = command.flags().map_or_else(|| not_built(command), FlagSet::usage);
+            match command {
+                Command::FetchX509 => {
+                    format!("{usage}\n\nSubcommands:\n{}", list(&children("api fetch")).trim_end())
+                }
+                _ => usage,
+            }
+        }
+    }
+}
+
+/// What is said in the place of a command that is not built yet.
+pub(super) fn not_built(command: Command) -> String {
+    let name = if let Command::Unsupported(name) = command { name } else { "" };
+    format!("not supported yet: {name}; use spire-agent's own command until finial has it")
+}
+
+/// The words that can follow, each once, and the synopsis where that makes a command.
+fn children(parent: &str) -> Vec<(&'static str, &'static str)> {
+    let mut children: Vec<(&str, &str)> = Vec::new();
+    for entry in COMMANDS {
+        let rest = match parent {
+            "" => Some(entry.name),
+            parent => entry.name.strip_prefix(parent).and_then(|rest| rest.strip_prefix(' ')),
+        };
+        let Some(rest) = rest else { continue };
+        let (word, synopsis) = rest.split_once(' ').map_or((rest, entry.synopsis), |(word, _)| (word, ""));
+        if children.last().is_none_or(|(last, _)| *last != word) {
+            children.push((word, synopsis));
+        }
+    }
+    children
+}
+
+fn list(children: &[(&str, &str)]) -> String {
+    let width = children.iter().map(|(word, _)| word.len()).max().unwrap_or_default();
+    let mut list = String::new();
+    for (word, synopsis) in children {
+        let _ = writeln!(list, "    {word:width$}    {synopsis}");
+    }
+    list
+}
+
+struct Entry {
+    name: &'static str,
+    command: Command,
+    synopsis: &'static str,
+}
+
+const fn built(name: &'static str, command: Command, synopsis: &'static str) -> Entry {
+    Entry { name, command, synopsis }
+}
+
+const fn missing(name: &'static str, synopsis: &'static str) -> Entry {
+    Entry { name, command: Command::Unsupported(name), synopsis }
+}
+
+/// Sorted by name, so that commands of one parent stand together.
+const COMMANDS: &[Entry] = &[
+    built("api fetch", Command::FetchX509, FETCH_X509),
+    missing("api fetch jwt", "Fetches a JWT SVID from the Workload API (not supported yet)"),
+    built("api fetch x509", Command::FetchX509, FETCH_X509),
+    missing("api validate jwt", "Validates a JWT SVID (not supported yet)"),
+    built("api watch", Command::Watch, "Attaches to the Workload API and prints updates as they're received"),
+    missing("debug getinfo", "Prints debug information about the agent (not supported yet)"),
+    built("healthcheck", Command::Healthcheck, "Determines agent health status"),
+    missing("logger get", "Gets the logger details (not supported yet)"),
+    missing("logger reset", "Reset the logger details to launch level (not supported yet)"),
+    missing("logger set", "Sets the logger details (not supported yet)"),
+    built("run", Command::Run, "Runs the agent"),
+    built("validate", Command::Validate, "Validates a SPIRE agent configuration file"),
+];
+const FETCH_X509: &str = "Fetches X509 SVIDs from the Workload API";
+const PARENTS: &[&str] = &["api", "api validate", "debug", "logger"];
+const HELP: &[&str] = &["-h", "-help", "--help"];
+const VERSION: &[&str] = &["-v", "-version", "--version"];
+/// The exit code for a command that does not exist.
+const UNKNOWN: u8 = 127;
+
+#[cfg(test)]
+mod tests;

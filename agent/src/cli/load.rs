@@ -1,0 +1,249 @@
+//! `run` and `validate`: their flags, and the settings that come of flags and file.
+
+use std::fmt;
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use config::{Errors, JoinToken, Overrides, Settings};
+
+use super::flags::{Flag, FlagSet, Values, integer, switch, text};
+use super::{console, golang};
+
+/// `run`: returns when the agent has ended.
+pub(super) fn run(values: &Values) -> ExitCode {
+    let settings = match load(values) {
+        Ok(settings) => settings,
+        Err(error) => {
+            error.log();
+            console::err(&error.to_string());
+            return ExitCode::FAILURE;
+        }
+    };
+    if !settings.plugin_problems().is_empty() {
+        for problem in settings.plugin_problems() {
+            console::err(&problem.to_string());
+        }
+        return ExitCode::FAILURE;
+    }
+    crate::run::run(settings)
+}
+
+/// `validate`: as `run`, but without the plugins and without running.
+pub(super) fn validate(values: &Values) -> ExitCode {
+    let settings = load(values).and_then(|settings| {
+        try_log_file(settings.log_file.as_deref())?;
+        Ok(settings)
+    });
+    match settings {
+        Ok(settings) => {
+            console::out("SPIRE agent configuration file is valid.");
+            for problem in settings.plugin_problems() {
+                console::err(&format!("note: the file is valid, but finial will not run with it: {problem}"));
+            }
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            error.log();
+            console::err(&invalid(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What `validate` says of a file, or of flags, that cannot be used.
+pub(super) fn invalid(error: &dyn fmt::Display) -> String {
+    format!("SPIRE agent configuration file is invalid: {error}")
+}
+
+/// Why there are no settings.
+#[derive(Debug, thiserror::Error)]
+enum LoadError {
+    #[error("could not find config file {}: please use the -config flag", path.display())]
+    Missing { path: PathBuf },
+    #[error("unable to read configuration at {path:?}: {} {}: {}", step(source), path.display(), golang::os_error(source))]
+    Unreadable { path: PathBuf, source: io::Error },
+    #[error("open {}: {}", path.display(), golang::os_error(source))]
+    LogFile { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Invalid(#[from] Errors),
+}
+
+/// Go names the step that failed.
+fn step(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::IsADirectory | io::ErrorKind::InvalidData => "read",
+        _ => "open",
+    }
+}
+
+impl LoadError {
+    /// Unknown keys are logged, beside the error that they make.
+    fn log(&self) {
+        let Self::Invalid(errors) = self else { return };
+        for unknown in &errors.unknown {
+            let fields = [("section", unknown.section.clone()), ("keys", unknown.keys())];
+            crate::logging::line("error", "Unknown configuration detected", &fields);
+        }
+    }
+}
+
+fn load(values: &Values) -> Result<Settings, LoadError> {
+    let given = Path::new(values.text("config"));
+    let path = if given.as_os_str().is_empty() { Path::new(DEFAULT_CONFIG) } else { given };
+    let text = fs::read_to_string(path).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => {
+            LoadError::Missing { path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()) }
+        }
+        _ => LoadError::Unreadable { path: path.to_owned(), source },
+    })?;
+    let text = if values.switch("expandEnv") {
+        config::expand_env(&text, |name| std::env::var(name).ok())
+    } else {
+        text
+    };
+    Ok(Settings::load(&text, &overrides(values), &|path| fs::read_to_string(path))?)
+}
+
+fn overrides(values: &Values) -> Overrides {
+    let text = |name| values.given_text(name);
+    let switch = |name| values.given_switch(name);
+    Overrides {
+        data_dir: text("dataDir"),
+        join_token: text("joinToken").filter(|token| !token.is_empty()).map(JoinToken::new),
+        join_token_file: text("joinTokenFile"),
+        log_file: text("logFile"),
+        log_format: text("logFormat"),
+        log_level: text("logLevel"),
+        log_source_location: switch("logSourceLocation"),
+        server_address: text("serverAddress"),
+        server_port: values.integer("serverPort"),
+        trust_domain: text("trustDomain"),
+        disable_workload_api: switch("disableWorkloadAPI"),
+        disable_sds_api: switch("disableSDSAPI"),
+        trust_bundle_path: text("trustBundle"),
+        trust_bundle_url: text("trustBundleUrl"),
+        trust_bundle_format: text("trustBundleFormat"),
+        allow_unauthenticated_verifiers: switch("allowUnauthenticatedVerifiers"),
+        insecure_bootstrap: switch("insecureBootstrap"),
+        rebootstrap_mode: text("rebootstrapMode"),
+        rebootstrap_delay: text("rebootstrapDelay"),
+        socket_path: text("socketPath"),
+    }
+}
+
+/// `run` opens it, so `validate` finds out whether that will work.
+fn try_log_file(path: Option<&Path>) -> Result<(), LoadError> {
+    let Some(path) = path else { return Ok(()) };
+    let opened = OpenOptions::new().append(true).create(true).mode(0o640).open(path);
+    opened.map(drop).map_err(|source| LoadError::LogFile { path: path.to_owned(), source })
+}
+
+/// The flags of `run`.
+pub(super) const RUN_FLAGS: FlagSet = FlagSet { name: "run", flags: FLAGS };
+/// The flags of `validate`, the same.
+pub(super) const VALIDATE_FLAGS: FlagSet = FlagSet { name: "validate", flags: FLAGS };
+
+const FLAGS: &[Flag] = &[
+    switch(
+        "allowUnauthenticatedVerifiers",
+        "If true, the agent permits the retrieval of X509 certificate bundles by unregistered clients",
+    ),
+    text("config", DEFAULT_CONFIG, "Path to a SPIRE config file"),
+    text("dataDir", "", "A directory the agent can use for its runtime data"),
+    switch("disableSDSAPI", "Disable the Envoy SDS API"),
+    switch("disableWorkloadAPI", "Disable the SPIFFE Workload API"),
+    switch("expandEnv", "Expand environment variables in SPIRE config file"),
+    switch("insecureBootstrap", "If true, the agent bootstraps without verifying the server's identity"),
+    text("joinToken", "", "An optional token which has been generated by the SPIRE server"),
+    text(
+        "joinTokenFile",
+        "",
+        "Path to a file containing an optional join token which has been generated by the SPIRE server",
+    ),
+    text("logFile", "", "File to write logs to"),
+    text("logFormat", "", "'text' or 'json'"),
+    text("logLevel", "", "'debug', 'info', 'warn', or 'error'"),
+    switch("logSourceLocation", "Include source file, line number and function name in log lines"),
+    text(
+        "rebootstrapDelay",
+        "",
+        "The time to delay after seeing a x509 cert mismatch from the server before rebootstrapping",
+    ),
+    text("rebootstrapMode", "", "Can be one of 'never', 'auto', or 'always'"),
+    text("serverAddress", "", "IP address or DNS name of the SPIRE server"),
+    integer("serverPort", "Port number of the SPIRE server"),
+    text("socketPath", "", "Path to bind the SPIRE Agent API socket to"),
+    text("trustBundle", "", "Path to the SPIRE server CA bundle"),
+    text("trustBundleFormat", "", "Format of the bootstrap trust bundle, \"pem\" or \"spiffe\""),
+    text("trustBundleUrl", "", "URL to download the SPIRE server CA bundle"),
+    text("trustDomain", "", "The trust domain that this agent belongs to"),
+];
+const DEFAULT_CONFIG: &str = "conf/agent/agent.conf";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(words: &[&str]) -> Values {
+        let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+        RUN_FLAGS.parse(&words).unwrap()
+    }
+
+    #[test]
+    fn every_flag_reaches_its_place() {
+        let texts = [
+            "dataDir",
+            "joinTokenFile",
+            "logFile",
+            "logFormat",
+            "logLevel",
+            "serverAddress",
+            "trustDomain",
+            "trustBundle",
+            "trustBundleUrl",
+            "trustBundleFormat",
+            "rebootstrapMode",
+            "rebootstrapDelay",
+            "socketPath",
+            "joinToken",
+        ];
+        let switches = [
+            "logSourceLocation",
+            "disableWorkloadAPI",
+            "disableSDSAPI",
+            "allowUnauthenticatedVerifiers",
+            "insecureBootstrap",
+        ];
+        let mut words: Vec<String> = texts.iter().map(|name| format!("-{name}={name}")).collect();
+        words.extend(switches.iter().map(|name| format!("-{name}")));
+        words.push("-serverPort=7".to_owned());
+        let overrides = overrides(&RUN_FLAGS.parse(&words).unwrap());
+        let shown = format!("{overrides:?}");
+        assert!(!shown.contains("None") && !shown.contains("Some(false)"), "{shown}");
+        assert_eq!(overrides.trust_bundle_path.as_deref(), Some("trustBundle"));
+        assert_eq!(overrides.socket_path.as_deref(), Some("socketPath"));
+        assert_eq!(overrides.join_token.unwrap().expose(), "joinToken");
+        assert_eq!(texts.len() + switches.len() + 3, FLAGS.len(), "and -serverPort, -config, -expandEnv");
+    }
+
+    #[test]
+    fn a_missing_file_is_named_by_its_whole_path() {
+        let error = load(&values(&["-config", "/nope/agent.conf"])).unwrap_err();
+        let expected = "could not find config file /nope/agent.conf: please use the -config flag";
+        assert_eq!(error.to_string(), expected);
+        let error = load(&values(&["-config="])).unwrap_err().to_string();
+        assert!(error.contains("/conf/agent/agent.conf: please"), "{error}");
+        let error = load(&values(&["-config", "/"])).unwrap_err().to_string();
+        assert_eq!(error, "unable to read configuration at \"/\": read /: is a directory");
+    }
+
+    #[test]
+    fn flags_are_sorted_for_the_usage() {
+        let usage = RUN_FLAGS.usage();
+        let names: Vec<&str> = usage.lines().filter_map(|line| line.strip_prefix("  -")).collect();
+        assert!(names.is_sorted(), "{names:?}");
+    }
+}

@@ -1,0 +1,82 @@
+//! Child processes that cannot outlive the demo, however it ends.
+//!
+//! All of them are in the process group of one shell, which reads from a pipe of ours. When the pipe closes (we end, by
+//! a signal, a panic or SIGKILL) it kills its group. So nothing is ever killed by name or by a number that may be
+//! somebody else's by now, and a Ctrl-C at the terminal reaches us alone.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Mutex, PoisonError};
+
+use tokio::process::{Child, ChildStdin, Command};
+
+use super::failure::Failure;
+
+/// The group. Dropping it ends all that was started in it.
+#[derive(Debug)]
+pub(crate) struct Group {
+    shell: Child,
+    /// Held, never written.
+    _pipe: ChildStdin,
+}
+
+impl Group {
+    /// # Errors
+    /// There is no `sh`.
+    pub(crate) fn new() -> Result<Self, Failure> {
+        let mut command = Command::new("sh");
+        command.args(["-c", "read -r _; kill -KILL 0"]).process_group(0).stdin(Stdio::piped());
+        let failed = |reason| Failure::new(format!("cannot run sh: {reason}"));
+        let mut shell = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().map_err(failed)?;
+        let pipe = shell.stdin.take().ok_or_else(|| Failure::new("sh has no input"))?;
+        Ok(Self { shell, _pipe: pipe })
+    }
+
+    /// Starts a program whose output goes to `log`.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub(crate) fn spawn(
+        &self,
+        name: &'static str,
+        program: &Path,
+        arguments: &[&str],
+        log: &Path,
+    ) -> Result<Process, Failure> {
+        let group = self.shell.id().and_then(|id| i32::try_from(id).ok());
+        let group = group.ok_or_else(|| Failure::new("the shell that guards all processes is gone"))?;
+        let failed = |reason| Failure::new(format!("cannot start {name} ({}): {reason}", program.display()));
+        let file = File::create(log).map_err(failed)?;
+        let mut command = Command::new(program);
+        command.args(arguments).process_group(group).kill_on_drop(true);
+        command.stdin(Stdio::null()).stdout(file.try_clone().map_err(failed)?).stderr(file);
+        let child = command.spawn().map_err(failed)?;
+        Ok(Process { name, child: Mutex::new(child), log: log.to_owned() })
+    }
+}
+
+/// A program that runs; dropping it ends it.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pub(crate) name: &'static str,
+    pub(crate) log: PathBuf,
+    child: Mutex<Child>,
+}
+
+impl Process {
+    /// # Errors
+    /// It does not run any more.
+    pub(crate) fn alive(&self) -> Result<(), Failure> {
+        match self.child.lock().unwrap_or_else(PoisonError::into_inner).try_wait() {
+            Ok(None) => Ok(()),
+            Ok(Some(status)) => Err(self.failure(&format!("has ended: {status}"))),
+            Err(reason) => Err(self.failure(&format!("is lost: {reason}"))),
+        }
+    }
+
+    /// A failure of this program, with its log.
+    pub(crate) fn failure(&self, what: &str) -> Failure {
+        Failure::new(format!("{} {what}", self.name)).with_log(&self.log)
+    }
+}

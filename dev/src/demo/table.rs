@@ -1,0 +1,64 @@
+//! The table: a line per Envoy, from what it tells.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use time::OffsetDateTime;
+
+use super::envoy::Envoy;
+use super::plan::Workload;
+use super::screen::Screen;
+use super::world::World;
+
+/// Remembers the serial numbers, to count replacements.
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    seen: BTreeMap<&'static str, Seen>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    serial: String,
+    replaced: usize,
+}
+
+impl Table {
+    /// The table of this moment.
+    pub(crate) async fn draw(&mut self, world: &World<'_>, screen: &Screen) -> String {
+        let mut text = format!("certificates of spiffe://{}/…\n", world.trust_domain());
+        let head = format!(
+            "{:<10} {:>12} {:>8} {:>8} {:>16} {:>18}",
+            "envoy", "serial", "expires", "replaced", "handshakes in/out", "requests ok/failed"
+        );
+        let _ = writeln!(text, "{}", screen.styled("1", &head));
+        for (workload, envoy) in world.workloads() {
+            let _ = writeln!(text, "{}", self.row(workload, envoy).await);
+        }
+        text
+    }
+
+    async fn row(&mut self, workload: &'static Workload, envoy: &Envoy) -> String {
+        let certificates = envoy.certificates().await.unwrap_or_default();
+        let stats = envoy.stats().await.unwrap_or_default();
+        let own = certificates.own.first();
+        let serial = own.map(|certificate| certificate.serial.clone()).unwrap_or_default();
+        let seen = self.seen.entry(workload.name).or_default();
+        if seen.serial != serial {
+            seen.replaced += usize::from(!seen.serial.is_empty());
+            seen.serial.clone_from(&serial);
+        }
+        let expires = own.and_then(|certificate| certificate.expires);
+        let left = expires.map(|at| format!("{} s", (at - OffsetDateTime::now_utc()).whole_seconds()));
+        let out: u64 = workload.routes.iter().map(|(_, callee)| stats.handshakes_with(callee)).sum();
+        let (ok, failed) = stats.requests();
+        format!(
+            "{:<10} {:>12} {:>8} {:>8} {:>16} {:>18}",
+            workload.name,
+            if serial.is_empty() { "(none)" } else { &serial[serial.len().saturating_sub(10)..] },
+            left.unwrap_or_default(),
+            seen.replaced,
+            format!("{}/{out}", stats.handshakes_in()),
+            format!("{ok}/{failed}"),
+        )
+    }
+}

@@ -1,0 +1,81 @@
+//! The calls: twenty a second through the whole chain, by turns to the database and to the cache.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
+
+use super::http;
+
+/// Calls that go on until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Traffic {
+    tally: Arc<Mutex<Tally>>,
+    task: JoinHandle<()>,
+}
+
+/// How they went.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) ok: u64,
+    pub(crate) failed: u64,
+    /// The last failure.
+    pub(crate) failure: Option<String>,
+}
+
+impl Traffic {
+    /// Calls the frontend's listener.
+    pub(crate) fn start(port: u16) -> Self {
+        let tally = Arc::new(Mutex::new(Tally::default()));
+        let task = tokio::spawn(call_on(port, Arc::clone(&tally)));
+        Self { tally, task }
+    }
+
+    pub(crate) fn tally(&self) -> Tally {
+        lock(&self.tally).clone()
+    }
+}
+
+impl Drop for Traffic {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn call_on(port: u16, tally: Arc<Mutex<Tally>>) {
+    let mut tick = tokio::time::interval(PERIOD);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    for (path, expected) in CALLS.iter().cycle() {
+        tick.tick().await;
+        let outcome = call(port, path, expected).await;
+        let mut tally = lock(&tally);
+        match outcome {
+            Ok(()) => tally.ok += 1,
+            Err(reason) => {
+                tally.failed += 1;
+                tally.failure = Some(format!("GET {path}: {reason}"));
+            }
+        }
+    }
+}
+
+/// One call; the answer must come from whom it was meant for.
+///
+/// # Errors
+/// What came instead.
+pub(crate) async fn call(port: u16, path: &str, expected: &str) -> Result<(), String> {
+    let answer = http::get(port, path).await.map_err(|reason| reason.to_string())?;
+    match (answer.status, answer.body.trim_end()) {
+        (200, body) if body == expected => Ok(()),
+        (status, body) => Err(format!("{status} {body}")),
+    }
+}
+
+fn lock(tally: &Mutex<Tally>) -> MutexGuard<'_, Tally> {
+    tally.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Paths, and who answers.
+pub(crate) const CALLS: [(&str, &str); 2] = [("/db", "yelbdb"), ("/cache", "redis")];
+const PERIOD: Duration = Duration::from_millis(50);

@@ -1,0 +1,254 @@
+//! The agent as its users run it: an agent.conf, a process, a log.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+
+use crate::build_finial;
+
+/// What goes into agent.conf and onto the command line.
+#[derive(Debug, Clone)]
+pub struct Conf {
+    /// The server, `host:port`.
+    pub server: String,
+    /// The trust domain.
+    pub trust_domain: String,
+    /// The bundle file's content; `None`: no file.
+    pub bundle: Option<String>,
+    /// `-joinToken`.
+    pub join_token: Option<String>,
+    /// A k8s_psat token: cluster and the token file's content (`None`: no file).
+    pub psat: Option<(String, Option<String>)>,
+    /// `KeyManager "disk"` instead of `"memory"`.
+    pub disk_keys: bool,
+    /// Lines for the `agent` block.
+    pub agent: String,
+    /// `plugin_data` of the unix attestor.
+    pub unix: String,
+    /// Wrap the program: `sh -c SCRIPT finial ARGS`, where SCRIPT ends in `exec "$0" "$@"`.
+    pub shell: Option<String>,
+}
+
+impl Conf {
+    /// A configuration for a development server, attested by join token.
+    #[must_use]
+    pub fn join_token(server: &dev::Server) -> Self {
+        Self { join_token: Some(server.create_join_token()), ..Self::of(server) }
+    }
+
+    /// A configuration for a development server, attested by k8s_psat.
+    #[must_use]
+    pub fn psat(server: &dev::Server) -> Self {
+        let token = server.psat_token("cluster", "spire", "spire-agent", "node");
+        Self { psat: Some(("cluster".into(), Some(token))), ..Self::of(server) }
+    }
+
+    fn of(server: &dev::Server) -> Self {
+        Self {
+            server: server.address().to_string(),
+            trust_domain: server.trust_domain().into(),
+            bundle: Some(server.bundle_pem()),
+            join_token: None,
+            psat: None,
+            disk_keys: false,
+            agent: String::new(),
+            unix: String::new(),
+            shell: None,
+        }
+    }
+
+    fn text(&self, folder: &Path) -> String {
+        let (host, port) = self.server.rsplit_once(':').expect("host:port");
+        let folder = folder.display();
+        let keys = if self.disk_keys {
+            format!("KeyManager \"disk\" {{ plugin_data {{ directory = \"{folder}/keys\" }} }}")
+        } else {
+            "KeyManager \"memory\" { plugin_data {} }".into()
+        };
+        let node = match &self.psat {
+            Some((cluster, _)) => format!(
+                "NodeAttestor \"k8s_psat\" {{ plugin_data {{ cluster = \"{cluster}\" token_path = \"{folder}/token\" }} }}"
+            ),
+            None => "NodeAttestor \"join_token\" { plugin_data {} }".into(),
+        };
+        format!(
+            "agent {{\n data_dir = \"{folder}/data\"\n log_level = \"DEBUG\"\n server_address = \"{host}\"\n \
+             server_port = \"{port}\"\n socket_path = \"{folder}/api.sock\"\n trust_bundle_path = \"{folder}/bundle\"\n \
+             trust_domain = \"{}\"\n {}\n}}\nplugins {{\n {node}\n {keys}\n WorkloadAttestor \"unix\" {{ plugin_data {{ {} }} }}\n}}\n",
+            self.trust_domain, self.agent, self.unix
+        )
+    }
+}
+
+/// A running agent; ended when dropped.
+#[derive(Debug)]
+pub struct Agent {
+    child: Child,
+    lines: watch::Receiver<Arc<Vec<String>>>,
+    folder: Arc<TempDir>,
+}
+
+/// How an agent ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exit {
+    /// The exit code; `None` after a signal.
+    pub code: Option<i32>,
+    /// All that it printed.
+    pub log: String,
+}
+
+impl Agent {
+    /// Starts an agent in a folder of its own.
+    #[must_use]
+    pub fn start(conf: &Conf) -> Self {
+        Self::start_in(conf, Arc::new(tempfile::tempdir().expect("a temporary folder")))
+    }
+
+    /// Starts an agent in a folder where one may have run before.
+    #[must_use]
+    pub fn start_in(conf: &Conf, folder: Arc<TempDir>) -> Self {
+        Self::start_program(&build_finial(), conf, folder)
+    }
+
+    /// Starts finial, or another program that takes the same configuration.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn start_program(program: &Path, conf: &Conf, folder: Arc<TempDir>) -> Self {
+        let path = folder.path();
+        std::fs::write(path.join("agent.conf"), conf.text(path)).expect("written");
+        if let Some(bundle) = &conf.bundle {
+            std::fs::write(path.join("bundle"), bundle).expect("written");
+        }
+        if let Some((_, Some(token))) = &conf.psat {
+            std::fs::write(path.join("token"), token).expect("written");
+        }
+        let mut command = match &conf.shell {
+            Some(script) => {
+                let mut shell = Command::new("sh");
+                shell.arg("-c").arg(script).arg(program);
+                shell
+            }
+            None => Command::new(program),
+        };
+        command.arg("run").arg("-config").arg(path.join("agent.conf"));
+        if let Some(token) = &conf.join_token {
+            command.args(["-joinToken", token]);
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().expect("the agent starts");
+        let (sender, lines) = watch::channel(Arc::default());
+        let sender = Arc::new(sender);
+        tokio::spawn(collect(child.stdout.take().expect("piped"), Arc::clone(&sender)));
+        tokio::spawn(collect(child.stderr.take().expect("piped"), sender));
+        Self { child, lines, folder }
+    }
+
+    /// The folder of its files.
+    #[must_use]
+    pub fn folder(&self) -> Arc<TempDir> {
+        Arc::clone(&self.folder)
+    }
+
+    /// A file of its folder.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Its public socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.path("api.sock")
+    }
+
+    /// Its public socket, once it is served.
+    ///
+    /// # Panics
+    /// When the agent ends before.
+    pub async fn wait_for_socket(&self) -> PathBuf {
+        let mut lines = self.lines.clone();
+        let served = |lines: &Arc<Vec<String>>| lines.iter().any(|line| line.contains("Starting agent APIs"));
+        let waited = tokio::time::timeout(PATIENCE, lines.wait_for(served)).await;
+        assert!(matches!(waited, Ok(Ok(_))), "no socket; the agent printed:\n{}", self.log());
+        drop(waited);
+        self.socket()
+    }
+
+    /// Its process.
+    ///
+    /// # Panics
+    /// When it has ended.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.child.id().and_then(|pid| i32::try_from(pid).ok()).expect("the agent runs")
+    }
+
+    /// Waits for a line that holds this text, and returns it.
+    ///
+    /// # Panics
+    /// When the agent ends without it, with all that it printed.
+    pub async fn logged(&mut self, text: &str) -> String {
+        self.logged_times(text, 1).await
+    }
+
+    /// Waits until so many lines hold this text, and returns the last.
+    ///
+    /// # Panics
+    /// As [`Agent::logged`].
+    pub async fn logged_times(&mut self, text: &str, times: usize) -> String {
+        let found = |lines: &Vec<String>| lines.iter().filter(|line| line.contains(text)).nth(times - 1).cloned();
+        let waited = tokio::time::timeout(PATIENCE, self.lines.wait_for(|lines| found(lines).is_some())).await;
+        if let Ok(Ok(lines)) = &waited {
+            return found(lines).unwrap_or_default();
+        }
+        drop(waited);
+        panic!("the agent did not print {text:?} {times} times; it printed:\n{}", self.log());
+    }
+
+    /// All that it has printed so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.lines.borrow().join("\n")
+    }
+
+    /// Sends it SIGTERM.
+    pub fn terminate(&self) {
+        let pid = nix::unistd::Pid::from_raw(self.pid());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("the agent runs");
+    }
+
+    /// Sends it SIGTERM and waits.
+    pub async fn stop(self) -> Exit {
+        self.terminate();
+        self.exited().await
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// When it does not end.
+    pub async fn exited(mut self) -> Exit {
+        let status = tokio::time::timeout(PATIENCE, self.child.wait()).await;
+        let Ok(status) = status else { panic!("the agent does not end; it printed:\n{}", self.log()) };
+        // Both pipes are read to their end.
+        while self.lines.changed().await.is_ok() {}
+        Exit { code: status.expect("waited for").code(), log: self.log() }
+    }
+}
+
+async fn collect(pipe: impl AsyncRead + Unpin, lines: Arc<watch::Sender<Arc<Vec<String>>>>) {
+    let mut reader = BufReader::new(pipe).lines();
+    while let Ok(Some(line)) = reader.next_line().await {
+        lines.send_modify(|lines| Arc::make_mut(lines).push(line));
+    }
+}
+
+const PATIENCE: Duration = Duration::from_secs(100);

@@ -1,0 +1,142 @@
+//! Clients of the public socket.
+
+use std::path::{Path, PathBuf};
+
+use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::Secret;
+use envoy_types::pb::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
+use envoy_types::pb::envoy::service::secret::v3::secret_discovery_service_client::SecretDiscoveryServiceClient;
+use hyper_util::rt::TokioIo;
+use proto::health::health_client::HealthClient;
+use proto::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient;
+use proto::workload::{X509BundlesRequest, X509BundlesResponse, X509svidRequest, X509svidResponse};
+use tokio::net::UnixStream;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status, Streaming};
+
+/// A channel to the socket.
+///
+/// # Panics
+/// When nobody listens.
+pub async fn channel(socket: &Path) -> Channel {
+    let socket: PathBuf = socket.to_owned();
+    let connect = move |_| {
+        let socket = socket.clone();
+        async move { UnixStream::connect(socket).await.map(TokioIo::new) }
+    };
+    Endpoint::from_static("http://localhost")
+        .connect_with_connector(tower::service_fn(connect))
+        .await
+        .expect("the socket is served")
+}
+
+fn with_header<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert("workload.spiffe.io", "true".parse().expect("ASCII"));
+    request
+}
+
+/// The stream of FetchX509SVID.
+///
+/// # Errors
+/// The agent's status.
+pub async fn x509_svid(socket: &Path) -> Result<Streaming<X509svidResponse>, Status> {
+    let mut client = SpiffeWorkloadApiClient::new(channel(socket).await);
+    Ok(client.fetch_x509svid(with_header(X509svidRequest {})).await?.into_inner())
+}
+
+/// The same on a channel that is open already.
+///
+/// # Errors
+/// The agent's status.
+pub async fn x509_svid_on(channel: &Channel) -> Result<Streaming<X509svidResponse>, Status> {
+    let mut client = SpiffeWorkloadApiClient::new(channel.clone());
+    Ok(client.fetch_x509svid(with_header(X509svidRequest {})).await?.into_inner())
+}
+
+/// The stream of FetchX509Bundles.
+///
+/// # Errors
+/// The agent's status.
+pub async fn x509_bundles(socket: &Path) -> Result<Streaming<X509BundlesResponse>, Status> {
+    let mut client = SpiffeWorkloadApiClient::new(channel(socket).await);
+    Ok(client.fetch_x509_bundles(with_header(X509BundlesRequest {})).await?.into_inner())
+}
+
+/// Whether gRPC health says SERVING.
+///
+/// # Panics
+/// When there is no answer.
+pub async fn health(socket: &Path) -> bool {
+    let mut client = HealthClient::new(channel(socket).await);
+    let answer = client.check(proto::health::HealthCheckRequest::default()).await.expect("health answers");
+    answer.get_ref().status() == proto::health::health_check_response::ServingStatus::Serving
+}
+
+/// An SDS stream, with Envoy's own messages.
+#[derive(Debug)]
+pub struct Sds {
+    send: mpsc::Sender<DiscoveryRequest>,
+    receive: Streaming<DiscoveryResponse>,
+}
+
+impl Sds {
+    /// Opens a stream with a first request.
+    ///
+    /// # Errors
+    /// The agent's status.
+    pub async fn open(socket: &Path, first: DiscoveryRequest) -> Result<Self, Status> {
+        let mut client =
+            SecretDiscoveryServiceClient::new(channel(socket).await).max_encoding_message_size(64 * 1024 * 1024);
+        let (send, outbound) = mpsc::channel(16);
+        send.send(first).await.map_err(|_| Status::internal("closed"))?;
+        let receive = client.stream_secrets(ReceiverStream::new(outbound)).await?.into_inner();
+        Ok(Self { send, receive })
+    }
+
+    /// Sends a request.
+    ///
+    /// # Panics
+    /// When the stream has ended.
+    pub async fn send(&self, request: DiscoveryRequest) {
+        self.send.send(request).await.expect("the stream is open");
+    }
+
+    /// The next response.
+    ///
+    /// # Errors
+    /// The status that ended the stream.
+    pub async fn next(&mut self) -> Result<DiscoveryResponse, Status> {
+        self.receive.message().await?.ok_or_else(|| Status::ok("the stream ended"))
+    }
+
+    /// The next response, acknowledged; its secrets.
+    ///
+    /// # Errors
+    /// As [`Sds::next`].
+    pub async fn secrets(&mut self, names: &[&str]) -> Result<Vec<Secret>, Status> {
+        use tonic::codegen::Bytes;
+        let response = self.next().await?;
+        let ack = DiscoveryRequest {
+            version_info: response.version_info,
+            response_nonce: response.nonce,
+            ..sds_request(names)
+        };
+        self.send(ack).await;
+        let decode = |any: envoy_types::pb::google::protobuf::Any| {
+            <Secret as prost::Message>::decode(Bytes::from(any.value)).map_err(|e| Status::internal(e.to_string()))
+        };
+        response.resources.into_iter().map(decode).collect()
+    }
+}
+
+/// A request for these names.
+#[must_use]
+pub fn sds_request(names: &[&str]) -> DiscoveryRequest {
+    DiscoveryRequest {
+        resource_names: names.iter().map(ToString::to_string).collect(),
+        type_url: "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret".into(),
+        ..DiscoveryRequest::default()
+    }
+}

@@ -1,0 +1,39 @@
+//! What the end-to-end tests stand on: the `finial` program as users run it, a development server, and clients that
+//! others wrote. Nothing here sleeps: a test waits for a line of a log, a message, or a count.
+
+mod agent;
+mod client;
+mod program;
+
+pub use agent::{Agent, Conf, Exit};
+pub use client::{Sds, channel, health, sds_request, x509_bundles, x509_svid, x509_svid_on};
+pub use program::{build_finial, needs, python};
+
+use std::future::Future;
+use std::time::Duration;
+
+use libtest_mimic::{Failed, Trial};
+
+/// A test on a runtime of its own, which fails when it hangs.
+pub fn trial<F, T>(name: &str, test: T) -> Trial
+where
+    F: Future<Output = ()>,
+    T: FnOnce() -> F + Send + 'static,
+{
+    Trial::test(name, move || {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.map_err(|reason| Failed::from(reason.to_string()))?;
+        let finished = runtime.block_on(async { tokio::time::timeout(HANG, test()).await });
+        runtime.shutdown_background();
+        finished.map_err(|_| Failed::from("the test hangs"))
+    })
+}
+
+/// A test that cannot run here; shown as ignored, with the reason in its name.
+#[must_use]
+pub fn skipped(name: &str, reason: &str) -> Trial {
+    Trial::test(format!("{name} (skipped: {reason})"), || Ok(())).with_ignored_flag(true)
+}
+
+/// Far beyond what any test takes on a slow machine.
+const HANG: Duration = Duration::from_secs(240);

@@ -1,0 +1,260 @@
+//! A server that is away, slow, silent, somebody else, or says no.
+
+use std::time::Duration;
+
+use dev::{Fault, Options};
+use harness::{Agent, Conf, Sds, health, sds_request, trial, x509_svid};
+use libtest_mimic::Trial;
+use tonic::Code;
+
+use super::{ids, register, register_under, server, server_with};
+
+pub(super) fn trials() -> Vec<Trial> {
+    vec![
+        trial("server_down_at_start_is_waited_for", server_down_at_start_is_waited_for),
+        trial("server_black_holed_at_start_is_waited_for", server_black_holed_at_start),
+        trial("server_slow_at_start_is_waited_for", server_slow_at_start),
+        trial("server_down_later_costs_nothing", server_down_later_costs_nothing),
+        trial("server_black_holed_later_is_left_and_found_again", server_black_holed_later),
+        trial("a_server_with_another_id_is_not_trusted", a_server_with_another_id_is_not_trusted),
+        trial("a_server_of_another_trust_domain_is_not_trusted", a_server_of_another_trust_domain),
+        trial("one_bad_entry_does_not_stop_the_others", one_bad_entry_does_not_stop_the_others),
+        trial("a_spent_join_token_ends_the_agent", a_spent_join_token_ends_the_agent),
+        trial("banned_ends_the_agent", banned_ends_the_agent),
+        trial("evicted_by_join_token_ends_the_agent", evicted_by_join_token_ends_the_agent),
+        trial("evicted_by_k8s_psat_attests_anew_in_place", evicted_by_k8s_psat_attests_anew),
+        trial("expired_on_the_server_attests_anew_in_place", expired_on_the_server_attests_anew),
+        trial("an_expired_token_is_read_anew", an_expired_token_is_read_anew),
+        trial("unknown_authority_ends_the_agent_in_mode_never", unknown_authority_in_mode_never),
+        trial("unknown_authority_is_bootstrapped_anew_in_mode_always", unknown_authority_in_mode_always),
+        trial("rebootstrap_always_needs_a_reattestable_attestor", always_needs_reattestable),
+    ]
+}
+
+/// The Workload API says Unavailable after its patience; SDS streams wait and are served in the end.
+async fn server_down_at_start_is_waited_for() {
+    let server = server().await;
+    let conf = Conf::join_token(&server);
+    register(&server, conf.join_token.as_deref().unwrap_or_default(), "web");
+    server.fault(Fault::Down).await;
+    let mut agent = Agent::start(&conf);
+    agent.logged("cannot reach the server").await;
+    assert!(!health(&agent.socket()).await);
+    let status = x509_svid(&agent.socket()).await.expect_err("not ready");
+    assert_eq!(status.code(), Code::Unavailable, "{status}");
+    let names = ["spiffe://example.org/web"];
+    let socket = agent.socket();
+    let held = tokio::spawn(async move { Sds::open(&socket, sds_request(&names)).await?.secrets(&names).await });
+    server.fault(Fault::None).await;
+    assert_eq!(held.await.expect("no panic").expect("served")[0].name, names[0]);
+}
+
+async fn waited_for(fault: Fault) {
+    let server = server().await;
+    let conf = Conf::join_token(&server);
+    register(&server, conf.join_token.as_deref().unwrap_or_default(), "web");
+    server.fault(fault).await;
+    let mut agent = Agent::start(&conf);
+    agent.logged("trying again").await;
+    assert!(!health(&agent.socket()).await);
+    server.fault(Fault::None).await;
+    agent.logged("Agent is ready").await;
+    let mut stream = x509_svid(&agent.socket()).await.expect("served");
+    assert_eq!(ids(&stream.message().await.expect("served").expect("a message")), ["spiffe://example.org/web"]);
+}
+
+async fn server_black_holed_at_start() {
+    waited_for(Fault::BlackHole).await;
+}
+
+async fn server_slow_at_start() {
+    let server = server().await;
+    let conf = Conf::join_token(&server);
+    server.fault(Fault::Slow(Duration::from_secs(2))).await;
+    let mut agent = Agent::start(&conf);
+    agent.logged("Agent is ready").await;
+}
+
+async fn server_down_later_costs_nothing() {
+    let server = server().await;
+    let conf = Conf { agent: "experimental { sync_interval = \"200ms\" }".into(), ..Conf::join_token(&server) };
+    register(&server, conf.join_token.as_deref().unwrap_or_default(), "web");
+    let mut agent = Agent::start(&conf);
+    let mut held = x509_svid(&agent.wait_for_socket().await).await.expect("served");
+    let first = held.message().await.expect("served").expect("a message");
+    server.fault(Fault::Down).await;
+    agent.logged("Synchronize failed").await;
+    assert!(health(&agent.socket()).await);
+    let mut anew = x509_svid(&agent.socket()).await.expect("served from memory");
+    assert_eq!(anew.message().await.expect("served").expect("a message"), first);
+    register(&server, conf.join_token.as_deref().unwrap_or_default(), "second");
+    server.fault(Fault::None).await;
+    let both = held.message().await.expect("served").expect("a message");
+    assert_eq!(both.svids.len(), 2);
+    assert_eq!(server.counters().attested, 1);
+}
+
+async fn server_black_holed_later() {
+    let server = server().await;
+    let conf = Conf { agent: "experimental { sync_interval = \"200ms\" }".into(), ..Conf::join_token(&server) };
+    register(&server, conf.join_token.as_deref().unwrap_or_default(), "web");
+    let mut agent = Agent::start(&conf);
+    let mut held = x509_svid(&agent.wait_for_socket().await).await.expect("served");
+    held.message().await.expect("served").expect("a message");
+    server.fault(Fault::BlackHole).await;
+    agent.logged("Synchronize failed").await;
+    server.fault(Fault::None).await;
+    register(&server, conf.join_token.as_deref().unwrap_or_default(), "second");
+    assert_eq!(held.message().await.expect("served").expect("a message").svids.len(), 2);
+}
+
+async fn a_server_with_another_id_is_not_trusted() {
+    let server = server().await;
+    server.fault(Fault::WrongServerId).await;
+    let mut agent = Agent::start(&Conf::join_token(&server));
+    let line = agent.logged("Failed to attest").await;
+    assert!(line.contains("unexpected server ID") && line.contains("spiffe://example.org/spire/server"), "{line}");
+    assert_eq!(server.counters().attest_calls, 0);
+    server.fault(Fault::None).await;
+    agent.logged("Agent is ready").await;
+}
+
+async fn a_server_of_another_trust_domain() {
+    let (server, other) = (server().await, server_with(Options { trust_domain: "other.org".into(), ..Options::default() }).await);
+    // Their bundle, so that only the ID is wrong.
+    let conf = Conf { server: other.address().to_string(), bundle: Some(other.bundle_pem()), ..Conf::join_token(&server) };
+    let mut agent = Agent::start(&conf);
+    let line = agent.logged("Failed to attest").await;
+    assert!(line.contains("spiffe://other.org/spire/server"), "{line}");
+    assert_eq!(other.counters().attest_calls, 0);
+}
+
+async fn one_bad_entry_does_not_stop_the_others() {
+    let server = server().await;
+    server.fault(Fault::OneBadEntry).await;
+    let conf = Conf::join_token(&server);
+    register(&server, conf.join_token.as_deref().unwrap_or_default(), "web");
+    let mut agent = Agent::start(&conf);
+    agent.logged("Received malformed entry").await;
+    let mut stream = x509_svid(&agent.socket()).await.expect("served");
+    assert_eq!(ids(&stream.message().await.expect("served").expect("a message")), ["spiffe://example.org/web"]);
+}
+
+async fn a_spent_join_token_ends_the_agent() {
+    let server = server().await;
+    let conf = Conf::join_token(&server);
+    let mut first = Agent::start(&conf);
+    first.logged("Agent is ready").await;
+    let exit = Agent::start(&conf).exited().await;
+    assert_eq!(exit.code, Some(1));
+    assert!(exit.log.contains("join token does not exist or has already been used"), "{}", exit.log);
+}
+
+async fn refused(conf: Conf, server: &dev::Server, refuse: impl FnOnce(&dev::Server, &str) -> bool) -> harness::Exit {
+    let conf = Conf { agent: "experimental { sync_interval = \"200ms\" }".into(), ..conf };
+    let mut agent = Agent::start(&conf);
+    agent.logged("Agent is ready").await;
+    assert!(refuse(server, &server.agents()[0].id));
+    let folder = agent.folder();
+    let exit = agent.exited().await;
+    let stored = std::fs::read_to_string(folder.path().join("data/agent-data.json")).expect("stored");
+    assert!(stored.contains("\"svid\":null"), "the SVID is removed: {stored}");
+    exit
+}
+
+async fn banned_ends_the_agent() {
+    let server = server().await;
+    let exit = refused(Conf::psat(&server), &server, dev::Server::ban).await;
+    assert_eq!(exit.code, Some(1));
+    assert!(exit.log.contains("Agent is banned: removing SVID and shutting down"), "{}", exit.log);
+    // Banned it stays, also for a new attestation.
+    let exit = Agent::start(&Conf::psat(&server)).exited().await;
+    assert_eq!(exit.code, Some(1));
+    assert!(exit.log.contains("banned"), "{}", exit.log);
+}
+
+async fn evicted_by_join_token_ends_the_agent() {
+    let server = server().await;
+    let exit = refused(Conf::join_token(&server), &server, dev::Server::evict).await;
+    assert_eq!(exit.code, Some(1));
+    assert!(exit.log.contains("AGENT_NOT_ATTESTED"), "{}", exit.log);
+}
+
+async fn attests_anew(refuse: impl FnOnce(&dev::Server, &str) -> bool) {
+    let server = server().await;
+    let conf = Conf { agent: "experimental { sync_interval = \"200ms\" }".into(), ..Conf::psat(&server) };
+    let parent = server.psat_agent_id("cluster", "node");
+    register_under(&server, &parent, "web");
+    let mut agent = Agent::start(&conf);
+    let mut held = x509_svid(&agent.wait_for_socket().await).await.expect("served");
+    held.message().await.expect("served").expect("a message");
+    assert!(refuse(&server, &parent));
+    agent.logged_times("Node attestation was successful", 2).await;
+    register_under(&server, &parent, "second");
+    assert_eq!(held.message().await.expect("the stream lives").expect("a message").svids.len(), 2);
+}
+
+async fn evicted_by_k8s_psat_attests_anew() {
+    attests_anew(dev::Server::evict).await;
+}
+
+async fn expired_on_the_server_attests_anew() {
+    attests_anew(dev::Server::expire_agent).await;
+}
+
+async fn an_expired_token_is_read_anew() {
+    let server = server().await;
+    let conf = Conf { agent: "experimental { sync_interval = \"200ms\" }".into(), ..Conf::psat(&server) };
+    let mut agent = Agent::start(&conf);
+    agent.logged("Agent is ready").await;
+    let (_, token) = conf.psat.clone().unwrap_or_default();
+    server.expire_token(token.as_deref().unwrap_or_default());
+    assert!(server.evict(&server.psat_agent_id("cluster", "node")));
+    agent.logged("Failed to attest").await;
+    let fresh = server.psat_token("cluster", "spire", "spire-agent", "node");
+    std::fs::write(agent.path("token"), fresh).expect("written");
+    agent.logged_times("Node attestation was successful", 2).await;
+}
+
+async fn unknown_authority_in_mode_never() {
+    let server = server().await;
+    let conf = Conf { agent: "experimental { sync_interval = \"200ms\" }".into(), ..Conf::psat(&server) };
+    let mut agent = Agent::start(&conf);
+    agent.logged("Agent is ready").await;
+    server.rotate_ca();
+    server.forget_old_cas();
+    // The connection that stands is trusted; a new one is not.
+    server.fault(Fault::Down).await;
+    server.fault(Fault::None).await;
+    let exit = agent.exited().await;
+    assert_eq!(exit.code, Some(1));
+    assert!(exit.log.contains("failed to sync with SPIRE Server"), "{}", exit.log);
+}
+
+async fn unknown_authority_in_mode_always() {
+    let server = server().await;
+    let settings = "experimental { sync_interval = \"200ms\" } rebootstrap_mode = \"always\" rebootstrap_delay = \"1s\"";
+    let conf = Conf { agent: settings.into(), ..Conf::psat(&server) };
+    let parent = server.psat_agent_id("cluster", "node");
+    register_under(&server, &parent, "web");
+    let mut agent = Agent::start(&conf);
+    let mut held = x509_svid(&agent.wait_for_socket().await).await.expect("served");
+    held.message().await.expect("served").expect("a message");
+    server.fault(Fault::Down).await;
+    server.rotate_ca();
+    server.forget_old_cas();
+    server.fault(Fault::None).await;
+    agent.logged("re-bootstrapping after the delay").await;
+    std::fs::write(agent.path("bundle"), server.bundle_pem()).expect("written");
+    agent.logged_times("Node attestation was successful", 2).await;
+    let renewed = held.message().await.expect("the stream lives").expect("a message");
+    assert_eq!(ids(&renewed), ["spiffe://example.org/web"]);
+}
+
+async fn always_needs_reattestable() {
+    let server = server().await;
+    let conf = Conf { agent: "rebootstrap_mode = \"always\"".into(), ..Conf::join_token(&server) };
+    let exit = Agent::start(&conf).exited().await;
+    assert_eq!(exit.code, Some(1));
+    assert!(exit.log.contains("needs a node attestor that can attest anew"), "{}", exit.log);
+}

@@ -1,0 +1,227 @@
+//! Callers that exit, send garbage, never answer, never read, or are too many.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::process::Stdio;
+
+use harness::{Agent, Conf, Sds, health, sds_request, trial, x509_svid};
+use libtest_mimic::Trial;
+use tonic::Code;
+
+use super::{ids, register, server};
+
+pub(super) fn trials() -> Vec<Trial> {
+    vec![
+        trial("a_workload_that_exits_mid_stream_leaves_nothing_behind", exits_mid_stream),
+        trial("sds_without_a_node_is_served", sds_without_a_node_is_served),
+        trial("sds_10_mib_of_names_is_refused", ten_mib_of_names),
+        trial("sds_garbage_bytes_end_one_stream_only", garbage_bytes),
+        trial("sds_a_client_that_never_acks_gets_the_newest", never_acks),
+        trial("sds_clients_that_never_read_cost_bounded_memory", never_read),
+        trial("sds_unknown_names_are_rejected_when_asked_to", unknown_names_rejected),
+        trial("too_many_streams_of_one_process_are_refused", too_many_streams),
+        trial("the_limit_of_open_files_leaves_room_for_health", open_files),
+        trial("no_identity_is_permission_denied", no_identity),
+    ]
+}
+
+/// An agent with one workload, `spiffe://example.org/web`: whoever runs as this user.
+async fn agent_with(conf: impl FnOnce(Conf) -> Conf) -> (dev::Server, Agent) {
+    let server = server().await;
+    let conf = conf(Conf { agent: "experimental { sync_interval = \"200ms\" }".into(), ..Conf::join_token(&server) });
+    register(&server, conf.join_token.as_deref().unwrap_or_default(), "web");
+    let mut agent = Agent::start(&conf);
+    agent.logged("Agent is ready").await;
+    (server, agent)
+}
+
+fn descriptors(pid: i32) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
+}
+
+fn resident_kib(pid: i32) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or_default()
+}
+
+async fn exits_mid_stream() {
+    let (server, mut agent) = agent_with(|conf| conf).await;
+    let mut held = x509_svid(&agent.socket()).await.expect("served");
+    held.message().await.expect("served");
+    let before = descriptors(agent.pid());
+    let watch = std::process::Command::new(harness::build_finial())
+        .args(["api", "watch", "-socketPath"])
+        .arg(agent.socket())
+        .stdout(Stdio::piped())
+        .spawn();
+    let mut watch = watch.expect("it starts");
+    let mut output = watch.stdout.take().expect("piped");
+    tokio::task::spawn_blocking(move || output.read_exact(&mut [0; 8]).expect("an update")).await.expect("no panic");
+    assert!(descriptors(agent.pid()) > before);
+    watch.kill().expect("it runs");
+    watch.wait().expect("it ends");
+    // The next update goes to who is still there, and the dead one's descriptors are closed.
+    register(&server, "none", "unrelated");
+    server.counted({
+        let seen = server.counters().syncs;
+        move |counters| counters.syncs > seen + 2
+    })
+    .await;
+    assert_eq!(descriptors(agent.pid()), before);
+    assert!(health(&agent.socket()).await);
+    agent.logged("Fetched X.509 SVID").await;
+}
+
+async fn sds_without_a_node_is_served() {
+    let (_server, agent) = agent_with(|conf| conf).await;
+    let mut request = sds_request(&["spiffe://example.org"]);
+    request.type_url.clear();
+    let mut sds = Sds::open(&agent.socket(), request).await.expect("served");
+    let response = sds.next().await.expect("served");
+    assert_eq!(response.type_url, "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret");
+    // Another type is echoed, unchecked, as spire-agent does.
+    let mut request = sds_request(&["spiffe://example.org"]);
+    request.type_url = "anything".into();
+    let mut sds = Sds::open(&agent.socket(), request).await.expect("served");
+    assert_eq!(sds.next().await.expect("served").type_url, "anything");
+}
+
+async fn ten_mib_of_names() {
+    let (_server, agent) = agent_with(|conf| conf).await;
+    let mut sds = Sds::open(&agent.socket(), sds_request(&["spiffe://example.org"])).await.expect("served");
+    sds.next().await.expect("served");
+    let long = "x".repeat(1024);
+    let mut request = sds_request(&vec![&*long; 10 * 1024]);
+    request.resource_names.push("spiffe://example.org".into());
+    for request in [request, sds_request(&vec!["spiffe://example.org/a"; 100_000])] {
+        let mut flood = Sds::open(&agent.socket(), request).await.expect("opened");
+        assert_eq!(flood.next().await.expect_err("refused").code(), Code::ResourceExhausted);
+    }
+    assert!(health(&agent.socket()).await);
+}
+
+async fn garbage_bytes() {
+    let (_server, agent) = agent_with(|conf| conf).await;
+    let mut held = x509_svid(&agent.socket()).await.expect("served");
+    held.message().await.expect("served");
+    let socket = agent.socket();
+    let rubbish = |bytes: Vec<u8>| {
+        let mut stream = UnixStream::connect(&socket).expect("connected");
+        let _ = stream.write_all(&bytes);
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        let _ = stream.read_to_end(&mut Vec::new());
+    };
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    tokio::task::block_in_place(|| {
+        rubbish(b"GET / HTTP/1.1\r\n\r\n".to_vec());
+        rubbish([&preface[..], &[0xff; 4096]].concat());
+        rubbish([&preface[..], &[0, 0, 0, 4, 0, 0, 0, 0, 0], &[0, 0, 5, 1, 4, 0, 0, 0, 1, 0x3f, 0xff, 0xff, 0xff, 0xff]].concat());
+    });
+    let mut anew = x509_svid(&agent.socket()).await.expect("served");
+    assert_eq!(ids(&anew.message().await.expect("served").expect("a message")), ["spiffe://example.org/web"]);
+}
+
+async fn never_acks() {
+    let (server, agent) = agent_with(|conf| conf).await;
+    let mut sds = Sds::open(&agent.socket(), sds_request(&["ROOTCA"])).await.expect("served");
+    let first = sds.next().await.expect("served");
+    server.rotate_ca();
+    let second = sds.next().await.expect("the newest, after five seconds");
+    assert_ne!(first.version_info, second.version_info);
+}
+
+async fn never_read() {
+    let (server, mut agent) = agent_with(|conf| conf).await;
+    let mut streams = Vec::new();
+    for _ in 0..50 {
+        streams.push(Sds::open(&agent.socket(), sds_request(&["ROOTCA"])).await.expect("served"));
+    }
+    for stream in &mut streams {
+        stream.next().await.expect("served");
+    }
+    let before = resident_kib(agent.pid());
+    for round in 0..20 {
+        server.rotate_ca();
+        server.forget_old_cas();
+        let seen = server.counters().syncs;
+        server.counted(|counters| counters.syncs > seen + 1).await;
+        let _ = round;
+    }
+    let grown = resident_kib(agent.pid()).saturating_sub(before);
+    assert!(grown < 32 * 1024, "grown by {grown} KiB");
+    assert!(health(&agent.socket()).await);
+    agent.logged("Agent is ready").await;
+}
+
+async fn unknown_names_rejected() {
+    let settings = "sds { unknown_names = \"reject\" }";
+    let (_server, agent) = agent_with(|conf| Conf { agent: settings.into(), ..conf }).await;
+    let names = ["spiffe://example.org/nobody", "spiffe://example.org"];
+    let mut sds = Sds::open(&agent.socket(), sds_request(&names)).await.expect("opened");
+    let status = sds.next().await.expect_err("rejected");
+    assert_eq!(status.code(), Code::InvalidArgument);
+    let expected = "workload is not authorized for the requested identities [\"spiffe://example.org/nobody\"]";
+    assert_eq!(status.message(), expected);
+}
+
+async fn too_many_streams() {
+    let (_server, agent) = agent_with(|conf| conf).await;
+    let channel = harness::channel(&agent.socket()).await;
+    let mut held = Vec::new();
+    let refused = loop {
+        match harness::x509_svid_on(&channel).await {
+            Ok(stream) => held.push(stream),
+            Err(status) => break status,
+        }
+        assert!(held.len() <= 4096);
+    };
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert_eq!(held.len(), 4096);
+    assert!(health(&agent.socket()).await);
+    held.pop();
+    drop(held);
+}
+
+async fn open_files() {
+    let shell = "ulimit -n 300 && exec \"$0\" \"$@\"";
+    let (_server, mut agent) = agent_with(|conf| Conf {
+        shell: Some(shell.into()),
+        agent: format!("{}\n}}\nhealth_checks {{ listener_enabled = true bind_address = \"127.0.0.1\" bind_port = \"0\" ", conf.agent),
+        ..conf
+    })
+    .await;
+    let line = agent.logged("Serving health checks").await;
+    let address = line.split("address=").nth(1).and_then(|rest| rest.split('"').nth(1)).expect("an address").to_owned();
+    let mut connections = Vec::new();
+    for _ in 0..400 {
+        connections.push(tokio::net::UnixStream::connect(agent.socket()).await.expect("the backlog takes it"));
+    }
+    assert!(descriptors(agent.pid()) < 300);
+    let answer = tokio::task::spawn_blocking(move || {
+        let mut stream = std::net::TcpStream::connect(address).expect("health has room");
+        stream.write_all(b"GET /live HTTP/1.0\r\n\r\n").expect("written");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("answered");
+        answer
+    });
+    assert!(answer.await.expect("no panic").starts_with("HTTP/1.0 200"));
+    drop(connections);
+    let mut stream = x509_svid(&agent.socket()).await.expect("served again");
+    assert_eq!(ids(&stream.message().await.expect("served").expect("a message")), ["spiffe://example.org/web"]);
+}
+
+async fn no_identity() {
+    let server = server().await;
+    let mut agent = Agent::start(&Conf::join_token(&server));
+    agent.logged("Agent is ready").await;
+    let status = x509_svid(&agent.socket()).await.expect_err("not registered");
+    assert_eq!((status.code(), status.message()), (Code::PermissionDenied, "no identity issued"));
+    let status = harness::x509_bundles(&agent.socket()).await.expect_err("not registered");
+    assert_eq!(status.code(), Code::PermissionDenied);
+    let line = agent.logged("No identity issued").await;
+    assert!(line.contains("registered=false"), "{line}");
+    // The own trust domain's bundle is everybody's over SDS, as with spire-agent.
+    let mut sds = Sds::open(&agent.socket(), sds_request(&["spiffe://example.org"])).await.expect("served");
+    sds.next().await.expect("served");
+}

@@ -1,0 +1,100 @@
+//! Other processes: this test program once more, told by its environment what to be.
+
+use std::io::{BufRead, BufReader, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::{env, io};
+
+use transport::{Limits, Listener};
+
+/// A process that holds connections until it is told to end.
+pub(crate) struct Caller {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    _stdout: BufReader<ChildStdout>,
+}
+
+impl Caller {
+    /// Returns when the connections are there.
+    pub(crate) fn connect(path: &Path, count: usize) -> Self {
+        let mut child = program()
+            .args(["--exact", "caller::holds_connections", "--nocapture"])
+            .env(CONNECT, path)
+            .env(COUNT, count.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a child");
+        let stdin = child.stdin.take();
+        let mut stdout = BufReader::new(child.stdout.take().expect("it is piped"));
+        let mut line = String::new();
+        while !line.contains(CONNECTED) {
+            line.clear();
+            assert_ne!(stdout.read_line(&mut line).expect("its output"), 0, "the child ended early");
+        }
+        Self { child, stdin, _stdout: stdout }
+    }
+
+    pub(crate) fn pid(&self) -> i32 {
+        i32::try_from(self.child.id()).expect("a pid")
+    }
+
+    pub(crate) fn end(mut self) {
+        drop(self.stdin.take());
+        self.child.wait().expect("its end");
+    }
+}
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        drop(self.stdin.take());
+        self.child.wait().ok();
+    }
+}
+
+/// A process that inherits `sockets` and binds `paths`.
+pub(crate) fn heir(sockets: [UnixListener; 2], paths: [&PathBuf; 2]) -> Child {
+    let [first, second] = sockets.map(OwnedFd::from);
+    Command::new("sh")
+        .args(["-c", "exec 3<&0 4<&1 </dev/null >/dev/null; LISTEN_FDS=2 LISTEN_PID=$$ exec \"$@\"", "sh"])
+        .arg(env::current_exe().expect("this program"))
+        .args(["--exact", "caller::inherits", "--nocapture"])
+        .env(INHERIT, env::join_paths(paths).expect("paths without colons"))
+        .stdin(first)
+        .stdout(second)
+        .spawn()
+        .expect("a child")
+}
+
+fn program() -> Command {
+    Command::new(env::current_exe().expect("this program"))
+}
+
+const CONNECT: &str = "FINIAL_TEST_CONNECT";
+const COUNT: &str = "FINIAL_TEST_COUNT";
+const INHERIT: &str = "FINIAL_TEST_INHERIT";
+const CONNECTED: &str = "connected";
+
+/// The child of [`Caller::connect`]; without its environment there is nothing to do.
+#[test]
+fn holds_connections() {
+    let Some(path) = env::var_os(CONNECT) else { return };
+    let count: usize = env::var(COUNT).expect("a count").parse().expect("a number");
+    let _held: Vec<_> = (0..count).map(|_| UnixStream::connect(&path).expect("a connection")).collect();
+    println!("{CONNECTED}");
+    io::stdin().read_to_end(&mut Vec::new()).expect("the end of the input");
+}
+
+/// The child of [`heir`]; each of its listeners has a caller in the backlog.
+#[tokio::test]
+async fn inherits() {
+    let Some(paths) = env::var_os(INHERIT) else { return };
+    let mut held = Vec::new();
+    for path in env::split_paths(&paths) {
+        let listener = Listener::bind(&path, Limits::default()).expect("the listener that was handed over");
+        assert_eq!(listener.path(), path);
+        held.push((listener.accept().await, listener));
+    }
+}

@@ -1,0 +1,73 @@
+//! `cargo verify`: what CI runs, in CI's order.
+//!
+//! - [`steps`]: the list, and what each does;
+//! - [`suite`]: runs `cargo test` and counts;
+//! - [`report`]: headlines, and the table at the end.
+//!
+//! Every step runs, whatever the others said; the exit status is 1 when one failed. What a step needs is fetched by
+//! [`verify::tools`].
+
+mod report;
+mod steps;
+mod suite;
+
+use std::env;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use report::Report;
+use steps::{STEPS, Step};
+
+fn main() -> ExitCode {
+    let steps = match chosen(env::args().skip(1)) {
+        Ok(Some(steps)) => steps,
+        Ok(None) => {
+            for step in STEPS {
+                println!("{:12}{}", step.name, step.what);
+            }
+            return ExitCode::SUCCESS;
+        }
+        Err(reason) => {
+            eprintln!("{reason}\nusage: cargo verify [--list] [--only STEP]...");
+            return ExitCode::from(2);
+        }
+    };
+    if let Err(reason) = enter_workspace() {
+        eprintln!("{reason}");
+        return ExitCode::FAILURE;
+    }
+    let mut report = Report::default();
+    for step in steps {
+        report.run(step);
+    }
+    if report.finish() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The steps to run; `None` when they are only to be listed.
+fn chosen(mut arguments: impl Iterator<Item = String>) -> Result<Option<Vec<&'static Step>>, String> {
+    let mut only = Vec::new();
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--list" => return Ok(None),
+            "--only" => {
+                let name = arguments.next().ok_or("--only needs a step")?;
+                only.push(
+                    STEPS.iter().find(|step| step.name == name).ok_or_else(|| format!("no step {name}"))?,
+                );
+            }
+            other => return Err(format!("unknown argument {other}")),
+        }
+    }
+    if only.is_empty() {
+        only.extend(STEPS);
+    }
+    Ok(Some(only))
+}
+
+fn enter_workspace() -> Result<(), String> {
+    let cargo = ["locate-project", "--workspace", "--message-format", "plain"];
+    let found = Command::new("cargo").args(cargo).output().map_err(|reason| format!("cargo: {reason}"))?;
+    let manifest = PathBuf::from(String::from_utf8_lossy(&found.stdout).trim());
+    let root = manifest.parent().ok_or("run this inside the repository")?;
+    env::set_current_dir(root).map_err(|reason| format!("{}: {reason}", root.display()))
+}

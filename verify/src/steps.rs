@@ -1,0 +1,201 @@
+//! The steps.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use verify::tools::{self, CARGO_DENY, CARGO_FUZZ};
+
+use crate::suite::{self, Count};
+
+/// One thing to verify.
+#[derive(Debug)]
+pub(crate) struct Step {
+    pub(crate) name: &'static str,
+    pub(crate) what: &'static str,
+    pub(crate) run: fn() -> Outcome,
+}
+
+/// In CI's order: what is quick to fail comes first.
+pub(crate) const STEPS: &[Step] = &[
+    Step { name: "fmt", what: "cargo fmt", run: fmt },
+    Step { name: "clippy", what: "cargo clippy, warnings are errors", run: clippy },
+    Step { name: "tests", what: "unit, integration, live and documentation tests", run: run_tests },
+    Step { name: "doc", what: "cargo doc, warnings are errors", run: doc },
+    Step { name: "deny", what: "licences, bans and sources of dependencies", run: deny },
+    Step { name: "advisories", what: "known vulnerabilities of dependencies", run: advisories },
+    Step { name: "fuzz", what: "each fuzz target for ten seconds", run: fuzz },
+    Step { name: "benches", what: "each benchmark once, unmeasured", run: benches },
+];
+
+/// How a step ended.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) verdict: Verdict,
+    /// For the table.
+    pub(crate) note: String,
+    /// Lines below it.
+    pub(crate) details: Vec<String>,
+    pub(crate) tests: Option<Count>,
+}
+
+impl Outcome {
+    fn new(verdict: Verdict, note: impl Into<String>) -> Self {
+        Self { verdict, note: note.into(), details: Vec::new(), tests: None }
+    }
+
+    fn skipped(reason: impl ToString) -> Self {
+        Self::new(Verdict::Skipped, reason.to_string())
+    }
+
+    fn failed(reason: impl ToString) -> Self {
+        Self::new(Verdict::Failed, reason.to_string())
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Verdict {
+    Passed,
+    Skipped,
+    Failed,
+}
+
+impl Verdict {
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Passed => "passed",
+            Self::Skipped => "SKIPPED",
+            Self::Failed => "FAILED",
+        }
+    }
+}
+
+fn fmt() -> Outcome {
+    outcome(cargo().args(["fmt", "--all", "--check"]))
+}
+
+fn clippy() -> Outcome {
+    outcome(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+}
+
+/// The live tests find their programs by environment; without, they skip themselves and say why.
+fn run_tests() -> Outcome {
+    let mut cargo = cargo();
+    let mut details = Vec::new();
+    for (variable, program) in [("FINIAL_PYTHON", tools::python()), ("ENVOY", tools::envoy())] {
+        match program {
+            Ok(path) => {
+                cargo.env(variable, path);
+            }
+            Err(reason) => details.push(format!("no {variable}: {reason}")),
+        }
+    }
+    match suite::run(&mut cargo) {
+        Ok((passed, count, skipped)) => {
+            details.extend(skipped.into_iter().map(|test| format!("skipped {test}")));
+            let verdict = if passed { Verdict::Passed } else { Verdict::Failed };
+            Outcome { details, tests: Some(count), ..Outcome::new(verdict, count.to_string()) }
+        }
+        Err(reason) => Outcome::failed(reason),
+    }
+}
+
+fn doc() -> Outcome {
+    outcome(cargo().args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))
+}
+
+fn deny() -> Outcome {
+    match CARGO_DENY.program() {
+        Ok(deny) => outcome(Command::new(deny).args([
+            "check",
+            "--hide-inclusion-graph",
+            "licenses",
+            "bans",
+            "sources",
+        ])),
+        Err(reason) => Outcome::failed(reason),
+    }
+}
+
+fn advisories() -> Outcome {
+    let deny = match CARGO_DENY.program() {
+        Ok(deny) => deny,
+        Err(reason) => return Outcome::failed(reason),
+    };
+    if let Verdict::Failed = outcome(Command::new(&deny).args(["fetch", "db"])).verdict {
+        return Outcome::skipped("the advisory database cannot be fetched");
+    }
+    outcome(Command::new(deny).args(["check", "--disable-fetch", "advisories"]))
+}
+
+fn fuzz() -> Outcome {
+    let program = match CARGO_FUZZ.program() {
+        Ok(program) => program,
+        Err(reason) => return Outcome::failed(reason),
+    };
+    let targets = match fuzz_targets() {
+        Ok(targets) => targets,
+        Err(reason) => return Outcome::failed(format!("fuzz/fuzz_targets: {reason}")),
+    };
+    let fuzz = |arguments: &[&str]| {
+        let mut command = Command::new(&program);
+        command.args(arguments);
+        // The pinned compiler with its nightly flags (sanitizer, coverage): no second toolchain.
+        command.env("RUSTC_BOOTSTRAP", "1");
+        // The release profile is for the agent: slow to build, and stripped of names.
+        command.envs([
+            ("CARGO_PROFILE_RELEASE_LTO", "off"),
+            ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16"),
+            ("CARGO_PROFILE_RELEASE_STRIP", "none"),
+        ]);
+        outcome(&mut command)
+    };
+    if let built @ Outcome { verdict: Verdict::Failed, .. } = fuzz(&["build"]) {
+        return built;
+    }
+    let crashed: Vec<_> = targets
+        .iter()
+        .filter(|target| {
+            println!("--- {target}");
+            matches!(
+                fuzz(&["run", target, "--", "-max_total_time=10", "-verbosity=0"]).verdict,
+                Verdict::Failed
+            )
+        })
+        .map(String::as_str)
+        .collect();
+    if crashed.is_empty() {
+        return Outcome::new(Verdict::Passed, format!("{} targets", targets.len()));
+    }
+    Outcome::failed(format!("{}: see fuzz/artifacts", crashed.join(", ")))
+}
+
+fn fuzz_targets() -> std::io::Result<Vec<String>> {
+    let mut targets = Vec::new();
+    for entry in fs::read_dir(Path::new("fuzz/fuzz_targets"))? {
+        let path = entry?.path();
+        if path.extension() == Some(OsStr::new("rs")) {
+            targets.extend(path.file_stem().map(|name| name.to_string_lossy().into_owned()));
+        }
+    }
+    targets.sort_unstable();
+    Ok(targets)
+}
+
+/// In the test profile, which is built already: this is about whether they still run.
+fn benches() -> Outcome {
+    outcome(cargo().args(["test", "--package", "finial-benches", "--benches", "--", "--test"]))
+}
+
+fn cargo() -> Command {
+    Command::new("cargo")
+}
+
+fn outcome(command: &mut Command) -> Outcome {
+    match command.status() {
+        Ok(status) if status.success() => Outcome::new(Verdict::Passed, ""),
+        Ok(status) => Outcome::failed(status),
+        Err(reason) => Outcome::failed(format!("{}: {reason}", command.get_program().display())),
+    }
+}

