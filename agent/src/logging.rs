@@ -8,8 +8,8 @@ use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use config::{LogFormat, LogLevel};
 use time::OffsetDateTime;
@@ -23,14 +23,33 @@ use tracing::{Event, Level, Metadata, Subscriber, span};
 /// When the log file cannot be opened.
 pub fn start(level: LogLevel, format: LogFormat, file: Option<&Path>, location: bool) -> io::Result<()> {
     let sink = match file {
-        Some(path) => Sink::File(OpenOptions::new().append(true).create(true).mode(0o640).open(path)?),
+        Some(path) => Sink::File(open(path)?, path.to_owned()),
         None => Sink::Stdout,
     };
-    let logger = Logger { level: tracing_level(level), format, location, sink: Mutex::new(sink) };
+    let sink = SINK.get_or_init(|| Mutex::new(sink));
+    let logger = Logger { level: tracing_level(level), format, location, sink };
     // A second start in one process (tests) keeps the first.
     let _ = tracing::subscriber::set_global_default(logger);
     Ok(())
 }
+
+/// Opens the log file anew, for who has rotated it away (SPIRE does so on SIGUSR2).
+///
+/// # Errors
+/// When the file cannot be opened; the old one stays in use.
+pub fn reopen() -> io::Result<()> {
+    let Some(sink) = SINK.get() else { return Ok(()) };
+    if let Sink::File(file, path) = &mut *sink.lock().unwrap_or_else(PoisonError::into_inner) {
+        *file = open(path)?;
+    }
+    Ok(())
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).mode(0o640).open(path)
+}
+
+static SINK: OnceLock<Mutex<Sink>> = OnceLock::new();
 
 /// One line in the configured form, to standard output; for what must be said before logging is set up.
 pub fn line(level: &str, message: &str, fields: &[(&str, String)]) {
@@ -44,12 +63,12 @@ struct Logger {
     level: Level,
     format: LogFormat,
     location: bool,
-    sink: Mutex<Sink>,
+    sink: &'static Mutex<Sink>,
 }
 
 enum Sink {
     Stdout,
-    File(File),
+    File(File, PathBuf),
 }
 
 impl Subscriber for Logger {
@@ -87,7 +106,7 @@ impl Subscriber for Logger {
         // A full disk must not stop an agent.
         let _ = match &mut *self.sink.lock().unwrap_or_else(PoisonError::into_inner) {
             Sink::Stdout => io::stdout().write_all(line.as_bytes()),
-            Sink::File(file) => file.write_all(line.as_bytes()),
+            Sink::File(file, _) => file.write_all(line.as_bytes()),
         };
     }
 

@@ -13,7 +13,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
 use proto::health::health_server::HealthServer;
 use proto::workload::spiffe_workload_api_server::SpiffeWorkloadApiServer;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tonic::transport::Server;
 use tonic::transport::server::Router;
@@ -76,7 +76,8 @@ pub(crate) fn cache_options(settings: &Settings) -> cache::Options {
 
 async fn agent(settings: Settings) -> Result<(), Fatal> {
     // Installed first: from here on a signal stops the agent gracefully, whatever it is at.
-    let (mut interrupt, mut terminate) = signals()?;
+    let (mut interrupt, mut terminate) = (on(SignalKind::interrupt())?, on(SignalKind::terminate())?);
+    handle_user_signals()?;
     let settings = Arc::new(settings);
     info!(version = %crate::version::compatible(), trust_domain_id = %settings.trust_domain, "Starting agent");
     for warning in &settings.warnings {
@@ -109,9 +110,25 @@ async fn agent(settings: Settings) -> Result<(), Fatal> {
     }
 }
 
-fn signals() -> Result<(tokio::signal::unix::Signal, tokio::signal::unix::Signal), Fatal> {
-    let storage = |reason: std::io::Error| Fatal::Storage(format!("cannot handle signals: {reason}"));
-    Ok((signal(SignalKind::interrupt()).map_err(storage)?, signal(SignalKind::terminate()).map_err(storage)?))
+/// Both must be handled from the start: their default action would end the process.
+fn handle_user_signals() -> Result<(), Fatal> {
+    let (mut reload, mut reopen) = (on(SignalKind::user_defined1())?, on(SignalKind::user_defined2())?);
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = reload.recv() => warn!("SIGUSR1: reconfiguring plugins is not supported yet; restart the agent"),
+                _ = reopen.recv() => match logging::reopen() {
+                    Ok(()) => info!("Log file reopened"),
+                    Err(reason) => error!(error = %reason, "Failed to reopen the log file"),
+                },
+            }
+        }
+    });
+    Ok(())
+}
+
+fn on(kind: SignalKind) -> Result<Signal, Fatal> {
+    signal(kind).map_err(|reason| Fatal::Storage(format!("cannot handle signals: {reason}")))
 }
 
 fn open_socket(settings: &Settings, limits: Limits) -> Result<Option<Listener>, Fatal> {

@@ -20,6 +20,7 @@ fn main() -> ExitCode {
     let mut trials = apis::trials();
     trials.extend(faults::trials());
     trials.push(program::trial());
+    trials.push(program::demo_trial());
     trials.extend(real_agent::trials());
     libtest_mimic::run(&arguments, trials).exit_code()
 }

@@ -1,4 +1,4 @@
-//! The `dev-server` program: what it prints, writes and reads again.
+//! The programs: what `dev-server` prints, writes and reads again; how `demo` treats its flags.
 
 use std::process::Stdio;
 
@@ -11,6 +11,31 @@ use crate::client::certificates;
 
 pub(crate) fn trial() -> Trial {
     crate::trial("the_program_writes_its_files_and_reads_entries_again", the_program)
+}
+
+/// The rest of the demo is its own test: `cargo demo --check`.
+pub(crate) fn demo_trial() -> Trial {
+    crate::trial("the_demo_says_what_a_real_server_needs", the_demo)
+}
+
+async fn the_demo() -> Outcome {
+    for (flags, code, expected) in [
+        (&["--help"][..], 0, "cargo demo [--check]"),
+        (&["--nope"], 2, "unknown flag --nope"),
+        (&["--server"], 2, "--server needs a value"),
+        (&["--bundle", "x"], 2, "go with --server"),
+        (
+            &["--server", "spire:8081", "--bundle", "x"],
+            2,
+            "token generate -spiffeID spiffe://am-multi-account-mesh/",
+        ),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_demo")).args(flags).output().await?;
+        let text = String::from_utf8_lossy(if code == 0 { &output.stdout } else { &output.stderr });
+        assert_eq!(output.status.code(), Some(code), "{flags:?}: {text}");
+        assert!(text.contains(expected), "{flags:?}: {text}");
+    }
+    Ok(())
 }
 
 async fn the_program() -> Outcome {

@@ -9,8 +9,8 @@ use envoy_types::pb::envoy::service::discovery::v3 as discovery;
 use identity::{
     Bundle, Bundles, Entry, Identity, PrivateKey, Selector, SpiffeId, TrustDomain, WorkloadUpdate, X509Svid,
 };
-use prost::Message as _;
 use proptest::prelude::*;
+use prost::Message as _;
 
 use crate::secret::Secrets;
 use crate::stream::{ACK_PATIENCE, Heard, Next, Push, Stream, fetch};
@@ -67,7 +67,10 @@ fn with_foreign(update: &WorkloadUpdate) -> Arc<WorkloadUpdate> {
 }
 
 fn names(list: &[&str]) -> DiscoveryRequest {
-    DiscoveryRequest { resource_names: list.iter().map(ToString::to_string).collect(), ..DiscoveryRequest::default() }
+    DiscoveryRequest {
+        resource_names: list.iter().map(ToString::to_string).collect(),
+        ..DiscoveryRequest::default()
+    }
 }
 
 fn answer(push: &Push, list: &[&str]) -> DiscoveryRequest {
@@ -160,7 +163,9 @@ fn the_certificate_is_what_envoy_reads() {
     assert_eq!(push.type_url, SECRET_TYPE_URL);
     let secret = secrets(&push).remove(0);
     assert_eq!(secret.name, WEB);
-    let Some(tls::secret::Type::TlsCertificate(certificate)) = secret.r#type else { panic!("not a certificate") };
+    let Some(tls::secret::Type::TlsCertificate(certificate)) = secret.r#type else {
+        panic!("not a certificate")
+    };
     let expected = tls::TlsCertificate {
         certificate_chain: certificate.certificate_chain.clone(),
         private_key: certificate.private_key.clone(),
@@ -212,7 +217,10 @@ fn each_name_is_judged_for_itself() {
     let mut stream = stream(Options::default());
     let list = [WEB, "default", "spiffe://td", "ROOTCA", "ALL", "spiffe://other"];
     stream.request(names(&list)).unwrap();
-    stream.update(with_foreign(&update(vec![identity(1, WEB, svid(WEB, 3, 60)), identity(2, DB, svid(DB, 4, 60))], 1)));
+    stream.update(with_foreign(&update(
+        vec![identity(1, WEB, svid(WEB, 3, 60)), identity(2, DB, svid(DB, 4, 60))],
+        1,
+    )));
     let push = pushed(&mut stream, 0);
     let mut expected: Vec<_> = list.iter().map(ToString::to_string).collect();
     expected.sort();
@@ -226,7 +234,8 @@ fn each_name_is_judged_for_itself() {
 
 #[test]
 fn an_empty_list_means_everything() {
-    let everything = with_foreign(&update(vec![identity(1, WEB, svid(WEB, 3, 60)), identity(2, DB, svid(DB, 4, 60))], 1));
+    let everything =
+        with_foreign(&update(vec![identity(1, WEB, svid(WEB, 3, 60)), identity(2, DB, svid(DB, 4, 60))], 1));
     for list in [&[][..], &[""][..]] {
         let mut stream = stream(Options::default());
         stream.request(names(list)).unwrap();
@@ -252,9 +261,12 @@ fn an_empty_foreign_bundle_does_not_spoil_all() {
 }
 
 fn node(minor: Option<u32>, metadata: Option<prost_types::value::Kind>) -> Option<Node> {
-    let fields = metadata.map(|kind| ("disable_spiffe_cert_validation".to_owned(), prost_types::Value { kind: Some(kind) }));
+    let fields = metadata
+        .map(|kind| ("disable_spiffe_cert_validation".to_owned(), prost_types::Value { kind: Some(kind) }));
     let metadata = prost_types::Struct { fields: fields.into_iter().collect() }.encode_to_vec().into();
-    let version = minor.map(|minor_number| BuildVersion { version: Some(SemanticVersion { major_number: 1, minor_number }) });
+    let version = minor.map(|minor_number| BuildVersion {
+        version: Some(SemanticVersion { major_number: 1, minor_number }),
+    });
     Some(Node { id: "envoy".into(), metadata, user_agent_build_version: version })
 }
 
@@ -332,7 +344,8 @@ fn unknown_names_are_rejected_as_spire_agent_does() {
     stream.request(names(&["spiffe://td/b", "spiffe://td/a", "spiffe://td"])).unwrap();
     stream.update(update(vec![], 1));
     let refusal = stream.next(at(0), wall()).unwrap_err();
-    let expected = "workload is not authorized for the requested identities [\"spiffe://td/a\" \"spiffe://td/b\"]";
+    let expected =
+        "workload is not authorized for the requested identities [\"spiffe://td/a\" \"spiffe://td/b\"]";
     assert_eq!(refusal.to_string(), expected);
 }
 
@@ -399,7 +412,9 @@ fn one_unanswered_response_and_the_latest_state_wins() {
         assert_eq!(silent(&mut stream, 1), Some(ACK_PATIENCE));
     }
     stream.request(answer(&first, &[WEB])).unwrap();
-    let Some(tls::secret::Type::TlsCertificate(certificate)) = secrets(&pushed(&mut stream, 2)).remove(0).r#type else {
+    let Some(tls::secret::Type::TlsCertificate(certificate)) =
+        secrets(&pushed(&mut stream, 2)).remove(0).r#type
+    else {
         panic!("not a certificate")
     };
     assert_eq!(pem_contents(&inline(certificate.certificate_chain)), vec![8; 8]);
@@ -425,7 +440,11 @@ fn a_nack_is_told_and_not_answered() {
     stream.update(update(vec![], 1));
     let push = pushed(&mut stream, 0);
     let rejection = Rejection { code: 13, message: "failed to load trusted CA".into() };
-    let nack = DiscoveryRequest { version_info: String::new(), error_detail: Some(rejection), ..answer(&push, &["ROOTCA"]) };
+    let nack = DiscoveryRequest {
+        version_info: String::new(),
+        error_detail: Some(rejection),
+        ..answer(&push, &["ROOTCA"])
+    };
     assert_eq!(stream.request(nack).unwrap(), Heard::Nack("failed to load trusted CA".into()));
     assert_eq!(silent(&mut stream, 1), None);
     stream.update(update(vec![], 2));
@@ -499,9 +518,11 @@ fn fetching_answers_in_full_or_not_at_all() {
 #[test]
 fn a_flood_of_names_is_refused() {
     let mut stream = stream(Options::default());
-    let request = DiscoveryRequest { resource_names: vec!["x".repeat(100); 10_000], ..DiscoveryRequest::default() };
+    let request =
+        DiscoveryRequest { resource_names: vec!["x".repeat(100); 10_000], ..DiscoveryRequest::default() };
     assert!(matches!(stream.request(request), Err(Refusal::TooManyNames { .. })));
-    let request = DiscoveryRequest { resource_names: vec![String::new(); 100_000], ..DiscoveryRequest::default() };
+    let request =
+        DiscoveryRequest { resource_names: vec![String::new(); 100_000], ..DiscoveryRequest::default() };
     assert!(matches!(stream.request(request), Err(Refusal::TooManyNames { .. })));
 }
 
@@ -607,7 +628,9 @@ proptest! {
 
 /// What a client that asks for these names must have, computed anew.
 fn fetch_all(update: &WorkloadUpdate, asked: &[&str]) -> Vec<(String, tls::Secret)> {
-    let known = |name: &&&str| **name == "ROOTCA" || update.identities.iter().any(|i| i.entry.spiffe_id.as_str() == **name);
+    let known = |name: &&&str| {
+        **name == "ROOTCA" || update.identities.iter().any(|i| i.entry.spiffe_id.as_str() == **name)
+    };
     let list: Vec<&str> = asked.iter().filter(known).copied().collect();
     if list.is_empty() && !asked.is_empty() {
         return vec![];

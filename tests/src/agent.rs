@@ -204,8 +204,10 @@ impl Agent {
     /// # Panics
     /// As [`Agent::logged`].
     pub async fn logged_times(&mut self, text: &str, times: usize) -> String {
-        let found = |lines: &Vec<String>| lines.iter().filter(|line| line.contains(text)).nth(times - 1).cloned();
-        let waited = tokio::time::timeout(PATIENCE, self.lines.wait_for(|lines| found(lines).is_some())).await;
+        let found =
+            |lines: &Vec<String>| lines.iter().filter(|line| line.contains(text)).nth(times - 1).cloned();
+        let waited =
+            tokio::time::timeout(PATIENCE, self.lines.wait_for(|lines| found(lines).is_some())).await;
         if let Ok(Ok(lines)) = &waited {
             return found(lines).unwrap_or_default();
         }

@@ -87,8 +87,8 @@ impl Sds {
     /// # Errors
     /// The agent's status.
     pub async fn open(socket: &Path, first: DiscoveryRequest) -> Result<Self, Status> {
-        let mut client =
-            SecretDiscoveryServiceClient::new(channel(socket).await).max_encoding_message_size(64 * 1024 * 1024);
+        let mut client = SecretDiscoveryServiceClient::new(channel(socket).await)
+            .max_encoding_message_size(64 * 1024 * 1024);
         let (send, outbound) = mpsc::channel(16);
         send.send(first).await.map_err(|_| Status::internal("closed"))?;
         let receive = client.stream_secrets(ReceiverStream::new(outbound)).await?.into_inner();
@@ -125,7 +125,8 @@ impl Sds {
         };
         self.send(ack).await;
         let decode = |any: envoy_types::pb::google::protobuf::Any| {
-            <Secret as prost::Message>::decode(Bytes::from(any.value)).map_err(|e| Status::internal(e.to_string()))
+            <Secret as prost::Message>::decode(Bytes::from(any.value))
+                .map_err(|e| Status::internal(e.to_string()))
         };
         response.resources.into_iter().map(decode).collect()
     }

@@ -33,7 +33,8 @@ pub fn needs(variable: &str, program: &str) -> Result<PathBuf, String> {
         return Ok(path.into());
     }
     let folders = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&folders).map(|folder| folder.join(program)).find(|path| path.is_file());
+    let found =
+        std::env::split_paths(&folders).map(|folder| folder.join(program)).find(|path| path.is_file());
     found.ok_or_else(|| format!("{variable} is not set and {program} is not on the PATH"))
 }
 
@@ -44,6 +45,11 @@ pub fn needs(variable: &str, program: &str) -> Result<PathBuf, String> {
 pub fn python(modules: &[&str]) -> Result<PathBuf, String> {
     let python = needs("FINIAL_PYTHON", "python3")?;
     let program = format!("import {}", modules.join(", "));
-    let output = Command::new(&python).args(["-c", &program]).output().map_err(|reason| reason.to_string())?;
-    if output.status.success() { Ok(python) } else { Err(format!("{} lacks {}", python.display(), modules.join(", "))) }
+    let output =
+        Command::new(&python).args(["-c", &program]).output().map_err(|reason| reason.to_string())?;
+    if output.status.success() {
+        Ok(python)
+    } else {
+        Err(format!("{} lacks {}", python.display(), modules.join(", ")))
+    }
 }

@@ -25,7 +25,11 @@ impl Failure {
 
     /// Ctrl-C, with the exit code that shells expect.
     pub(crate) fn interrupted() -> Self {
-        Self { code: 130, ..Self::new("interrupted; everything is stopped") }
+        Self { code: INTERRUPTED, ..Self::new("interrupted; everything is stopped") }
+    }
+
+    pub(crate) fn is_interruption(&self) -> bool {
+        self.code == INTERRUPTED
     }
 
     /// The log of what failed, or of what had a part in it.
@@ -56,4 +60,5 @@ impl fmt::Display for Failure {
     }
 }
 
+const INTERRUPTED: u8 = 130;
 const LOG_LINES: usize = 20;

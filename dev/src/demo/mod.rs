@@ -7,14 +7,16 @@
 //! * [`plan`]: who there is, who may call whom, what the server knows. `sidecar`: that as Envoy's configuration.
 //! * [`world`]: all that runs, in `process`es that cannot outlive the demo; `agent`: the agents among them.
 //! * [`envoy`]: what an Envoy tells about itself. [`traffic`]: the calls. `http`: a GET.
-//! * [`story`]: what happens, and what must be seen. [`screen`], `table`: how it is shown.
+//! * [`story`]: what happens; [`checks`]: what must be seen. [`screen`], `table`: how it is shown.
 
 mod agent;
 mod arguments;
+mod checks;
 mod envoy;
 mod failure;
 mod http;
 mod plan;
+mod ports;
 mod process;
 mod programs;
 mod screen;
@@ -22,6 +24,7 @@ mod sidecar;
 mod story;
 mod table;
 mod traffic;
+mod wait;
 mod world;
 
 use std::process::ExitCode;
@@ -33,6 +36,7 @@ use failure::Failure;
 use programs::Programs;
 use screen::Screen;
 use story::Story;
+use traffic::Traffic;
 use world::World;
 
 /// Runs the demo with the words after the program's name.
@@ -60,38 +64,40 @@ fn prepare_and_run(arguments: &Arguments, screen: &Screen) -> Result<(), Failure
     let programs = Programs::prepare(arguments.agent.as_deref(), screen)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(|reason| Failure::new(format!("cannot start: {reason}")))?;
-    let ended = runtime.block_on(async {
-        tokio::select! {
-            ended = run(arguments, &programs, screen) => ended,
-            reason = interrupted() => Err(reason),
-        }
-    });
+    let ended = runtime.block_on(run(arguments, &programs, screen));
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     ended
 }
 
 async fn run(arguments: &Arguments, programs: &Programs, screen: &Screen) -> Result<(), Failure> {
     let mut world = World::new(arguments, programs)?;
-    let ended = play(arguments, &mut world, screen).await;
-    if ended.is_err() || arguments.keep {
+    let story = Story::new(arguments, screen);
+    let played = tokio::select! {
+        played = story.play(&mut world) => played,
+        () = interrupted() => Err(Failure::interrupted()),
+    };
+    let ended = match played {
+        Ok(traffic) if arguments.keep => stay(&world, screen, traffic).await,
+        Ok(_) => Ok(()),
+        Err(failure) => Err(failure),
+    };
+    if arguments.keep || ended.as_ref().is_err_and(|failure| !failure.is_interruption()) {
         // The logs are wanted.
         world.keep_files();
     }
     ended
 }
 
-async fn play(arguments: &Arguments, world: &mut World<'_>, screen: &Screen) -> Result<(), Failure> {
-    // The calls go on as long as this lives.
-    let _traffic = Story::new(arguments, screen).play(world).await?;
-    if arguments.keep {
-        screen.line(&world.where_it_is());
-        screen.line("It all goes on until Ctrl-C.");
-        let _: std::convert::Infallible = world.watch(screen).await?;
+/// Goes on until somebody has seen enough.
+async fn stay(world: &World<'_>, screen: &Screen, _calls: Traffic) -> Result<(), Failure> {
+    screen.line(&format!("\n{}\n\nIt all goes on until Ctrl-C.", world.where_it_is()));
+    tokio::select! {
+        Err(failure) = world.watch(screen) => Err(failure),
+        () = interrupted() => Ok(()),
     }
-    Ok(())
 }
 
-async fn interrupted() -> Failure {
+async fn interrupted() {
     let wait = async |kind| match signal(kind) {
         Ok(mut signal) => drop(signal.recv().await),
         Err(_) => std::future::pending().await,
@@ -101,5 +107,4 @@ async fn interrupted() -> Failure {
         () = wait(SignalKind::terminate()) => {}
         () = wait(SignalKind::hangup()) => {}
     }
-    Failure::interrupted()
 }

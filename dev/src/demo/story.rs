@@ -1,17 +1,16 @@
 //! What happens, in order, and what must be seen of it. Each step is a check: it holds, or the demo fails.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::arguments::Arguments;
-use super::envoy::{Envoy, Stats};
+use super::checks::{self, SOON, Serials};
 use super::failure::Failure;
-use super::http;
 use super::plan::{WORKLOADS, Workload};
 use super::screen::Screen;
 use super::traffic::{CALLS, Traffic, call};
+use super::wait::until;
 use super::world::World;
 
 /// The story, told on a screen.
@@ -54,24 +53,31 @@ impl<'a> Story<'a> {
             self.identities(world),
         )
         .await?;
-        self.check("each Envoy has one healthy connection to its agent", connections(world)).await?;
-        let first = serials(world).await?;
+        self.check("each Envoy has one healthy connection to its agent", checks::connections(world)).await?;
+        let first = checks::serials(world).await?;
         let (_, frontend) = world.envoy("frontend")?;
-        self.check("calls go through the whole chain", chain_works(frontend)).await?;
+        self.check("calls go through the whole chain", checks::chain_works(frontend)).await?;
         let traffic = Traffic::start(frontend.port);
-        self.check("each call is a handshake on listeners and on clusters", handshakes(world, &traffic))
+        self.check(
+            "each call is a handshake on listeners and on clusters",
+            checks::handshakes(world, &traffic),
+        )
+        .await?;
+        self.pause().await;
+        self.check("a stranger gets 503, and yelbapp counts the refused name", checks::stranger(world))
             .await?;
         self.pause().await;
-        self.check("a stranger gets 503, and yelbapp counts the refused name", stranger(world)).await?;
-        self.pause().await;
-        self.check("an unregistered Envoy has no certificate, and its calls fail", unregistered(world))
-            .await?;
+        self.check(
+            "an unregistered Envoy has no certificate, and its calls fail",
+            checks::unregistered(world),
+        )
+        .await?;
         self.pause().await;
         self.check("once registered it gets its certificate and works, without a restart", self.late(world))
             .await?;
         self.pause().await;
         self.check("every certificate was replaced at least once", self.rotation(world, first)).await?;
-        self.check("no call has failed meanwhile", all_went_well(world, &traffic)).await?;
+        self.check("no call has failed meanwhile", checks::all_went_well(world, &traffic)).await?;
         self.screen.line(&format!("{} calls, none failed", traffic.tally().ok));
         Ok(traffic)
     }
@@ -147,7 +153,7 @@ impl<'a> Story<'a> {
     async fn rotation(&self, world: &World<'_>, first: Serials) -> Result<(), Failure> {
         let mut left = first;
         let replaced = async || {
-            let now = serials(world).await?;
+            let now = checks::serials(world).await?;
             left.retain(|name, serial| now.get(name).is_none_or(|now| now == serial));
             Ok(left.is_empty().then_some(()))
         };
@@ -164,146 +170,5 @@ impl<'a> Story<'a> {
     }
 }
 
-/// Serial numbers of the registered workloads.
-type Serials = BTreeMap<&'static str, String>;
-
-async fn serials(world: &World<'_>) -> Result<Serials, Failure> {
-    let mut serials = Serials::new();
-    for (workload, envoy) in world.workloads().filter(|(workload, _)| workload.registered) {
-        let own = envoy.certificates().await?.own;
-        serials.insert(workload.name, own.first().map(|own| own.serial.clone()).unwrap_or_default());
-    }
-    Ok(serials)
-}
-
-async fn connections(world: &World<'_>) -> Result<(), Failure> {
-    for (workload, envoy) in world.workloads() {
-        let connected = async || Ok(envoy.agent_connection().await?.then_some(()));
-        until(SOON, connected).await?.ok_or_else(|| {
-            envoy
-                .process
-                .failure("has no healthy connection to its agent")
-                .with_log(&world.agent_log(workload))
-        })?;
-    }
-    Ok(())
-}
-
-async fn chain_works(frontend: &Envoy) -> Result<(), Failure> {
-    for (path, expected) in CALLS {
-        let mut last = String::new();
-        let works = async || match call(frontend.port, path, expected).await {
-            Ok(()) => Ok(Some(())),
-            Err(reason) => {
-                last = reason;
-                Ok(None)
-            }
-        };
-        until(SOON, works).await?.ok_or_else(|| frontend.process.failure(&format!("GET {path}: {last}")))?;
-    }
-    Ok(())
-}
-
-async fn handshakes(world: &World<'_>, traffic: &Traffic) -> Result<(), Failure> {
-    let chain: Vec<_> = world.workloads().filter(|(workload, _)| workload.in_chain()).collect();
-    let mut before = Vec::new();
-    for (workload, envoy) in &chain {
-        before.push(both_sides(workload, &envoy.stats().await?));
-    }
-    let calls = traffic.tally().ok;
-    let enough = async || Ok((traffic.tally().ok >= calls + CALLS_COUNTED).then_some(()));
-    until(SOON, enough)
-        .await?
-        .ok_or_else(|| Failure::new(format!("calls do not go on: {:?}", traffic.tally())))?;
-    for ((workload, envoy), before) in chain.iter().zip(before) {
-        // The leaves get every other call. One may be under way at either end.
-        let share = if workload.routes.is_empty() { CALLS_COUNTED / 2 } else { CALLS_COUNTED };
-        let now = both_sides(workload, &envoy.stats().await?);
-        for (what, now, before) in [("as server", now.0, before.0), ("as client", now.1, before.1)] {
-            if let (Some(now), Some(before)) = (now, before)
-                && now < before + share - 1
-            {
-                let what = format!("{what} made {} handshakes in {share} calls", now - before);
-                return Err(envoy.process.failure(&what));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Handshakes with callers and with callees, where it has some.
-fn both_sides(workload: &Workload, stats: &Stats) -> (Option<u64>, Option<u64>) {
-    let server = (!workload.callers.is_empty()).then(|| stats.handshakes_in());
-    let out = || workload.routes.iter().map(|(_, callee)| stats.handshakes_with(callee)).sum();
-    (server, (!workload.routes.is_empty()).then(out))
-}
-
-async fn stranger(world: &World<'_>) -> Result<(), Failure> {
-    let ((_, stranger), (_, callee)) = (world.envoy("stranger")?, world.envoy("yelbapp")?);
-    let before = callee.stats().await?.refused_names();
-    let answer = http::get(stranger.port, CALLS[0].0).await;
-    let answer = answer.map_err(|reason| stranger.process.failure(&format!("does not answer: {reason}")))?;
-    if answer.status != 503 {
-        return Err(stranger
-            .process
-            .failure(&format!("should get 503, but gets {}: {}", answer.status, answer.body)));
-    }
-    let counted = async || Ok((callee.stats().await?.refused_names() > before).then_some(()));
-    let counted = until(SOON, counted).await?;
-    counted.ok_or_else(|| callee.process.failure("does not count the stranger in ssl.fail_verify_san"))
-}
-
-async fn unregistered(world: &World<'_>) -> Result<(), Failure> {
-    let (_, envoy) = world.envoy("latecomer")?;
-    let shown = envoy.certificates().await?;
-    if !shown.own.is_empty() {
-        return Err(envoy
-            .process
-            .failure(&format!("is not registered, but has a certificate: {:?}", shown.own)));
-    }
-    let (path, expected) = CALLS[0];
-    match call(envoy.port, path, expected).await {
-        Err(_) => Ok(()),
-        Ok(()) => Err(envoy.process.failure("is not registered, but its calls go through")),
-    }
-}
-
-async fn all_went_well(world: &World<'_>, traffic: &Traffic) -> Result<(), Failure> {
-    let tally = traffic.tally();
-    if tally.failed == 0 {
-        return Ok(());
-    }
-    let what = format!(
-        "{} of {} calls failed; the last: {:?}",
-        tally.failed,
-        tally.ok + tally.failed,
-        tally.failure
-    );
-    let (_, yelbapp) = world.envoy("yelbapp")?;
-    Err(Failure::new(what).with_log(&yelbapp.process.log))
-}
-
-/// Asks again and again, until there is an answer or the time is over.
-///
-/// # Errors
-/// Those of the probe.
-pub(crate) async fn until<T>(
-    limit: Duration,
-    mut probe: impl AsyncFnMut() -> Result<Option<T>, Failure>,
-) -> Result<Option<T>, Failure> {
-    let end = Instant::now() + limit;
-    loop {
-        if let Some(found) = probe().await? {
-            return Ok(Some(found));
-        }
-        if Instant::now() >= end {
-            return Ok(None);
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-}
-
-const SOON: Duration = Duration::from_secs(10);
 const ROTATION: Duration = Duration::from_secs(45);
 const REAL_ROTATION: Duration = Duration::from_mins(3);
-const CALLS_COUNTED: u64 = 20;

@@ -25,10 +25,15 @@ struct Seen {
 impl Table {
     /// The table of this moment.
     pub(crate) async fn draw(&mut self, world: &World<'_>, screen: &Screen) -> String {
-        let mut text = format!("certificates of spiffe://{}/…\n", world.trust_domain());
-        let head = format!(
-            "{:<10} {:>12} {:>8} {:>8} {:>16} {:>18}",
-            "envoy", "serial", "expires", "replaced", "handshakes in/out", "requests ok/failed"
+        let mut text = String::new();
+        let head = row(
+            "ENVOY",
+            "SPIFFE ID",
+            "SERIAL",
+            "EXPIRES",
+            "REPLACED",
+            "HANDSHAKES IN/OUT",
+            "CALLS OK/FAILED",
         );
         let _ = writeln!(text, "{}", screen.styled("1", &head));
         for (workload, envoy) in world.workloads() {
@@ -51,14 +56,26 @@ impl Table {
         let left = expires.map(|at| format!("{} s", (at - OffsetDateTime::now_utc()).whole_seconds()));
         let out: u64 = workload.routes.iter().map(|(_, callee)| stats.handshakes_with(callee)).sum();
         let (ok, failed) = stats.requests();
-        format!(
-            "{:<10} {:>12} {:>8} {:>8} {:>16} {:>18}",
+        row(
             workload.name,
-            if serial.is_empty() { "(none)" } else { &serial[serial.len().saturating_sub(10)..] },
-            left.unwrap_or_default(),
-            seen.replaced,
-            format!("{}/{out}", stats.handshakes_in()),
-            format!("{ok}/{failed}"),
+            own.map_or("(none)", |certificate| &certificate.uri),
+            &serial[serial.len().saturating_sub(8)..],
+            &left.unwrap_or_default(),
+            &seen.replaced.to_string(),
+            &format!("{}/{out}", stats.handshakes_in()),
+            &format!("{ok}/{failed}"),
         )
     }
+}
+
+fn row(
+    name: &str,
+    id: &str,
+    serial: &str,
+    expires: &str,
+    replaced: &str,
+    handshakes: &str,
+    calls: &str,
+) -> String {
+    format!("{name:<10} {id:<42} {serial:>8} {expires:>8} {replaced:>8} {handshakes:>17} {calls:>15}")
 }

@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -15,12 +14,13 @@ use super::envoy::Envoy;
 use super::failure::Failure;
 use super::http;
 use super::plan::{self, Cluster, WORKLOADS, Workload};
+use super::ports::Ports;
 use super::process::{Group, Process};
 use super::programs::{self, Programs};
 use super::screen::Screen;
 use super::sidecar::Sidecar;
-use super::story::until;
 use super::table::Table;
+use super::wait::until;
 use crate::Server;
 
 /// The world of one run. Dropping it ends all of it and removes its files.
@@ -212,7 +212,7 @@ impl<'a> World<'a> {
         for cluster in Cluster::ALL {
             let _ = writeln!(
                 text,
-                "{:15} {} api fetch -socketPath {}",
+                "{:15} {} healthcheck -socketPath {}",
                 cluster.agent(),
                 self.programs.agent.display(),
                 self.socket(cluster).display()
@@ -266,37 +266,6 @@ impl<'a> World<'a> {
 
 fn position(name: &str) -> Option<usize> {
     WORKLOADS.iter().position(|workload| workload.name == name)
-}
-
-/// Ports of this machine that were free a moment ago.
-struct Ports {
-    health: [u16; Cluster::ALL.len()],
-    admin: [u16; WORKLOADS.len()],
-    listener: [u16; WORKLOADS.len()],
-}
-
-impl Ports {
-    fn free() -> Result<Self, Failure> {
-        // All at once, so that they differ.
-        let mut held = Vec::new();
-        let mut free = || {
-            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-            let port = listener.local_addr()?.port();
-            held.push(listener);
-            Ok::<u16, std::io::Error>(port)
-        };
-        let mut all = Vec::new();
-        for _ in 0..Cluster::ALL.len() + 2 * WORKLOADS.len() {
-            all.push(free().map_err(|reason| Failure::new(format!("there is no free port: {reason}")))?);
-        }
-        let mut ports = all.into_iter();
-        let mut next = || ports.next().unwrap_or_default();
-        Ok(Self {
-            health: std::array::from_fn(|_| next()),
-            admin: std::array::from_fn(|_| next()),
-            listener: std::array::from_fn(|_| next()),
-        })
-    }
 }
 
 const BIN: &str = "bin";

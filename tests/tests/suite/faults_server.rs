@@ -44,7 +44,8 @@ async fn server_down_at_start_is_waited_for() {
     assert_eq!(status.code(), Code::Unavailable, "{status}");
     let names = ["spiffe://example.org/web"];
     let socket = agent.socket();
-    let held = tokio::spawn(async move { Sds::open(&socket, sds_request(&names)).await?.secrets(&names).await });
+    let held =
+        tokio::spawn(async move { Sds::open(&socket, sds_request(&names)).await?.secrets(&names).await });
     server.fault(Fault::None).await;
     assert_eq!(held.await.expect("no panic").expect("served")[0].name, names[0]);
 }
@@ -60,7 +61,10 @@ async fn waited_for(fault: Fault) {
     server.fault(Fault::None).await;
     agent.logged("Agent is ready").await;
     let mut stream = x509_svid(&agent.socket()).await.expect("served");
-    assert_eq!(ids(&stream.message().await.expect("served").expect("a message")), ["spiffe://example.org/web"]);
+    assert_eq!(
+        ids(&stream.message().await.expect("served").expect("a message")),
+        ["spiffe://example.org/web"]
+    );
 }
 
 async fn server_black_holed_at_start() {
@@ -77,7 +81,8 @@ async fn server_slow_at_start() {
 
 async fn server_down_later_costs_nothing() {
     let server = server().await;
-    let conf = Conf { agent: "experimental { sync_interval = \"200ms\" }".into(), ..Conf::join_token(&server) };
+    let conf =
+        Conf { agent: "experimental { sync_interval = \"200ms\" }".into(), ..Conf::join_token(&server) };
     register(&server, conf.join_token.as_deref().unwrap_or_default(), "web");
     let mut agent = Agent::start(&conf);
     let mut held = x509_svid(&agent.wait_for_socket().await).await.expect("served");
@@ -96,7 +101,8 @@ async fn server_down_later_costs_nothing() {
 
 async fn server_black_holed_later() {
     let server = server().await;
-    let conf = Conf { agent: "experimental { sync_interval = \"200ms\" }".into(), ..Conf::join_token(&server) };
+    let conf =
+        Conf { agent: "experimental { sync_interval = \"200ms\" }".into(), ..Conf::join_token(&server) };
     register(&server, conf.join_token.as_deref().unwrap_or_default(), "web");
     let mut agent = Agent::start(&conf);
     let mut held = x509_svid(&agent.wait_for_socket().await).await.expect("served");
@@ -113,16 +119,26 @@ async fn a_server_with_another_id_is_not_trusted() {
     server.fault(Fault::WrongServerId).await;
     let mut agent = Agent::start(&Conf::join_token(&server));
     let line = agent.logged("Failed to attest").await;
-    assert!(line.contains("unexpected server ID") && line.contains("spiffe://example.org/spire/server"), "{line}");
+    assert!(
+        line.contains("unexpected server ID") && line.contains("spiffe://example.org/spire/server"),
+        "{line}"
+    );
     assert_eq!(server.counters().attest_calls, 0);
     server.fault(Fault::None).await;
     agent.logged("Agent is ready").await;
 }
 
 async fn a_server_of_another_trust_domain() {
-    let (server, other) = (server().await, server_with(Options { trust_domain: "other.org".into(), ..Options::default() }).await);
+    let (server, other) = (
+        server().await,
+        server_with(Options { trust_domain: "other.org".into(), ..Options::default() }).await,
+    );
     // Their bundle, so that only the ID is wrong.
-    let conf = Conf { server: other.address().to_string(), bundle: Some(other.bundle_pem()), ..Conf::join_token(&server) };
+    let conf = Conf {
+        server: other.address().to_string(),
+        bundle: Some(other.bundle_pem()),
+        ..Conf::join_token(&server)
+    };
     let mut agent = Agent::start(&conf);
     let line = agent.logged("Failed to attest").await;
     assert!(line.contains("spiffe://other.org/spire/server"), "{line}");
@@ -137,7 +153,10 @@ async fn one_bad_entry_does_not_stop_the_others() {
     let mut agent = Agent::start(&conf);
     agent.logged("Received malformed entry").await;
     let mut stream = x509_svid(&agent.socket()).await.expect("served");
-    assert_eq!(ids(&stream.message().await.expect("served").expect("a message")), ["spiffe://example.org/web"]);
+    assert_eq!(
+        ids(&stream.message().await.expect("served").expect("a message")),
+        ["spiffe://example.org/web"]
+    );
 }
 
 async fn a_spent_join_token_ends_the_agent() {
@@ -150,7 +169,11 @@ async fn a_spent_join_token_ends_the_agent() {
     assert!(exit.log.contains("join token does not exist or has already been used"), "{}", exit.log);
 }
 
-async fn refused(conf: Conf, server: &dev::Server, refuse: impl FnOnce(&dev::Server, &str) -> bool) -> harness::Exit {
+async fn refused(
+    conf: Conf,
+    server: &dev::Server,
+    refuse: impl FnOnce(&dev::Server, &str) -> bool,
+) -> harness::Exit {
     let conf = Conf { agent: "experimental { sync_interval = \"200ms\" }".into(), ..conf };
     let mut agent = Agent::start(&conf);
     agent.logged("Agent is ready").await;
@@ -233,7 +256,8 @@ async fn unknown_authority_in_mode_never() {
 
 async fn unknown_authority_in_mode_always() {
     let server = server().await;
-    let settings = "experimental { sync_interval = \"200ms\" } rebootstrap_mode = \"always\" rebootstrap_delay = \"1s\"";
+    let settings =
+        "experimental { sync_interval = \"200ms\" } rebootstrap_mode = \"always\" rebootstrap_delay = \"1s\"";
     let conf = Conf { agent: settings.into(), ..Conf::psat(&server) };
     let parent = server.psat_agent_id("cluster", "node");
     register_under(&server, &parent, "web");

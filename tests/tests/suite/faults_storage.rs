@@ -69,7 +69,8 @@ async fn empty_join_token_file() {
     let file = folder.path().join("join-token");
     std::fs::write(&file, " \n").expect("written");
     let agent = format!("join_token_file = \"{}\"", file.display());
-    let (exit, _) = failed(&Conf { agent, join_token: None, ..Conf::join_token(&server) }, "unused", "").await;
+    let (exit, _) =
+        failed(&Conf { agent, join_token: None, ..Conf::join_token(&server) }, "unused", "").await;
     assert!(exit.log.contains("join") && exit.log.contains("empty"), "{}", exit.log);
 }
 
@@ -108,7 +109,10 @@ async fn full_disk() {
     let line = agent.logged("Failed to store agent data").await;
     assert!(line.contains("No space left on device"), "{line}");
     let mut stream = x509_svid(&agent.socket()).await.expect("served");
-    assert_eq!(ids(&stream.message().await.expect("served").expect("a message")), ["spiffe://example.org/web"]);
+    assert_eq!(
+        ids(&stream.message().await.expect("served").expect("a message")),
+        ["spiffe://example.org/web"]
+    );
 }
 
 async fn all_errors_at_once() {

@@ -28,7 +28,10 @@ pub(super) fn trials() -> Vec<Trial> {
 /// An agent with one workload, `spiffe://example.org/web`: whoever runs as this user.
 async fn agent_with(conf: impl FnOnce(Conf) -> Conf) -> (dev::Server, Agent) {
     let server = server().await;
-    let conf = conf(Conf { agent: "experimental { sync_interval = \"200ms\" }".into(), ..Conf::join_token(&server) });
+    let conf = conf(Conf {
+        agent: "experimental { sync_interval = \"200ms\" }".into(),
+        ..Conf::join_token(&server)
+    });
     register(&server, conf.join_token.as_deref().unwrap_or_default(), "web");
     let mut agent = Agent::start(&conf);
     agent.logged("Agent is ready").await;
@@ -57,17 +60,20 @@ async fn exits_mid_stream() {
         .spawn();
     let mut watch = watch.expect("it starts");
     let mut output = watch.stdout.take().expect("piped");
-    tokio::task::spawn_blocking(move || output.read_exact(&mut [0; 8]).expect("an update")).await.expect("no panic");
+    tokio::task::spawn_blocking(move || output.read_exact(&mut [0; 8]).expect("an update"))
+        .await
+        .expect("no panic");
     assert!(descriptors(agent.pid()) > before);
     watch.kill().expect("it runs");
     watch.wait().expect("it ends");
     // The next update goes to who is still there, and the dead one's descriptors are closed.
     register(&server, "none", "unrelated");
-    server.counted({
-        let seen = server.counters().syncs;
-        move |counters| counters.syncs > seen + 2
-    })
-    .await;
+    server
+        .counted({
+            let seen = server.counters().syncs;
+            move |counters| counters.syncs > seen + 2
+        })
+        .await;
     assert_eq!(descriptors(agent.pid()), before);
     assert!(health(&agent.socket()).await);
     agent.logged("Fetched X.509 SVID").await;
@@ -116,7 +122,14 @@ async fn garbage_bytes() {
     tokio::task::block_in_place(|| {
         rubbish(b"GET / HTTP/1.1\r\n\r\n".to_vec());
         rubbish([&preface[..], &[0xff; 4096]].concat());
-        rubbish([&preface[..], &[0, 0, 0, 4, 0, 0, 0, 0, 0], &[0, 0, 5, 1, 4, 0, 0, 0, 1, 0x3f, 0xff, 0xff, 0xff, 0xff]].concat());
+        rubbish(
+            [
+                &preface[..],
+                &[0, 0, 0, 4, 0, 0, 0, 0, 0],
+                &[0, 0, 5, 1, 4, 0, 0, 0, 1, 0x3f, 0xff, 0xff, 0xff, 0xff],
+            ]
+            .concat(),
+        );
     });
     let mut anew = x509_svid(&agent.socket()).await.expect("served");
     assert_eq!(ids(&anew.message().await.expect("served").expect("a message")), ["spiffe://example.org/web"]);
@@ -161,7 +174,8 @@ async fn unknown_names_rejected() {
     let mut sds = Sds::open(&agent.socket(), sds_request(&names)).await.expect("opened");
     let status = sds.next().await.expect_err("rejected");
     assert_eq!(status.code(), Code::InvalidArgument);
-    let expected = "workload is not authorized for the requested identities [\"spiffe://example.org/nobody\"]";
+    let expected =
+        "workload is not authorized for the requested identities [\"spiffe://example.org/nobody\"]";
     assert_eq!(status.message(), expected);
 }
 
@@ -192,10 +206,12 @@ async fn open_files() {
     })
     .await;
     let line = agent.logged("Serving health checks").await;
-    let address = line.split("address=").nth(1).and_then(|rest| rest.split('"').nth(1)).expect("an address").to_owned();
+    let address =
+        line.split("address=").nth(1).and_then(|rest| rest.split('"').nth(1)).expect("an address").to_owned();
     let mut connections = Vec::new();
     for _ in 0..400 {
-        connections.push(tokio::net::UnixStream::connect(agent.socket()).await.expect("the backlog takes it"));
+        connections
+            .push(tokio::net::UnixStream::connect(agent.socket()).await.expect("the backlog takes it"));
     }
     assert!(descriptors(agent.pid()) < 300);
     let answer = tokio::task::spawn_blocking(move || {
@@ -208,7 +224,10 @@ async fn open_files() {
     assert!(answer.await.expect("no panic").starts_with("HTTP/1.0 200"));
     drop(connections);
     let mut stream = x509_svid(&agent.socket()).await.expect("served again");
-    assert_eq!(ids(&stream.message().await.expect("served").expect("a message")), ["spiffe://example.org/web"]);
+    assert_eq!(
+        ids(&stream.message().await.expect("served").expect("a message")),
+        ["spiffe://example.org/web"]
+    );
 }
 
 async fn no_identity() {

@@ -27,13 +27,16 @@ pub(super) fn trials() -> Vec<Trial> {
         trial("a_second_agent_does_not_take_the_socket", a_second_agent_does_not_take_the_socket),
         trial("sigterm_ends_with_0_also_while_starting", sigterm_ends_with_0),
         trial("as_pid_1_it_ends_on_sigterm", as_pid_1_it_ends_on_sigterm),
+        trial("sigusr2_opens_the_log_file_anew", sigusr2_opens_the_log_file_anew),
         trial("the_security_header_is_demanded", the_security_header_is_demanded),
     ];
     match needs("SPIRE_AGENT", "spire-agent") {
         Ok(real) => trials.push(trial("the_real_agent_and_finial_go_on_where_the_other_stopped", || {
             the_real_agent_and_finial_in_turn(real)
         })),
-        Err(reason) => trials.push(skipped("the_real_agent_and_finial_go_on_where_the_other_stopped", &reason)),
+        Err(reason) => {
+            trials.push(skipped("the_real_agent_and_finial_go_on_where_the_other_stopped", &reason))
+        }
     }
     trials
 }
@@ -46,7 +49,13 @@ async fn join_token_to_svid() {
     agent.logged("Node attestation was successful").await;
     agent.logged("Agent is ready").await;
     assert!(health(&agent.socket()).await);
-    let first = x509_svid(&agent.socket()).await.expect("served").message().await.expect("served").expect("a message");
+    let first = x509_svid(&agent.socket())
+        .await
+        .expect("served")
+        .message()
+        .await
+        .expect("served")
+        .expect("a message");
     assert_eq!(ids(&first), ["spiffe://example.org/web"]);
     let counters = server.counted(|counters| counters.post_status > 0).await;
     assert_eq!(counters.attested, 1);
@@ -62,7 +71,10 @@ async fn k8s_psat_to_svid() {
     let line = agent.logged("Node attestation was successful").await;
     assert!(line.contains("reattestable=true"), "{line}");
     let mut stream = x509_svid(&agent.socket()).await.expect("served");
-    assert_eq!(ids(&stream.message().await.expect("served").expect("a message")), ["spiffe://example.org/web"]);
+    assert_eq!(
+        ids(&stream.message().await.expect("served").expect("a message")),
+        ["spiffe://example.org/web"]
+    );
 }
 
 async fn svids_rotate_on_held_streams() {
@@ -117,20 +129,25 @@ async fn more_than_4_mib_of_entries() {
     let parent = server.join_token_agent_id(token);
     let long = format!("k8s:pod-label:{}", "x".repeat(10_000));
     for place in 0..600 {
-        let entry = dev::Entry::new(format!("spiffe://example.org/{place}"), &*parent, [&*format!("{long}{place}")]);
+        let entry =
+            dev::Entry::new(format!("spiffe://example.org/{place}"), &*parent, [&*format!("{long}{place}")]);
         server.create_entry(entry);
     }
     register(&server, token, "web");
     let agent = Agent::start(&conf);
     let mut stream = x509_svid(&agent.wait_for_socket().await).await.expect("served");
-    assert_eq!(ids(&stream.message().await.expect("served").expect("a message")), ["spiffe://example.org/web"]);
+    assert_eq!(
+        ids(&stream.message().await.expect("served").expect("a message")),
+        ["spiffe://example.org/web"]
+    );
     assert_eq!(server.counters().paged_syncs, 0);
 }
 
 async fn paged_sync_asks_for_changes_only() {
     let options = Options { entry_page_size: 7, full_sync_limit: Some(7), ..Options::default() };
     let server = server_with(options).await;
-    let conf = Conf { agent: "experimental { sync_interval = \"100ms\" }".into(), ..Conf::join_token(&server) };
+    let conf =
+        Conf { agent: "experimental { sync_interval = \"100ms\" }".into(), ..Conf::join_token(&server) };
     let token = conf.join_token.clone().unwrap_or_default();
     let parent = server.join_token_agent_id(&token);
     for place in 0..30 {
@@ -140,25 +157,33 @@ async fn paged_sync_asks_for_changes_only() {
     let id = register(&server, &token, "web");
     let agent = Agent::start(&conf);
     let mut stream = x509_svid(&agent.wait_for_socket().await).await.expect("served");
-    assert_eq!(ids(&stream.message().await.expect("served").expect("a message")), ["spiffe://example.org/web"]);
+    assert_eq!(
+        ids(&stream.message().await.expect("served").expect("a message")),
+        ["spiffe://example.org/web"]
+    );
     assert_eq!(server.counters().entries_sent, 31);
     let mut entry = server.entries().into_iter().find(|entry| entry.id == id).expect("registered");
     entry.spiffe_id = "spiffe://example.org/renamed".into();
     server.update_entry(entry);
-    assert_eq!(ids(&stream.message().await.expect("served").expect("a message")), ["spiffe://example.org/renamed"]);
+    assert_eq!(
+        ids(&stream.message().await.expect("served").expect("a message")),
+        ["spiffe://example.org/renamed"]
+    );
     assert_eq!(server.counters().entries_sent, 32);
 }
 
 async fn ca_rotation_reaches_bundle_streams() {
     let server = server().await;
-    let conf = Conf { agent: "experimental { sync_interval = \"200ms\" }".into(), ..Conf::join_token(&server) };
+    let conf =
+        Conf { agent: "experimental { sync_interval = \"200ms\" }".into(), ..Conf::join_token(&server) };
     register(&server, conf.join_token.as_deref().unwrap_or_default(), "web");
     let agent = Agent::start(&conf);
     let mut bundles = x509_bundles(&agent.wait_for_socket().await).await.expect("served");
     let first = bundles.message().await.expect("served").expect("a message");
     server.rotate_ca();
     let second = bundles.message().await.expect("served").expect("a message");
-    let size = |response: &proto::workload::X509BundlesResponse| response.bundles["spiffe://example.org"].len();
+    let size =
+        |response: &proto::workload::X509BundlesResponse| response.bundles["spiffe://example.org"].len();
     assert!(size(&second) > size(&first), "both authorities");
 }
 
@@ -176,7 +201,8 @@ async fn federated_bundles_are_served() {
     let mut stream = x509_svid(&agent.wait_for_socket().await).await.expect("served");
     let response = stream.message().await.expect("served").expect("a message");
     assert_eq!(response.federated_bundles.keys().collect::<Vec<_>>(), ["spiffe://other.org"]);
-    let mut sds = Sds::open(&agent.socket(), sds_request(&["spiffe://other.org", "ALL"])).await.expect("served");
+    let mut sds =
+        Sds::open(&agent.socket(), sds_request(&["spiffe://other.org", "ALL"])).await.expect("served");
     let mut names: Vec<String> =
         sds.secrets(&[]).await.expect("served").into_iter().map(|secret| secret.name).collect();
     names.sort();
@@ -194,7 +220,10 @@ async fn restart_with_disk_keys() {
     conf.join_token = None;
     let agent = Agent::start_in(&conf, folder);
     let mut stream = x509_svid(&agent.wait_for_socket().await).await.expect("served");
-    assert_eq!(ids(&stream.message().await.expect("served").expect("a message")), ["spiffe://example.org/web"]);
+    assert_eq!(
+        ids(&stream.message().await.expect("served").expect("a message")),
+        ["spiffe://example.org/web"]
+    );
     assert_eq!(server.counters().attest_calls, 1);
 }
 
@@ -263,12 +292,29 @@ async fn as_pid_1_it_ends_on_sigterm() {
     let mut agent = Agent::start(&Conf { shell: Some(shell.into()), ..Conf::join_token(&server) });
     agent.logged("Agent is ready").await;
     let parent = agent.pid();
-    let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).expect("a child");
+    let children =
+        std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).expect("a child");
     let inner: i32 = children.split_whitespace().next().and_then(|pid| pid.parse().ok()).expect("a pid");
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(inner), nix::sys::signal::Signal::SIGTERM).expect("it runs");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(inner), nix::sys::signal::Signal::SIGTERM)
+        .expect("it runs");
     let exit = agent.exited().await;
     assert!(exit.log.contains("Agent stopped gracefully"), "{}", exit.log);
     assert_eq!(exit.code, Some(0));
+}
+
+async fn sigusr2_opens_the_log_file_anew() {
+    let server = server().await;
+    let folder = Arc::new(tempfile::tempdir().expect("a temporary folder"));
+    let log = folder.path().join("agent.log");
+    let agent = format!("log_file = \"{}\"", log.display());
+    let agent = Agent::start_in(&Conf { agent, ..Conf::join_token(&server) }, Arc::clone(&folder));
+    server.counted(|counters| counters.syncs > 0).await;
+    std::fs::rename(&log, folder.path().join("agent.log.1")).expect("rotated");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(agent.pid()), nix::sys::signal::Signal::SIGUSR2)
+        .expect("it runs");
+    agent.stop().await;
+    let fresh = std::fs::read_to_string(&log).expect("a fresh file");
+    assert!(fresh.contains("Log file reopened") && fresh.contains("Agent stopped gracefully"), "{fresh}");
 }
 
 async fn the_security_header_is_demanded() {

@@ -1,5 +1,6 @@
 //! The suites, by what they look at.
 
+mod configurations;
 mod faults_server;
 mod faults_storage;
 mod faults_workload;
@@ -10,10 +11,17 @@ use dev::{Entry, Options, Server};
 use libtest_mimic::Trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    [life::trials(), faults_server::trials(), faults_storage::trials(), faults_workload::trials(), peers::trials()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        configurations::trials(),
+        life::trials(),
+        faults_server::trials(),
+        faults_storage::trials(),
+        faults_workload::trials(),
+        peers::trials(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// A server for trust domain `example.org`.

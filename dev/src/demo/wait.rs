@@ -1,0 +1,27 @@
+//! Waiting for something to be so.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::failure::Failure;
+
+/// Asks again and again, until there is an answer or the time is over.
+///
+/// # Errors
+/// Those of the probe.
+pub(crate) async fn until<T>(
+    limit: Duration,
+    mut probe: impl AsyncFnMut() -> Result<Option<T>, Failure>,
+) -> Result<Option<T>, Failure> {
+    let end = Instant::now() + limit;
+    loop {
+        if let Some(found) = probe().await? {
+            return Ok(Some(found));
+        }
+        if Instant::now() >= end {
+            return Ok(None);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}

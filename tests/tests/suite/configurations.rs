@@ -1,0 +1,44 @@
+//! Every configuration that is shipped: finial takes it, and the real spire-agent does, so that the way back is open.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use harness::{build_finial, needs, skipped};
+use libtest_mimic::{Failed, Trial};
+
+pub(super) fn trials() -> Vec<Trial> {
+    let ours = Trial::test("shipped_configurations_are_valid", || validate(&build_finial()));
+    let name = "shipped_configurations_are_valid_for_the_real_agent";
+    let real = match needs("SPIRE_AGENT", "spire-agent") {
+        Ok(real) => Trial::test(name, move || validate(&real)),
+        Err(reason) => skipped(name, &reason),
+    };
+    vec![ours, real]
+}
+
+fn validate(program: &Path) -> Result<(), Failed> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
+    let mut found = Vec::new();
+    configurations(&folder, &mut found);
+    assert!(!found.is_empty());
+    for file in found {
+        let output =
+            Command::new(program).args(["validate", "-config"]).arg(&file).output().expect("it runs");
+        let said =
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{}: {said}", file.display());
+        assert!(said.contains("SPIRE agent configuration file is valid."), "{said}");
+    }
+    Ok(())
+}
+
+fn configurations(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            configurations(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "conf") {
+            found.push(path);
+        }
+    }
+}
