@@ -3,10 +3,12 @@
 
 mod agent;
 mod client;
+mod envoy;
 mod program;
 
 pub use agent::{Agent, Conf, Exit};
 pub use client::{Sds, channel, health, sds_request, x509_bundles, x509_svid, x509_svid_on};
+pub use envoy::{Certificates, Envoy, SDS_CLUSTER, Sidecar, envoy_program};
 pub use program::{build_finial, needs, python};
 
 use std::future::Future;
@@ -20,10 +22,19 @@ where
     F: Future<Output = ()>,
     T: FnOnce() -> F + Send + 'static,
 {
+    trial_within(HANG, name, test)
+}
+
+/// The same with a time of its own after which it hangs.
+pub fn trial_within<F, T>(limit: Duration, name: &str, test: T) -> Trial
+where
+    F: Future<Output = ()>,
+    T: FnOnce() -> F + Send + 'static,
+{
     Trial::test(name, move || {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.map_err(|reason| Failed::from(reason.to_string()))?;
-        let finished = runtime.block_on(async { tokio::time::timeout(HANG, test()).await });
+        let finished = runtime.block_on(async { tokio::time::timeout(limit, test()).await });
         runtime.shutdown_background();
         finished.map_err(|_| Failed::from("the test hangs"))
     })

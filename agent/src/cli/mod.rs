@@ -1,10 +1,10 @@
 //! The command line: spire-agent's commands, flags, streams and exit codes.
 //!
-//! * [`command`]: which words are which command, and the help that lists them (SPIRE uses mitchellh/cli).
-//! * [`flags`]: Go's `flag` package, as far as the commands need it. `golang`: Go's durations, times and quotes.
-//! * [`load`]: the flags of `run` and `validate`, and the settings that come of them and the file.
-//! * [`socket`], [`client`]: where the Workload API is, and a cheap client of it.
-//! * [`fetch`], [`watch`], [`health`]: the commands that talk to a running agent. `x509`: their answers, checked;
+//! * `command`: which words are which command, and the help that lists them (SPIRE uses mitchellh/cli).
+//! * `flags`: Go's `flag` package, as far as the commands need it. `golang`: Go's durations, times and quotes.
+//! * `load`: the flags of `run` and `validate`, and the settings that come of them and the file.
+//! * `socket`, `client`: where the Workload API is, and a cheap client of it.
+//! * `fetch`, `watch`, `health`: the commands that talk to a running agent. `x509`: their answers, checked;
 //!   `print`: their output.
 //!
 //! Every module makes text; only `console` writes it. Help and errors go to standard error, results to standard output.

@@ -3,11 +3,11 @@
 //! A SPIRE server, two agents and the Envoys of `frontend → yelbapp → yelbdb, redis`, which call each other over mTLS
 //! twenty times a second while their certificates are replaced; then a stranger, and somebody who registers late.
 //!
-//! * [`arguments`]: the flags. [`programs`]: finial is built, Envoy is fetched.
-//! * [`plan`]: who there is, who may call whom, what the server knows. `sidecar`: that as Envoy's configuration.
-//! * [`world`]: all that runs, in `process`es that cannot outlive the demo; `agent`: the agents among them.
-//! * [`envoy`]: what an Envoy tells about itself. [`traffic`]: the calls. `http`: a GET.
-//! * [`story`]: what happens; [`checks`]: what must be seen. [`screen`], `table`: how it is shown.
+//! * `arguments`: the flags. `programs`: finial is built, Envoy is fetched.
+//! * `plan`: who there is, who may call whom, what the server knows. `sidecar`: that as Envoy's configuration.
+//! * `world`: all that runs, in `process`es that cannot outlive the demo; `agent`: the agents among them.
+//! * `envoy`: what an Envoy tells about itself. `traffic`: the calls. `http`: a GET.
+//! * `story`: what happens; `checks`: what must be seen. `screen`, `table`: how it is shown.
 
 mod agent;
 mod arguments;

@@ -1,14 +1,16 @@
 //! Child processes that cannot outlive the demo, however it ends.
 //!
-//! All of them are in the process group of one shell, which reads from a pipe of ours. When the pipe closes (we end, by
-//! a signal, a panic or SIGKILL) it kills its group. So nothing is ever killed by name or by a number that may be
-//! somebody else's by now, and a Ctrl-C at the terminal reaches us alone.
+//! All of them are in the process group of one shell. We kill that group when we are done. Where we cannot (SIGKILL, an
+//! abort), the pipe that the shell reads from closes, and it kills its group itself. So nothing is ever killed by name
+//! or by a number that may be somebody else's by now, and a Ctrl-C at the terminal reaches us alone.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Mutex, PoisonError};
 
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use tokio::process::{Child, ChildStdin, Command};
 
 use super::failure::Failure;
@@ -44,15 +46,27 @@ impl Group {
         arguments: &[&str],
         log: &Path,
     ) -> Result<Process, Failure> {
-        let group = self.shell.id().and_then(|id| i32::try_from(id).ok());
-        let group = group.ok_or_else(|| Failure::new("the shell that guards all processes is gone"))?;
+        let group = self.id().ok_or_else(|| Failure::new("the shell that guards all processes is gone"))?;
         let failed = |reason| Failure::new(format!("cannot start {name} ({}): {reason}", program.display()));
         let file = File::create(log).map_err(failed)?;
         let mut command = Command::new(program);
-        command.args(arguments).process_group(group).kill_on_drop(true);
+        command.args(arguments).process_group(group.as_raw()).kill_on_drop(true);
         command.stdin(Stdio::null()).stdout(file.try_clone().map_err(failed)?).stderr(file);
         let child = command.spawn().map_err(failed)?;
         Ok(Process { name, child: Mutex::new(child), log: log.to_owned() })
+    }
+
+    /// Ours as long as the shell is not reaped, which is never before we are dropped.
+    fn id(&self) -> Option<Pid> {
+        self.shell.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw)
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(group) = self.id() {
+            let _ = killpg(group, Signal::SIGKILL);
+        }
     }
 }
 

@@ -16,6 +16,7 @@ pub(super) fn trials() -> Vec<Trial> {
         trial("server_slow_at_start_is_waited_for", server_slow_at_start),
         trial("server_down_later_costs_nothing", server_down_later_costs_nothing),
         trial("server_black_holed_later_is_left_and_found_again", server_black_holed_later),
+        trial("server_slow_later_costs_nothing", server_slow_later_costs_nothing),
         trial("a_server_with_another_id_is_not_trusted", a_server_with_another_id_is_not_trusted),
         trial("a_server_of_another_trust_domain_is_not_trusted", a_server_of_another_trust_domain),
         trial("one_bad_entry_does_not_stop_the_others", one_bad_entry_does_not_stop_the_others),
@@ -97,6 +98,21 @@ async fn server_down_later_costs_nothing() {
     let both = held.message().await.expect("served").expect("a message");
     assert_eq!(both.svids.len(), 2);
     assert_eq!(server.counters().attested, 1);
+}
+
+async fn server_slow_later_costs_nothing() {
+    let server = server().await;
+    let conf =
+        Conf { agent: "experimental { sync_interval = \"200ms\" }".into(), ..Conf::join_token(&server) };
+    register(&server, conf.join_token.as_deref().unwrap_or_default(), "web");
+    let agent = Agent::start(&conf);
+    let mut held = x509_svid(&agent.wait_for_socket().await).await.expect("served");
+    let first = held.message().await.expect("served").expect("a message");
+    server.fault(Fault::Slow(Duration::from_secs(2))).await;
+    let mut anew = x509_svid(&agent.socket()).await.expect("served from memory");
+    assert_eq!(anew.message().await.expect("served").expect("a message"), first);
+    register(&server, conf.join_token.as_deref().unwrap_or_default(), "second");
+    assert_eq!(held.message().await.expect("served").expect("a message").svids.len(), 2);
 }
 
 async fn server_black_holed_later() {

@@ -21,6 +21,7 @@ pub(super) fn trials() -> Vec<Trial> {
         trial("sds_unknown_names_are_rejected_when_asked_to", unknown_names_rejected),
         trial("too_many_streams_of_one_process_are_refused", too_many_streams),
         trial("the_limit_of_open_files_leaves_room_for_health", open_files),
+        trial("a_caller_without_a_pid_here_is_refused_at_accept", caller_without_a_pid),
         trial("no_identity_is_permission_denied", no_identity),
     ]
 }
@@ -228,6 +229,17 @@ async fn open_files() {
         ids(&stream.message().await.expect("served").expect("a message")),
         ["spiffe://example.org/web"]
     );
+}
+
+/// The agent is in a pid namespace below ours, so our pid means nothing there.
+async fn caller_without_a_pid() {
+    let shell = "exec unshare --pid --fork --mount-proc --kill-child \"$0\" \"$@\"";
+    let (_server, mut agent) = agent_with(|conf| Conf { shell: Some(shell.into()), ..conf }).await;
+    let mut stream = UnixStream::connect(agent.socket()).expect("connected");
+    let closed = tokio::task::block_in_place(|| stream.read(&mut [0; 1]).unwrap_or_default());
+    assert_eq!(closed, 0);
+    let line = agent.logged("Connection failed during accept").await;
+    assert!(line.contains("hostPID"), "{line}");
 }
 
 async fn no_identity() {

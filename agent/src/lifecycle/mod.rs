@@ -12,53 +12,32 @@
 //!      └──── unknown authority for longer than rebootstrap_delay ────┘
 //! ```
 
-use std::collections::BTreeSet;
+mod clock;
+mod judge;
+
 use std::fs;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
-use attestors::node::{Attestor, NodeError};
+use attestors::node::Attestor;
 use config::{BundleFormat, RebootstrapMode, Settings, TrustBundleSource};
 use identity::{Bundle, TrustDomain, X509Svid};
-use proto::types::permission_denied_details::Reason;
 use rand::Rng as _;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
-use tonic::Code;
 use tracing::{error, info, warn};
 
-use crate::backoff::{Backoff, jitter};
-use crate::keys::{KeyError, Keys};
+use self::clock::{Reasons, SyncClock};
+pub use self::judge::Fatal;
+use self::judge::Verdict;
+use crate::backoff::Backoff;
+use crate::keys::Keys;
 use crate::manager::Manager;
 use crate::server::link::{Credentials, Link};
 use crate::server::sync::{Known, sync};
 use crate::server::tls::Roots;
 use crate::server::{ServerError, attest};
 use crate::store::{Data, Store};
-
-/// The agent must stop; the process exits with 1.
-#[derive(Debug, thiserror::Error)]
-pub enum Fatal {
-    /// The server said no, for good.
-    #[error("{what}: {source}")]
-    Refused {
-        /// What was being done.
-        what: &'static str,
-        /// The server's reason.
-        source: Box<ServerError>,
-    },
-    /// The server's authority is unknown and may not be learnt anew.
-    #[error("{0}")]
-    UnknownAuthority(&'static str),
-    /// The configuration cannot work with what the server says.
-    #[error("{0}")]
-    Configuration(&'static str),
-    /// The data folder or the key manager cannot be used.
-    #[error("{0}")]
-    Storage(String),
-}
 
 /// The task's state.
 #[derive(Debug)]
@@ -85,13 +64,6 @@ pub struct Lifecycle {
 struct Own {
     svid: Arc<X509Svid>,
     renew_at: SystemTime,
-}
-
-/// What is to be done about an error while serving.
-enum Verdict {
-    Retry,
-    Attest,
-    Rebootstrap,
 }
 
 impl Lifecycle {
@@ -187,33 +159,6 @@ impl Lifecycle {
         }
     }
 
-    fn judge_bootstrap(&mut self, reason: &ServerError, start: Instant) -> Result<(), Fatal> {
-        let what = "failed to attest";
-        let first = self.manager.is_none();
-        let join_token = matches!(self.attestor, Attestor::JoinToken(_));
-        let refused = match reason {
-            ServerError::Refused { reason: Reason::AgentBanned, .. } => true,
-            ServerError::Node(NodeError::NoToken) => true,
-            _ => match reason.code() {
-                Some(Code::InvalidArgument) => join_token,
-                // While it serves, an agent that can attest anew keeps at it: its token may have been too old.
-                Some(Code::PermissionDenied) => first || join_token || reason.to_string().contains("banned"),
-                _ => false,
-            },
-        };
-        if refused {
-            let source = Box::new(repeat(reason));
-            return Err(Fatal::Refused { what, source });
-        }
-        if first && matches!(reason, ServerError::UnknownAuthority | ServerError::Untrusted(_)) {
-            // The reason is what the operator must know; it has been logged at each change.
-            if self.mode == RebootstrapMode::Never && start.elapsed() >= FIRST_CONTACT {
-                return Err(Fatal::Refused { what, source: Box::new(repeat(reason)) });
-            }
-        }
-        Ok(())
-    }
-
     /// Attests the node and keeps what comes of it.
     async fn attest(&mut self, roots: &Roots) -> Result<(), ServerError> {
         let current = self.own.as_ref().map(|own| own.svid.key.clone());
@@ -266,9 +211,13 @@ impl Lifecycle {
 
     /// Syncs and renews until re-bootstrap.
     async fn serve(&mut self) -> Result<(), Fatal> {
-        if let Err(reason) = attest::post_status(&self.link).await {
-            warn!(error = %reason, "Failed to post agent status");
-        }
+        // Beside the first sync: nothing waits for it.
+        let link = Arc::clone(&self.link);
+        tokio::spawn(async move {
+            if let Err(reason) = attest::post_status(&link).await {
+                warn!(error = %reason, "Failed to post agent status");
+            }
+        });
         let mut known = Known::default();
         let mut clock = SyncClock::new();
         let mut refusals = 0;
@@ -291,7 +240,7 @@ impl Lifecycle {
                     }
                     let result = self.renew().await;
                     if result.is_err() {
-                        clock.hold_renewal(&mut self.own);
+                        self.hold_renewal(clock.renewal_wait());
                     }
                     result
                 }
@@ -356,6 +305,12 @@ impl Lifecycle {
         Ok(())
     }
 
+    fn hold_renewal(&mut self, wait: Duration) {
+        if let Some(own) = &mut self.own {
+            own.renew_at = SystemTime::now() + wait;
+        }
+    }
+
     /// The server wants a new attestation; callers keep what they have meanwhile.
     async fn attest_again(&mut self) -> Result<(), Fatal> {
         warn!("Agent needs to attest anew; the APIs stay up");
@@ -381,100 +336,9 @@ impl Lifecycle {
         }
     }
 
-    fn judge(&mut self, reason: ServerError, refusals: u32) -> Result<Verdict, Fatal> {
-        let what = "failed to sync with SPIRE Server";
-        match reason {
-            ServerError::Refused { reason: Reason::AgentBanned, .. } => {
-                error!("Agent is banned: removing SVID and shutting down");
-                self.forget_svid();
-                Err(Fatal::Refused { what, source: Box::new(reason) })
-            }
-            ServerError::Refused { .. } if self.data.reattestable => Ok(Verdict::Attest),
-            ServerError::Refused { .. } => {
-                error!(error = %reason, "Agent needs to re-attest: removing SVID and shutting down");
-                self.forget_svid();
-                if self.manager.is_none() && matches!(self.attestor, Attestor::JoinToken(_)) {
-                    // Nothing is served yet: a fresh token may be at hand; a spent one ends it.
-                    return Ok(Verdict::Rebootstrap);
-                }
-                Err(Fatal::Refused { what, source: Box::new(reason) })
-            }
-            ServerError::UnknownAuthority => self.unknown_authority(),
-            _ if self.own.as_ref().is_some_and(|own| own.svid.expired(SystemTime::now())) => {
-                if self.data.reattestable {
-                    return Ok(Verdict::Attest);
-                }
-                if refusals >= REFUSALS {
-                    error!(error = %reason, "Agent SVID has expired and the server does not accept it: shutting down");
-                    self.forget_svid();
-                    return Err(Fatal::Refused { what, source: Box::new(reason) });
-                }
-                self.reason.log(&reason.to_string(), Duration::ZERO, "Synchronize failed");
-                Ok(Verdict::Retry)
-            }
-            _ => {
-                self.reason.log(&reason.to_string(), Duration::ZERO, "Synchronize failed");
-                Ok(Verdict::Retry)
-            }
-        }
-    }
-
-    /// The server answers, but not to us: an expired client certificate ends in a TLS alert, which looks like a broken
-    /// connection right after the handshake.
-    fn looks_refused(&self, reason: &ServerError) -> bool {
-        matches!(reason, ServerError::Status(_) | ServerError::Untrusted(_))
-    }
-
-    fn unknown_authority(&mut self) -> Result<Verdict, Fatal> {
-        if self.mode == RebootstrapMode::Never {
-            return Err(Fatal::UnknownAuthority(
-                "failed to sync with SPIRE Server: x509: certificate signed by unknown authority",
-            ));
-        }
-        let now = SystemTime::now();
-        let start = parse_time(&self.data.bootstrap_start_time).unwrap_or_else(|| {
-            self.data.bootstrap_start_time = format_time(now);
-            now
-        });
-        self.data.bootstrap_use = REBOOTSTRAP;
-        self.data.connection_attempts += 1;
-        let seen_for = now.duration_since(start).unwrap_or_default();
-        if seen_for < self.settings.rebootstrap_delay {
-            self.persist();
-            let reason = "x509: certificate signed by unknown authority";
-            self.reason.log(
-                reason,
-                self.settings.rebootstrap_delay,
-                "Server has an unknown authority; re-bootstrapping after the delay",
-            );
-            return Ok(Verdict::Retry);
-        }
-        warn!(
-            "Server has an unknown authority: trusting the configured bundle source anew and attesting again"
-        );
-        self.forget_svid();
-        self.bundle = None;
-        self.data.bootstrap_start_time.clear();
-        self.persist();
-        Ok(Verdict::Rebootstrap)
-    }
-
     fn forget_svid(&mut self) {
         self.own = None;
         self.persist();
-    }
-
-    /// `rebootstrap_mode` needs an agent that can attest anew: `always` insists, `auto` does without.
-    fn check_mode(&mut self) -> Result<(), Fatal> {
-        if self.data.reattestable || self.mode == RebootstrapMode::Never {
-            return Ok(());
-        }
-        if self.mode == RebootstrapMode::Always {
-            return Err(Fatal::Configuration(ALWAYS_NEEDS_REATTESTABLE));
-        }
-        warn!("rebootstrap_mode = \"auto\" is off: the node attestor does not support reattestation");
-        self.mode = RebootstrapMode::Never;
-        Ok(())
     }
 
     /// Writes what a restart needs. A full disk is no reason to stop serving; the next change tries again.
@@ -498,84 +362,6 @@ impl Own {
     }
 }
 
-/// When to sync: at the interval, sooner on demand, with backoff after an error.
-#[derive(Debug)]
-struct SyncClock {
-    regular: Instant,
-    demands: BTreeSet<Instant>,
-    last: Option<Instant>,
-    backoff: Backoff,
-    renewal: Backoff,
-}
-
-impl SyncClock {
-    fn new() -> Self {
-        Self {
-            regular: Instant::now(),
-            demands: BTreeSet::new(),
-            last: None,
-            backoff: Backoff::default(),
-            renewal: Backoff::default(),
-        }
-    }
-
-    fn next(&self) -> Instant {
-        let demand = self.demands.first().copied().zip(self.last).map(|(at, last)| at.max(last + DEMAND_GAP));
-        demand.map_or(self.regular, |demand| demand.min(self.regular))
-    }
-
-    fn synced(&mut self, ok: bool, interval: Duration) {
-        let now = Instant::now();
-        self.last = Some(now);
-        self.demands.retain(|at| *at > now);
-        if ok {
-            self.backoff.reset();
-            self.renewal.reset();
-            self.regular = now + jitter(interval, 0.1);
-        } else {
-            // A server that is down is not asked more often on demand.
-            self.demands.clear();
-            self.regular = now + self.backoff.wait();
-        }
-    }
-
-    /// A new process matched nothing: now, then after 1, 2 and 4 s.
-    fn demand(&mut self) {
-        let now = Instant::now();
-        for after in [0, 1, 2, 4] {
-            self.demands.insert(now + Duration::from_secs(after) + jitter(Duration::from_millis(50), 1.0));
-        }
-        while self.demands.len() > DEMANDS_KEPT {
-            self.demands.pop_last();
-        }
-    }
-
-    fn hold_renewal(&mut self, own: &mut Option<Own>) {
-        if let Some(own) = own {
-            own.renew_at = SystemTime::now() + self.renewal.wait();
-        }
-    }
-}
-
-/// Logs a reason when it changes, not at each try.
-#[derive(Debug, Default)]
-struct Reasons {
-    last: String,
-}
-
-impl Reasons {
-    fn log(&mut self, reason: &str, wait: Duration, message: &'static str) {
-        if self.last != reason {
-            self.last = reason.to_owned();
-            error!(error = reason, retry_in = ?wait, "{message}");
-        }
-    }
-
-    fn clear(&mut self) {
-        self.last.clear();
-    }
-}
-
 /// The stored SVID, if it is ours, has not expired and its key is at hand.
 fn stored_svid(data: &Data, keys: &Keys, trust_domain: &TrustDomain) -> Option<Arc<X509Svid>> {
     let key = keys.key_of(data.svid.first()?)?;
@@ -584,34 +370,6 @@ fn stored_svid(data: &Data, keys: &Keys, trust_domain: &TrustDomain) -> Option<A
     usable.then(|| Arc::new(svid))
 }
 
-/// The error once more, for the exit; its own fields are gone with the attempt.
-fn repeat(reason: &ServerError) -> ServerError {
-    ServerError::Malformed(reason.to_string())
-}
-
-fn parse_time(text: &str) -> Option<SystemTime> {
-    let seconds = OffsetDateTime::parse(text, &Rfc3339).ok()?.unix_timestamp();
-    Some(UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).ok()?))
-}
-
-fn format_time(time: SystemTime) -> String {
-    OffsetDateTime::from(time).format(&Rfc3339).unwrap_or_default()
-}
-
-impl From<KeyError> for Fatal {
-    fn from(reason: KeyError) -> Self {
-        Self::Storage(reason.to_string())
-    }
-}
-
-const ALWAYS_NEEDS_REATTESTABLE: &str =
-    "rebootstrap_mode = \"always\" needs a node attestor that can attest anew; use \"auto\" or \"never\"";
-/// How long an unknown authority is borne with at first contact: the bundle may be about to be distributed.
-const FIRST_CONTACT: Duration = Duration::from_secs(60);
 const SKEW: Duration = Duration::from_secs(1);
-const DEMAND_GAP: Duration = Duration::from_secs(1);
-const DEMANDS_KEPT: usize = 8;
 /// The wall clock can jump while a sleep runs.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
-const REFUSALS: u32 = 3;
-const REBOOTSTRAP: i32 = 2;

@@ -1,0 +1,89 @@
+//! When the next sync is, and when a reason is worth a line in the log.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::error;
+
+use crate::backoff::{Backoff, jitter};
+
+/// When to sync: at the interval, sooner on demand, with backoff after an error.
+#[derive(Debug)]
+pub(super) struct SyncClock {
+    regular: Instant,
+    demands: BTreeSet<Instant>,
+    last: Option<Instant>,
+    backoff: Backoff,
+    renewal: Backoff,
+}
+
+impl SyncClock {
+    pub(super) fn new() -> Self {
+        Self {
+            regular: Instant::now(),
+            demands: BTreeSet::new(),
+            last: None,
+            backoff: Backoff::default(),
+            renewal: Backoff::default(),
+        }
+    }
+
+    pub(super) fn next(&self) -> Instant {
+        let demand = self.demands.first().copied().zip(self.last).map(|(at, last)| at.max(last + DEMAND_GAP));
+        demand.map_or(self.regular, |demand| demand.min(self.regular))
+    }
+
+    pub(super) fn synced(&mut self, ok: bool, interval: Duration) {
+        let now = Instant::now();
+        self.last = Some(now);
+        self.demands.retain(|at| *at > now);
+        if ok {
+            self.backoff.reset();
+            self.renewal.reset();
+            self.regular = now + jitter(interval, 0.1);
+        } else {
+            // A server that is down is not asked more often on demand.
+            self.demands.clear();
+            self.regular = now + self.backoff.wait();
+        }
+    }
+
+    /// A new process matched nothing: now, then after 1, 2 and 4 s.
+    pub(super) fn demand(&mut self) {
+        let now = Instant::now();
+        for after in [0, 1, 2, 4] {
+            self.demands.insert(now + Duration::from_secs(after) + jitter(Duration::from_millis(50), 1.0));
+        }
+        while self.demands.len() > DEMANDS_KEPT {
+            self.demands.pop_last();
+        }
+    }
+
+    /// How long a renewal that failed has to wait.
+    pub(super) fn renewal_wait(&mut self) -> Duration {
+        self.renewal.wait()
+    }
+}
+
+/// Logs a reason when it changes, not at each try.
+#[derive(Debug, Default)]
+pub(super) struct Reasons {
+    last: String,
+}
+
+impl Reasons {
+    pub(super) fn log(&mut self, reason: &str, wait: Duration, message: &'static str) {
+        if self.last != reason {
+            self.last = reason.to_owned();
+            error!(error = reason, retry_in = ?wait, "{message}");
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.last.clear();
+    }
+}
+
+const DEMAND_GAP: Duration = Duration::from_secs(1);
+const DEMANDS_KEPT: usize = 8;

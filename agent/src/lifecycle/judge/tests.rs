@@ -1,0 +1,162 @@
+//! Every reason of the server's, for agents that can attest anew and for those that cannot.
+
+use std::sync::Arc;
+
+use attestors::node::{JoinToken, K8sPsat};
+use identity::{Bundle, PrivateKey, SpiffeId, TrustDomain, X509Svid};
+use tokio::sync::watch;
+use tonic::Status;
+
+use super::*;
+use crate::keys::Keys;
+
+const ALL: [Reason; 5] = [
+    Reason::AgentExpired,
+    Reason::AgentNotAttested,
+    Reason::AgentNotActive,
+    Reason::AgentBanned,
+    Reason::AgentMustReattest,
+];
+
+fn lifecycle(settings: &str, reattestable: bool) -> (Lifecycle, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let text = format!(
+        "agent {{ trust_domain = \"td\" server_address = \"localhost\" server_port = 1 trust_bundle_path = \"bundle\" \
+         data_dir = \"{}\" {settings} }} plugins {{ }}",
+        folder.path().display()
+    );
+    let settings =
+        config::Settings::load(&text, &config::Overrides::default(), &|_| unreachable!("no files")).unwrap();
+    let attestor = if reattestable {
+        Attestor::K8sPsat(K8sPsat { cluster: "c".into(), token_path: "none".into() })
+    } else {
+        Attestor::JoinToken(JoinToken::new("t".into()))
+    };
+    let domain = TrustDomain::parse("td").unwrap();
+    let ready = watch::channel(None).0;
+    let mut lifecycle =
+        Lifecycle::new(Arc::new(settings), domain.clone(), attestor, Keys::memory(), ready).unwrap();
+    lifecycle.data.reattestable = reattestable;
+    lifecycle.bundle = Some(Arc::new(Bundle::of_x509(domain, [])));
+    (lifecycle, folder)
+}
+
+fn with_svid(mut lifecycle: Lifecycle, ttl: u64) -> Lifecycle {
+    let now = SystemTime::now();
+    let svid = X509Svid {
+        id: SpiffeId::parse("spiffe://td/spire/agent/x").unwrap(),
+        chain: vec![],
+        key: PrivateKey::from_pkcs8(vec![]),
+        not_before: now - Duration::from_secs(60),
+        not_after: now + Duration::from_secs(ttl),
+        serial: String::new(),
+    };
+    lifecycle.set_own(Arc::new(svid));
+    lifecycle
+}
+
+fn refused(reason: Reason) -> ServerError {
+    ServerError::Refused { reason, message: "authorization denied".into() }
+}
+
+#[tokio::test]
+async fn a_refusal_makes_a_reattestable_agent_attest_anew_unless_it_is_banned() {
+    for reason in ALL {
+        let (lifecycle, _folder) = lifecycle("", true);
+        let mut lifecycle = with_svid(lifecycle, 60);
+        let verdict = lifecycle.judge(refused(reason), 1);
+        if reason == Reason::AgentBanned {
+            assert!(matches!(verdict, Err(Fatal::Refused { .. })));
+            assert!(lifecycle.own.is_none(), "the SVID is removed");
+        } else {
+            assert_eq!(verdict.unwrap(), Verdict::Attest, "{reason:?}");
+            assert!(lifecycle.own.is_some(), "callers keep what they have");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_ends_an_agent_that_cannot_attest_anew() {
+    for reason in ALL {
+        let (lifecycle, _folder) = lifecycle("", false);
+        let mut lifecycle = with_svid(lifecycle, 60);
+        lifecycle.attestor = Attestor::K8sPsat(K8sPsat { cluster: "c".into(), token_path: "none".into() });
+        assert!(matches!(lifecycle.judge(refused(reason), 1), Err(Fatal::Refused { .. })), "{reason:?}");
+        assert!(lifecycle.own.is_none());
+    }
+}
+
+#[tokio::test]
+async fn a_stored_svid_that_is_refused_at_start_gives_way_to_the_join_token() {
+    let (lifecycle, _folder) = lifecycle("", false);
+    let mut lifecycle = with_svid(lifecycle, 60);
+    assert_eq!(lifecycle.judge(refused(Reason::AgentNotAttested), 1).unwrap(), Verdict::Rebootstrap);
+    assert!(lifecycle.own.is_none());
+}
+
+#[tokio::test]
+async fn what_cannot_be_reached_is_tried_again() {
+    let reasons = || {
+        [
+            ServerError::Unreachable("refused".into()),
+            ServerError::Timeout(Duration::from_secs(30)),
+            ServerError::Status(Box::new(Status::permission_denied("without details"))),
+            ServerError::Malformed("bundle".into()),
+        ]
+    };
+    for reason in reasons() {
+        let (lifecycle, _folder) = lifecycle("", false);
+        let mut lifecycle = with_svid(lifecycle, 60);
+        assert_eq!(lifecycle.judge(reason, 100).unwrap(), Verdict::Retry);
+    }
+    // With an expired SVID: attest anew where that can be, else wait until the server itself says no.
+    for reason in reasons() {
+        let (lifecycle, _folder) = lifecycle("", true);
+        assert_eq!(with_svid(lifecycle, 0).judge(reason, 1).unwrap(), Verdict::Attest);
+    }
+    let (lifecycle, _folder) = lifecycle("", false);
+    let mut lifecycle = with_svid(lifecycle, 0);
+    let gone = || ServerError::Status(Box::new(Status::unknown("transport error")));
+    assert_eq!(lifecycle.judge(gone(), REFUSALS - 1).unwrap(), Verdict::Retry);
+    assert!(matches!(lifecycle.judge(gone(), REFUSALS), Err(Fatal::Refused { .. })));
+}
+
+#[tokio::test]
+async fn an_unknown_authority_by_mode() {
+    let (mut never, _folder) = lifecycle("", true);
+    assert!(matches!(never.judge(ServerError::UnknownAuthority, 1), Err(Fatal::UnknownAuthority(_))));
+
+    let (always, folder) = lifecycle("rebootstrap_mode = \"always\" rebootstrap_delay = \"1h\"", true);
+    let mut always = with_svid(always, 60);
+    assert_eq!(always.judge(ServerError::UnknownAuthority, 1).unwrap(), Verdict::Retry);
+    // The clock survives a restart.
+    let stored = std::fs::read_to_string(folder.path().join("agent-data.json")).unwrap();
+    assert!(
+        stored.contains("\"bootstrap_use\":2") && stored.contains("\"connection_attempts\":1"),
+        "{stored}"
+    );
+    always.data.bootstrap_start_time = format_time(SystemTime::now() - Duration::from_secs(3601));
+    assert_eq!(always.judge(ServerError::UnknownAuthority, 1).unwrap(), Verdict::Rebootstrap);
+    assert!(always.own.is_none() && always.bundle.is_none(), "the configured source is trusted anew");
+}
+
+#[tokio::test]
+async fn auto_does_without_where_the_attestor_works_once() {
+    let (mut auto, _folder) = lifecycle("rebootstrap_mode = \"auto\"", false);
+    auto.check_mode().unwrap();
+    assert_eq!(auto.mode, RebootstrapMode::Never);
+    let (mut always, _folder) = lifecycle("rebootstrap_mode = \"always\"", false);
+    assert!(matches!(always.check_mode(), Err(Fatal::Configuration(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn first_contact_with_an_unknown_authority_lasts_a_minute() {
+    let (mut lifecycle, _folder) = lifecycle("", true);
+    let start = Instant::now();
+    lifecycle.judge_bootstrap(&ServerError::UnknownAuthority, start).unwrap();
+    tokio::time::advance(FIRST_CONTACT).await;
+    assert!(lifecycle.judge_bootstrap(&ServerError::UnknownAuthority, start).is_err());
+    assert!(lifecycle.judge_bootstrap(&ServerError::Unreachable("down".into()), start).is_ok());
+    lifecycle.mode = RebootstrapMode::Always;
+    assert!(lifecycle.judge_bootstrap(&ServerError::UnknownAuthority, start).is_ok());
+}

@@ -1,0 +1,35 @@
+//! A GET over HTTP/1.1 to this machine, on a connection of its own.
+
+use std::error::Error;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+/// Status and body.
+pub(super) async fn get(port: u16, path: &str) -> Result<(u16, String), String> {
+    let answered = tokio::time::timeout(LIMIT, exchange(port, path)).await;
+    answered.map_err(|_| "no answer in time".to_owned())?.map_err(|reason| reason.to_string())
+}
+
+async fn exchange(port: u16, path: &str) -> Result<(u16, String), Box<dyn Error + Send + Sync>> {
+    let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let request = hyper::Request::get(path).header("host", "localhost").header("connection", "close");
+    let request = request.body(Empty::<Bytes>::new())?;
+    let answer = async {
+        let answer = sender.send_request(request).await?;
+        let status = answer.status().as_u16();
+        let body = answer.into_body().collect().await?.to_bytes();
+        Ok::<_, hyper::Error>((status, String::from_utf8_lossy(&body).into_owned()))
+    };
+    // The connection has to be driven; it ends by an error, or with the answer.
+    let (_, answer) = tokio::join!(connection, answer);
+    Ok(answer?)
+}
+
+const LIMIT: Duration = Duration::from_secs(10);

@@ -1,0 +1,146 @@
+//! The configuration of an Envoy, as App Mesh writes it: one static cluster that leads to the agent, the own SPIFFE ID
+//! and the trust domain as secret names, and exactly the peers that may be.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+/// All that the configuration of one Envoy depends on.
+#[derive(Debug, Clone, Copy)]
+pub struct Sidecar<'a> {
+    /// Its SPIFFE ID is `spiffe://TRUST_DOMAIN/NAME`, if it gets one.
+    pub name: &'a str,
+    /// Without `spiffe://`.
+    pub trust_domain: &'a str,
+    /// The agent's socket.
+    pub agent: &'a Path,
+    /// The names of those who may call, by mTLS; without any, it serves HTTP to this machine.
+    pub callers: &'a [&'a str],
+    /// The name and the port of whom it calls; without, it answers itself.
+    pub upstream: Option<(&'a str, u16)>,
+    /// Asks for secrets with gRPC's own library in the place of Envoy's cluster.
+    pub google_grpc: bool,
+    /// Listens after a second even without secrets.
+    pub impatient: bool,
+}
+
+impl Sidecar<'_> {
+    pub(super) fn bootstrap(&self) -> Value {
+        let mut clusters = Vec::new();
+        if !self.google_grpc {
+            clusters.push(self.sds_cluster());
+        }
+        clusters.extend(self.upstream.map(|(name, port)| self.upstream(name, port)));
+        json!({
+            "node": { "id": self.name, "cluster": "test" },
+            "admin": { "address": loopback(0) },
+            "static_resources": { "listeners": [self.listener()], "clusters": clusters },
+        })
+    }
+
+    fn sds_cluster(&self) -> Value {
+        json!({
+            "name": SDS_CLUSTER,
+            "type": "STATIC",
+            "connect_timeout": "1s",
+            "http2_protocol_options": {},
+            "load_assignment": { "cluster_name": SDS_CLUSTER, "endpoints": [{ "lb_endpoints": [{
+                "endpoint": { "address": { "pipe": { "path": self.agent } } },
+            }] }] },
+        })
+    }
+
+    fn listener(&self) -> Value {
+        let action = match self.upstream {
+            Some((name, _)) => json!({ "match": { "prefix": "/" }, "route": { "cluster": name } }),
+            None => {
+                let body = json!({ "inline_string": self.name });
+                json!({ "match": { "prefix": "/" }, "direct_response": { "status": 200, "body": body } })
+            }
+        };
+        let manager = json!({
+            "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+            "stat_prefix": "in",
+            "http_filters": [{ "name": "envoy.filters.http.router", "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router",
+            } }],
+            "route_config": { "virtual_hosts": [{ "name": "all", "domains": ["*"], "routes": [action] }] },
+        });
+        let mut chain = json!({ "filters": [{
+            "name": "envoy.filters.network.http_connection_manager",
+            "typed_config": manager,
+        }] });
+        if !self.callers.is_empty() {
+            chain["transport_socket"] = json!({ "name": "envoy.transport_sockets.tls", "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+                "require_client_certificate": true,
+                "common_tls_context": self.tls(self.callers),
+            } });
+        }
+        json!({ "name": "in", "stat_prefix": "in", "address": loopback(0), "filter_chains": [chain] })
+    }
+
+    /// Each request has a connection and a full handshake of its own, so that each shows the secrets of its moment.
+    fn upstream(&self, name: &str, port: u16) -> Value {
+        json!({
+            "name": name,
+            "type": "STATIC",
+            "connect_timeout": "2s",
+            "load_assignment": { "cluster_name": name, "endpoints": [{ "lb_endpoints": [{
+                "endpoint": { "address": loopback(port) },
+            }] }] },
+            "typed_extension_protocol_options": { "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                "common_http_protocol_options": { "max_requests_per_connection": 1 },
+                "explicit_http_config": { "http_protocol_options": {} },
+            } },
+            "transport_socket": { "name": "envoy.transport_sockets.tls", "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+                "max_session_keys": 0,
+                "common_tls_context": self.tls(&[name]),
+            } },
+        })
+    }
+
+    fn tls(&self, peers: &[&str]) -> Value {
+        let exact = |peer: &&str| json!({ "san_type": "URI", "matcher": { "exact": self.id(peer) } });
+        json!({
+            "tls_certificate_sds_secret_configs": [self.secret(&self.id(self.name))],
+            "combined_validation_context": {
+                "default_validation_context": {
+                    "match_typed_subject_alt_names": peers.iter().map(exact).collect::<Vec<_>>(),
+                },
+                "validation_context_sds_secret_config": self.secret(&format!("spiffe://{}", self.trust_domain)),
+            },
+        })
+    }
+
+    fn secret(&self, name: &str) -> Value {
+        let service = if self.google_grpc {
+            let target = format!("unix:{}", self.agent.display());
+            json!({ "google_grpc": { "target_uri": target, "stat_prefix": "agent" } })
+        } else {
+            json!({ "envoy_grpc": { "cluster_name": SDS_CLUSTER } })
+        };
+        json!({ "name": name, "sds_config": {
+            "resource_api_version": "V3",
+            "initial_fetch_timeout": if self.impatient { "1s" } else { "15s" },
+            "api_config_source": {
+                "api_type": "GRPC",
+                "transport_api_version": "V3",
+                "grpc_services": [service],
+            },
+        } })
+    }
+
+    fn id(&self, name: &str) -> String {
+        format!("spiffe://{}/{name}", self.trust_domain)
+    }
+}
+
+fn loopback(port: u16) -> Value {
+    json!({ "socket_address": { "address": "127.0.0.1", "port_value": port } })
+}
+
+/// The cluster that leads to the agent, by the name that users grep for.
+pub const SDS_CLUSTER: &str = "static_cluster_sds_unix_socket";
