@@ -8,6 +8,9 @@ use std::sync::Arc;
 use attestors::node::{Attestor as NodeAttestor, JoinToken, K8sPsat};
 use attestors::workload::{Attestor as WorkloadAttestor, unix};
 use config::{Plugins, Settings};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use identity::TrustDomain;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
@@ -15,8 +18,8 @@ use proto::health::health_server::HealthServer;
 use proto::workload::spiffe_workload_api_server::SpiffeWorkloadApiServer;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
-use tonic::transport::Server;
-use tonic::transport::server::Router;
+use tonic::service::Routes;
+use tower::Service as _;
 use tracing::{debug, error, info, warn};
 use transport::{Limits, Listener, Peer};
 
@@ -159,34 +162,47 @@ fn serve_apis(listener: Listener, settings: &Settings, admission: &Arc<Admission
         _ => "SDS API",
     };
     info!(address = %listener.path().display(), network = "unix", apis, "Starting agent APIs");
-    let router = router(settings, admission);
-    tokio::spawn(async move {
-        let incoming = futures_util::stream::unfold(listener, |listener| async move {
-            let connection = listener.accept().await;
-            Some((Ok::<_, std::io::Error>(connection), listener))
-        });
-        if let Err(reason) = router.serve_with_incoming(incoming).await {
-            error!(error = %reason, "Agent APIs stopped");
-        }
-    });
+    tokio::spawn(serve(listener, routes(settings, admission)));
 }
 
-fn router(settings: &Settings, admission: &Arc<Admission>) -> Router {
-    let mut server = Server::builder()
+/// Each connection by hyper, each request with its peer. Not by tonic's server: that one ends a call whose deadline has
+/// passed as Cancelled, where every client has DeadlineExceeded of its own.
+async fn serve(listener: Listener, routes: Routes) {
+    let mut http2 = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+    http2
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(WINDOW)
         .max_concurrent_streams(None)
-        .http2_max_header_list_size(HEADERS_LIMIT);
-    let mut router = server.add_service(HealthServer::new(Health::new(Arc::clone(admission))));
+        .max_header_list_size(HEADERS_LIMIT);
+    loop {
+        let connection = listener.accept().await;
+        let (peer, routes) = (connection.peer(), routes.clone());
+        let service = service_fn(move |request: http::Request<Incoming>| {
+            let mut request = request.map(tonic::body::Body::new);
+            request.extensions_mut().insert(Arc::clone(&peer));
+            routes.clone().call(request)
+        });
+        let served = http2.serve_connection(TokioIo::new(connection), service);
+        tokio::spawn(async move {
+            if let Err(reason) = served.await {
+                debug!(error = %reason, "Connection ended");
+            }
+        });
+    }
+}
+
+fn routes(settings: &Settings, admission: &Arc<Admission>) -> Routes {
+    let mut routes = Routes::builder();
+    routes.add_service(HealthServer::new(Health::new(Arc::clone(admission))));
     if !settings.disable_workload_api {
         let anyone = settings.allow_unauthenticated_verifiers;
         let workload = Workload::new(Arc::clone(admission), anyone, settings.log_selectors.clone());
-        router = router.add_service(SpiffeWorkloadApiServer::new(workload));
+        routes.add_service(SpiffeWorkloadApiServer::new(workload));
     }
     if !settings.disable_sds_api {
-        router = router.add_service(sds::Service::new(Door(Arc::clone(admission)), sds_options(settings)));
+        routes.add_service(sds::Service::new(Door(Arc::clone(admission)), sds_options(settings)));
     }
-    router
+    routes.routes()
 }
 
 fn sds_options(settings: &Settings) -> sds::Options {

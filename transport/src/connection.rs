@@ -8,12 +8,11 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::sync::OwnedSemaphorePermit;
-use tonic::transport::server::Connected;
 
 use crate::Peer;
 use crate::repair::Repair;
 
-/// One caller's connection. Its [`Peer`] is the connect info of every request on it.
+/// One caller's connection.
 #[derive(Debug)]
 pub struct Connection {
     stream: UnixStream,
@@ -24,16 +23,14 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// Who is on the other end.
+    #[must_use]
+    pub fn peer(&self) -> Arc<Peer> {
+        Arc::clone(&self.peer)
+    }
+
     pub(crate) fn new(stream: UnixStream, peer: Peer, slot: OwnedSemaphorePermit) -> Self {
         Self { stream, peer: Arc::new(peer), repair: Repair::default(), _slot: slot }
-    }
-}
-
-impl Connected for Connection {
-    type ConnectInfo = Arc<Peer>;
-
-    fn connect_info(&self) -> Self::ConnectInfo {
-        Arc::clone(&self.peer)
     }
 }
 

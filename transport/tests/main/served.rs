@@ -13,7 +13,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tonic::transport::server::Connected;
 use transport::{Limits, Listener, Peer};
 
 type Peers = tokio::sync::mpsc::UnboundedReceiver<Arc<Peer>>;
@@ -36,7 +35,7 @@ fn serve() -> Server {
     tokio::spawn(async move {
         loop {
             let connection = listener.accept().await;
-            peer.send(connection.connect_info()).ok();
+            peer.send(connection.peer()).ok();
             let authority = authority.clone();
             let answer = service_fn(move |request: Request<hyper::body::Incoming>| {
                 authority.send(request.uri().authority().map(ToString::to_string).unwrap_or_default()).ok();

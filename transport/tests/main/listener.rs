@@ -1,6 +1,6 @@
 //! The socket file, and what one caller may take.
 
-mod caller;
+use crate::caller;
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
@@ -14,7 +14,6 @@ use nix::sys::socket::{Backlog, listen};
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
-use tonic::transport::server::Connected;
 use transport::{BindError, Connection, Limits, Listener};
 
 const LIMITS: Limits = Limits { connections_per_process: 3, streams_per_process: 2, connections: 5 };
@@ -142,12 +141,12 @@ async fn caps_the_connections_of_a_process() {
     let fourth = UnixStream::connect(&place.path).expect("a connection");
     let other = Caller::connect(&place.path, 1);
     let connection = listener.accept().await;
-    assert_eq!(connection.connect_info().process.pid, other.pid());
+    assert_eq!(connection.peer().process.pid, other.pid());
     assert!(is_closed(fourth).await);
 
     accepted.pop();
     let _fifth = UnixStream::connect(&place.path).expect("a connection");
-    assert_eq!(listener.accept().await.connect_info().process.pid, own_pid());
+    assert_eq!(listener.accept().await.peer().process.pid, own_pid());
 }
 
 #[tokio::test]
@@ -168,7 +167,7 @@ async fn caps_the_streams_of_a_process() {
     let place = place();
     let listener = place.bind().expect("a listener");
     let (_clients, peers) = accept(&listener, &place, 2).await;
-    let [first, second] = [&peers[0], &peers[1]].map(Connected::connect_info);
+    let [first, second] = [&peers[0], &peers[1]].map(Connection::peer);
     assert!(Arc::ptr_eq(&first.process, &second.process));
     let held = [first.open_stream(), second.open_stream()];
     assert!(held.iter().all(Option::is_some));
@@ -191,7 +190,7 @@ async fn knows_its_caller() {
     let place = place();
     let listener = place.bind().expect("a listener");
     let (_client, accepted) = accept(&listener, &place, 1).await;
-    let peer = accepted[0].connect_info();
+    let peer = accepted[0].peer();
     assert_eq!(peer.uid, nix::unistd::geteuid().as_raw());
     assert_eq!(peer.gid, nix::unistd::getegid().as_raw());
     assert_eq!(peer.process.pid, own_pid());
@@ -211,7 +210,7 @@ async fn a_process_has_one_pidfd_however_many_connections_and_ends_with_it() {
     }
     let pid = other.pid();
     assert_eq!(pidfds_of(pid), 1);
-    let process = Arc::clone(&accepted[0].connect_info().process);
+    let process = Arc::clone(&accepted[0].peer().process);
     assert!(process.is_alive());
     other.end();
     assert!(!process.is_alive());
@@ -225,7 +224,7 @@ async fn a_caller_that_has_exited_is_refused() {
     let listener = place.bind().expect("a listener");
     Caller::connect(&place.path, 2).end();
     let _client = UnixStream::connect(&place.path).expect("a connection");
-    assert_eq!(listener.accept().await.connect_info().process.pid, own_pid());
+    assert_eq!(listener.accept().await.peer().process.pid, own_pid());
 }
 
 fn own_pid() -> i32 {
