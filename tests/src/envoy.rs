@@ -9,6 +9,7 @@ mod http;
 mod sidecar;
 
 use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -28,8 +29,10 @@ use crate::needs;
 pub fn envoy_program() -> Result<PathBuf, String> {
     let found = needs("ENVOY", "envoy")?;
     let canonical = found.canonicalize().map_err(|reason| format!("{}: {reason}", found.display()))?;
-    let start = std::fs::read(&canonical).map(|content| content.starts_with(b"#!"));
-    if !start.map_err(|reason| format!("{}: {reason}", canonical.display()))? {
+    let mut start = [0; 2];
+    let opened = File::open(&canonical).and_then(|mut file| file.read_exact(&mut start));
+    opened.map_err(|reason| format!("{}: {reason}", found.display()))?;
+    if &start != b"#!" {
         return Ok(canonical);
     }
     let libraries = canonical.ancestors().nth(2).map(|environment| environment.join("lib"));

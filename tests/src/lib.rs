@@ -1,5 +1,6 @@
 //! What the end-to-end tests stand on: the `finial` program as users run it, a development server, and clients that
-//! others wrote. Nothing here sleeps: a test waits for a line of a log, a message, or a count.
+//! others wrote. Nothing here sleeps, but between two looks at Envoy's admin port: a test waits for a line of
+//! a log, a message, or a count.
 
 mod agent;
 mod client;

@@ -19,7 +19,7 @@ use report::Report;
 use steps::{STEPS, Step};
 
 fn main() -> ExitCode {
-    let steps = match chosen(env::args().skip(1)) {
+    let steps = match chosen(env::args().skip(1).skip_while(|word| word == "--")) {
         Ok(Some(steps)) => steps,
         Ok(None) => {
             for step in STEPS {

@@ -21,7 +21,7 @@ async fn exchange(port: u16, path: &str) -> Result<(u16, String), Box<dyn Error 
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let request = hyper::Request::get(path).header("host", "localhost").header("connection", "close");
     let request = request.body(Empty::<Bytes>::new())?;
-    let answer = async {
+    let answer = async move {
         let answer = sender.send_request(request).await?;
         let status = answer.status().as_u16();
         let body = answer.into_body().collect().await?.to_bytes();
