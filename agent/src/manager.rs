@@ -108,6 +108,11 @@ impl Manager {
         let _ = self.demand.try_send(());
     }
 
+    /// Whether the task has ended; it never should.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.mailbox.is_closed()
+    }
+
     /// Takes a sync's outcome.
     pub(crate) async fn synced(&self, synced: Synced) {
         let _ = self.mailbox.send(Message::Synced(synced)).await;

@@ -18,6 +18,7 @@ use proto::health::health_server::HealthServer;
 use proto::workload::spiffe_workload_api_server::SpiffeWorkloadApiServer;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tonic::service::Routes;
 use tower::Service as _;
 use tracing::{debug, error, info, warn};
@@ -96,9 +97,10 @@ async fn agent(settings: Settings) -> Result<(), Fatal> {
     let (ready, manager) = watch::channel(None);
     let proc = proc_folder();
     let admission = Arc::new(Admission::new(workload_attestors(&plugins, &proc), manager, proc));
-    if let Some(listener) = listener {
-        serve_apis(listener, &settings, &admission);
-    }
+    let apis = match listener {
+        Some(listener) => serve_apis(listener, &settings, &admission),
+        None => tokio::spawn(std::future::pending()),
+    };
     if settings.health_checks.listener_enabled {
         tokio::spawn(health::serve(settings.health_checks.clone(), Arc::clone(&admission)));
     }
@@ -107,7 +109,8 @@ async fn agent(settings: Settings) -> Result<(), Fatal> {
     let lifecycle = Lifecycle::new(Arc::clone(&settings), trust_domain, attestor, keys, ready)?;
     let life = tokio::spawn(lifecycle.run());
     tokio::select! {
-        ended = life => Err(ended.unwrap_or_else(|reason| Fatal::Storage(reason.to_string()))),
+        ended = life => Err(ended.unwrap_or(Fatal::Stopped("the lifecycle"))),
+        _ = apis => Err(Fatal::Stopped("the server of the public socket")),
         _ = interrupt.recv() => Ok(()),
         _ = terminate.recv() => Ok(()),
     }
@@ -155,14 +158,14 @@ fn limits() -> Limits {
     Limits { connections: limits.connections.min(most.max(1)), ..limits }
 }
 
-fn serve_apis(listener: Listener, settings: &Settings, admission: &Arc<Admission>) {
+fn serve_apis(listener: Listener, settings: &Settings, admission: &Arc<Admission>) -> JoinHandle<()> {
     let apis = match (settings.disable_workload_api, settings.disable_sds_api) {
         (false, false) => "Workload and SDS APIs",
         (false, true) => "Workload API",
         _ => "SDS API",
     };
     info!(address = %listener.path().display(), network = "unix", apis, "Starting agent APIs");
-    tokio::spawn(serve(listener, routes(settings, admission)));
+    tokio::spawn(serve(listener, routes(settings, admission)))
 }
 
 /// Each connection by hyper, each request with its peer. Not by tonic's server: that one ends a call whose deadline has

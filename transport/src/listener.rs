@@ -105,6 +105,7 @@ impl Listener {
             match self.socket.accept().await {
                 Ok((stream, _)) => match Peer::of(&stream, &self.processes, self.limits) {
                     Ok(peer) => return Connection::new(stream, peer, slot),
+                    Err(reason) if reason.kind() == io::ErrorKind::QuotaExceeded => {}
                     Err(reason) => warn!(error = %reason, "Connection failed during accept"),
                 },
                 // EMFILE and the like: the caller waits in the backlog until a descriptor is free again.

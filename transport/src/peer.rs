@@ -51,10 +51,10 @@ impl Peer {
             limits,
         };
         if taken >= limits.connections_per_process {
-            return Err(io::Error::other(format!(
-                "process {} has {taken} connections, no more are taken",
-                peer.process.pid
-            )));
+            let reason = format!("process {} has {taken} connections, no more are taken", peer.process.pid);
+            // Said once: a process that hammers the socket must not fill the log too.
+            let said = peer.process.refused.swap(true, Ordering::Relaxed);
+            return Err(if said { io::ErrorKind::QuotaExceeded.into() } else { io::Error::other(reason) });
         }
         Ok(peer)
     }
@@ -116,6 +116,8 @@ pub struct Process {
     pidfd: OwnedFd,
     connections: AtomicUsize,
     streams: AtomicUsize,
+    /// A connection too many has been logged.
+    refused: AtomicBool,
 }
 
 impl Process {
@@ -128,7 +130,13 @@ impl Process {
     }
 
     fn new(pid: i32, pidfd: OwnedFd) -> Self {
-        Self { pid, pidfd, connections: AtomicUsize::new(0), streams: AtomicUsize::new(0) }
+        Self {
+            pid,
+            pidfd,
+            connections: AtomicUsize::new(0),
+            streams: AtomicUsize::new(0),
+            refused: AtomicBool::new(false),
+        }
     }
 }
 

@@ -32,6 +32,9 @@ pub enum Fatal {
     /// The configuration cannot work with what the server says.
     #[error("{0}")]
     Configuration(&'static str),
+    /// A task that never ends has ended: a bug. The supervisor starts the agent anew.
+    #[error("{0} has ended unexpectedly")]
+    Stopped(&'static str),
     /// The data folder or the key manager cannot be used.
     #[error("{0}")]
     Storage(String),

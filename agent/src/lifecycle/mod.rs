@@ -245,6 +245,9 @@ impl Lifecycle {
                     result
                 }
             };
+            if self.manager.as_ref().is_some_and(Manager::is_stopped) {
+                return Err(Fatal::Stopped("the manager"));
+            }
             let Err(reason) = result else {
                 refusals = 0;
                 continue;
