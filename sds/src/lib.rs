@@ -8,6 +8,8 @@
 //! The agent hands in one thing, an implementation of [`Admit`]: who may listen, and to what.
 
 pub mod names;
+mod node;
+mod resolve;
 pub mod secret;
 pub mod service;
 pub mod stream;

@@ -14,12 +14,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use identity::{Bundle, Identity, WorkloadUpdate};
-use prost::Message as _;
+use identity::WorkloadUpdate;
 
-use crate::names::Meaning;
-use crate::secret::{Digest, Encoded, Secrets, Validation};
-use crate::wire::{DiscoveryRequest, Node, SECRET_TYPE_URL};
+use crate::node::NodeFacts;
+use crate::resolve::Resolve;
+use crate::secret::{Digest, Encoded, Secrets};
+use crate::wire::{DiscoveryRequest, SECRET_TYPE_URL};
 use crate::{Options, Refusal, UnknownNames};
 
 /// One stream.
@@ -94,27 +94,12 @@ struct Unanswered {
     since: Duration,
 }
 
-/// What an Envoy says of itself.
-#[derive(Debug, Default, Clone, Copy)]
-struct NodeFacts {
-    seen: bool,
-    disable_validation: Option<bool>,
-    too_old: bool,
-}
-
 /// Nonces: unlike on every stream (`salt` is random), never empty, never repeated on one.
 #[derive(Debug)]
 struct Nonces {
     salt: u32,
     count: u32,
     last: Option<String>,
-}
-
-struct Resolved {
-    found: BTreeMap<String, Arc<Encoded>>,
-    missing: BTreeSet<String>,
-    expired: Option<String>,
-    pending: Option<String>,
 }
 
 impl Stream {
@@ -264,128 +249,6 @@ pub fn fetch(
     let type_url = if request.type_url.is_empty() { SECRET_TYPE_URL.into() } else { request.type_url };
     let resources = resolved.found.into_values().map(|encoded| encoded.resource.clone()).collect();
     Ok(Push { version_info: String::new(), resources, type_url, nonce: String::new() })
-}
-
-struct Resolve<'a> {
-    options: &'a Options,
-    secrets: &'a Secrets,
-    node: NodeFacts,
-    update: &'a WorkloadUpdate,
-    wall: SystemTime,
-}
-
-impl Resolve<'_> {
-    fn names(&self, names: &BTreeSet<String>) -> Result<Resolved, Refusal> {
-        let mut resolved =
-            Resolved { found: BTreeMap::new(), missing: BTreeSet::new(), expired: None, pending: None };
-        if names.is_empty() {
-            self.everything(&mut resolved);
-        }
-        for name in names {
-            self.one(name, &mut resolved)?;
-        }
-        Ok(resolved)
-    }
-
-    fn everything(&self, resolved: &mut Resolved) {
-        for bundle in std::iter::once(&self.update.bundle).chain(self.update.federated.values()) {
-            self.bundle(&bundle.trust_domain.id(), bundle, resolved);
-        }
-        for identity in &self.update.identities {
-            let name = identity.entry.spiffe_id.as_str();
-            if !resolved.found.contains_key(name) {
-                self.svid(name, identity, resolved);
-            }
-        }
-    }
-
-    fn one(&self, name: &str, resolved: &mut Resolved) -> Result<(), Refusal> {
-        let update = self.update;
-        match Meaning::of(name, self.options) {
-            Meaning::DefaultBundle => self.bundle(name, &update.bundle, resolved),
-            Meaning::Bundle(domain) if domain == update.bundle.trust_domain => {
-                self.bundle(name, &update.bundle, resolved);
-            }
-            Meaning::Bundle(domain) => match update.federated.get(&domain) {
-                Some(bundle) => self.bundle(name, bundle, resolved),
-                None => drop(resolved.missing.insert(name.into())),
-            },
-            Meaning::AllBundles => self.all_bundles(name, resolved)?,
-            Meaning::DefaultSvid => match update.identities.first() {
-                Some(identity) => self.svid(name, identity, resolved),
-                None => drop(resolved.missing.insert(name.into())),
-            },
-            // Several entries may grant one ID; the lowest is as good as any, and stable.
-            Meaning::Svid(id) => {
-                match update.identities.iter().find(|identity| identity.entry.spiffe_id == id) {
-                    Some(identity) => self.svid(name, identity, resolved),
-                    None => drop(resolved.missing.insert(name.into())),
-                }
-            }
-            Meaning::Nothing => drop(resolved.missing.insert(name.into())),
-        }
-        Ok(())
-    }
-
-    fn svid(&self, name: &str, identity: &Identity, resolved: &mut Resolved) {
-        let spiffe_id = || Some(identity.entry.spiffe_id.to_string());
-        match (identity.live(self.wall), &identity.svid) {
-            (Some(svid), _) => drop(resolved.found.insert(name.into(), self.secrets.certificate(name, svid))),
-            (None, Some(_)) => resolved.expired = spiffe_id(),
-            (None, None) => resolved.pending = spiffe_id(),
-        }
-    }
-
-    fn bundle(&self, name: &str, bundle: &Arc<Bundle>, resolved: &mut Resolved) {
-        let encoded = self.secrets.validation(name, std::slice::from_ref(bundle), self.validation());
-        resolved.found.insert(name.into(), encoded);
-    }
-
-    fn all_bundles(&self, name: &str, resolved: &mut Resolved) -> Result<(), Refusal> {
-        if self.validation() == Validation::TrustedCa {
-            return Err(Refusal::NeedsValidator);
-        }
-        let mut bundles: Vec<Arc<Bundle>> = vec![Arc::clone(&self.update.bundle)];
-        // One empty bundle would make Envoy reject the whole resource.
-        let usable = self.update.federated.values().filter(|bundle| !bundle.x509_authorities.is_empty());
-        bundles.extend(usable.cloned());
-        bundles.sort_by(|a, b| a.trust_domain.cmp(&b.trust_domain));
-        let encoded = self.secrets.validation(name, &bundles, Validation::SpiffeValidator);
-        resolved.found.insert(name.into(), encoded);
-        Ok(())
-    }
-
-    fn validation(&self) -> Validation {
-        let disabled = self.node.disable_validation.unwrap_or(self.options.disable_spiffe_cert_validation);
-        if disabled || self.node.too_old { Validation::TrustedCa } else { Validation::SpiffeValidator }
-    }
-}
-
-impl NodeFacts {
-    fn latch(&mut self, node: Option<&Node>) {
-        let Some(node) = node.filter(|_| !self.seen) else { return };
-        let version = node.user_agent_build_version.as_ref().and_then(|build| build.version.as_ref());
-        // The validator came with 1.18 (SPIRE, `supportsSPIFFEAuthExtension`); no version counts as new enough.
-        self.too_old =
-            version.is_some_and(|v| v.major_number < 1 || (v.major_number == 1 && v.minor_number < 18));
-        self.disable_validation = disable_validation(&node.metadata);
-        self.seen = true;
-    }
-}
-
-/// The node metadata key `disable_spiffe_cert_validation`: a bool, or a string that Go's ParseBool takes.
-fn disable_validation(metadata: &Bytes) -> Option<bool> {
-    use prost_types::value::Kind;
-    let mut metadata = prost_types::Struct::decode(metadata.clone()).ok()?;
-    match metadata.fields.remove("disable_spiffe_cert_validation")?.kind? {
-        Kind::BoolValue(value) => Some(value),
-        Kind::StringValue(text) => match &*text {
-            "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
-            "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
-            _ => None,
-        },
-        _ => None,
-    }
 }
 
 impl Nonces {
