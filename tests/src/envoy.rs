@@ -18,9 +18,10 @@ use serde_json::Value;
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
-pub use sidecar::{SDS_CLUSTER, Sidecar};
+pub use sidecar::Sidecar;
 
 use crate::needs;
+use sidecar::SDS_CLUSTER;
 
 /// Envoy's program itself, also where the variable names the script that PyPI's package installs.
 ///
@@ -46,7 +47,7 @@ pub fn envoy_program() -> Result<PathBuf, String> {
 /// A running Envoy; ended when dropped.
 #[derive(Debug)]
 pub struct Envoy {
-    child: Child,
+    _child: Child,
     name: String,
     log: PathBuf,
     admin: u16,
@@ -76,7 +77,7 @@ impl Envoy {
         command.args(["--concurrency", "1", "--disable-hot-restart", "-l", "warning"]);
         command.stdin(Stdio::null()).stdout(output.try_clone().expect("cloned")).stderr(output);
         let child = command.kill_on_drop(true).spawn().expect("Envoy starts");
-        let mut envoy = Self { child, name: sidecar.name.to_owned(), log, admin: 0 };
+        let mut envoy = Self { _child: child, name: sidecar.name.to_owned(), log, admin: 0 };
         let written =
             async || std::fs::read_to_string(&address).ok()?.rsplit_once(':')?.1.trim().parse().ok();
         envoy.admin = envoy.until("has an admin port", written).await;
@@ -159,12 +160,6 @@ impl Envoy {
                 && ["::cx_active::", "::health_flags::"].iter().any(|key| line.contains(key))
         };
         body.lines().filter(wanted).map(ToOwned::to_owned).collect()
-    }
-
-    /// Its process.
-    #[must_use]
-    pub fn pid(&self) -> Option<u32> {
-        self.child.id()
     }
 
     /// All that it has printed so far.

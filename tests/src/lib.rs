@@ -9,7 +9,7 @@ mod program;
 
 pub use agent::{Agent, Conf, Exit};
 pub use client::{Sds, channel, health, sds_request, x509_bundles, x509_svid, x509_svid_on};
-pub use envoy::{Certificates, Envoy, SDS_CLUSTER, Sidecar, envoy_program};
+pub use envoy::{Certificates, Envoy, Sidecar, envoy_program};
 pub use program::{build_finial, needs, python};
 
 use std::future::Future;

@@ -143,4 +143,4 @@ fn loopback(port: u16) -> Value {
 }
 
 /// The cluster that leads to the agent, by the name that users grep for.
-pub const SDS_CLUSTER: &str = "static_cluster_sds_unix_socket";
+pub(super) const SDS_CLUSTER: &str = "static_cluster_sds_unix_socket";

@@ -1,0 +1,122 @@
+//! Libraries that fetch SVIDs and watch them change.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use dev::{Options, Server};
+use harness::{Agent, Conf, needs, python, trial};
+use libtest_mimic::Trial;
+use spiffe::{WorkloadApiClient, X509Source};
+use tokio::process::Command;
+
+use super::super::{register, server, server_with};
+use super::trial_with;
+
+pub(super) fn trials() -> Vec<Trial> {
+    vec![
+        trial_with("py_spiffe_fetches_and_watches", python(&["spiffe"]), py_spiffe),
+        trial_with("grpcio_default_options_sds_and_workload", python(&["grpc"]), grpcio),
+        trial_with("go_spiffe_fetches_and_watches", go(), go_spiffe),
+        trial("spiffe_crate_fetches_and_watches", spiffe_crate),
+    ]
+}
+
+async fn py_spiffe(python: PathBuf) {
+    let (_server, agent) = rotating().await;
+    let mut client = Command::new(python);
+    client.arg(peers("py_spiffe.py")).arg(agent.wait_for_socket().await);
+    three_serials(&output(&mut client).await);
+}
+
+/// C-core names a Unix socket by its percent-encoded path in `:authority`, which HTTP libraries may refuse.
+async fn grpcio(python: PathBuf) {
+    let server = server().await;
+    let conf = Conf::join_token(&server);
+    register(&server, conf.join_token.as_deref().unwrap_or_default(), "web");
+    let agent = Agent::start(&conf);
+    let mut client = Command::new(python);
+    client.arg(peers("raw_grpcio.py")).arg(agent.wait_for_socket().await).arg("spiffe://example.org/web");
+    let printed = output(&mut client).await;
+    let lines: Vec<&str> = printed.lines().collect();
+    assert_eq!(lines, ["FetchX509SVID has the name", "StreamSecrets has the name and the key"]);
+}
+
+async fn go_spiffe(go: PathBuf) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let program = folder.path().join("watch");
+    let mut build = Command::new(go);
+    build.args(["build", "-buildvcs=false", "-o"]).arg(&program).arg(".").current_dir(peers("go"));
+    output(build.env("GOTOOLCHAIN", "local")).await;
+    let (_server, agent) = rotating().await;
+    three_serials(&output(Command::new(program).arg(agent.wait_for_socket().await)).await);
+}
+
+async fn spiffe_crate() {
+    let (_server, agent) = rotating().await;
+    let endpoint = format!("unix:{}", agent.wait_for_socket().await.display());
+    let client = WorkloadApiClient::connect_to(&endpoint).await.expect("connected");
+    let svid = client.fetch_x509_svid().await.expect("fetched");
+    assert_eq!(svid.spiffe_id().to_string(), "spiffe://example.org/web");
+    let source = X509Source::builder().endpoint(&endpoint).build().await.expect("synchronised");
+    let mut updates = source.updated();
+    let mut seen = BTreeSet::new();
+    loop {
+        let svid = source.svid().expect("there is one");
+        assert!(!source.bundle_set().expect("there is one").is_empty());
+        seen.insert(svid.leaf().as_bytes().to_owned());
+        if seen.len() == 3 {
+            break;
+        }
+        updates.changed().await.expect("the source lives");
+    }
+    source.shutdown().await;
+}
+
+/// A server whose SVIDs are replaced every few seconds (they begin ten seconds before they are made), and an agent for
+/// `spiffe://example.org/web`.
+async fn rotating() -> (Server, Agent) {
+    let server = server_with(Options { svid_ttl: Duration::from_secs(16), ..Options::default() }).await;
+    let conf = Conf::join_token(&server);
+    register(&server, conf.join_token.as_deref().unwrap_or_default(), "web");
+    let agent = Agent::start(&conf);
+    (server, agent)
+}
+
+/// The clients print a line of SPIFFE ID and serial number for each SVID, the first time for what they fetched.
+fn three_serials(printed: &str) {
+    let pairs: Vec<_> = printed.lines().filter_map(|line| line.split_once(' ')).collect();
+    assert!(pairs.iter().all(|(id, _)| *id == "spiffe://example.org/web"), "{printed}");
+    let serials: BTreeSet<_> = pairs.iter().map(|(_, serial)| *serial).collect();
+    assert!(serials.len() >= 3, "{printed}");
+}
+
+/// A Go that has the modules.
+fn go() -> Result<PathBuf, String> {
+    let go = needs("GO", "go")?;
+    let mut download = std::process::Command::new(&go);
+    download.args(["mod", "download"]).current_dir(peers("go")).env("GOTOOLCHAIN", "local");
+    let output = download.output().map_err(|reason| reason.to_string())?;
+    if output.status.success() { Ok(go) } else { Err("go cannot get go-spiffe".into()) }
+}
+
+fn peers(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("peers").join(name)
+}
+
+/// What it prints; it has to succeed.
+async fn output(command: &mut Command) -> String {
+    let command = command.stdin(Stdio::null()).kill_on_drop(true);
+    let output = tokio::time::timeout(PATIENCE, command.output()).await.expect("it ends").expect("it starts");
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success(),
+        "{}\n{printed}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    printed
+}
+
+const PATIENCE: Duration = Duration::from_secs(200);

@@ -1,0 +1,142 @@
+//! Envoys that speak mTLS with what they get by SDS.
+
+use std::cell::Cell;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use dev::{Entry, Options, Server};
+use harness::{Agent, Conf, Envoy, Sidecar, envoy_program};
+use libtest_mimic::Trial;
+use tokio::time::Instant;
+
+use super::super::server_with;
+use super::mesh::{BACKEND, BY_PATH, FRONTEND, Mesh};
+use super::trial_with;
+
+pub(super) fn trials() -> Vec<Trial> {
+    let envoy = envoy_program();
+    vec![
+        trial_with("envoys_in_mtls_over_sds", envoy.clone(), mtls),
+        trial_with("a_stranger_gets_503", envoy.clone(), stranger),
+        trial_with("envoy_gets_its_secret_after_late_registration", envoy.clone(), |envoy| {
+            late(envoy, false)
+        }),
+        trial_with("envoy_google_grpc_gets_its_secrets", envoy.clone(), |envoy| late(envoy, true)),
+        trial_with("envoy_survives_agent_restart", envoy, restart),
+    ]
+}
+
+async fn mtls(envoy: PathBuf) {
+    let world = World::new(&envoy, 16).await;
+    world.register("frontend");
+    world.register("backend");
+    let pair = world.mesh.pair().await;
+    let before = pair.handshakes().await;
+    let figures = pair.drive(|figures| figures.serials_of_each() >= 3).await;
+    assert!(figures.failures.is_empty(), "{figures:?}");
+    let after = pair.handshakes().await;
+    for side in 0..2 {
+        assert!(after[side] - before[side] >= figures.requests, "{before:?} {after:?} {figures:?}");
+    }
+    pair.connected_once().await;
+    for (envoy, id) in [(&pair.frontend, FRONTEND), (&pair.backend, BACKEND)] {
+        let certificates = envoy.certificates().await;
+        assert!(certificates.own.iter().all(|(uri, _)| uri == id), "{certificates:?}");
+        assert!(certificates.authorities.iter().all(|uri| uri == "spiffe://example.org"), "{certificates:?}");
+        assert!(!certificates.own.is_empty() && !certificates.authorities.is_empty(), "{certificates:?}");
+    }
+}
+
+async fn stranger(envoy: PathBuf) {
+    let world = World::new(&envoy, 3600).await;
+    world.register("backend");
+    world.register("stranger");
+    let backend = world.mesh.backend("frontend").await;
+    let upstream = Some(("backend", backend.port().await));
+    let stranger = world.mesh.start(Sidecar { upstream, ..world.mesh.sidecar("stranger") }).await;
+    let port = stranger.port().await;
+    stranger.serial("spiffe://example.org/stranger").await;
+    backend.serial(BACKEND).await;
+    assert_eq!(Envoy::request(port).await, Ok(503));
+    let refused = async || (backend.stat("listener.in.ssl.fail_verify_san").await > 0).then_some(());
+    backend.until("has refused the name", refused).await;
+    assert_eq!(backend.stat("http.in.downstream_rq_total").await, 0);
+}
+
+/// What is not registered has no certificate and its calls fail, and both change without a restart.
+async fn late(envoy: PathBuf, google_grpc: bool) {
+    let world = World::new(&envoy, 3600).await;
+    world.register("backend");
+    let sidecar = |name| Sidecar { google_grpc, ..world.mesh.sidecar(name) };
+    let backend = world.mesh.start(Sidecar { callers: &["frontend"], ..sidecar("backend") }).await;
+    let upstream = Some(("backend", backend.port().await));
+    backend.serial(BACKEND).await;
+    let frontend = Sidecar { upstream, impatient: true, ..sidecar("frontend") };
+    let frontend = world.mesh.start(frontend).await;
+    let port = frontend.port().await;
+    assert!(frontend.certificates().await.own.is_empty());
+    assert_eq!(Envoy::request(port).await, Ok(503));
+    let registered = Instant::now();
+    world.register("frontend");
+    frontend.serial(FRONTEND).await;
+    eprintln!("in use {:.2} s after registration", registered.elapsed().as_secs_f64());
+    let works = async || (Envoy::request(port).await == Ok(200)).then_some(());
+    frontend.until("has its calls answered", works).await;
+}
+
+async fn restart(envoy: PathBuf) {
+    let mut world = World::new(&envoy, 30).await;
+    world.register("frontend");
+    world.register("backend");
+    let pair = world.mesh.pair().await;
+    let over = Cell::new(false);
+    let restart = async {
+        let folder = world.agent.folder();
+        assert_eq!(world.agent.stop().await.code, Some(0));
+        world.conf.join_token = None;
+        let agent = Agent::start_in(&world.conf, folder);
+        agent.wait_for_socket().await;
+        over.set(true);
+        agent
+    };
+    let (through, _agent) = tokio::join!(pair.drive(|_| over.get()), restart);
+    assert!(through.failures.is_empty(), "{through:?}");
+    // The one that it had or gets when its stream is back, and one more on that stream.
+    let after = pair.drive(|figures| figures.serials_of_each() >= 3).await;
+    assert!(after.failures.is_empty(), "{after:?}");
+    pair.connected_once().await;
+    assert_eq!(world.server.counters().attest_calls, 1);
+}
+
+/// A server, an agent and a mesh.
+struct World {
+    server: Server,
+    conf: Conf,
+    parent: String,
+    agent: Agent,
+    mesh: Mesh,
+}
+
+impl World {
+    async fn new(envoy: &std::path::Path, svid_seconds: u64) -> Self {
+        let svid_ttl = Duration::from_secs(svid_seconds);
+        let server = server_with(Options { svid_ttl, ..Options::default() }).await;
+        let conf = Conf {
+            disk_keys: true,
+            unix: BY_PATH.into(),
+            agent: "experimental { sync_interval = \"500ms\" }".into(),
+            ..Conf::join_token(&server)
+        };
+        let parent = server.join_token_agent_id(conf.join_token.as_deref().unwrap_or_default());
+        let agent = Agent::start(&conf);
+        agent.wait_for_socket().await;
+        let mesh = Mesh::new(envoy, &agent);
+        Self { server, conf, parent, agent, mesh }
+    }
+
+    fn register(&self, name: &str) {
+        let entry =
+            Entry::new(format!("spiffe://example.org/{name}"), &*self.parent, [&*self.mesh.selector(name)]);
+        self.server.create_entry(entry);
+    }
+}

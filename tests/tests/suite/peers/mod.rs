@@ -1,0 +1,33 @@
+//! What others wrote, around finial: clients of the Workload API, Envoys, the real server and the real agent.
+//!
+//! * `clients`: libraries in four languages. Those in Python and Go run in the programs of `tests/peers`.
+//! * `envoys`: mTLS over SDS. `mesh` starts the Envoys and sends the requests.
+//! * `real`: with the real server (`spire_server`), for as long as one wants.
+
+mod clients;
+mod envoys;
+mod mesh;
+mod real;
+mod spire_server;
+
+use std::future::Future;
+
+use harness::{skipped, trial};
+use libtest_mimic::Trial;
+
+pub(super) fn trials() -> Vec<Trial> {
+    [clients::trials(), envoys::trials(), real::trials()].into_iter().flatten().collect()
+}
+
+/// A trial that needs something; skipped with the reason why it is not there.
+fn trial_with<N, F, T>(name: &str, needed: Result<N, String>, test: T) -> Trial
+where
+    N: Send + 'static,
+    F: Future<Output = ()>,
+    T: FnOnce(N) -> F + Send + 'static,
+{
+    match needed {
+        Ok(needed) => trial(name, move || test(needed)),
+        Err(reason) => skipped(name, &reason),
+    }
+}

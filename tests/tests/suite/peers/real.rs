@@ -1,0 +1,144 @@
+//! finial between the real server and real Envoys, and taking turns with the real agent.
+//!
+//! `FINIAL_SOAK_SECONDS` says for how long the soak goes on (20).
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use harness::{
+    Agent, Conf, Envoy, Sidecar, build_finial, envoy_program, needs, skipped, trial_within, x509_svid,
+};
+use libtest_mimic::Trial;
+use proto::workload::X509svidResponse;
+use tempfile::TempDir;
+use tokio::time::Instant;
+
+use super::super::ids;
+use super::mesh::{BY_PATH, Mesh};
+use super::spire_server::SpireServer;
+use super::trial_with;
+
+pub(super) fn trials() -> Vec<Trial> {
+    let server = needs("SPIRE_SERVER", "spire-server");
+    let agent = needs("SPIRE_AGENT", "spire-agent");
+    let both = server.clone().and_then(|server| Ok((server, agent.clone()?)));
+    let soak_needs = server.and_then(|server| Ok((server, envoy_program()?)));
+    let name = "real_spire_server_soak";
+    let soak = match soak_needs {
+        Ok((server, envoy)) => {
+            let seconds = soak_seconds();
+            trial_within(Duration::from_secs(seconds + 400), name, move || {
+                soak(server, envoy, agent.ok(), seconds)
+            })
+        }
+        Err(reason) => skipped(name, &reason),
+    };
+    vec![soak, trial_with("join_token_against_the_real_server_restart", both, turns)]
+}
+
+fn soak_seconds() -> u64 {
+    std::env::var("FINIAL_SOAK_SECONDS").ok().and_then(|seconds| seconds.parse().ok()).unwrap_or(20)
+}
+
+async fn soak(server: PathBuf, envoy: PathBuf, real_agent: Option<PathBuf>, seconds: u64) {
+    let server = SpireServer::start(&server).await;
+    let (conf, id) = server.agent(BY_PATH).await;
+    let agent = Agent::start(&conf);
+    agent.wait_for_socket().await;
+    let mesh = Mesh::new(&envoy, &agent);
+    for name in ["frontend", "backend"] {
+        server.register(name, &id, &mesh.selector(name)).await;
+    }
+    let pair = mesh.pair().await;
+    let before = pair.handshakes().await;
+    let limit = Duration::from_secs(seconds).as_secs_f64();
+    let figures = pair.drive(|figures| figures.seconds >= limit).await;
+    let after = pair.handshakes().await;
+    let handshakes = [after[0] - before[0], after[1] - before[1]];
+    let [frontend, backend] = figures.serials.each_ref().map(std::collections::BTreeSet::len);
+    let (requests, failed) = (figures.requests, figures.failures.len());
+    eprintln!("soak: {requests} requests in {:.1} s, {failed} failed", figures.seconds);
+    eprintln!("soak: handshakes {} (frontend), {} (backend)", handshakes[0], handshakes[1]);
+    eprintln!("soak: serials {frontend} (frontend), {backend} (backend)");
+    for line in pair.connected_once().await {
+        eprintln!("soak: {line}");
+    }
+    assert!(figures.failures.is_empty(), "{figures:?}\n{}", agent.log());
+    assert!(handshakes.iter().all(|count| *count >= requests), "{handshakes:?} {figures:?}");
+    assert!(requests as f64 >= 20.0 * limit, "{requests} in {limit} s");
+    assert!(seconds < 150 || figures.serials_of_each() >= 3, "{figures:?}");
+    let took = late_registration(&server, &mesh, &id).await;
+    eprintln!("late registration: {took:.1} s with finial");
+    drop((pair, agent));
+    if let Some(real) = real_agent {
+        let (conf, id) = server.agent(BY_PATH).await;
+        let folder = Arc::new(tempfile::tempdir().expect("a temporary folder"));
+        let agent = Agent::start_program(&real, &conf, folder);
+        agent.wait_for_socket().await;
+        let took = late_registration(&server, &Mesh::new(&envoy, &agent), &id).await;
+        eprintln!("late registration: {took:.1} s with the real agent");
+    }
+}
+
+/// Seconds from the registration to the certificate in an Envoy that has been waiting for it.
+async fn late_registration(server: &SpireServer, mesh: &Mesh, parent: &str) -> f64 {
+    let sidecar = Sidecar { callers: &["frontend"], impatient: true, ..mesh.sidecar("late") };
+    let envoy: Envoy = mesh.start(sidecar).await;
+    envoy.port().await;
+    assert!(envoy.certificates().await.own.is_empty());
+    server.register("late", parent, &mesh.selector("late")).await;
+    let registered = Instant::now();
+    envoy.serial("spiffe://example.org/late").await;
+    registered.elapsed().as_secs_f64()
+}
+
+async fn turns((server, real): (PathBuf, PathBuf)) {
+    let server = SpireServer::start(&server).await;
+    let finial = build_finial();
+    let first = in_turn(&server, [&finial, &finial, &real, &finial]).await;
+    assert_eq!(server.agents().await, [&*first]);
+    assert_eq!(server.logged("method=AttestAgent"), 1, "{}", server.log());
+    let second = in_turn(&server, [&real, &finial, &real]).await;
+    let mut agents = server.agents().await;
+    agents.sort();
+    let mut expected = [first, second];
+    expected.sort();
+    assert_eq!(agents, expected);
+    assert_eq!(server.logged("method=AttestAgent"), 2, "{}", server.log());
+}
+
+/// Runs them one after the other on the same data, and returns the agent's SPIFFE ID.
+async fn in_turn<const N: usize>(server: &SpireServer, programs: [&PathBuf; N]) -> String {
+    let (mut conf, id) = server.agent("").await;
+    let uid = format!("unix:uid:{}", nix::unistd::getuid());
+    server.register("web", &id, &uid).await;
+    let folder = Arc::new(tempfile::tempdir().expect("a temporary folder"));
+    for program in programs {
+        serve_once(program, &conf, &folder).await;
+        conf.join_token = None;
+    }
+    id
+}
+
+async fn first_response(socket: &Path) -> Result<X509svidResponse, tonic::Status> {
+    let message = x509_svid(socket).await?.message().await?;
+    message.ok_or_else(|| tonic::Status::unavailable("the stream ended"))
+}
+
+async fn serve_once(program: &Path, conf: &Conf, folder: &Arc<TempDir>) {
+    let agent = Agent::start_program(program, conf, Arc::clone(folder));
+    let socket = agent.wait_for_socket().await;
+    let deadline = Instant::now() + Duration::from_secs(60);
+    // The server shows new entries to agents after some seconds; until then, nobody is served.
+    let response = loop {
+        match first_response(&socket).await {
+            Ok(response) => break response,
+            Err(status) => assert!(Instant::now() < deadline, "{status}\n{}", agent.log()),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert_eq!(ids(&response), ["spiffe://example.org/web"], "{}", agent.log());
+    let exit = agent.stop().await;
+    assert_eq!(exit.code, Some(0), "{}", exit.log);
+}

@@ -1,0 +1,143 @@
+//! The real SPIRE server, and its command line.
+
+use std::fs::File;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use harness::Conf;
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+use tokio::time::Instant;
+
+/// A running server for `example.org`; ended when dropped.
+pub(super) struct SpireServer {
+    program: PathBuf,
+    folder: TempDir,
+    port: u16,
+    _child: Child,
+}
+
+impl SpireServer {
+    /// Starts one whose SVIDs live for a minute.
+    pub(super) async fn start(program: &Path) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        // It refuses port 0.
+        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
+        let port = free.expect("there is a free port").port();
+        let config = folder.path().join("server.conf");
+        std::fs::write(&config, configuration(folder.path(), port)).expect("written");
+        let log = File::create(folder.path().join("log")).expect("created");
+        let mut command = Command::new(program);
+        command.args(["run", "-config"]).arg(&config).stdin(Stdio::null()).kill_on_drop(true);
+        let child = command.stdout(log.try_clone().expect("cloned")).stderr(log).spawn().expect("it starts");
+        let server = Self { program: program.to_owned(), folder, port, _child: child };
+        server.healthy().await;
+        server
+    }
+
+    async fn healthy(&self) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while let Err(reason) = self.try_ask(&["healthcheck"]).await {
+            assert!(Instant::now() < deadline, "the server is not healthy: {reason}\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// A configuration for an agent, and the SPIFFE ID that this will have.
+    pub(super) async fn agent(&self, unix: &str) -> (Conf, String) {
+        let printed = self.ask(&["token", "generate", "-output", "json"]).await;
+        let token: serde_json::Value = serde_json::from_str(&printed).expect("JSON");
+        let token = token["value"].as_str().expect("a token").to_owned();
+        let id = format!("spiffe://example.org/spire/agent/join_token/{token}");
+        let conf = Conf {
+            server: format!("127.0.0.1:{}", self.port),
+            trust_domain: "example.org".into(),
+            bundle: Some(self.ask(&["bundle", "show"]).await),
+            join_token: Some(token),
+            psat: None,
+            disk_keys: true,
+            agent: String::new(),
+            unix: unix.into(),
+            shell: None,
+        };
+        (conf, id)
+    }
+
+    /// Registers `spiffe://example.org/NAME`.
+    pub(super) async fn register(&self, name: &str, parent: &str, selector: &str) {
+        let id = format!("spiffe://example.org/{name}");
+        let arguments = [
+            "entry",
+            "create",
+            "-parentID",
+            parent,
+            "-spiffeID",
+            &id,
+            "-selector",
+            selector,
+            "-output",
+            "json",
+        ];
+        self.ask(&arguments).await;
+    }
+
+    /// The SPIFFE IDs of its agents.
+    pub(super) async fn agents(&self) -> Vec<String> {
+        let printed = self.ask(&["agent", "list", "-output", "json"]).await;
+        let answer: serde_json::Value = serde_json::from_str(&printed).expect("JSON");
+        let agents = answer["agents"].as_array().into_iter().flatten();
+        agents
+            .filter_map(|agent| agent["id"]["path"].as_str())
+            .map(|path| format!("spiffe://example.org{path}"))
+            .collect()
+    }
+
+    /// How many lines of its log hold this.
+    pub(super) fn logged(&self, text: &str) -> usize {
+        self.log().lines().filter(|line| line.contains(text)).count()
+    }
+
+    pub(super) fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    async fn ask(&self, arguments: &[&str]) -> String {
+        match self.try_ask(arguments).await {
+            Ok(printed) => printed,
+            Err(reason) => panic!("{arguments:?}: {reason}"),
+        }
+    }
+
+    async fn try_ask(&self, arguments: &[&str]) -> Result<String, String> {
+        let mut command = Command::new(&self.program);
+        command.args(arguments).arg("-socketPath").arg(self.folder.path().join("server.sock"));
+        let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await;
+        let output = output.map_err(|reason| reason.to_string())?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+    }
+}
+
+fn configuration(folder: &Path, port: u16) -> String {
+    let folder = folder.display();
+    format!(
+        r#"server {{
+    bind_address = "127.0.0.1"
+    bind_port = "{port}"
+    trust_domain = "example.org"
+    data_dir = "{folder}/data"
+    socket_path = "{folder}/server.sock"
+    log_level = "DEBUG"
+    default_x509_svid_ttl = "60s"
+    agent_ttl = "10m"
+}}
+plugins {{
+    DataStore "sql" {{ plugin_data {{ database_type = "sqlite3" connection_string = "{folder}/store.sqlite3" }} }}
+    NodeAttestor "join_token" {{ plugin_data {{}} }}
+    KeyManager "memory" {{ plugin_data {{}} }}
+}}
+"#
+    )
+}
