@@ -35,6 +35,7 @@ pub struct Manager {
 enum Message {
     Subscribe(Selectors, oneshot::Sender<watch::Receiver<Arc<WorkloadUpdate>>>),
     Synced(Synced),
+    RenewAll,
     Minted(Vec<Outcome>),
     MintFailed(Vec<Arc<Entry>>),
 }
@@ -108,6 +109,11 @@ impl Manager {
         let _ = self.demand.try_send(());
     }
 
+    /// Has every SVID replaced: the server is another one than the one that signed them.
+    pub(crate) async fn renew_all(&self) {
+        let _ = self.mailbox.send(Message::RenewAll).await;
+    }
+
     /// Whether the task has ended; it never should.
     pub(crate) fn is_stopped(&self) -> bool {
         self.mailbox.is_closed()
@@ -154,6 +160,7 @@ impl Task {
         match message {
             Message::Subscribe(selectors, reply) => drop(reply.send(self.subscribe(selectors))),
             Message::Synced(synced) => self.synced(synced),
+            Message::RenewAll => self.cache.renew_all(SystemTime::now()),
             Message::Minted(outcomes) => self.minted(outcomes),
             Message::MintFailed(entries) => self.mint_failed(&entries),
         }

@@ -171,6 +171,15 @@ impl Cache {
         if fits { self.rebuild_views_with(&entry.id) } else { Vec::new() }
     }
 
+    /// Every SVID is to be replaced, now: the authority that signed them is not the server's any more. Callers keep
+    /// what they have until its successor is there.
+    pub fn renew_all(&mut self, now: SystemTime) {
+        for minted in self.records.values_mut().filter_map(|record| record.minted.as_mut()) {
+            minted.renew_at = now;
+        }
+        self.requeue_all(now);
+    }
+
     /// The server would not or could not sign; the entry is tried again at `retry_at`. What it has, it keeps.
     pub fn mint_failed(&mut self, entry_id: &str, retry_at: SystemTime, now: SystemTime) {
         let Some(record) = self.records.get_mut(entry_id) else { return };

@@ -67,6 +67,7 @@ enum Op {
     Take(usize),
     Finish { which: usize, outcome: u8 },
     Advance(u64),
+    RenewAll,
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -79,6 +80,7 @@ fn op() -> impl Strategy<Value = Op> {
         4 => (1usize..5).prop_map(Op::Take),
         6 => (0usize..8, 0u8..4).prop_map(|(which, outcome)| Op::Finish { which, outcome }),
         3 => (1u64..4000).prop_map(Op::Advance),
+        1 => Just(Op::RenewAll),
     ]
 }
 
@@ -221,6 +223,12 @@ impl Run {
             Op::Take(limit) => self.take(limit),
             Op::Finish { which, outcome } => self.finish(which, outcome),
             Op::Advance(seconds) => self.model.now += Duration::from_secs(seconds),
+            Op::RenewAll => {
+                self.cache.renew_all(self.model.now);
+                for (_, _, renew) in self.model.minted.values_mut() {
+                    *renew = self.model.now;
+                }
+            }
         }
         for (caller, update) in &self.heard {
             self.model.agrees(caller, update);

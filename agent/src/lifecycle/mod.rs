@@ -218,6 +218,11 @@ impl Lifecycle {
                 warn!(error = %reason, "Failed to post agent status");
             }
         });
+        // A manager that is there already: this is a re-bootstrap, and what it holds was signed by an authority that
+        // nobody is told to trust any more.
+        if let Some(manager) = &self.manager {
+            manager.renew_all().await;
+        }
         let mut known = Known::default();
         let mut clock = SyncClock::new();
         let mut refusals = 0;
