@@ -158,7 +158,7 @@ impl Cache {
 
     /// An SVID has come for an entry at a revision. `draw` (uniform in 0..1) settles when it is renewed.
     pub fn minted(&mut self, entry: &Entry, svid: Arc<X509Svid>, draw: f64, now: SystemTime) -> Vec<Publish> {
-        let renew_at = self.options.renew_at(&svid, draw);
+        let renew_at = self.options.renew_at(&svid, draw, now);
         let Some(record) = self.records.get_mut(&entry.id) else { return Vec::new() };
         record.in_flight = false;
         record.retry_at = None;

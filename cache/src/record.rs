@@ -42,20 +42,30 @@ impl Default for Options {
 }
 
 impl Options {
-    /// When an SVID is to be replaced: one draw per SVID (uniform in 0..1), so the time is stable, and spread over
-    /// the SVIDs. Half the lifetime ± 10 % of that half is left, or the availability target + up to 10 min,
-    /// whichever comes first; the target counts only where more than 12 h remain before it.
+    /// When an SVID that has just come is to be replaced: one draw per SVID (uniform in 0..1), so the time is stable,
+    /// and spread over the SVIDs. Half the lifetime ± 10 % of that half is left, or the availability target + up to
+    /// 10 min, whichever comes first; the target counts only where more than 12 h remain before it (SPIRE,
+    /// `rotationutil`).
+    ///
+    /// That time can be over on arrival: our clock is ahead, the authority is about to expire, the lifetime is a few
+    /// seconds and begins ten seconds ago. Then it is half of what is left, and never at once: or the server would be
+    /// asked without a pause.
     #[must_use]
-    pub fn renew_at(&self, svid: &X509Svid, draw: f64) -> SystemTime {
+    pub fn renew_at(&self, svid: &X509Svid, draw: f64, now: SystemTime) -> SystemTime {
         let lifetime = svid.not_after.duration_since(svid.not_before).unwrap_or_default();
-        let half = lifetime / 2;
-        let mut left = half.mul_f64(0.9 + 0.2 * draw);
+        let spread = 0.9 + 0.2 * draw;
+        let mut left = (lifetime / 2).mul_f64(spread);
         if let Some(target) =
             self.availability_target.filter(|target| lifetime.saturating_sub(*target) > GUARD)
         {
             left = left.max(target + SPREAD.mul_f64(draw));
         }
-        svid.not_after.checked_sub(left).unwrap_or(UNIX_EPOCH)
+        let planned = svid.not_after.checked_sub(left).unwrap_or(UNIX_EPOCH);
+        let remaining = svid.not_after.duration_since(now).unwrap_or_default();
+        if planned >= now + (remaining / 4).clamp(PAUSE, SOON) {
+            return planned;
+        }
+        now + (remaining / 2).mul_f64(spread).max(PAUSE)
     }
 }
 
@@ -115,5 +125,7 @@ impl Record {
     }
 }
 
+const PAUSE: Duration = Duration::from_secs(1);
+const SOON: Duration = Duration::from_secs(30);
 const GUARD: Duration = Duration::from_hours(12);
 const SPREAD: Duration = Duration::from_mins(10);

@@ -297,7 +297,7 @@ impl Run {
         let svid = svid(&taken.spiffe_id, now, 3600);
         let draw = f64::from(outcome) / 4.0;
         if self.model.entries[&id].spiffe_id == taken.spiffe_id {
-            let renew = self.model.options.renew_at(&svid, draw);
+            let renew = self.model.options.renew_at(&svid, draw, now);
             self.model.minted.insert(Arc::clone(&id), (Arc::clone(&svid), taken.revision, renew));
         }
         self.model.retry.remove(&id);
@@ -335,7 +335,7 @@ proptest! {
     fn renewal_is_within_the_formula(ttl in 60u64..1_000_000, draw in 0.0f64..1.0) {
         let now = UNIX_EPOCH + Duration::from_secs(1000);
         let svid = svid(&SpiffeId::parse("spiffe://td/a").unwrap(), now, ttl);
-        let at = Options::default().renew_at(&svid, draw);
+        let at = Options::default().renew_at(&svid, draw, now);
         let left = svid.not_after.duration_since(at).unwrap().as_secs_f64();
         let half = ttl as f64 / 2.0;
         prop_assert!(left >= half * 0.9 - 1e-3 && left <= half * 1.1 + 1e-3);
@@ -348,9 +348,22 @@ fn availability_target_moves_the_renewal_forward() {
     let now = UNIX_EPOCH + day;
     let svid = svid(&SpiffeId::parse("spiffe://td/a").unwrap(), now, 4 * 24 * 3600);
     let options = |target| Options { availability_target: Some(target), ..Options::default() };
-    assert_eq!(options(3 * day).renew_at(&svid, 0.5), svid.not_after - 3 * day - Duration::from_mins(5));
+    assert_eq!(options(3 * day).renew_at(&svid, 0.5, now), svid.not_after - 3 * day - Duration::from_mins(5));
     // Too close to the lifetime: ignored.
-    assert_eq!(options(Duration::from_hours(90)).renew_at(&svid, 0.5), svid.not_after - 2 * day);
+    assert_eq!(options(Duration::from_hours(90)).renew_at(&svid, 0.5, now), svid.not_after - 2 * day);
+}
+
+proptest! {
+    /// Whatever the clocks say, a fresh SVID is not due at once, and one that has time left is renewed before its end.
+    #[test]
+    fn a_fresh_svid_is_never_due_at_once(ttl in 0u64..100_000, late in 0u64..200_000, draw in 0.0f64..1.0) {
+        let issued = UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let now = issued + Duration::from_secs(late);
+        let svid = svid(&SpiffeId::parse("spiffe://td/a").unwrap(), issued, ttl);
+        let at = Options::default().renew_at(&svid, draw, now);
+        prop_assert!(at >= now + Duration::from_secs(1));
+        prop_assert!(at < svid.not_after || svid.not_after <= now + Duration::from_secs(2));
+    }
 }
 
 #[test]

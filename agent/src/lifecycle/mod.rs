@@ -362,7 +362,7 @@ impl Lifecycle {
 
 impl Own {
     fn new(svid: Arc<X509Svid>, rules: &cache::Options) -> Self {
-        Self { renew_at: rules.renew_at(&svid, rand::rng().random()), svid }
+        Self { renew_at: rules.renew_at(&svid, rand::rng().random(), SystemTime::now()), svid }
     }
 
     fn until_renewal(&self) -> Duration {
