@@ -1,5 +1,5 @@
-//! The one door. Every call on the public socket passes here once, whatever its API: the agent is ready, the caller's
-//! process may open another stream, it is attested, it is still alive; then it may listen.
+//! The one door. Every call on the public socket passes here once, whatever its API: the agent is ready, the caller is
+//! attested, still alive and still who connected; then it may listen.
 
 use std::collections::HashSet;
 use std::fs;
@@ -12,7 +12,7 @@ use identity::{Selectors, WorkloadUpdate};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::{debug, error};
-use transport::{Peer, Process, StreamPermit};
+use transport::{Peer, Process};
 
 use crate::manager::Manager;
 
@@ -47,8 +47,6 @@ pub struct Admitted {
     pub updates: watch::Receiver<Arc<WorkloadUpdate>>,
     /// Who it is.
     pub caller: Attested,
-    /// Its place among its process's streams.
-    pub permit: StreamPermit,
 }
 
 /// Why a caller is turned away.
@@ -57,9 +55,6 @@ pub enum Denied {
     /// Not attested to the server yet, or no entries yet.
     #[error("agent is starting: it has not synchronized with the SPIRE server yet")]
     Starting,
-    /// Its process has too many streams.
-    #[error("too many streams of one process")]
-    TooManyStreams,
     /// All attestors failed, or the process is gone.
     #[error("workload attestation failed")]
     Attestation,
@@ -95,15 +90,15 @@ impl Admission {
     /// # Errors
     /// [`Denied`].
     pub async fn admit(&self, peer: &Peer, patience: Patience) -> Result<Admitted, Denied> {
-        let permit = peer.open_stream().ok_or(Denied::TooManyStreams)?;
         let manager = self.ready(patience).await?;
         let caller = self.attest(peer).await?;
-        if manager.snapshot().entries_of(&caller.selectors).is_empty() && self.is_new(&peer.process) {
+        let matched = manager.snapshot().matching(&caller.selectors);
+        if matched.is_empty() && self.is_new(&peer.process) {
             debug!(pid = peer.process.pid, "A new process matches no entry; asking the server for changes");
             manager.unmatched();
         }
-        let updates = manager.subscribe(&caller).await.map_err(|_| Denied::Stopped)?;
-        Ok(Admitted { updates, caller, permit })
+        let updates = manager.subscribe(&caller, matched).await.map_err(|_| Denied::Stopped)?;
+        Ok(Admitted { updates, caller })
     }
 
     async fn ready(&self, patience: Patience) -> Result<Manager, Denied> {
@@ -119,10 +114,13 @@ impl Admission {
     }
 
     async fn attest(&self, peer: &Peer) -> Result<Attested, Denied> {
-        let found = workload::attest(&self.attestors, &peer.process).await;
-        // Facts were read by pid; they are the caller's only if it has not exited meanwhile.
-        if !peer.process.is_alive() {
-            error!(pid = peer.process.pid, "Failed to attest the workload: the process has exited");
+        let found = workload::attest(&self.attestors, peer).await;
+        // Facts were read by pid. They are the caller's only if it still has the credentials that it connected with (a
+        // setuid program may run in it by now, and its child may hold the connection), and has not exited meanwhile.
+        let same_user = self.has_credentials_of(peer);
+        if !peer.process.is_alive() || !same_user {
+            let reason = if same_user { "the process has exited" } else { "its credentials have changed" };
+            error!(pid = peer.process.pid, reason, "Failed to attest the workload; closing its connection");
             peer.hang_up();
             return Err(Denied::Attestation);
         }
@@ -135,10 +133,18 @@ impl Admission {
         }
     }
 
+    fn has_credentials_of(&self, peer: &Peer) -> bool {
+        let status = fs::read(self.proc.join(peer.process.pid.to_string()).join("status"));
+        let credentials =
+            status.ok().and_then(|text| attestors::proc::credentials(&String::from_utf8_lossy(&text)).ok());
+        credentials.is_some_and(|now| (now.uid, now.gid) == (peer.uid, peer.gid))
+    }
+
     /// Whether a process is seen for the first time. One that stays unregistered and calls again is not new.
     fn is_new(&self, process: &Process) -> bool {
         let stat = self.proc.join(process.pid.to_string()).join("stat");
-        let started = fs::read_to_string(stat).ok().and_then(|text| attestors::proc::start_time(&text));
+        let text = fs::read(stat).unwrap_or_default();
+        let started = attestors::proc::start_time(&String::from_utf8_lossy(&text));
         let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
         if strangers.len() >= STRANGERS_KEPT {
             strangers.clear();

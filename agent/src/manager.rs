@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use cache::{Cache, Publish, Snapshot};
+use cache::{Cache, Matched, Publish, Snapshot};
 use config::KeyType;
 use identity::{Bundle, Entry, Selectors, WorkloadUpdate};
 use rand::Rng as _;
@@ -33,7 +33,7 @@ pub struct Manager {
 }
 
 enum Message {
-    Subscribe(Selectors, oneshot::Sender<watch::Receiver<Arc<WorkloadUpdate>>>),
+    Subscribe(Selectors, Matched, oneshot::Sender<watch::Receiver<Arc<WorkloadUpdate>>>),
     Synced(Synced),
     RenewAll,
     Minted(Vec<Outcome>),
@@ -77,16 +77,17 @@ impl Manager {
         Self { mailbox, snapshot, bundle, demand }
     }
 
-    /// Listens for what an attested caller may have.
+    /// Listens for what an attested caller may have; `matched` is its match against a snapshot, which may be old.
     ///
     /// # Errors
     /// [`Stopped`].
     pub async fn subscribe(
         &self,
         caller: &Attested,
+        matched: Matched,
     ) -> Result<watch::Receiver<Arc<WorkloadUpdate>>, Stopped> {
         let (reply, answer) = oneshot::channel();
-        let message = Message::Subscribe(caller.selectors().clone(), reply);
+        let message = Message::Subscribe(caller.selectors().clone(), matched, reply);
         self.mailbox.send(message).await.map_err(|_| Stopped)?;
         answer.await.map_err(|_| Stopped)
     }
@@ -158,7 +159,9 @@ impl Task {
 
     fn handle(&mut self, message: Message) {
         match message {
-            Message::Subscribe(selectors, reply) => drop(reply.send(self.subscribe(selectors))),
+            Message::Subscribe(selectors, matched, reply) => {
+                drop(reply.send(self.subscribe(selectors, matched)))
+            }
             Message::Synced(synced) => self.synced(synced),
             Message::RenewAll => self.cache.renew_all(SystemTime::now()),
             Message::Minted(outcomes) => self.minted(outcomes),
@@ -166,11 +169,10 @@ impl Task {
         }
     }
 
-    fn subscribe(&mut self, selectors: Selectors) -> watch::Receiver<Arc<WorkloadUpdate>> {
+    fn subscribe(&mut self, selectors: Selectors, matched: Matched) -> watch::Receiver<Arc<WorkloadUpdate>> {
         if let Some(sender) = self.subscribers.get(&selectors) {
             return sender.subscribe();
         }
-        let matched = self.cache.snapshot().matching(&selectors);
         let update = self.cache.subscribe(&selectors, matched, SystemTime::now());
         let (sender, receiver) = watch::channel(update);
         self.subscribers.insert(selectors, sender);

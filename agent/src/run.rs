@@ -1,9 +1,12 @@
 //! Wiring, from leaf to root: log, limits, socket, door, APIs, health, and the life with the server. Then wait for the
 //! first to end: a signal (exit 0) or something fatal (exit 1).
 
+use std::convert::Infallible;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use attestors::node::{Attestor as NodeAttestor, JoinToken, K8sPsat};
 use attestors::workload::{Attestor as WorkloadAttestor, unix};
@@ -19,10 +22,11 @@ use proto::workload::spiffe_workload_api_server::SpiffeWorkloadApiServer;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tonic::Status;
 use tonic::service::Routes;
 use tower::Service as _;
 use tracing::{debug, error, info, warn};
-use transport::{Limits, Listener, Peer};
+use transport::{Limits, Listener, Peer, StreamPermit};
 
 use crate::admission::{Admission, Denied, Patience};
 use crate::health::Health;
@@ -175,15 +179,24 @@ async fn serve(listener: Listener, routes: Routes) {
     http2
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(WINDOW)
-        .max_concurrent_streams(None)
+        .max_concurrent_streams(u32::try_from(Limits::default().streams_per_process).ok())
         .max_header_list_size(HEADERS_LIMIT);
     loop {
         let connection = listener.accept().await;
         let (peer, routes) = (connection.peer(), routes.clone());
         let service = service_fn(move |request: http::Request<Incoming>| {
-            let mut request = request.map(tonic::body::Body::new);
-            request.extensions_mut().insert(Arc::clone(&peer));
-            routes.clone().call(request)
+            let (peer, mut routes) = (Arc::clone(&peer), routes.clone());
+            async move {
+                // Before anything is read of the request: a caller may open streams and never say what it wants.
+                let Some(permit) = peer.open_stream() else {
+                    let full = Status::resource_exhausted("too many streams of one process").into_http();
+                    return Ok(full.map(|body| Counted { body, permit: None }));
+                };
+                let mut request = request.map(tonic::body::Body::new);
+                request.extensions_mut().insert(peer);
+                let response: Result<_, Infallible> = routes.call(request).await;
+                response.map(|response| response.map(|body| Counted { body, permit: Some(permit) }))
+            }
         });
         let served = http2.serve_connection(TokioIo::new(connection), service);
         tokio::spawn(async move {
@@ -191,6 +204,33 @@ async fn serve(listener: Listener, routes: Routes) {
                 debug!(error = %reason, "Connection ended");
             }
         });
+    }
+}
+
+/// The body of a response, and its stream's place among those of the caller's process.
+struct Counted {
+    body: tonic::body::Body,
+    #[expect(dead_code, reason = "held until the response is over")]
+    permit: Option<StreamPermit>,
+}
+
+impl http_body::Body for Counted {
+    type Data = bytes::Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Self::Data>, Status>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -227,10 +267,10 @@ fn sds_options(settings: &Settings) -> sds::Options {
 struct Door(Arc<Admission>);
 
 impl sds::Admit for Door {
-    async fn admit(&self, peer: Arc<Peer>, _method: &'static str) -> Result<sds::Admission, tonic::Status> {
+    async fn admit(&self, peer: Arc<Peer>, _method: &'static str) -> Result<sds::Admission, Status> {
         let admitted = self.0.admit(&peer, Patience::Endless).await;
         let admitted = admitted.map_err(|reason: Denied| crate::workload::denied(reason))?;
-        Ok(sds::Admission { updates: admitted.updates, permit: Some(admitted.permit) })
+        Ok(sds::Admission { updates: admitted.updates })
     }
 
     fn random(&self) -> u32 {

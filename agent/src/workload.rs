@@ -16,7 +16,7 @@ use proto::workload as wire;
 use proto::workload::spiffe_workload_api_server::SpiffeWorkloadApi;
 use tokio::time::{Instant, timeout_at};
 use tonic::metadata::MetadataMap;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 use tracing::{debug, error};
 use transport::Peer;
 
@@ -201,9 +201,15 @@ struct Svids(Caller);
 impl Replies for Svids {
     type Reply = wire::X509svidResponse;
 
+    /// A stream that has had its first answer is not ended because an SVID is late: it has what it has.
     async fn next(&mut self) -> Result<Self::Reply, Status> {
-        self.0.changed().await?;
-        self.0.svids().await
+        loop {
+            self.0.changed().await?;
+            match self.0.svids().await {
+                Err(late) if late.code() == Code::Unavailable => debug!(error = %late, "A held stream waits"),
+                other => return other,
+            }
+        }
     }
 }
 
@@ -244,7 +250,9 @@ fn replies<R: Replies>(replies: R, first: R::Reply) -> Reply<R::Reply> {
 /// WA §5.2.1: in entry order; of the entries that share a hint the oldest alone.
 fn svids_response(update: &WorkloadUpdate, now: SystemTime) -> wire::X509svidResponse {
     let bundle = der(&update.bundle);
-    let svids = unique_hints(&update.identities)
+    let live: Vec<&Identity> =
+        update.identities.iter().filter(|identity| identity.live(now).is_some()).collect();
+    let svids = unique_hints(&live)
         .into_iter()
         .filter_map(|identity| Some((identity, identity.live(now)?)))
         .map(|(identity, svid)| wire::X509svid {
@@ -260,19 +268,19 @@ fn svids_response(update: &WorkloadUpdate, now: SystemTime) -> wire::X509svidRes
 }
 
 /// SPIRE, `hintsfilter`: per hint the smallest creation time, then the smallest entry ID.
-fn unique_hints(identities: &[Identity]) -> Vec<&Identity> {
+fn unique_hints<'a>(identities: &[&'a Identity]) -> Vec<&'a Identity> {
     let mut oldest: BTreeMap<&str, &Identity> = BTreeMap::new();
-    for identity in identities.iter().filter(|identity| !identity.entry.hint.is_empty()) {
+    for &identity in identities.iter().filter(|identity| !identity.entry.hint.is_empty()) {
         let held = oldest.entry(&identity.entry.hint).or_insert(identity);
         // Ascending by ID already, so only a smaller time replaces.
         if identity.entry.created_at < held.entry.created_at {
             *held = identity;
         }
     }
-    let kept = |identity: &&Identity| {
+    let kept = |identity: &&&Identity| {
         oldest.get(&*identity.entry.hint).is_none_or(|kept| kept.entry.id == identity.entry.id)
     };
-    identities.iter().filter(kept).collect()
+    identities.iter().filter(kept).copied().collect()
 }
 
 /// WE §3: the header must occur exactly once, with the value `true`.
@@ -286,10 +294,7 @@ fn security_header(metadata: &MetadataMap) -> Result<(), Status> {
 
 /// The status of a caller that is turned away.
 pub(crate) fn denied(reason: Denied) -> Status {
-    match reason {
-        Denied::TooManyStreams => Status::resource_exhausted(reason.to_string()),
-        Denied::Starting | Denied::Attestation | Denied::Stopped => Status::unavailable(reason.to_string()),
-    }
+    Status::unavailable(reason.to_string())
 }
 
 /// `log_selectors`: those that equal a configured prefix, or begin with it and a colon.

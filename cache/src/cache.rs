@@ -164,6 +164,7 @@ impl Cache {
         record.retry_at = None;
         // The entry may have come to grant another ID while the server signed.
         let fits = svid.id == record.entry.spiffe_id;
+        let renew_at = if std::mem::take(&mut record.again) { now } else { renew_at };
         if fits {
             record.minted = Some(Minted { svid, revision: entry.revision, renew_at });
         }
@@ -174,8 +175,12 @@ impl Cache {
     /// Every SVID is to be replaced, now: the authority that signed them is not the server's any more. Callers keep
     /// what they have until its successor is there.
     pub fn renew_all(&mut self, now: SystemTime) {
-        for minted in self.records.values_mut().filter_map(|record| record.minted.as_mut()) {
-            minted.renew_at = now;
+        for record in self.records.values_mut() {
+            if let Some(minted) = &mut record.minted {
+                minted.renew_at = now;
+            }
+            // What is being signed now may be signed by the old one.
+            record.again = record.in_flight;
         }
         self.requeue_all(now);
     }
@@ -184,6 +189,7 @@ impl Cache {
     pub fn mint_failed(&mut self, entry_id: &str, retry_at: SystemTime, now: SystemTime) {
         let Some(record) = self.records.get_mut(entry_id) else { return };
         record.in_flight = false;
+        record.again = false;
         record.retry_at = Some(retry_at);
         let id = Arc::clone(&record.entry.id);
         self.requeue(&id, now);

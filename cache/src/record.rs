@@ -76,6 +76,8 @@ pub(crate) struct Record {
     pub(crate) minted: Option<Minted>,
     /// A mint is under way.
     pub(crate) in_flight: bool,
+    /// What comes of it is to be replaced at once.
+    pub(crate) again: bool,
     /// Not before this, after a failure.
     pub(crate) retry_at: Option<SystemTime>,
     /// Subscribers whose view holds the entry.
@@ -100,6 +102,7 @@ impl Record {
             entry,
             minted: None,
             in_flight: false,
+            again: false,
             retry_at: None,
             callers: 0,
             last_caller: None,

@@ -96,6 +96,7 @@ struct Model {
     retry: BTreeMap<Arc<str>, SystemTime>,
     subscribed: BTreeSet<Selectors>,
     left: BTreeMap<Arc<str>, SystemTime>,
+    again: BTreeSet<Arc<str>>,
 }
 
 impl Model {
@@ -187,6 +188,7 @@ impl Run {
                 retry: BTreeMap::new(),
                 subscribed: BTreeSet::new(),
                 left: BTreeMap::new(),
+                again: BTreeSet::new(),
             },
         }
     }
@@ -225,6 +227,7 @@ impl Run {
             Op::Advance(seconds) => self.model.now += Duration::from_secs(seconds),
             Op::RenewAll => {
                 self.cache.renew_all(self.model.now);
+                self.model.again = self.model.in_flight.keys().cloned().collect();
                 for (_, _, renew) in self.model.minted.values_mut() {
                     *renew = self.model.now;
                 }
@@ -253,6 +256,7 @@ impl Run {
                 if new.is_none() {
                     model.left.remove(&id);
                     model.in_flight.remove(&id);
+                    model.again.remove(&id);
                 }
                 if new != Some(&old) {
                     model.retry.remove(&id);
@@ -288,6 +292,7 @@ impl Run {
         };
         self.model.in_flight.remove(&id);
         let now = self.model.now;
+        let again = self.model.again.remove(&id);
         if outcome == 0 {
             let retry = now + Duration::from_secs(5);
             self.model.retry.insert(Arc::clone(&id), retry);
@@ -297,7 +302,7 @@ impl Run {
         let svid = svid(&taken.spiffe_id, now, 3600);
         let draw = f64::from(outcome) / 4.0;
         if self.model.entries[&id].spiffe_id == taken.spiffe_id {
-            let renew = self.model.options.renew_at(&svid, draw, now);
+            let renew = if again { now } else { self.model.options.renew_at(&svid, draw, now) };
             self.model.minted.insert(Arc::clone(&id), (Arc::clone(&svid), taken.revision, renew));
         }
         self.model.retry.remove(&id);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use identity::{Bundle, Identity, WorkloadUpdate};
+use identity::{Bundle, Identity, SpiffeId, WorkloadUpdate};
 
 use crate::names::Meaning;
 use crate::node::NodeFacts;
@@ -61,16 +61,19 @@ impl Resolve<'_> {
                 Some(identity) => self.svid(name, identity, resolved),
                 None => drop(resolved.missing.insert(name.into())),
             },
-            // Several entries may grant one ID; the lowest is as good as any, and stable.
-            Meaning::Svid(id) => {
-                match update.identities.iter().find(|identity| identity.entry.spiffe_id == id) {
-                    Some(identity) => self.svid(name, identity, resolved),
-                    None => drop(resolved.missing.insert(name.into())),
-                }
-            }
+            // Several entries may grant one ID: the lowest whose SVID can be used.
+            Meaning::Svid(id) => match self.granting(&id) {
+                Some(identity) => self.svid(name, identity, resolved),
+                None => drop(resolved.missing.insert(name.into())),
+            },
             Meaning::Nothing => drop(resolved.missing.insert(name.into())),
         }
         Ok(())
+    }
+
+    fn granting(&self, id: &SpiffeId) -> Option<&Identity> {
+        let mut all = self.update.identities.iter().filter(|identity| identity.entry.spiffe_id == *id);
+        all.clone().find(|identity| identity.live(self.wall).is_some()).or_else(|| all.next())
     }
 
     fn svid(&self, name: &str, identity: &Identity, resolved: &mut Resolved) {

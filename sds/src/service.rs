@@ -16,7 +16,7 @@ use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder, Streaming};
 use tonic::server::{Grpc, NamedService, StreamingService, UnaryService};
 use tonic::{Code, Request, Response, Status};
 use tracing::{debug, error, info, warn};
-use transport::{Peer, StreamPermit};
+use transport::Peer;
 
 use crate::secret::Secrets;
 use crate::stream::{self, Heard, Next, Push, Stream};
@@ -43,8 +43,6 @@ pub trait Admit: Send + Sync + 'static {
 pub struct Admission {
     /// What it may have, now and later.
     pub updates: watch::Receiver<Arc<WorkloadUpdate>>,
-    /// Its place among the caller's streams.
-    pub permit: Option<StreamPermit>,
 }
 
 /// The service, to be handed to a tonic router.
@@ -282,7 +280,6 @@ impl<A: Admit> Session<A> {
             return Err(Status::unavailable("workload attestation failed"));
         }
         match self.shared.admit.admit(Arc::clone(&self.peer), "StreamSecrets").await {
-            // The stream has its place already.
             Ok(admission) if !admission.updates.same_channel(&self.admission.updates) => {
                 self.admission.updates = admission.updates;
                 let update = Arc::clone(&self.admission.updates.borrow_and_update());

@@ -171,7 +171,8 @@ impl Stream {
         let resolve =
             Resolve { options: &self.options, secrets: &self.secrets, node: self.node, update, wall };
         let resolved = resolve.names(&wanted.names)?;
-        if let Some(spiffe_id) = resolved.expired.filter(|_| wanted.unserved) {
+        // One that has expired does not block the others.
+        if let Some(spiffe_id) = resolved.expired.filter(|_| wanted.unserved && resolved.found.is_empty()) {
             return Err(Refusal::Expired { spiffe_id });
         }
         if self.options.unknown_names == UnknownNames::Reject && !resolved.missing.is_empty() {
@@ -237,14 +238,17 @@ pub fn fetch(
     node.latch(request.node.as_ref());
     let names = names(request.resource_names)?;
     let resolved = Resolve { options, secrets, node, update, wall }.names(&names)?;
-    if let Some(spiffe_id) = resolved.expired {
-        return Err(Refusal::Expired { spiffe_id });
-    }
     if !resolved.missing.is_empty() {
         return Err(Refusal::NotAuthorized(resolved.missing));
     }
-    if let Some(spiffe_id) = resolved.pending {
-        return Err(Refusal::NotMinted { spiffe_id });
+    // What is asked for by name must be there; "everything" is what there is.
+    if !names.is_empty() {
+        if let Some(spiffe_id) = resolved.expired {
+            return Err(Refusal::Expired { spiffe_id });
+        }
+        if let Some(spiffe_id) = resolved.pending {
+            return Err(Refusal::NotMinted { spiffe_id });
+        }
     }
     let type_url = if request.type_url.is_empty() { SECRET_TYPE_URL.into() } else { request.type_url };
     let resources = resolved.found.into_values().map(|encoded| encoded.resource.clone()).collect();

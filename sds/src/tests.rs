@@ -495,6 +495,24 @@ fn an_expired_svid_is_never_sent_anew() {
 }
 
 #[test]
+fn one_bad_svid_does_not_block_the_others() {
+    let mixed = update(
+        vec![identity(1, WEB, svid(WEB, 3, 0)), identity(2, DB, None), identity(3, DB, svid(DB, 4, 60))],
+        1,
+    );
+    let mut stream = stream(Options::default());
+    stream.request(names(&[])).unwrap();
+    stream.update(Arc::clone(&mixed));
+    assert_eq!(secret_names(&pushed(&mut stream, 0)), ["spiffe://td", DB]);
+    let one_shot =
+        |list: &[&str]| fetch(&Options::default(), &Secrets::default(), names(list), &mixed, wall());
+    assert_eq!(secret_names(&one_shot(&[]).unwrap()), ["spiffe://td", DB]);
+    // Two entries grant this ID; the first has nothing yet.
+    assert_eq!(secret_names(&one_shot(&[DB]).unwrap()), [DB]);
+    assert!(matches!(one_shot(&[WEB]), Err(Refusal::Expired { .. })));
+}
+
+#[test]
 fn an_svid_that_is_granted_and_not_minted_is_waited_for() {
     let mut stream = stream(Options { unknown_names: UnknownNames::Reject, ..Options::default() });
     stream.request(names(&[WEB])).unwrap();

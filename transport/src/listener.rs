@@ -127,9 +127,15 @@ fn inherited(path: &Path) -> Option<unix::UnixListener> {
     });
     let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
     let is_ours = |socket: &unix::UnixListener| {
-        socket.local_addr().is_ok_and(|address| address.as_pathname() == Some(path))
+        socket.local_addr().is_ok_and(|address| address.as_pathname().is_some_and(|bound| same(bound, path)))
     };
     waiting.iter().position(is_ours).map(|ours| waiting.swap_remove(ours))
+}
+
+/// Whether two paths name one socket file; a folder may have two names (`/var/run` is often a link to `/run`).
+fn same(a: &Path, b: &Path) -> bool {
+    let folder = |path: &Path| path.parent().and_then(|folder| folder.canonicalize().ok());
+    a == b || (a.file_name() == b.file_name() && folder(a).is_some() && folder(a) == folder(b))
 }
 
 fn bind(path: &Path) -> Result<unix::UnixListener, BindError> {

@@ -10,6 +10,8 @@ use config::KeyType;
 use identity::{PrivateKey, SpiffeId};
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PublicKeyData as _, SanType};
 
+use zeroize::Zeroize as _;
+
 pub use disk::Disk;
 
 /// A fresh key with a request for a certificate of it.
@@ -107,7 +109,7 @@ impl Keys {
 /// # Errors
 /// The generator's.
 pub fn request(key_type: KeyType, id: Option<&SpiffeId>) -> Result<Request, rcgen::Error> {
-    let pair = match key_type {
+    let mut pair = match key_type {
         KeyType::EcP256 => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?,
         KeyType::EcP384 => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384)?,
         KeyType::Rsa2048 => KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048)?,
@@ -120,13 +122,18 @@ pub fn request(key_type: KeyType, id: Option<&SpiffeId>) -> Result<Request, rcge
         params.subject_alt_names = vec![SanType::URI(id.as_str().try_into()?)];
     }
     let csr = params.serialize_request(&pair)?.der().to_vec();
-    Ok(Request { key: PrivateKey::from_pkcs8(pair.serialize_der()), csr })
+    let request = Request { key: PrivateKey::from_pkcs8(pair.serialize_der()), csr };
+    pair.zeroize();
+    Ok(request)
 }
 
 /// The SubjectPublicKeyInfo (DER) of a key.
 fn public_key(key: &PrivateKey) -> Option<Vec<u8>> {
     let der = rustls_pki_types::PrivatePkcs8KeyDer::from(key.pkcs8());
-    Some(KeyPair::try_from(&der).ok()?.subject_public_key_info())
+    let mut pair = KeyPair::try_from(&der).ok()?;
+    let public = pair.subject_public_key_info();
+    pair.zeroize();
+    Some(public)
 }
 
 const SLOT_A: &str = "agent-svid-A";

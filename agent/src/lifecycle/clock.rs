@@ -40,7 +40,6 @@ impl SyncClock {
         self.demands.retain(|at| *at > now);
         if ok {
             self.backoff.reset();
-            self.renewal.reset();
             self.regular = now + jitter(interval, 0.1);
         } else {
             // A server that is down is not asked more often on demand.
@@ -58,6 +57,11 @@ impl SyncClock {
         while self.demands.len() > DEMANDS_KEPT {
             self.demands.pop_last();
         }
+    }
+
+    /// A renewal worked.
+    pub(super) fn renewed(&mut self) {
+        self.renewal.reset();
     }
 
     /// How long a renewal that failed has to wait.

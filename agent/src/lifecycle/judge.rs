@@ -123,10 +123,22 @@ impl Lifecycle {
     /// The server answers, but not to us: an expired client certificate ends in a TLS alert, which looks like a broken
     /// connection right after the handshake.
     pub(super) fn looks_refused(&self, reason: &ServerError) -> bool {
-        matches!(reason, ServerError::Status(_) | ServerError::Untrusted(_))
+        match reason {
+            ServerError::Status(_) | ServerError::Untrusted(_) => true,
+            ServerError::Entries(inner) => self.looks_refused(inner),
+            _ => false,
+        }
     }
 
     fn unknown_authority(&mut self) -> Result<Verdict, Fatal> {
+        if self.mode == RebootstrapMode::Never
+            && self.manager.is_none()
+            && self.started.elapsed() < FIRST_CONTACT
+        {
+            let reason = "x509: certificate signed by unknown authority";
+            self.reason.log(reason, Duration::ZERO, "Synchronize failed");
+            return Ok(Verdict::Retry);
+        }
         if self.mode == RebootstrapMode::Never {
             return Err(Fatal::UnknownAuthority(
                 "failed to sync with SPIRE Server: x509: certificate signed by unknown authority",

@@ -58,6 +58,7 @@ pub struct Lifecycle {
     demand: (mpsc::Sender<()>, mpsc::Receiver<()>),
     mode: RebootstrapMode,
     reason: Reasons,
+    started: Instant,
 }
 
 #[derive(Debug, Clone)]
@@ -85,7 +86,7 @@ impl Lifecycle {
         let rules = crate::run::cache_options(&settings);
         let bundle = (!data.bundle.is_empty())
             .then(|| Arc::new(Bundle::of_x509(trust_domain.clone(), data.bundle.iter().cloned())));
-        let own = stored_svid(&data, &keys, &trust_domain).map(|svid| Own::new(svid, &rules));
+        let own = stored_svid(&data, &keys, &trust_domain).map(|svid| Own::stored(svid, &rules));
         let link = Link::new(
             settings.server_address.clone(),
             settings.server_port,
@@ -98,6 +99,7 @@ impl Lifecycle {
             demand: mpsc::channel(1),
             manager: None,
             reason: Reasons::default(),
+            started: Instant::now(),
             settings,
             trust_domain,
             attestor,
@@ -137,11 +139,11 @@ impl Lifecycle {
         }
         loop {
             let reason = match self.roots() {
-                Ok(roots) if self.own.is_some() && self.bundle.is_some() => {
-                    self.link.set_credentials(Credentials {
-                        roots,
-                        svid: self.own.as_ref().map(|o| Arc::clone(&o.svid)),
-                    });
+                // A stored SVID is good with the configured source too (spire-agent stores no bundle for a moment at
+                // each warm start); without either there is nobody to trust with it.
+                Ok(Roots::Bundle(bundle)) if self.own.is_some() => {
+                    self.bundle = Some(bundle);
+                    self.refresh_credentials();
                     return Ok(());
                 }
                 Ok(roots) => match self.attest(&roots).await {
@@ -244,8 +246,9 @@ impl Lifecycle {
                         continue;
                     }
                     let result = self.renew().await;
-                    if result.is_err() {
-                        self.hold_renewal(clock.renewal_wait());
+                    match &result {
+                        Ok(()) => clock.renewed(),
+                        Err(_) => self.hold_renewal(clock.renewal_wait()),
                     }
                     result
                 }
@@ -363,6 +366,11 @@ impl Lifecycle {
 impl Own {
     fn new(svid: Arc<X509Svid>, rules: &cache::Options) -> Self {
         Self { renew_at: rules.renew_at(&svid, rand::rng().random(), SystemTime::now()), svid }
+    }
+
+    /// One that was stored may be overdue, and is then renewed at once.
+    fn stored(svid: Arc<X509Svid>, rules: &cache::Options) -> Self {
+        Self { renew_at: rules.renew_at(&svid, rand::rng().random(), svid.not_before), svid }
     }
 
     fn until_renewal(&self) -> Duration {

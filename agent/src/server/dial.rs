@@ -1,16 +1,19 @@
 //! A TCP connection to the server: one of the addresses that DNS gives, through the proxy where one is set.
 
 use std::io;
+use std::net::IpAddr;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rand::seq::SliceRandom as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 /// Connects to `host:port`. All addresses are tried, in random order, so that a fleet spreads over the replicas.
 pub(super) async fn dial(host: &str, port: u16) -> io::Result<TcpStream> {
-    match proxy_for(host) {
+    match proxy_for(host, port) {
         Some(proxy) => through(&proxy, host, port).await,
         None => connect(host, port).await,
     }
@@ -20,8 +23,11 @@ async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
     let mut addresses: Vec<_> = tokio::net::lookup_host((host, port)).await?.collect();
     addresses.shuffle(&mut rand::rng());
     let mut last = io::Error::new(io::ErrorKind::NotFound, format!("{host} has no address"));
+    // One replica that swallows packets must not use up the time of the others.
+    let each = if addresses.len() > 1 { SHORT } else { LONG };
     for address in addresses {
-        match TcpStream::connect(address).await {
+        let connected = timeout(each, TcpStream::connect(address)).await;
+        match connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             Ok(stream) => {
                 stream.set_nodelay(true)?;
                 return Ok(stream);
@@ -41,24 +47,54 @@ struct Proxy {
 }
 
 /// The proxy of `HTTPS_PROXY`, unless `NO_PROXY` names the host (both also in lower case, as grpc-go reads them).
-fn proxy_for(host: &str) -> Option<Proxy> {
+fn proxy_for(host: &str, port: u16) -> Option<Proxy> {
     let variable = |name: &str| {
         let value = std::env::var(name).or_else(|_| std::env::var(name.to_lowercase()));
         value.ok().filter(|value| !value.is_empty())
     };
     let proxy = variable("HTTPS_PROXY")?;
-    let local = host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
-    if local || variable("NO_PROXY").is_some_and(|list| exempt(&list, host)) {
+    let local = host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
+    if local || variable("NO_PROXY").is_some_and(|list| exempt(&list, host, port)) {
         return None;
     }
     parse_proxy(&proxy)
 }
 
-fn exempt(list: &str, host: &str) -> bool {
+/// Go's rules: `*`, a domain and all below it, `.domain` for those below alone, an address, a network, any of them with
+/// a port.
+fn exempt(list: &str, host: &str, port: u16) -> bool {
     list.split(',').map(str::trim).filter(|entry| !entry.is_empty()).any(|entry| {
-        let suffix = entry.trim_start_matches('.');
-        entry == "*" || host == suffix || host.strip_suffix(suffix).is_some_and(|rest| rest.ends_with('.'))
+        let (name, only) = match entry.rsplit_once(':') {
+            Some((name, digits)) if !name.contains(':') => (name, digits.parse::<u16>().ok()),
+            _ => (entry, None),
+        };
+        let named = match host.parse::<IpAddr>() {
+            Ok(address) => name.parse() == Ok(address) || in_network(name, address),
+            Err(_) => {
+                let below = |domain: &str| host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'));
+                name.strip_prefix('.').map_or_else(|| host == name || below(name), below)
+            }
+        };
+        name == "*" || (named && only.is_none_or(|only| only == port))
     })
+}
+
+fn in_network(text: &str, address: IpAddr) -> bool {
+    let Some((network, bits)) = text.split_once('/') else { return false };
+    let Ok(bits) = bits.parse::<u32>() else { return false };
+    let number = |address: IpAddr| -> (u128, u32) {
+        match address {
+            IpAddr::V4(v4) => (u128::from(u32::from(v4)), 32),
+            IpAddr::V6(v6) => (u128::from(v6), 128),
+        }
+    };
+    let (ours, width) = number(address);
+    let same = |network: IpAddr| {
+        let (theirs, their_width) = number(network);
+        let drop = width.saturating_sub(bits);
+        width == their_width && (ours ^ theirs).checked_shr(drop).unwrap_or(0) == 0
+    };
+    network.parse().is_ok_and(same)
 }
 
 fn parse_proxy(text: &str) -> Option<Proxy> {
@@ -77,6 +113,7 @@ async fn through(proxy: &Proxy, host: &str, port: u16) -> io::Result<TcpStream> 
         .as_ref()
         .map(|value| format!("Proxy-Authorization: {value}\r\n"))
         .unwrap_or_default();
+    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
     let request = format!("CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n{authorization}\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
@@ -98,6 +135,8 @@ async fn through(proxy: &Proxy, host: &str, port: u16) -> io::Result<TcpStream> 
 }
 
 const ANSWER_LIMIT: usize = 8 * 1024;
+const SHORT: Duration = Duration::from_secs(3);
+const LONG: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
@@ -109,7 +148,26 @@ mod tests {
         assert_eq!(parse_proxy("http://proxy.local:3128"), Some(plain));
         let with_user = parse_proxy("http://u:p@proxy.local").unwrap();
         assert_eq!((with_user.port, with_user.authorization.as_deref()), (80, Some("Basic dTpw")));
-        assert!(exempt("a.b, .example.org", "spire.example.org") && exempt("example.org", "example.org"));
-        assert!(!exempt("example.org", "badexample.org") && exempt("*", "x"));
+        for (list, host) in [
+            ("a.b, .example.org", "spire.example.org"),
+            ("example.org", "example.org"),
+            ("example.org", "spire.example.org"),
+            ("example.org:8081", "example.org"),
+            ("*", "x"),
+            ("10.0.0.0/8", "10.1.2.3"),
+            ("10.1.2.3", "10.1.2.3"),
+            ("fd00::/8", "fd12::1"),
+        ] {
+            assert!(exempt(list, host, 8081), "{list} {host}");
+        }
+        for (list, host) in [
+            ("example.org", "badexample.org"),
+            (".example.org", "example.org"),
+            ("example.org:443", "example.org"),
+            ("10.0.0.0/8", "11.1.2.3"),
+            ("10.0.0.0/8", "fd12::1"),
+        ] {
+            assert!(!exempt(list, host, 8081), "{list} {host}");
+        }
     }
 }

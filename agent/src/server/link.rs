@@ -6,14 +6,14 @@
 
 use std::future::Future;
 use std::io;
-use std::sync::{Mutex as StdMutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use identity::{SpiffeId, X509Svid};
 use rustls::CertificateError;
 use rustls_pki_types::ServerName;
-use std::sync::Arc;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
@@ -32,6 +32,7 @@ pub struct Link {
     server: SpiffeId,
     credentials: StdMutex<Credentials>,
     open: Mutex<Option<Open>>,
+    opened: AtomicU64,
 }
 
 /// Whom we trust and who we are.
@@ -45,6 +46,7 @@ pub struct Credentials {
 
 #[derive(Debug, Clone)]
 struct Open {
+    id: u64,
     channel: Channel,
     /// Another address is picked then.
     until: Instant,
@@ -56,7 +58,14 @@ impl Link {
     /// A link to `host:port`, where `server` must answer.
     #[must_use]
     pub fn new(host: String, port: u16, server: SpiffeId, credentials: Credentials) -> Self {
-        Self { host, port, server, credentials: StdMutex::new(credentials), open: Mutex::new(None) }
+        Self {
+            host,
+            port,
+            server,
+            credentials: StdMutex::new(credentials),
+            open: Mutex::new(None),
+            opened: AtomicU64::new(0),
+        }
     }
 
     /// Changes who we are or whom we trust. A connection under another SVID is not used again.
@@ -78,13 +87,16 @@ impl Link {
     where
         F: Future<Output = Result<T, Status>>,
     {
+        let mut used = None;
         let work = async {
-            let channel = self.channel().await?;
+            let (channel, id) = self.channel().await?;
+            used = Some(id);
             call(channel).await.map_err(ServerError::of)
         };
         let result = timeout(limit, work).await.unwrap_or(Err(ServerError::Timeout(limit)));
         if result.as_ref().is_err_and(ServerError::dooms_connection) {
-            *self.open.lock().await = None;
+            // The one that failed, not one that was opened since.
+            self.open.lock().await.take_if(|open| Some(open.id) == used);
         }
         result
     }
@@ -99,7 +111,7 @@ impl Link {
             .unwrap_or(Err(ServerError::Timeout(CONNECT_LIMIT)))
     }
 
-    async fn channel(&self) -> Result<Channel, ServerError> {
+    async fn channel(&self) -> Result<(Channel, u64), ServerError> {
         let credentials = self.credentials();
         // Held while connecting: who comes meanwhile waits for this connection instead of opening another.
         let mut open = self.open.lock().await;
@@ -108,13 +120,14 @@ impl Link {
             (a, b) => a.is_none() && b.is_none(),
         };
         if let Some(open) = open.as_ref().filter(same).filter(|open| open.until > Instant::now()) {
-            return Ok(open.channel.clone());
+            return Ok((open.channel.clone(), open.id));
         }
         let connected = timeout(CONNECT_LIMIT, self.connect(&credentials)).await;
         let channel = connected.unwrap_or(Err(ServerError::Timeout(CONNECT_LIMIT)))?;
         let until = Instant::now() + jitter(STICKY, 1.0 / 3.0);
-        *open = Some(Open { channel: channel.clone(), until, svid: credentials.svid });
-        Ok(channel)
+        let id = self.opened.fetch_add(1, Ordering::Relaxed);
+        *open = Some(Open { id, channel: channel.clone(), until, svid: credentials.svid });
+        Ok((channel, id))
     }
 
     async fn connect(&self, credentials: &Credentials) -> Result<Channel, ServerError> {

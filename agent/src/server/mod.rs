@@ -33,6 +33,9 @@ pub enum ServerError {
     /// The server's certificate is not acceptable for another reason.
     #[error("server is not trusted: {0}")]
     Untrusted(String),
+    /// Another error, in the course of syncing entries; scripts look for the text.
+    #[error("failed to fetch authorized entries: {0}")]
+    Entries(#[source] Box<Self>),
     /// No answer in time.
     #[error("no answer from the server within {0:?}")]
     Timeout(Duration),
@@ -71,12 +74,21 @@ impl ServerError {
         }
     }
 
+    /// Says that entries were being fetched; what decides about the agent's life stays as it is.
+    fn in_entries(self) -> Self {
+        match self {
+            Self::Refused { .. } | Self::UnknownAuthority => self,
+            other => Self::Entries(Box::new(other)),
+        }
+    }
+
     /// The status code, where the server answered.
     #[must_use]
     pub fn code(&self) -> Option<Code> {
         match self {
             Self::Status(status) => Some(status.code()),
             Self::Refused { .. } => Some(Code::PermissionDenied),
+            Self::Entries(inner) => inner.code(),
             _ => None,
         }
     }
@@ -85,7 +97,15 @@ impl ServerError {
     fn dooms_connection(&self) -> bool {
         !matches!(
             self.code(),
-            Some(Code::NotFound | Code::InvalidArgument | Code::PermissionDenied | Code::ResourceExhausted)
+            Some(
+                Code::NotFound
+                    | Code::InvalidArgument
+                    | Code::PermissionDenied
+                    | Code::ResourceExhausted
+                    | Code::Unimplemented
+                    | Code::FailedPrecondition
+                    | Code::AlreadyExists
+            )
         )
     }
 }

@@ -19,7 +19,7 @@ use proto::types::{self, EntryMask};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
-use tracing::{debug, warn};
+use tracing::warn;
 
 use super::link::Link;
 use super::{CALL_LIMIT, ServerError, convert};
@@ -30,6 +30,8 @@ pub struct Known {
     entries: BTreeMap<Arc<str>, Entry>,
     /// Entries that were refused, by ID and revision: named once, not at each sync.
     refused: BTreeMap<String, i64>,
+    /// Trust domains whose bundle the server does not have: named once.
+    absent: BTreeSet<TrustDomain>,
 }
 
 /// One sync's outcome.
@@ -50,7 +52,7 @@ pub async fn sync(link: &Link, known: &mut Known, revisions: bool) -> Result<Syn
     known.replace(fresh);
     let domains: BTreeSet<TrustDomain> =
         known.entries.values().flat_map(|e| e.federates_with.clone()).collect();
-    let bundles = bundles(link, domains).await?;
+    let bundles = bundles(link, known, domains).await?;
     Ok(Synced { entries: known.entries.values().cloned().collect(), bundles })
 }
 
@@ -95,7 +97,7 @@ async fn all_entries(link: &Link) -> Result<Answer, ServerError> {
         let mut client = EntryClient::new(channel).max_decoding_message_size(ANSWER_LIMIT);
         client.get_authorized_entries(request).await
     };
-    let entries = link.call(CALL_LIMIT, call).await?.into_inner().entries;
+    let entries = link.call(CALL_LIMIT, call).await.map_err(ServerError::in_entries)?.into_inner().entries;
     Ok(Answer { entries, unchanged: BTreeSet::new() })
 }
 
@@ -109,6 +111,7 @@ async fn sync_entries(link: &Link, known: &Known) -> Result<Answer, ServerError>
         Conversation { send, stream, known }.run().await
     })
     .await
+    .map_err(ServerError::in_entries)
 }
 
 struct Conversation<'a> {
@@ -172,7 +175,11 @@ impl Conversation<'_> {
     }
 }
 
-async fn bundles(link: &Link, domains: BTreeSet<TrustDomain>) -> Result<Bundles, ServerError> {
+async fn bundles(
+    link: &Link,
+    known: &mut Known,
+    domains: BTreeSet<TrustDomain>,
+) -> Result<Bundles, ServerError> {
     let own = link.call(CALL_LIMIT, async |channel| {
         BundleClient::new(channel)
             .max_decoding_message_size(ANSWER_LIMIT)
@@ -194,12 +201,17 @@ async fn bundles(link: &Link, domains: BTreeSet<TrustDomain>) -> Result<Bundles,
         .collect::<Vec<_>>();
     for (domain, answer) in foreign.await {
         match answer.and_then(|answer| convert::bundle(answer.into_inner())) {
-            Ok(bundle) if bundle.trust_domain == domain => drop(bundles.insert(domain, Arc::new(bundle))),
+            Ok(bundle) if bundle.trust_domain == domain => {
+                known.absent.remove(&domain);
+                bundles.insert(domain, Arc::new(bundle));
+            }
             Ok(bundle) => {
                 warn!(trust_domain = %domain, found = %bundle.trust_domain, "Federated bundle is another's")
             }
             Err(reason) if reason.code() == Some(Code::NotFound) => {
-                debug!(trust_domain = %domain, error = %reason, "Federated bundle not found");
+                if known.absent.insert(domain.clone()) {
+                    warn!(trust_domain = %domain, error = %reason, "Federated bundle not found");
+                }
             }
             // One bad bundle must not block the others.
             Err(reason @ ServerError::Malformed(_)) => {

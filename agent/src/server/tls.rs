@@ -6,6 +6,7 @@ use std::sync::Arc;
 use identity::{Bundle, SpiffeId, X509Svid};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme};
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, TrustAnchor, UnixTime};
 
@@ -41,8 +42,11 @@ pub fn client_config(
         None => builder.with_no_client_auth(),
         Some(svid) => {
             let chain = svid.chain.iter().map(|der| CertificateDer::from(der.to_vec())).collect();
-            builder
-                .with_client_auth_cert(chain, PrivatePkcs8KeyDer::from(svid.key.pkcs8().to_vec()).into())?
+            // By reference: an owned copy of the key would not be zeroized.
+            let key = aws_lc_rs::sign::any_ecdsa_type(&PrivatePkcs8KeyDer::from(svid.key.pkcs8()).into())?;
+            let certified = CertifiedKey::new(chain, key);
+            certified.keys_match()?;
+            builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)))
         }
     };
     config.alpn_protocols = vec![b"h2".to_vec()];

@@ -5,7 +5,7 @@ pub mod unix;
 use futures_util::future::join_all;
 use identity::{Selector, Selectors};
 use tracing::error;
-use transport::Process;
+use transport::Peer;
 
 /// One configured attestor.
 #[derive(Debug)]
@@ -37,9 +37,9 @@ impl Attestor {
         }
     }
 
-    async fn attest(&self, process: &Process) -> Result<Vec<Selector>, unix::UnixError> {
+    async fn attest(&self, peer: &Peer) -> Result<Vec<Selector>, unix::UnixError> {
         match self {
-            Self::Unix(unix) => unix.attest(process.pid).await,
+            Self::Unix(unix) => unix.attest(peer.process.pid, peer.uid, peer.gid).await,
         }
     }
 }
@@ -48,8 +48,8 @@ impl Attestor {
 ///
 /// # Errors
 /// [`AllFailed`].
-pub async fn attest(attestors: &[Attestor], process: &Process) -> Result<Attested, AllFailed> {
-    let answers = join_all(attestors.iter().map(|attestor| attestor.attest(process))).await;
+pub async fn attest(attestors: &[Attestor], peer: &Peer) -> Result<Attested, AllFailed> {
+    let answers = join_all(attestors.iter().map(|attestor| attestor.attest(peer))).await;
     let mut found = Vec::new();
     let mut failed = 0;
     for (attestor, answer) in attestors.iter().zip(answers) {
@@ -57,7 +57,7 @@ pub async fn attest(attestors: &[Attestor], process: &Process) -> Result<Atteste
             Ok(selectors) => found.extend(selectors),
             Err(reason) => {
                 failed += 1;
-                error!(pid = process.pid, attestor = attestor.name(), error = %reason, "workload attestor failed");
+                error!(pid = peer.process.pid, attestor = attestor.name(), error = %reason, "workload attestor failed");
             }
         }
     }

@@ -47,6 +47,15 @@ pub enum UnixError {
     /// The kernel's text is not as expected.
     #[error(transparent)]
     Proc(#[from] ProcError),
+    /// The process has other credentials than when it connected: it may have run a setuid program since, and what is
+    /// written to the connection may come from a child that has not.
+    #[error("process has uid {uid} and gid {gid}, other than when it connected")]
+    Changed {
+        /// Now.
+        uid: u32,
+        /// Now.
+        gid: u32,
+    },
     /// `workload_size_limit`.
     #[error("workload {path} exceeds size limit ({size} > {limit})")]
     TooLarge {
@@ -85,24 +94,29 @@ impl Unix {
         Self { shared: Arc::new(Shared { options, hashes: Mutex::default() }) }
     }
 
-    /// The selectors of a process. The caller must check afterwards that the pid still means the process.
+    /// The selectors of a process that had these effective user and group IDs when it connected. The caller must check
+    /// afterwards that the pid still means the process.
     ///
     /// # Errors
     /// [`UnixError`].
-    pub async fn attest(&self, pid: i32) -> Result<Vec<Selector>, UnixError> {
+    pub async fn attest(&self, pid: i32, uid: u32, gid: u32) -> Result<Vec<Selector>, UnixError> {
         let shared = Arc::clone(&self.shared);
         // Names come from NSS, which may ask a network; hashing reads a whole binary.
-        let work = tokio::task::spawn_blocking(move || shared.attest(pid));
+        let work = tokio::task::spawn_blocking(move || shared.attest(pid, uid, gid));
         work.await.map_err(|_| UnixError::Interrupted)?
     }
 }
 
 impl Shared {
-    fn attest(&self, pid: i32) -> Result<Vec<Selector>, UnixError> {
+    fn attest(&self, pid: i32, uid: u32, gid: u32) -> Result<Vec<Selector>, UnixError> {
         let folder = self.options.proc.join(pid.to_string());
         let status = folder.join("status");
-        let text = fs::read_to_string(&status).map_err(|source| UnixError::Read { path: status, source })?;
-        let credentials = proc::credentials(&text)?;
+        let text = fs::read(&status).map_err(|source| UnixError::Read { path: status, source })?;
+        // A command name is any bytes, cut off at fifteen.
+        let credentials = proc::credentials(&String::from_utf8_lossy(&text))?;
+        if (credentials.uid, credentials.gid) != (uid, gid) {
+            return Err(UnixError::Changed { uid: credentials.uid, gid: credentials.gid });
+        }
         let mut found = Found::default();
         found.add("uid", credentials.uid);
         found.add_known("user", user(credentials.uid));
@@ -206,6 +220,8 @@ const HASHES_KEPT: usize = 1024;
 
 #[cfg(test)]
 mod tests {
+    use nix::unistd::{getegid, geteuid};
+
     use super::*;
 
     fn values(selectors: &[Selector]) -> Vec<String> {
@@ -219,10 +235,11 @@ mod tests {
     #[tokio::test]
     async fn own_process() {
         let pid = std::process::id().try_into().unwrap();
-        let found = values(&attestor(true, 0).attest(pid).await.unwrap());
+        let found =
+            values(&attestor(true, 0).attest(pid, geteuid().as_raw(), getegid().as_raw()).await.unwrap());
         let exe = std::env::current_exe().unwrap();
-        assert!(found.contains(&format!("unix:uid:{}", nix::unistd::geteuid())));
-        assert!(found.contains(&format!("unix:gid:{}", nix::unistd::getegid())));
+        assert!(found.contains(&format!("unix:uid:{}", geteuid())));
+        assert!(found.contains(&format!("unix:gid:{}", getegid())));
         assert!(found.contains(&format!("unix:path:{}", exe.display())));
         let hash = sha256(File::open(exe).unwrap()).unwrap();
         assert!(found.contains(&format!("unix:sha256:{hash}")));
@@ -231,17 +248,41 @@ mod tests {
     #[tokio::test]
     async fn path_and_hash_are_asked_for() {
         let pid = std::process::id().try_into().unwrap();
-        let plain = values(&attestor(false, 0).attest(pid).await.unwrap());
+        let plain =
+            values(&attestor(false, 0).attest(pid, geteuid().as_raw(), getegid().as_raw()).await.unwrap());
         assert!(!plain.iter().any(|s| s.starts_with("unix:path") || s.starts_with("unix:sha256")));
-        let unhashed = values(&attestor(true, -1).attest(pid).await.unwrap());
+        let unhashed =
+            values(&attestor(true, -1).attest(pid, geteuid().as_raw(), getegid().as_raw()).await.unwrap());
         assert!(unhashed.iter().any(|s| s.starts_with("unix:path")));
         assert!(!unhashed.iter().any(|s| s.starts_with("unix:sha256")));
-        assert!(matches!(attestor(true, 1).attest(pid).await, Err(UnixError::TooLarge { limit: 1, .. })));
+        assert!(matches!(
+            attestor(true, 1).attest(pid, geteuid().as_raw(), getegid().as_raw()).await,
+            Err(UnixError::TooLarge { limit: 1, .. })
+        ));
     }
 
     #[tokio::test]
     async fn a_process_that_is_gone() {
-        assert!(matches!(attestor(false, 0).attest(i32::MAX).await, Err(UnixError::Read { .. })));
+        assert!(matches!(attestor(false, 0).attest(i32::MAX, 0, 0).await, Err(UnixError::Read { .. })));
+    }
+
+    #[tokio::test]
+    async fn other_credentials_than_at_connect() {
+        let pid = std::process::id().try_into().unwrap();
+        let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
+        for (uid, gid) in [(uid + 1, gid), (uid, gid + 1)] {
+            assert!(matches!(attestor(false, 0).attest(pid, uid, gid).await, Err(UnixError::Changed { .. })));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_command_name_that_is_not_utf8() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("7")).unwrap();
+        let status = b"Name:\t\xd0\xd0\nUid:\t0\t5\t0\t0\nGid:\t0\t6\t0\t0\nGroups:\t\n";
+        fs::write(folder.path().join("7/status"), status).unwrap();
+        let unix = Unix::new(Options { proc: folder.path().to_owned(), ..Options::default() });
+        assert!(values(&unix.attest(7, 5, 6).await.unwrap()).contains(&"unix:uid:5".to_owned()));
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub(super) fn trials() -> Vec<Trial> {
         trial("sds_clients_that_never_read_cost_bounded_memory", never_read),
         trial("sds_unknown_names_are_rejected_when_asked_to", unknown_names_rejected),
         trial("too_many_streams_of_one_process_are_refused", too_many_streams),
+        trial("streams_that_never_say_what_they_want_are_counted", streams_without_a_word),
         trial("the_limit_of_open_files_leaves_room_for_health", open_files),
         trial("a_caller_without_a_pid_here_is_refused_at_accept", caller_without_a_pid),
         trial("no_identity_is_permission_denied", no_identity),
@@ -182,10 +183,11 @@ async fn unknown_names_rejected() {
 
 async fn too_many_streams() {
     let (_server, agent) = agent_with(|conf| conf).await;
-    let channel = harness::channel(&agent.socket()).await;
+    // One connection takes as many streams as a process may have, so the one too many goes over another.
+    let channels = [harness::channel(&agent.socket()).await, harness::channel(&agent.socket()).await];
     let mut held = Vec::new();
     let refused = loop {
-        match harness::x509_svid_on(&channel).await {
+        match harness::x509_svid_on(&channels[held.len() % 2]).await {
             Ok(stream) => held.push(stream),
             Err(status) => break status,
         }
@@ -193,9 +195,47 @@ async fn too_many_streams() {
     };
     assert_eq!(refused.code(), Code::ResourceExhausted);
     assert_eq!(held.len(), 4096);
-    assert!(health(&agent.socket()).await);
-    held.pop();
-    drop(held);
+    // Another process is not concerned.
+    let mut healthcheck = tokio::process::Command::new(harness::build_finial());
+    healthcheck.args(["healthcheck", "-socketPath"]).arg(agent.socket());
+    assert!(healthcheck.status().await.expect("it runs").success());
+}
+
+/// A call whose body never comes is a stream all the same.
+async fn streams_without_a_word() {
+    use http_body_util::BodyExt as _;
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    let (_server, agent) = agent_with(|conf| conf).await;
+    let never = || {
+        let silence =
+            tokio_stream::pending::<Result<hyper::body::Frame<hyper::body::Bytes>, std::io::Error>>();
+        http_body_util::StreamBody::new(silence).boxed_unsync()
+    };
+    let request = || {
+        hyper::Request::post("http://localhost/SpiffeWorkloadAPI/FetchX509SVID")
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(never())
+            .expect("a request")
+    };
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        let stream = tokio::net::UnixStream::connect(agent.socket()).await.expect("connected");
+        let handshake =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
+        let (client, connection) = handshake.expect("HTTP/2");
+        tokio::spawn(connection);
+        clients.push(client);
+    }
+    let mut calls = futures_util::stream::FuturesUnordered::new();
+    for n in 0..4_200 {
+        calls.push(clients[n % 3].send_request(request()));
+    }
+    // 4,096 of them wait; the rest are told.
+    for _ in 0..104 {
+        let response = futures_util::StreamExt::next(&mut calls).await.expect("a call").expect("answered");
+        assert_eq!(response.headers()["grpc-status"], "8");
+    }
 }
 
 async fn open_files() {
