@@ -308,12 +308,14 @@ async fn sigusr2_opens_the_log_file_anew() {
     let server = server().await;
     let folder = Arc::new(tempfile::tempdir().expect("a temporary folder"));
     let log = folder.path().join("agent.log");
-    let agent = format!("log_file = \"{}\"", log.display());
+    let agent = format!("log_file = \"{}\" experimental {{ sync_interval = \"100ms\" }}", log.display());
     let agent = Agent::start_in(&Conf { agent, ..Conf::join_token(&server) }, Arc::clone(&folder));
     server.counted(|counters| counters.syncs > 0).await;
     std::fs::rename(&log, folder.path().join("agent.log.1")).expect("rotated");
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(agent.pid()), nix::sys::signal::Signal::SIGUSR2)
         .expect("it runs");
+    let seen = server.counters().syncs;
+    server.counted(move |counters| counters.syncs > seen + 2).await;
     agent.stop().await;
     let fresh = std::fs::read_to_string(&log).expect("a fresh file");
     assert!(fresh.contains("Log file reopened") && fresh.contains("Agent stopped gracefully"), "{fresh}");
