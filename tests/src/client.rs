@@ -20,15 +20,25 @@ use tonic::{Request, Status, Streaming};
 /// # Panics
 /// When nobody listens.
 pub async fn channel(socket: &Path) -> Channel {
+    connect(socket, Endpoint::from_static("http://localhost")).await
+}
+
+/// A channel whose client takes so few bytes that a stream which is not read blocks the agent at once.
+///
+/// # Panics
+/// When nobody listens.
+pub async fn narrow_channel(socket: &Path) -> Channel {
+    let endpoint = Endpoint::from_static("http://localhost");
+    connect(socket, endpoint.initial_stream_window_size(1024).initial_connection_window_size(65_535)).await
+}
+
+async fn connect(socket: &Path, endpoint: Endpoint) -> Channel {
     let socket: PathBuf = socket.to_owned();
     let connect = move |_| {
         let socket = socket.clone();
         async move { UnixStream::connect(socket).await.map(TokioIo::new) }
     };
-    Endpoint::from_static("http://localhost")
-        .connect_with_connector(tower::service_fn(connect))
-        .await
-        .expect("the socket is served")
+    endpoint.connect_with_connector(tower::service_fn(connect)).await.expect("the socket is served")
 }
 
 fn with_header<T>(message: T) -> Request<T> {
@@ -87,8 +97,16 @@ impl Sds {
     /// # Errors
     /// The agent's status.
     pub async fn open(socket: &Path, first: DiscoveryRequest) -> Result<Self, Status> {
-        let mut client = SecretDiscoveryServiceClient::new(channel(socket).await)
-            .max_encoding_message_size(64 * 1024 * 1024);
+        Self::open_on(channel(socket).await, first).await
+    }
+
+    /// The same on a channel that is open already.
+    ///
+    /// # Errors
+    /// The agent's status.
+    pub async fn open_on(channel: Channel, first: DiscoveryRequest) -> Result<Self, Status> {
+        let mut client =
+            SecretDiscoveryServiceClient::new(channel).max_encoding_message_size(64 * 1024 * 1024);
         let (send, outbound) = mpsc::channel(16);
         send.send(first).await.map_err(|_| Status::internal("closed"))?;
         let receive = client.stream_secrets(ReceiverStream::new(outbound)).await?.into_inner();

@@ -8,7 +8,7 @@ mod envoy;
 mod program;
 
 pub use agent::{Agent, Conf, Exit};
-pub use client::{Sds, channel, health, sds_request, x509_bundles, x509_svid, x509_svid_on};
+pub use client::{Sds, channel, health, narrow_channel, sds_request, x509_bundles, x509_svid, x509_svid_on};
 pub use envoy::{Certificates, Envoy, Sidecar, envoy_program};
 pub use program::{build_finial, needs, python};
 
