@@ -41,6 +41,15 @@ where
     })
 }
 
+/// A test that needs namespaces of its own, and so root.
+pub fn trial_as_root<F, T>(name: &str, test: T) -> Trial
+where
+    F: Future<Output = ()>,
+    T: FnOnce() -> F + Send + 'static,
+{
+    if nix::unistd::geteuid().is_root() { trial(name, test) } else { skipped(name, "not root") }
+}
+
 /// A test that cannot run here; shown as ignored, with the reason in its name.
 #[must_use]
 pub fn skipped(name: &str, reason: &str) -> Trial {

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 
-use harness::{Agent, Conf, Sds, health, sds_request, trial, x509_svid};
+use harness::{Agent, Conf, Sds, health, sds_request, trial, trial_as_root, x509_svid};
 use libtest_mimic::Trial;
 use tonic::Code;
 
@@ -22,7 +22,7 @@ pub(super) fn trials() -> Vec<Trial> {
         trial("too_many_streams_of_one_process_are_refused", too_many_streams),
         trial("streams_that_never_say_what_they_want_are_counted", streams_without_a_word),
         trial("the_limit_of_open_files_leaves_room_for_health", open_files),
-        trial("a_caller_without_a_pid_here_is_refused_at_accept", caller_without_a_pid),
+        trial_as_root("a_caller_without_a_pid_here_is_refused_at_accept", caller_without_a_pid),
         trial("no_identity_is_permission_denied", no_identity),
     ]
 }

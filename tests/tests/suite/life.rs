@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dev::Options;
-use harness::{Agent, Conf, Sds, health, needs, sds_request, skipped, trial, x509_bundles, x509_svid};
+use harness::{
+    Agent, Conf, Sds, health, needs, sds_request, skipped, trial, trial_as_root, x509_bundles, x509_svid,
+};
 use libtest_mimic::Trial;
 
 use super::{ids, register, register_under, server, server_with};
@@ -26,7 +28,7 @@ pub(super) fn trials() -> Vec<Trial> {
         trial("the_socket_is_open_to_all_and_stays_when_the_agent_ends", the_socket_stays),
         trial("a_second_agent_does_not_take_the_socket", a_second_agent_does_not_take_the_socket),
         trial("sigterm_ends_with_0_also_while_starting", sigterm_ends_with_0),
-        trial("as_pid_1_it_ends_on_sigterm", as_pid_1_it_ends_on_sigterm),
+        trial_as_root("as_pid_1_it_ends_on_sigterm", as_pid_1_it_ends_on_sigterm),
         trial("sigusr2_opens_the_log_file_anew", sigusr2_opens_the_log_file_anew),
         trial("the_security_header_is_demanded", the_security_header_is_demanded),
     ];
