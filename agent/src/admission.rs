@@ -24,6 +24,7 @@ pub struct Admission {
     proc: PathBuf,
     /// Processes that matched nothing when they were first seen, by pid and start time.
     strangers: Mutex<HashSet<(i32, u64)>>,
+    no_news: watch::Sender<u64>,
 }
 
 /// Proof that a caller was attested. Only [`Admission`] makes one, and without one there is nothing to listen to.
@@ -76,7 +77,7 @@ impl Admission {
     /// A door with these attestors; `manager` appears when the agent is ready.
     #[must_use]
     pub fn new(attestors: Vec<Attestor>, manager: watch::Receiver<Option<Manager>>, proc: PathBuf) -> Self {
-        Self { attestors, manager, proc, strangers: Mutex::default() }
+        Self { attestors, manager, proc, strangers: Mutex::default(), no_news: watch::Sender::new(0) }
     }
 
     /// Whether an identity could be served now.
@@ -99,6 +100,13 @@ impl Admission {
         }
         let updates = manager.subscribe(&caller, matched).await.map_err(|_| Denied::Stopped)?;
         Ok(Admitted { updates, caller })
+    }
+
+    /// Grows when who was attested before may be found to be more than it was.
+    #[must_use]
+    pub fn news(&self) -> watch::Receiver<u64> {
+        // At most one attestor has any: plugins of one name are not configured twice.
+        self.attestors.iter().find_map(Attestor::news).unwrap_or_else(|| self.no_news.subscribe())
     }
 
     async fn ready(&self, patience: Patience) -> Result<Manager, Denied> {
@@ -125,7 +133,10 @@ impl Admission {
             return Err(Denied::Attestation);
         }
         match found {
-            Ok(found) => Ok(Attested { selectors: found.selectors }),
+            Ok(found) => {
+                debug!(pid = peer.process.pid, selectors = ?found.selectors, "PID attested to have selectors");
+                Ok(Attested { selectors: found.selectors })
+            }
             Err(reason) => {
                 error!(pid = peer.process.pid, error = %reason, "Failed to attest the workload");
                 Err(Denied::Attestation)

@@ -11,6 +11,7 @@ pub mod backoff;
 pub mod cli;
 pub mod health;
 pub mod keys;
+mod kubernetes;
 pub mod lifecycle;
 pub mod logging;
 pub mod manager;

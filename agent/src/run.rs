@@ -2,15 +2,15 @@
 //! first to end: a signal (exit 0) or something fatal (exit 1).
 
 use std::convert::Infallible;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use attestors::node::{Attestor as NodeAttestor, JoinToken, K8sPsat};
-use attestors::workload::{Attestor as WorkloadAttestor, unix};
-use config::{Plugins, Settings};
+use attestors::workload::{Attestor as WorkloadAttestor, k8s, unix};
+use config::{Experimental, Plugins, Settings};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -33,7 +33,7 @@ use crate::health::Health;
 use crate::keys::Keys;
 use crate::lifecycle::{Fatal, Lifecycle};
 use crate::workload::Workload;
-use crate::{health, logging};
+use crate::{health, kubernetes, logging};
 
 /// Runs the agent until it is told to stop.
 #[must_use]
@@ -100,7 +100,8 @@ async fn agent(settings: Settings) -> Result<(), Fatal> {
     umask(Mode::from_bits_truncate(umask(Mode::empty()).bits() | 0o027));
     let (ready, manager) = watch::channel(None);
     let proc = proc_folder();
-    let admission = Arc::new(Admission::new(workload_attestors(&plugins, &proc), manager, proc));
+    let attestors = workload_attestors(&plugins, &settings.experimental, &proc)?;
+    let admission = Arc::new(Admission::new(attestors, manager, proc));
     let apis = match listener {
         Some(listener) => serve_apis(listener, &settings, &admission),
         None => tokio::spawn(std::future::pending()),
@@ -273,24 +274,34 @@ impl sds::Admit for Door {
         Ok(sds::Admission { updates: admitted.updates })
     }
 
+    fn news(&self) -> watch::Receiver<u64> {
+        self.0.news()
+    }
+
     fn random(&self) -> u32 {
         rand::random()
     }
 }
 
-fn workload_attestors(plugins: &Plugins, proc: &std::path::Path) -> Vec<WorkloadAttestor> {
+fn workload_attestors(
+    plugins: &Plugins,
+    experimental: &Experimental,
+    proc: &Path,
+) -> Result<Vec<WorkloadAttestor>, Fatal> {
     let attestor = |configured: &config::WorkloadAttestor| match configured {
         config::WorkloadAttestor::Unix { discover_workload_path, workload_size_limit } => {
-            Some(WorkloadAttestor::Unix(unix::Unix::new(unix::Options {
+            Ok(WorkloadAttestor::Unix(unix::Unix::new(unix::Options {
                 discover_workload_path: *discover_workload_path,
                 workload_size_limit: *workload_size_limit,
                 proc: proc.to_owned(),
             })))
         }
-        // `plugins()` names it as not supported yet, so it does not get here.
-        config::WorkloadAttestor::K8s(_) => None,
+        config::WorkloadAttestor::K8s(k8s) => {
+            let options = kubernetes::options(k8s, experimental, proc).map_err(Fatal::Storage)?;
+            Ok(WorkloadAttestor::K8s(k8s::K8s::new(options)))
+        }
     };
-    plugins.workload_attestors.iter().filter_map(attestor).collect()
+    plugins.workload_attestors.iter().map(attestor).collect()
 }
 
 /// A join token is used instead of the configured attestor (SPIRE, `agent.go`).

@@ -32,10 +32,9 @@ pub use join_token::JoinToken;
 pub use overrides::Overrides;
 pub use plugins::k8s::{
     AccessPolicy, K8sBroker, K8sBrokers, K8sOptions, KubeletAuth, KubeletPort, PodReferenceScope,
-    RegistryCredential, Sigstore,
 };
 pub use plugins::{KeyManager, NodeAttestor, Plugins, WorkloadAttestor};
 pub use settings::{
-    BundleFormat, Experimental, KeyType, LogFormat, LogLevel, Prefetch, RebootstrapMode, Sds, Settings,
+    BundleFormat, Experimental, KeyType, LogFormat, LogLevel, PodSource, Prefetch, RebootstrapMode, Sds, Settings,
     TrustBundleSource, UnknownNames,
 };

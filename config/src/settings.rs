@@ -246,6 +246,20 @@ pub struct Experimental {
     pub jwt_svid_cache_hit_timeout: Duration,
     /// Finial's own: which SVIDs are minted before somebody asks for them.
     pub x509_svid_prefetch: Prefetch,
+    /// Finial's own: where the k8s attestor reads pods from.
+    pub pod_source: PodSource,
+    /// Finial's own: the container runtime's socket, for the k8s attestor (`cri_socket_path`).
+    pub cri_socket_path: Option<PathBuf>,
+}
+
+/// Finial's own: `agent.experimental.pod_source`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PodSource {
+    /// The kubelet, as spire-agent.
+    #[default]
+    Kubelet,
+    /// A watch at the API server.
+    ApiServer,
 }
 
 /// Finial's own: `agent.experimental.x509_svid_prefetch`.

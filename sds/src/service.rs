@@ -34,6 +34,9 @@ pub trait Admit: Send + Sync + 'static {
         method: &'static str,
     ) -> impl Future<Output = Result<Admission, Status>> + Send;
 
+    /// Grows when a caller that was attested before may be found to be more than it was.
+    fn news(&self) -> watch::Receiver<u64>;
+
     /// A random number, for nonces and jitter.
     fn random(&self) -> u32;
 }
@@ -158,8 +161,10 @@ struct Session<A> {
     admission: Admission,
     machine: Stream,
     start: Instant,
+    attested: Instant,
     /// The next attestation of a stream that waits for names, and how long to wait after that one.
     again: Option<(Instant, Duration)>,
+    news: watch::Receiver<u64>,
 }
 
 enum Event {
@@ -167,6 +172,7 @@ enum Event {
     Update,
     Look,
     Attest,
+    News,
 }
 
 impl<A: Admit> Session<A> {
@@ -179,7 +185,10 @@ impl<A: Admit> Session<A> {
         let salt = shared.admit.random();
         let mut machine = Stream::new(Arc::clone(&shared.options), Arc::clone(&shared.secrets), salt);
         machine.update(Arc::clone(&admission.updates.borrow_and_update()));
-        Self { shared, peer, inbound, admission, machine, start: Instant::now(), again: None }
+        let mut news = shared.admit.news();
+        news.mark_unchanged();
+        let start = Instant::now();
+        Self { shared, peer, inbound, admission, machine, start, attested: start, again: None, news }
     }
 
     fn into_stream(self) -> impl tokio_stream::Stream<Item = Result<Push, Status>> + Send {
@@ -219,6 +228,11 @@ impl<A: Admit> Session<A> {
                 }
                 Event::Look => {}
                 Event::Attest => self.attest_again().await?,
+                // Not at once each time: a node where pods come and go has news all the time.
+                Event::News => {
+                    let soon = self.attested + AGAIN_FIRST;
+                    self.again = self.again.map(|(at, wait)| (at.min(soon), wait));
+                }
             }
         }
     }
@@ -241,6 +255,7 @@ impl<A: Admit> Session<A> {
             },
             () = sleep_until(look) => Ok(Event::Look),
             () = sleep_until(attest) => Ok(Event::Attest),
+            Ok(()) = self.news.changed(), if attest.is_some() => Ok(Event::News),
         }
     }
 
@@ -273,6 +288,8 @@ impl<A: Admit> Session<A> {
 
     /// A first attestation can be incomplete: a group was added, an attestor was down, a label came later.
     async fn attest_again(&mut self) -> Result<(), Status> {
+        self.news.mark_unchanged();
+        self.attested = Instant::now();
         let wait = self.again.map_or(AGAIN_FIRST, |(_, wait)| wait);
         let jitter = f64::from(self.shared.admit.random()) / f64::from(u32::MAX);
         self.again = Some((Instant::now() + wait.mul_f64(0.5 + 0.5 * jitter), (wait * 2).min(AGAIN_MOST)));

@@ -1,9 +1,11 @@
 //! Workload attestors: what is known of a calling process, as selectors.
 
+pub mod k8s;
 pub mod unix;
 
 use futures_util::future::join_all;
 use identity::{Selector, Selectors};
+use tokio::sync::watch;
 use tracing::error;
 use transport::Peer;
 
@@ -12,6 +14,8 @@ use transport::Peer;
 pub enum Attestor {
     /// `unix`: credentials, path and hash of the binary.
     Unix(unix::Unix),
+    /// `k8s`: the pod and the container.
+    K8s(k8s::K8s),
 }
 
 /// What all attestors together found.
@@ -34,14 +38,35 @@ impl Attestor {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Unix(_) => "unix",
+            Self::K8s(_) => "k8s",
         }
     }
 
-    async fn attest(&self, peer: &Peer) -> Result<Vec<Selector>, unix::UnixError> {
+    /// Grows when a process that was attested before may be found to be more than it was. `None` where that cannot
+    /// happen.
+    #[must_use]
+    pub fn news(&self) -> Option<watch::Receiver<u64>> {
         match self {
-            Self::Unix(unix) => unix.attest(peer.process.pid, peer.uid, peer.gid).await,
+            Self::Unix(_) => None,
+            Self::K8s(k8s) => Some(k8s.news()),
         }
     }
+
+    async fn attest(&self, peer: &Peer) -> Result<Vec<Selector>, AttestorError> {
+        match self {
+            Self::Unix(unix) => Ok(unix.attest(peer.process.pid, peer.uid, peer.gid).await?),
+            Self::K8s(k8s) => Ok(k8s.attest(peer.process.pid).await?),
+        }
+    }
+}
+
+/// Why one attestor failed.
+#[derive(Debug, thiserror::Error)]
+enum AttestorError {
+    #[error("workloadattestor(unix): {0}")]
+    Unix(#[from] unix::UnixError),
+    #[error("rpc error: code = {code} desc = workloadattestor(k8s): {0}", code = .0.code())]
+    K8s(#[from] k8s::K8sError),
 }
 
 /// Asks all attestors at once. One that fails is logged and left out (SPIRE, `workload.go`).
@@ -57,7 +82,7 @@ pub async fn attest(attestors: &[Attestor], peer: &Peer) -> Result<Attested, All
             Ok(selectors) => found.extend(selectors),
             Err(reason) => {
                 failed += 1;
-                error!(pid = peer.process.pid, attestor = attestor.name(), error = %reason, "workload attestor failed");
+                error!(pid = peer.process.pid, error = %reason, "workload attestor {:?} failed", attestor.name());
             }
         }
     }

@@ -1,10 +1,11 @@
 //! The blocks `sds { }` and `experimental { }`, where our own settings live too.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::choice;
 use crate::decode::{Section, Setting, Strictness, no_hint};
-use crate::{Experimental, Prefetch, Sds, UnknownNames, Warning, duration};
+use crate::{Experimental, PodSource, Prefetch, Sds, UnknownNames, Warning, duration};
 
 pub(super) fn sds(section: Section<'_>) -> Sds {
     let text = |key, default: &str| section.text(key).map_or_else(|| default.to_owned(), |text| text.value);
@@ -39,6 +40,12 @@ pub(super) fn experimental(section: Section<'_>) -> Experimental {
                 Err(format!("experimental.x509_svid_prefetch is \"all\", \"auto\" or \"live\", not {name:?}"))
             }
         }),
+        pod_source: choice(&section, "pod_source", |name| match name {
+            "kubelet" => Ok(PodSource::Kubelet),
+            "api-server" => Ok(PodSource::ApiServer),
+            _ => Err(format!("experimental.pod_source is \"kubelet\" or \"api-server\", not {name:?}")),
+        }),
+        cri_socket_path: cri_socket_path(&section),
     };
     let of_spire = section.text("sync_interval").is_some()
         || section.text("jwt_svid_cache_hit_timeout").is_some()
@@ -48,6 +55,18 @@ pub(super) fn experimental(section: Section<'_>) -> Experimental {
     }
     section.finish(Strictness::Ignore, "experimental", no_hint);
     experimental
+}
+
+/// The kubelet writes it as a URL, people as a path.
+fn cri_socket_path(section: &Section<'_>) -> Option<PathBuf> {
+    let Setting { value, line } = section.text("cri_socket_path").filter(|path| !path.value.is_empty())?;
+    let path = PathBuf::from(value.strip_prefix("unix://").unwrap_or(&value));
+    if !path.is_absolute() {
+        let message = format!("experimental.cri_socket_path is an absolute path, not {value:?}");
+        section.report().problem(line, message);
+        return None;
+    }
+    Some(path)
 }
 
 fn sync_interval(section: &Section<'_>) -> Duration {

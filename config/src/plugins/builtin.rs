@@ -59,13 +59,24 @@ impl PluginType {
     }
 }
 
+/// There is no such plugin, in spire-agent's words.
+pub(super) fn no_builtin(kind: PluginType, name: &str) -> String {
+    format!("failed to load plugin {name:?}: no built-in plugin {name:?} for type {:?}", kind.name())
+}
+
 /// What to write instead of plugins that spire-agent has dropped.
-pub(super) fn replacement(kind: PluginType, name: &str) -> Option<&'static str> {
+///
+/// `cluster` is that of the plugin's data.
+pub(super) fn replacement(kind: PluginType, name: &str, cluster: Option<&str>) -> Option<String> {
     match (kind, name) {
-        (PluginType::NodeAttestor, "k8s_sat") => Some(
-            "write NodeAttestor \"k8s_psat\" { plugin_data { cluster = \"…\" } } and mount a projected \
-             service account token, audience spire-server, at /var/run/secrets/tokens/spire-agent",
-        ),
+        (PluginType::NodeAttestor, "k8s_sat") => {
+            let cluster = cluster.unwrap_or("…");
+            Some(format!(
+                "write NodeAttestor \"k8s_psat\" {{ plugin_data {{ cluster = {cluster:?} }} }} and mount a \
+                 projected service account token, audience spire-server, at \
+                 /var/run/secrets/tokens/spire-agent"
+            ))
+        }
         _ => None,
     }
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use super::builtin::{PluginType, replacement};
+use super::builtin::{PluginType, no_builtin};
 use super::declared::{Data, Declared};
 use super::{KeyManager, NodeAttestor, Outcome, Plugins, WorkloadAttestor, k8s};
 use crate::Problem;
@@ -80,7 +80,6 @@ impl Found {
                 self.workload_attestors.extend(plugin.read(read_file, problems, unix));
             }
             (PluginType::WorkloadAttestor, "k8s") => {
-                problems.push(plugin.not_supported("", kind));
                 self.workload_attestors.extend(plugin.read(read_file, problems, k8s::read));
             }
             (PluginType::WorkloadAttestor, "windows") => {
@@ -111,17 +110,7 @@ impl Declared<'_> {
     }
 
     fn unknown(&self, kind: PluginType) -> Problem {
-        let mut message = format!(
-            "failed to load plugin {:?}: no built-in plugin {:?} for type {:?}",
-            self.name,
-            self.name,
-            kind.name()
-        );
-        if let Some(hint) = replacement(kind, self.name) {
-            message.push_str("; ");
-            message.push_str(hint);
-        }
-        self.problem(message)
+        self.problem(no_builtin(kind, self.name))
     }
 
     /// Whether a plugin that has nothing to configure has indeed been given nothing.

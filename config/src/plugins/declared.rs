@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use super::builtin::{PluginType, no_builtin, replacement};
 use crate::decode::{Section, Strictness, no_hint, objects_of};
 use crate::hcl::{Item, Key, Kind, Object, Value};
 use crate::report::Report;
@@ -39,13 +40,31 @@ pub(super) fn read<'a>(top: &Section<'a>) -> Vec<Declared<'a>> {
                     let message =
                         format!("plugin {:?}/{:?} declared more than once", kind.key.name, key.name);
                     report.problem(key.line, message);
-                } else {
-                    declared.extend(plugin(&kind.key.name, key, value, report));
+                } else if let Some(plugin) = plugin(&kind.key.name, key, value, report) {
+                    refuse_dropped(&plugin, report);
+                    declared.push(plugin);
                 }
             }
         }
     }
     declared
+}
+
+/// A plugin that spire-agent once had: what to write instead is known without loading anything.
+fn refuse_dropped(plugin: &Declared<'_>, report: &Report) {
+    let Some(kind) = PluginType::from_name(plugin.kind).filter(|_| plugin.enabled && !plugin.external) else {
+        return;
+    };
+    // Its data is only looked at: what else is wrong with it does not matter any more.
+    let unheard = Report::default();
+    let cluster = match &plugin.data {
+        Data::Inline(blocks) => Section::new("", blocks.clone(), None, &unheard).text("cluster"),
+        _ => None,
+    };
+    let cluster = cluster.as_ref().map(|cluster| &*cluster.value);
+    if let Some(instead) = replacement(kind, plugin.name, cluster) {
+        report.problem(plugin.line, format!("{}; {instead}", no_builtin(kind, plugin.name)));
+    }
 }
 
 /// The blocks that count. Of repeated `plugins { }` spire-agent takes the last; those with labels

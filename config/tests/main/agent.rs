@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use config::{
-    BundleFormat, JoinToken, KeyType, LogFormat, LogLevel, Overrides, Prefetch, RebootstrapMode,
+    BundleFormat, JoinToken, KeyType, LogFormat, LogLevel, Overrides, PodSource, Prefetch, RebootstrapMode,
     TrustBundleSource, UnknownNames,
 };
 
@@ -36,6 +36,8 @@ fn defaults_are_those_of_spire_agent() {
     assert!(settings.experimental.use_sync_authorized_entries);
     assert_eq!(settings.experimental.jwt_svid_cache_hit_timeout, Duration::from_secs(30));
     assert_eq!(settings.experimental.x509_svid_prefetch, Prefetch::Auto);
+    assert_eq!(settings.experimental.pod_source, PodSource::Kubelet);
+    assert_eq!(settings.experimental.cri_socket_path, None);
     assert!(!settings.health_checks.listener_enabled);
     assert_eq!(settings.health_checks.address(), "localhost:80");
     assert_eq!(settings.warnings, []);
@@ -51,7 +53,8 @@ fn values_are_read_by_the_rules_of_hcl_1() {
            jwt_svid_cache_max_size = 010 join_token = 12345 log_format = \"JSON\"
            workload_x509_svid_key_type = \"RSA-2048\" availability_target = \"24h\" }}
          agent {{ sds {{ default_bundle_name = \"b\" unknown_names = \"reject\" }}
-           experimental {{ x509_svid_prefetch = \"live\" }} configpath = \"x\" ExpandEnv = true }}
+           experimental {{ x509_svid_prefetch = \"live\" pod_source = \"api-server\"
+             cri_socket_path = \"unix:///run/containerd/containerd.sock\" }} configpath = \"x\" ExpandEnv = true }}
          health_checks {{ bind_address = \"[::1]\" bind_port = 8080 }}",
         with_agent("log_level = \"info\"")
     );
@@ -70,6 +73,9 @@ fn values_are_read_by_the_rules_of_hcl_1() {
     );
     assert_eq!(settings.sds.unknown_names, UnknownNames::Reject);
     assert_eq!(settings.experimental.x509_svid_prefetch, Prefetch::Live);
+    assert_eq!(settings.experimental.pod_source, PodSource::ApiServer);
+    let runtime = "/run/containerd/containerd.sock".into();
+    assert_eq!(settings.experimental.cri_socket_path, Some(runtime));
     assert_eq!(settings.health_checks.address(), "[::1]:8080");
 }
 

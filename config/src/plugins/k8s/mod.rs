@@ -1,13 +1,11 @@
 //! Configuration of WorkloadAttestor `k8s`.
 
 mod broker;
-mod sigstore;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 pub use broker::{AccessPolicy, K8sBroker, K8sBrokers, PodReferenceScope};
-pub use sigstore::{RegistryCredential, Sigstore};
 
 use super::WorkloadAttestor;
 use crate::decode::{Section, Setting, Strictness, no_hint};
@@ -44,11 +42,10 @@ pub struct K8sOptions {
     pub enable_namespace_labels: bool,
     /// SPIRE: `disable_kubelet_client`.
     pub disable_kubelet_client: bool,
-    /// SPIRE: `sigstore`.
-    pub sigstore: Option<Sigstore>,
     /// SPIRE: `experimental.api_server.cache.enabled`.
     pub api_server_cache: bool,
-    /// SPIRE: `experimental.broker`.
+    /// SPIRE: `experimental.broker`. Nothing asks for it as long as there is no Broker API (`agent.experimental.broker`
+    /// is refused).
     pub broker: Option<K8sBrokers>,
 }
 
@@ -82,6 +79,7 @@ pub(super) fn read(section: Section<'_>) -> Option<WorkloadAttestor> {
     let broker = broker::read(experimental.block("broker"));
     let api_server_cache = api_server_cache(experimental.block("api_server"));
     check_disabled_client(&section, broker.as_ref());
+    refuse_sigstore(&section.block("sigstore"));
     let options = K8sOptions {
         kubelet_port: kubelet_port(&section),
         kubelet_ca_path: path(&section, "kubelet_ca_path").unwrap_or_else(|| DEFAULT_CA_PATH.into()),
@@ -102,7 +100,6 @@ pub(super) fn read(section: Section<'_>) -> Option<WorkloadAttestor> {
         verbose_container_locator_logs: section.is_set("verbose_container_locator_logs"),
         enable_namespace_labels: section.is_set("enable_namespace_labels"),
         disable_kubelet_client: section.is_set("disable_kubelet_client"),
-        sigstore: sigstore::read(section.block("sigstore")),
         api_server_cache,
         broker,
     };
@@ -177,6 +174,12 @@ fn api_server_cache(section: Section<'_>) -> bool {
     cache.finish(Strictness::RefuseBare, "cache", no_hint);
     section.finish(Strictness::RefuseBare, "api_server", no_hint);
     enabled
+}
+
+fn refuse_sigstore(section: &Section<'_>) {
+    if section.is_present() {
+        section.report().not_supported(section.line, "WorkloadAttestor \"k8s\" sigstore");
+    }
 }
 
 /// Without a kubelet client, keys that concern it make no sense.

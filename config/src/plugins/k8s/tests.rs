@@ -38,7 +38,7 @@ fn defaults_are_those_of_spire_agent() {
     assert_eq!(options.poll_retry_interval, Duration::from_millis(500));
     assert_eq!(options.reload_interval, Duration::from_mins(1));
     assert!(options.use_new_container_locator);
-    assert!(options.sigstore.is_none() && options.broker.is_none() && !options.api_server_cache);
+    assert!(options.broker.is_none() && !options.api_server_cache);
 }
 
 #[test]
@@ -49,9 +49,6 @@ fn every_key_is_read() {
          max_poll_attempts = 5 poll_retry_interval = \"1s\" reload_interval = \"2s\"
          disable_container_selectors = true use_new_container_locator = false
          verbose_container_locator_logs = true enable_namespace_labels = true
-         sigstore { allowed_identities { \"https://issuer\" = [\"a\", \"b\"] } skipped_images = [\"i\"]
-           rekor_url = \"r\" ignore_sct = true ignore_tlog = true ignore_attestations = true
-           registry_credentials { \"reg\" = { username = \"u\" password = \"hush\" } } }
          experimental { api_server { cache { enabled = true } } broker { access_policy = \"enforced\"
            brokers = [{ id = \"spiffe://td/a\" }, { id = \"spiffe://x/b\" pod_reference_scope = \"cluster\" }] } }",
     );
@@ -65,10 +62,6 @@ fn every_key_is_read() {
     assert!(
         options.enable_namespace_labels && !options.use_new_container_locator && options.api_server_cache
     );
-    assert!(!format!("{options:?}").contains("hush"));
-    let sigstore = options.sigstore.unwrap();
-    assert_eq!(sigstore.allowed_identities["https://issuer"], ["a", "b"]);
-    assert_eq!(sigstore.registry_credentials["reg"].password.as_str(), "hush");
     let (a, b) = ("spiffe://td/a".to_owned(), "spiffe://x/b".to_owned());
     let brokers = vec![
         K8sBroker { id: a, pod_reference_scope: PodReferenceScope::AgentNode },
@@ -99,6 +92,10 @@ fn mistakes_are_named_in_the_words_of_spire_agent() {
         ("kubelet_secure_port = 65536", "kubelet_secure_port must be at most 65535"),
         ("certificate_path = \"c\"", "the private key path is required with the certificate path"),
         ("private_key_path = \"k\"", "the certificate path is required with the private key path"),
+        (
+            "sigstore { registry_credentials { \"r\" = { password = \"hush\" } } }",
+            "not supported yet: WorkloadAttestor \"k8s\" sigstore; remove it",
+        ),
         ("poll_retry_interval = \"1\"", "unable to parse poll retry interval: time: missing unit"),
         ("reload_interval = \"x\"", "unable to parse reload interval: time: invalid duration"),
         (

@@ -1,0 +1,144 @@
+//! In which container does a process run? The kernel's texts tell: `/proc/PID/cgroup`, and where that names none (a
+//! process of the reader's own cgroup namespace) the cgroup mounts of `/proc/PID/mountinfo`.
+//!
+//! The cgroup file comes first because only the kernel writes it. Whoever may mount can put another container's cgroup
+//! into its mount namespace, so mountinfo never overrules it. What is ambiguous is refused, not guessed.
+//!
+//! [`cgroup`], [`mountinfo`] and [`legacy`] are pure, [`path`] reads one path of a hierarchy, [`locate`] opens files.
+
+mod cgroup;
+mod legacy;
+mod mountinfo;
+mod path;
+#[cfg(test)]
+mod tests;
+
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader, ErrorKind, Read as _};
+use std::path::{Path, PathBuf};
+
+pub use cgroup::from_cgroup;
+pub use legacy::from_cgroup_legacy;
+pub use mountinfo::{MountRule, from_mountinfo};
+
+/// Where a process runs.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Container {
+    /// 64 hexadecimal digits, as the path spells them.
+    pub id: String,
+    /// The pod's UID with dashes. Absent where the path has none: plain Docker, some of cri-o, static pods.
+    pub pod_uid: Option<String>,
+}
+
+/// How paths are read: `use_new_container_locator`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Locator {
+    /// Path segments from the end; mountinfo where the cgroup file names no container.
+    #[default]
+    Segments,
+    /// The patterns that spire-agent had before; the cgroup file alone.
+    Legacy,
+}
+
+/// Why it cannot be said where a process runs.
+#[derive(Debug, thiserror::Error)]
+pub enum ContainerError {
+    /// A line of `/proc/PID/cgroup` is not `id:controllers:path`.
+    #[error(
+        "unable to obtain cgroups: invalid cgroup entry, contains {fields} colon separated fields but expected at least 3: {line:?}"
+    )]
+    Cgroup {
+        /// How many fields it has.
+        fields: usize,
+        /// Its beginning.
+        line: String,
+    },
+    /// A line of `/proc/PID/mountinfo` is not as proc(5) says.
+    #[error("failed to parse mount info at \"/proc/PID/mountinfo\": {rule} in mountinfo line: {line:?}")]
+    Mountinfo {
+        /// What is wrong.
+        rule: MountRule,
+        /// Its beginning.
+        line: String,
+    },
+    /// Entries disagree.
+    #[error("multiple pod UIDs found ({0:?}, {1:?})")]
+    PodUids(String, String),
+    /// Entries disagree.
+    #[error("multiple container IDs found ({0:?}, {1:?})")]
+    ContainerIds(String, String),
+    /// The process may have exited.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file under `/proc`.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// No real process has so much of it.
+    #[error("{path} is larger than {limit} bytes")]
+    TooLarge {
+        /// The file under `/proc`.
+        path: PathBuf,
+        /// The most that is read.
+        limit: u64,
+    },
+}
+
+/// The container of a process; `None` when it runs in none, or the folder has no such file. `proc` is where proc is
+/// mounted.
+///
+/// # Errors
+/// [`ContainerError`].
+pub fn locate(proc: &Path, pid: i32, locator: Locator) -> Result<Option<Container>, ContainerError> {
+    let folder = proc.join(pid.to_string());
+    let mut cgroup = String::new();
+    each_line(&folder.join("cgroup"), CGROUP_LIMIT, |line| {
+        cgroup.extend([line, "\n"]);
+        Ok(())
+    })?;
+    if locator == Locator::Legacy {
+        return from_cgroup_legacy(&cgroup);
+    }
+    if let Some(container) = from_cgroup(&cgroup)? {
+        return Ok(Some(container));
+    }
+    let mut found = path::Findings::default();
+    each_line(&folder.join("mountinfo"), MOUNTINFO_LIMIT, |line| mountinfo::add(&mut found, line))?;
+    Ok(found.container())
+}
+
+/// A line at a time: a node's table of mounts can be larger than what an attestation should hold.
+fn each_line(
+    path: &Path,
+    limit: u64,
+    mut visit: impl FnMut(&str) -> Result<(), ContainerError>,
+) -> Result<(), ContainerError> {
+    let failed = |source| ContainerError::Read { path: path.to_owned(), source };
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut left = BufReader::new(file.take(limit + 1));
+    let mut line = Vec::new();
+    while left.read_until(b'\n', &mut line).map_err(failed)? > 0 {
+        if left.get_ref().limit() == 0 {
+            return Err(ContainerError::TooLarge { path: path.to_owned(), limit });
+        }
+        visit(String::from_utf8_lossy(line.strip_suffix(b"\n").unwrap_or(&line)).as_ref())?;
+        line.clear();
+    }
+    Ok(())
+}
+
+/// What of a hostile line goes into a message.
+fn excerpt(line: &str) -> String {
+    line.chars().take(EXCERPT).collect()
+}
+
+const EXCERPT: usize = 256;
+/// A path has at most 4 KiB, and there are some ten hierarchies.
+const CGROUP_LIMIT: u64 = 1 << 20;
+/// The kernel allows 100 000 mounts; a line of a node's table has some 150 bytes.
+const MOUNTINFO_LIMIT: u64 = 16 << 20;

@@ -1,0 +1,162 @@
+//! When to ask the kubelet: one request at a time, shared by all who wait for it.
+//!
+//! - A list answers only while its request began at most `poll_retry_interval` ago.
+//! - Each answer, good or bad, has a number; who has looked at one waits for a later one. A failure is told to all who
+//!   wait, and is not kept.
+//! - A request runs on when those who wanted it have gone: the next ones profit.
+//! - Never more than [`REQUESTS_PER_SECOND`], however many ask.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::kubelet::{Kubelet, KubeletError, KubeletOptions};
+use super::pods::Pods;
+
+/// The kubelet's lists.
+#[derive(Debug)]
+pub(super) struct Lists {
+    shared: Arc<Shared>,
+}
+
+/// How one request ended.
+#[derive(Debug, Clone)]
+pub(super) struct Outcome {
+    /// Counted from 1; 0 is before the first.
+    pub(super) number: u64,
+    /// What came of it.
+    pub(super) result: Result<Arc<Pods>, Arc<KubeletError>>,
+    began: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// How long a list answers.
+    interval: Duration,
+    kubelet: tokio::sync::Mutex<Kubelet>,
+    requests: Mutex<Requests>,
+    outcome: watch::Sender<Outcome>,
+    /// The list that the next one shares its pods with, also over a failure.
+    kept: Mutex<Arc<Pods>>,
+    /// Grows when a list differs from the one before.
+    news: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Requests {
+    in_flight: bool,
+    /// When the latest ones began.
+    began: VecDeque<Instant>,
+}
+
+impl Lists {
+    pub(super) fn new(options: KubeletOptions, interval: Duration, news: watch::Sender<u64>) -> Self {
+        let none = Outcome { number: 0, result: Ok(Arc::default()), began: None };
+        Self {
+            shared: Arc::new(Shared {
+                interval,
+                kubelet: tokio::sync::Mutex::new(Kubelet::new(options)),
+                requests: Mutex::default(),
+                outcome: watch::Sender::new(none),
+                kept: Mutex::default(),
+                news,
+            }),
+        }
+    }
+
+    /// The first outcome after `seen`: a fresh list that is there; else what another's request brings within `patience`;
+    /// else that of a request that is made now.
+    pub(super) async fn after(&self, seen: u64, patience: Duration) -> Outcome {
+        let mut outcomes = self.shared.outcome.subscribe();
+        let latest = outcomes.borrow_and_update().clone();
+        if latest.number > seen && latest.result.is_ok() && self.shared.is_fresh(&latest) {
+            return latest;
+        }
+        let mut later = outcomes.clone();
+        let another = later.wait_for(|outcome| outcome.number > latest.number);
+        if let Ok(Ok(outcome)) = timeout(patience, another).await {
+            return outcome.clone();
+        }
+        Arc::clone(&self.shared).request();
+        let outcome = outcomes.wait_for(|outcome| outcome.number > latest.number).await;
+        outcome.expect("the sender is in self").clone()
+    }
+}
+
+impl Shared {
+    fn is_fresh(&self, outcome: &Outcome) -> bool {
+        outcome.began.is_some_and(|began| began.elapsed() <= self.interval)
+    }
+
+    /// Begins a request, unless one is under way.
+    fn request(self: Arc<Self>) {
+        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        if std::mem::replace(&mut requests.in_flight, true) {
+            return;
+        }
+        let begin = requests.next_start(Instant::now());
+        drop(requests);
+        tokio::spawn(async move {
+            sleep_until(begin).await;
+            let before = Arc::clone(&self.kept.lock().unwrap_or_else(PoisonError::into_inner));
+            let result = self.kubelet.lock().await.pods(&before).await;
+            self.done(begin, &before, result);
+        });
+    }
+
+    fn done(&self, began: Instant, before: &Pods, result: Result<Pods, KubeletError>) {
+        let result = result.map(Arc::new).map_err(Arc::new);
+        if let Ok(pods) = &result
+            && !pods.same_as(before)
+        {
+            *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(pods);
+            self.news.send_modify(|version| *version += 1);
+        }
+        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        requests.in_flight = false;
+        self.outcome.send_modify(|outcome| {
+            *outcome = Outcome { number: outcome.number + 1, result, began: Some(began) };
+        });
+    }
+}
+
+impl Requests {
+    /// The first time, not before `now`, at which one more keeps the rate.
+    fn next_start(&mut self, now: Instant) -> Instant {
+        let begin = match self.began.front() {
+            Some(oldest) if self.began.len() == REQUESTS_PER_SECOND => now.max(*oldest + ONE_SECOND),
+            _ => now,
+        };
+        if self.began.len() == REQUESTS_PER_SECOND {
+            self.began.pop_front();
+        }
+        self.began.push_back(begin);
+        begin
+    }
+}
+
+const REQUESTS_PER_SECOND: usize = 10;
+const ONE_SECOND: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn never_more_than_ten_a_second() {
+        let mut requests = Requests::default();
+        let now = Instant::now();
+        let mut starts: Vec<Instant> = Vec::new();
+        for i in 0..100 {
+            // Asked for every 30 ms, or as soon as the one before has begun.
+            let asked = starts.last().map_or(now, |last| (*last).max(now + Duration::from_millis(30) * i));
+            starts.push(requests.next_start(asked));
+        }
+        for window in starts.windows(REQUESTS_PER_SECOND + 1) {
+            assert!(window[REQUESTS_PER_SECOND] - window[0] >= ONE_SECOND);
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! The `k8s` attestor: from a process to its container, from the container to its pod (SPIRE, `workloadattestor/k8s`).
+//!
+//! 1. [`container`](crate::container) reads which container and pod the process is of, on every call. None: success,
+//!    without selectors.
+//! 2. The node's pods come from the kubelet's list, or from a watch at the API server ([`PodSource`]). A container
+//!    shows there only when the kubelet has published its status, some hundred milliseconds after its start; so this
+//!    looks again, first after 25 ms, then with doubled waits up to `poll_retry_interval`, for as long as
+//!    `max_poll_attempts` of those take.
+//! 3. With the container runtime's socket nothing of that is waited for: the runtime says which container of which pod
+//!    it is, and the pod was in the list before.
+//!
+//! spire-agent never attests ephemeral containers; this does.
+
+mod api_server;
+mod kubelet;
+mod lists;
+mod parse;
+mod pods;
+mod runtime;
+mod selectors;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use identity::Selector;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+use tracing::{debug, warn};
+
+pub use self::api_server::ApiError;
+use self::api_server::{Namespaces, PodWatch};
+pub use self::kubelet::{Auth, InputsError, KubeletError, KubeletOptions, Port};
+use self::lists::Lists;
+pub use self::parse::{ParseError, pods as parse_pods};
+pub use self::pods::{ContainerStatus, Containers, Owner, Pod, Pods, TwoPods};
+use self::runtime::{Known, Runtime};
+use self::selectors::Found;
+use crate::container::{self, Container, ContainerError, Locator};
+
+/// The attestor.
+#[derive(Debug)]
+pub struct K8s {
+    options: Options,
+    source: Option<Source>,
+    runtime: Option<Runtime>,
+    /// The runtime's last answer was a failure; said once.
+    runtime_failing: AtomicBool,
+    namespaces: Option<Namespaces>,
+    news: watch::Receiver<u64>,
+}
+
+/// Its settings, named as in agent.conf.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where pods are read from; `None`: `disable_kubelet_client`.
+    pub source: Option<PodSource>,
+    /// With `poll_retry_interval`, how long a container is looked for.
+    pub max_poll_attempts: u32,
+    /// The longest wait between two looks, and how long a list answers.
+    pub poll_retry_interval: Duration,
+    /// The pod's selectors only; they are then given before the container shows, if the kernel says which pod it is.
+    pub disable_container_selectors: bool,
+    /// How the container is told from the process.
+    pub locator: Locator,
+    /// Log the texts that the container was told from.
+    pub verbose_container_locator_logs: bool,
+    /// `enable_namespace_labels`, and whether all namespaces are watched for it.
+    pub namespace_labels: Option<NamespaceLabels>,
+    /// Finial's own `cri_socket_path`.
+    pub cri_socket_path: Option<PathBuf>,
+    /// Where proc is mounted.
+    pub proc: PathBuf,
+}
+
+/// Where pods are read from.
+#[derive(Debug, Clone)]
+pub enum PodSource {
+    /// The kubelet's list, polled when needed.
+    Kubelet(KubeletOptions),
+    /// Finial's own `pod_source = "api-server"`: a watch of the pods of the node with this name.
+    ApiServer {
+        /// `spec.nodeName` of its pods.
+        node_name: String,
+    },
+}
+
+/// How labels of namespaces are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NamespaceLabels {
+    /// Asked for when needed.
+    Asked,
+    /// All of them are watched (`experimental.api_server.cache`).
+    Watched,
+}
+
+/// Why a process could not be attested. Its text, and [`K8sError::code`], are SPIRE's.
+#[derive(Debug, thiserror::Error)]
+pub enum K8sError {
+    /// What the kernel says of the process cannot be used.
+    #[error(transparent)]
+    Container(#[from] ContainerError),
+    /// `disable_kubelet_client`.
+    #[error("kubelet client is disabled")]
+    Disabled,
+    /// Two pods claim the container.
+    #[error(transparent)]
+    TwoPods(#[from] TwoPods),
+    /// The container did not show in time.
+    #[error("no selectors found after max poll attempts")]
+    NotFound,
+    /// The kubelet did not give a list in time; this is its last failure.
+    #[error("{0}")]
+    Kubelet(Arc<KubeletError>),
+    /// The kubelet was asked, and has not answered in time.
+    #[error("the kubelet has not answered")]
+    NoAnswer,
+    /// The watch did not live in time; this is its last failure.
+    #[error("{0}")]
+    Watch(Arc<ApiError>),
+    /// The labels of the pod's namespace cannot be had.
+    #[error("unable to get namespace labels for {namespace:?}: {source}")]
+    NamespaceLabels {
+        /// The pod's.
+        namespace: String,
+        /// Why.
+        source: ApiError,
+    },
+    /// The worker that reads files is gone.
+    #[error("attestation was interrupted")]
+    Interrupted,
+}
+
+#[derive(Debug)]
+enum Source {
+    Kubelet(Lists),
+    ApiServer(PodWatch),
+}
+
+/// What a look at the source gave.
+struct Look {
+    number: u64,
+    pods: Result<Arc<Pods>, K8sError>,
+}
+
+impl K8sError {
+    /// SPIRE's code for it, which only the log shows.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Container(ContainerError::PodUids(..) | ContainerError::ContainerIds(..))
+            | Self::Disabled => "FailedPrecondition",
+            Self::Container(_) | Self::TwoPods(_) | Self::NamespaceLabels { .. } | Self::Interrupted => {
+                "Internal"
+            }
+            Self::NotFound => "DeadlineExceeded",
+            Self::Kubelet(_) | Self::NoAnswer | Self::Watch(_) => "Unavailable",
+        }
+    }
+}
+
+impl K8s {
+    /// An attestor with these settings. Needs a runtime: a watch is started at once, so that it is there when the first
+    /// process calls.
+    #[must_use]
+    pub fn new(options: Options) -> Self {
+        let (sender, news) = watch::channel(0);
+        let source = options.source.clone().map(|source| match source {
+            PodSource::Kubelet(kubelet) => {
+                Source::Kubelet(Lists::new(kubelet, options.poll_retry_interval, sender))
+            }
+            PodSource::ApiServer { node_name } => Source::ApiServer(PodWatch::start(&node_name, sender)),
+        });
+        let namespaces = options
+            .namespace_labels
+            .map(|labels| Namespaces::new(options.poll_retry_interval, labels == NamespaceLabels::Watched));
+        let runtime = options.cri_socket_path.clone().map(Runtime::new);
+        Self { options, source, runtime, runtime_failing: AtomicBool::new(false), namespaces, news }
+    }
+
+    /// Grows when the pods of this node have changed: who has not been recognized may be now.
+    #[must_use]
+    pub fn news(&self) -> watch::Receiver<u64> {
+        self.news.clone()
+    }
+
+    /// The selectors of a process. The caller must check afterwards that the pid still means the process.
+    ///
+    /// # Errors
+    /// [`K8sError`].
+    pub async fn attest(&self, pid: i32) -> Result<Vec<Selector>, K8sError> {
+        let source = self.source.as_ref().ok_or(K8sError::Disabled)?;
+        let Some(container) = self.container(pid).await? else { return Ok(Vec::new()) };
+        let budget = self.options.poll_retry_interval.saturating_mul(self.options.max_poll_attempts);
+        let until = Instant::now() + budget;
+        let known = self.ask_runtime(&container).await;
+        let (pod, status) = self.pod(source, &container, known.as_ref(), until).await?;
+        let mut found = Found::default();
+        found.pod(&pod);
+        if let (Some(status), false) = (&status, self.options.disable_container_selectors) {
+            found.container(status);
+        }
+        if let Some(namespaces) = &self.namespaces {
+            let labels = namespaces.labels(&pod.namespace).await;
+            let namespace = pod.namespace.to_string();
+            found.namespace(&*labels.map_err(|source| K8sError::NamespaceLabels { namespace, source })?);
+        }
+        Ok(found.into_selectors())
+    }
+
+    /// Reading files of `/proc` takes microseconds, but for a process in trouble it can block.
+    async fn container(&self, pid: i32) -> Result<Option<Container>, K8sError> {
+        let (proc, locator) = (self.options.proc.clone(), self.options.locator);
+        let work = tokio::task::spawn_blocking(move || container::locate(&proc, pid, locator));
+        let found = work.await.map_err(|_| K8sError::Interrupted)??;
+        if self.options.verbose_container_locator_logs {
+            debug!(pid, container = ?found, "Located the container of a process");
+        }
+        Ok(found)
+    }
+
+    async fn ask_runtime(&self, container: &Container) -> Option<Known> {
+        let runtime = self.runtime.as_ref()?;
+        match runtime.container(&container.id).await {
+            Ok(known) => {
+                self.runtime_failing.store(false, Ordering::Relaxed);
+                // The kernel is believed before the runtime.
+                known.filter(|known| container.pod_uid.as_ref().is_none_or(|uid| *uid == known.pod_uid))
+            }
+            // No container of this runtime.
+            Err(reason) if reason.code() == tonic::Code::NotFound => None,
+            Err(reason) => {
+                if !self.runtime_failing.swap(true, Ordering::Relaxed) {
+                    let reason = reason.message();
+                    warn!(
+                        error = reason,
+                        "The container runtime does not answer at cri_socket_path; waiting for the kubelet instead"
+                    );
+                }
+                None
+            }
+        }
+    }
+
+    /// The pod of a container, and the container's status if that is known.
+    async fn pod(
+        &self,
+        source: &Source,
+        container: &Container,
+        known: Option<&Known>,
+        until: Instant,
+    ) -> Result<(Arc<Pod>, Option<ContainerStatus>), K8sError> {
+        let mut seen = 0;
+        let mut patience = Duration::ZERO;
+        let mut last = None;
+        loop {
+            let Ok(look) = timeout_at(until, source.look(seen, patience)).await else {
+                return Err(source.gave_up(last, seen));
+            };
+            seen = look.number;
+            match look.pods {
+                Ok(pods) => {
+                    if let Some(found) = self.find(&pods, container, known)? {
+                        return Ok(found);
+                    }
+                    debug!(container_id = %container.id, "Container id not found; will retry after backoff");
+                    last = None;
+                }
+                Err(reason) => {
+                    debug!(error = %reason, "Unable to get pod list; will retry after backoff");
+                    last = Some(reason);
+                }
+            }
+            patience = (patience * 2)
+                .clamp(FIRST_WAIT.min(self.options.poll_retry_interval), self.options.poll_retry_interval);
+        }
+    }
+
+    fn find(
+        &self,
+        pods: &Pods,
+        container: &Container,
+        known: Option<&Known>,
+    ) -> Result<Option<(Arc<Pod>, Option<ContainerStatus>)>, TwoPods> {
+        if let Some(pod) = pods.find(container)? {
+            return Ok(Some((Arc::clone(pod), pod.status(&container.id).cloned())));
+        }
+        if let Some(known) = known
+            && let Some(pod) = pods.get(&known.pod_uid)
+            && let Some(published) = pod.with_status(&known.status)
+        {
+            return Ok(Some((Arc::new(published), Some(known.status.clone()))));
+        }
+        let pod = container.pod_uid.as_ref().and_then(|uid| pods.get(uid));
+        Ok(pod.filter(|_| self.options.disable_container_selectors).map(|pod| (Arc::clone(pod), None)))
+    }
+}
+
+impl Source {
+    async fn look(&self, seen: u64, patience: Duration) -> Look {
+        match self {
+            Self::Kubelet(lists) => {
+                let outcome = lists.after(seen, patience).await;
+                Look { number: outcome.number, pods: outcome.result.map_err(K8sError::Kubelet) }
+            }
+            Self::ApiServer(watch) => {
+                let view = watch.after(seen).await;
+                Look { number: view.number, pods: view.pods.map_err(K8sError::Watch) }
+            }
+        }
+    }
+
+    /// Why nothing was found in time.
+    fn gave_up(&self, last: Option<K8sError>, seen: u64) -> K8sError {
+        let failure = match self {
+            Self::Kubelet(_) => last.or_else(|| (seen == 0).then_some(K8sError::NoAnswer)),
+            Self::ApiServer(watch) => watch.failure().map(K8sError::Watch),
+        };
+        failure.unwrap_or(K8sError::NotFound)
+    }
+}
+
+/// The first wait for a container's status.
+const FIRST_WAIT: Duration = Duration::from_millis(25);
+
+#[cfg(test)]
+mod tests;
