@@ -11,11 +11,7 @@ use config::{Experimental, K8sOptions, KubeletAuth, KubeletPort};
 ///
 /// # Errors
 /// What to write: the watch at the API server needs the node's name.
-pub(crate) fn options(
-    k8s: &K8sOptions,
-    experimental: &Experimental,
-    proc: &Path,
-) -> Result<Options, String> {
+pub(crate) fn options(k8s: &K8sOptions, experimental: &Experimental, proc: &Path) -> Result<Options, String> {
     let node_name = k8s.node_name.clone().or_else(|| env::var(&k8s.node_name_env).ok());
     let node_name = node_name.filter(|name| !name.is_empty());
     let source = match experimental.pod_source {

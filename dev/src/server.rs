@@ -62,6 +62,14 @@ pub enum Error {
         /// Why not.
         source: std::io::Error,
     },
+    /// Something is at that path, or its folder is not there.
+    #[error("cannot listen on {path}: {source}")]
+    BindSocket {
+        /// Where it should have listened.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
     /// A certificate cannot be made, most likely for its trust domain.
     #[error("cannot make a certificate: {0}")]
     Certificate(#[from] rcgen::Error),

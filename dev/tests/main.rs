@@ -1,10 +1,12 @@
-//! Tests of the development server: each API by a plain client, the faults, and the real spire-agent against it.
+//! Tests of the development server: each API by a plain client, the faults, and the real spire-agent against it;
+//! and of the development kubelet, API server and container runtime.
 //!
 //! A test that needs a program which is not there shows as skipped, with the reason in its name.
 
 mod apis;
 mod client;
 mod faults;
+mod kube;
 mod program;
 mod real_agent;
 
@@ -19,6 +21,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let mut trials = apis::trials();
     trials.extend(faults::trials());
+    trials.extend(kube::trials());
     trials.push(program::trial());
     trials.push(program::demo_trial());
     trials.extend(real_agent::trials());

@@ -29,8 +29,10 @@ pub struct Conf {
     pub disk_keys: bool,
     /// Lines for the `agent` block.
     pub agent: String,
-    /// `plugin_data` of the unix attestor.
-    pub unix: String,
+    /// The blocks of the workload attestors; at first [`unix_attestor`] with its defaults.
+    pub workload_attestors: String,
+    /// Variables of its environment, besides those of this process.
+    pub environment: Vec<(&'static str, PathBuf)>,
     /// Wrap the program: `sh -c SCRIPT finial ARGS`, where SCRIPT ends in `exec "$0" "$@"`.
     pub shell: Option<String>,
 }
@@ -58,7 +60,8 @@ impl Conf {
             psat: None,
             disk_keys: false,
             agent: String::new(),
-            unix: String::new(),
+            workload_attestors: unix_attestor(""),
+            environment: Vec::new(),
             shell: None,
         }
     }
@@ -80,10 +83,16 @@ impl Conf {
         format!(
             "agent {{\n data_dir = \"{folder}/data\"\n log_level = \"DEBUG\"\n server_address = \"{host}\"\n \
              server_port = \"{port}\"\n socket_path = \"{folder}/api.sock\"\n trust_bundle_path = \"{folder}/bundle\"\n \
-             trust_domain = \"{}\"\n {}\n}}\nplugins {{\n {node}\n {keys}\n WorkloadAttestor \"unix\" {{ plugin_data {{ {} }} }}\n}}\n",
-            self.trust_domain, self.agent, self.unix
+             trust_domain = \"{}\"\n {}\n}}\nplugins {{\n {node}\n {keys}\n {}\n}}\n",
+            self.trust_domain, self.agent, self.workload_attestors
         )
     }
+}
+
+/// The block of the unix attestor with this `plugin_data`.
+#[must_use]
+pub fn unix_attestor(plugin_data: &str) -> String {
+    format!("WorkloadAttestor \"unix\" {{ plugin_data {{ {plugin_data} }} }}")
 }
 
 /// A running agent; ended when dropped.
@@ -142,6 +151,7 @@ impl Agent {
         if let Some(token) = &conf.join_token {
             command.args(["-joinToken", token]);
         }
+        command.envs(conf.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().expect("the agent starts");
         let (sender, lines) = watch::channel(Arc::default());

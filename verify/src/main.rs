@@ -16,19 +16,19 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use report::Report;
-use steps::{STEPS, Step};
+use steps::{CLUSTER, STEPS, Step};
 
 fn main() -> ExitCode {
     let steps = match chosen(env::args().skip(1).skip_while(|word| word == "--")) {
         Ok(Some(steps)) => steps,
         Ok(None) => {
-            for step in STEPS {
+            for step in STEPS.iter().chain([&CLUSTER]) {
                 println!("{:12}{}", step.name, step.what);
             }
             return ExitCode::SUCCESS;
         }
         Err(reason) => {
-            eprintln!("{reason}\nusage: cargo verify [--list] [--only STEP]...");
+            eprintln!("{reason}\nusage: cargo verify [--list] [--only STEP]... [--cluster]");
             return ExitCode::from(2);
         }
     };
@@ -49,6 +49,7 @@ fn chosen(mut arguments: impl Iterator<Item = String>) -> Result<Option<Vec<&'st
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--list" => return Ok(None),
+            "--cluster" => only.push(&CLUSTER),
             "--only" => {
                 let name = arguments.next().ok_or("--only needs a step")?;
                 only.push(

@@ -29,6 +29,10 @@ pub(crate) const STEPS: &[Step] = &[
     Step { name: "benches", what: "each benchmark once, unmeasured", run: benches },
 ];
 
+/// Only with `--cluster`: it needs root, the SPIRE programs, and minutes; the first time half an hour.
+pub(crate) const CLUSTER: Step =
+    Step { name: "cluster", what: "the scenario on a real Kubernetes node (tests/cluster)", run: cluster };
+
 /// How a step ended.
 #[derive(Debug)]
 pub(crate) struct Outcome {
@@ -127,6 +131,20 @@ fn advisories() -> Outcome {
         return Outcome::skipped("the advisory database cannot be fetched");
     }
     outcome(Command::new(deny).args(["check", "--disable-fetch", "advisories"]))
+}
+
+fn cluster() -> Outcome {
+    let mut test = Command::new("tests/cluster/run");
+    if let Ok(envoy) = tools::envoy() {
+        test.env("ENVOY", envoy);
+    }
+    match test.status() {
+        // What test programs say when they could not run; they print why.
+        Ok(status) if status.code() == Some(77) => Outcome::skipped("see above"),
+        Ok(status) if status.success() => Outcome::new(Verdict::Passed, ""),
+        Ok(status) => Outcome::failed(status),
+        Err(reason) => Outcome::failed(reason),
+    }
 }
 
 fn fuzz() -> Outcome {

@@ -77,8 +77,12 @@ pub(crate) fn spiffe_id(trust_domain: &str, name: &str) -> String {
     format!("spiffe://{trust_domain}/{name}")
 }
 
+/// How many [`WORKLOADS`] there are. Not `WORKLOADS.len()` where a type needs it: with optimization, rustc 1.95 finds a
+/// cycle in that.
+pub(crate) const WORKLOAD_COUNT: usize = 6;
+
 /// The application, the stranger whom nobody lets in, and the latecomer.
-pub(crate) const WORKLOADS: [Workload; 6] = [
+pub(crate) const WORKLOADS: [Workload; WORKLOAD_COUNT] = [
     workload("frontend", Cluster::Frontend, &[], &[("/", "yelbapp")]),
     Workload {
         dynamic: true,

@@ -3,13 +3,13 @@
 use std::net::{Ipv4Addr, TcpListener};
 
 use super::failure::Failure;
-use super::plan::{Cluster, WORKLOADS};
+use super::plan::{Cluster, WORKLOAD_COUNT};
 
 /// Ports of this machine that were free a moment ago.
 pub(crate) struct Ports {
     pub(crate) health: [u16; Cluster::ALL.len()],
-    pub(crate) admin: [u16; WORKLOADS.len()],
-    pub(crate) listener: [u16; WORKLOADS.len()],
+    pub(crate) admin: [u16; WORKLOAD_COUNT],
+    pub(crate) listener: [u16; WORKLOAD_COUNT],
 }
 
 impl Ports {
@@ -25,7 +25,7 @@ impl Ports {
             Ok::<u16, std::io::Error>(port)
         };
         let mut all = Vec::new();
-        for _ in 0..Cluster::ALL.len() + 2 * WORKLOADS.len() {
+        for _ in 0..Cluster::ALL.len() + 2 * WORKLOAD_COUNT {
             all.push(free().map_err(|reason| Failure::new(format!("there is no free port: {reason}")))?);
         }
         let mut ports = all.into_iter();

@@ -4,6 +4,7 @@ mod configurations;
 mod faults_server;
 mod faults_storage;
 mod faults_workload;
+mod kubernetes;
 mod life;
 mod peers;
 
@@ -17,6 +18,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         faults_server::trials(),
         faults_storage::trials(),
         faults_workload::trials(),
+        kubernetes::trials(),
         peers::trials(),
     ]
     .into_iter()

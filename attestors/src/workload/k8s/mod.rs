@@ -193,7 +193,7 @@ impl K8s {
         let source = self.source.as_ref().ok_or(K8sError::Disabled)?;
         let Some(container) = self.container(pid).await? else { return Ok(Vec::new()) };
         let budget = self.options.poll_retry_interval.saturating_mul(self.options.max_poll_attempts);
-        let until = Instant::now() + budget;
+        let until = Instant::now() + budget.min(LONGEST_BUDGET);
         let known = self.ask_runtime(&container).await;
         let (pod, status) = self.pod(source, &container, known.as_ref(), until).await?;
         let mut found = Found::default();
@@ -321,6 +321,8 @@ impl Source {
     }
 }
 
+/// What is configured beyond this is for ever.
+const LONGEST_BUDGET: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// The first wait for a container's status.
 const FIRST_WAIT: Duration = Duration::from_millis(25);
 

@@ -34,7 +34,8 @@ impl Kubelet {
                     while stream.read_buf(&mut request).await.unwrap() > 0 {
                         if request.ends_with(b"\r\n\r\n") {
                             let i = counted.fetch_add(1, Ordering::SeqCst).min(texts.len() - 1);
-                            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", texts[i].len());
+                            let head =
+                                format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", texts[i].len());
                             stream.write_all(head.as_bytes()).await.unwrap();
                             stream.write_all(texts[i].as_bytes()).await.unwrap();
                             request.clear();
@@ -184,7 +185,10 @@ async fn a_container_that_never_shows() {
     let mut options = kubelet.options(proc.path());
     (options.max_poll_attempts, options.poll_retry_interval) = (2, Duration::from_millis(30));
     let reason = K8s::new(options).attest(7).await.unwrap_err();
-    assert_eq!((reason.code(), &*reason.to_string()), ("DeadlineExceeded", "no selectors found after max poll attempts"));
+    assert_eq!(
+        (reason.code(), &*reason.to_string()),
+        ("DeadlineExceeded", "no selectors found after max poll attempts")
+    );
 }
 
 #[tokio::test]
@@ -231,5 +235,8 @@ async fn a_kubelet_that_is_not_there() {
         kubelet.port = Port::ReadOnly(1);
     }
     let reason = K8s::new(options).attest(7).await.unwrap_err();
-    assert!(reason.to_string().starts_with("unable to perform request: cannot connect to 127.0.0.1:1: "), "{reason}");
+    assert!(
+        reason.to_string().starts_with("unable to perform request: cannot connect to 127.0.0.1:1: "),
+        "{reason}"
+    );
 }

@@ -123,7 +123,7 @@ impl World {
         let server = server_with(Options { svid_ttl, ..Options::default() }).await;
         let conf = Conf {
             disk_keys: true,
-            unix: BY_PATH.into(),
+            workload_attestors: harness::unix_attestor(BY_PATH),
             agent: "experimental { sync_interval = \"500ms\" }".into(),
             ..Conf::join_token(&server)
         };

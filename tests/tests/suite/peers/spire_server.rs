@@ -59,7 +59,8 @@ impl SpireServer {
             psat: None,
             disk_keys: true,
             agent: String::new(),
-            unix: unix.into(),
+            workload_attestors: harness::unix_attestor(unix),
+            environment: Vec::new(),
             shell: None,
         };
         (conf, id)

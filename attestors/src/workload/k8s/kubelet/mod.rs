@@ -173,14 +173,14 @@ impl Kubelet {
         Ok(new.send(request).await?)
     }
 
-    /// Says once which right the list was read with. The kubelet does not tell: but what is not a path of its own it
-    /// guards by `nodes/proxy`, so who may not ask for one has the narrower right only.
+    /// Says once which right the list was read with. The kubelet does not tell; but logs of containers it guards by
+    /// `nodes/proxy` alone, so who may not ask for those (of a pod that no name allows) has the narrower right only.
     async fn say_rights(&mut self) {
         if self.rights_said || matches!(self.options.port, Port::ReadOnly(_)) {
             return;
         }
         self.rights_said = true;
-        match timeout(REQUEST_TIMEOUT, self.get("/")).await {
+        match timeout(REQUEST_TIMEOUT, self.get(GUARDED_BY_PROXY)).await {
             Ok(Ok(response)) => {
                 match response.status() {
                     StatusCode::FORBIDDEN => info!("Kubelet access by the right to nodes/pods alone"),
@@ -219,5 +219,6 @@ fn hint(code: u16) -> &'static str {
 
 /// Of one request, the list included (SPIRE, `podlistfetcher.go`).
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+const GUARDED_BY_PROXY: &str = "/containerLogs/-/-/-";
 const BODY_SHOWN: usize = 1024;
 const BODY_DRAINED: usize = 64 * 1024;

@@ -1,0 +1,29 @@
+//! Any text is a pod list or refused, however it arrives; a list that is read again shares every pod of the first.
+#![no_main]
+
+use std::io::{self, Read};
+
+use attestors::workload::k8s::{Pods, parse_pods};
+
+/// Gives out a few bytes at a time.
+struct Drops<'a>(&'a [u8], usize);
+
+impl Read for Drops<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let n = self.1.min(self.0.len()).min(out.len());
+        out[..n].copy_from_slice(&self.0[..n]);
+        self.0 = &self.0[n..];
+        Ok(n)
+    }
+}
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    let whole = parse_pods(data, &Pods::default());
+    let step = data.first().map_or(1, |first| usize::from(first % 7) + 1);
+    let before = whole.as_ref().ok();
+    let dropped = parse_pods(Drops(data, step), before.unwrap_or(&Pods::default()));
+    assert_eq!(whole.is_ok(), dropped.is_ok());
+    if let (Some(whole), Ok(dropped)) = (before, dropped) {
+        assert!(dropped.same_as(whole));
+    }
+});

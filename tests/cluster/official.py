@@ -1,0 +1,74 @@
+"""The official chart's agent with only the image changed. The chart is not kept here: OFFICIAL_CHART names `charts/spire` of
+a checkout of spiffe/helm-charts-hardened (after `helm dependency build` there), and HELM a helm that is not on the PATH.
+
+Values fit it to the test's node: the server's address and account, the socket's directory, and an image for the chart's
+init container, which needs a shell. Then `kubectl set image` is the migration.
+"""
+
+import json
+import os
+import pathlib
+import shutil
+
+import jobs
+import mesh
+import spire
+from kube import kubectl, render, run
+
+RELEASE = f"{spire.NAMESPACES['front']}-official"
+TEMPLATES = ("configmap", "daemonset", "roles")
+
+
+def check(checks, place):
+    """spire-agent's image, then finial's, in the chart's own DaemonSet."""
+    helm = shutil.which(os.environ.get("HELM", "helm"))
+    source = os.environ.get("OFFICIAL_CHART")
+    if not helm or not source:
+        checks.note("skipped the official chart: set OFFICIAL_CHART (and HELM)")
+        return
+    namespace, sockets = spire.NAMESPACES["front"], f"{place.root}/official"
+    name = rendered = None
+
+    def install():
+        nonlocal name, rendered
+        bundle = spire.server("bundle", "show", "-format", "spiffe")
+        kubectl("-n", namespace, "patch", "configmap", "spire-bundle", "--patch",
+                json.dumps({"data": {"bundle.spiffe": bundle}}))
+        shown = [word for part in TEMPLATES for word in ("--show-only", f"charts/spire-agent/templates/{part}.yaml")]
+        version = json.loads(kubectl("version", "-o", "json"))["serverVersion"]["gitVersion"]
+        rendered = run(helm, "template", RELEASE, source, "--namespace", namespace, "--kube-version", version,
+                       "--values", values(place, sockets), *shown)
+        kubectl("apply", "-f", "-", stdin=rendered)
+        name = next(item["metadata"]["name"] for item in render(rendered) if item["kind"] == "DaemonSet")
+
+    def runs(who):
+        kubectl("-n", namespace, "set", "image", f"daemonset/{name}", f"spire-agent={place.images[who]}")
+        kubectl("-n", namespace, "rollout", "status", f"daemonset/{name}", "--timeout=180s")
+        return jobs.fetch(jobs.SHORT, place, sockets, "api.sock", 1)
+
+    if checks.check("the official chart's agent is installed", install):
+        for who in ("spire-agent", "finial"):
+            checks.check(f"the official chart's agent, image {who}: attests, serves a workload",
+                         lambda who=who: runs(who))
+        kubectl("delete", "-f", "-", "--wait=true", stdin=rendered)
+
+
+def values(place, sockets):
+    def image(tag):
+        registry, repository = tag.rpartition(":")[0].split("/", 1)
+        return {"registry": registry, "repository": repository, "tag": tag.rpartition(":")[2], "pullPolicy": "Never"}
+
+    path = pathlib.Path(place.work, "official.json")
+    path.write_text(json.dumps({
+        "global": {"spire": {"clusterName": "frontend-k8s-cluster", "trustDomain": mesh.TRUST_DOMAIN}},
+        "spire-agent": {
+            "image": image(place.images["spire-agent"]),
+            "serviceAccount": {"create": False, "name": "spire-agent-front"},
+            "server": {"address": "spire-server.spire", "port": 8081},
+            "socketPath": f"{sockets}/spire-agent.sock",
+            "socketAlternate": {"image": image(place.images["shell"])},
+            "hostAliases": [{"ip": place.address, "hostnames": ["spire-server.spire"]}],
+            "dnsPolicy": "Default",
+        },
+    }))
+    return str(path)

@@ -1,0 +1,177 @@
+"""The server and the two agents, from deploy/ as shipped. What the test's node needs otherwise is changed in here:
+
+- namespaces of the test's own, and cluster-wide names that begin with them: the frontend and the backend cluster are one;
+- both agents' socket directories on the one node; the backend agent is in the pod network, so that the ports differ;
+- the server on the node's network, its name in the agents' /etc/hosts: there is no DNS and no service address;
+- a volume of the pod's own for the server, which would claim one.
+"""
+
+import os
+import pathlib
+
+from kube import apply, get, kubectl, render, run, until
+
+DEPLOY = pathlib.Path(__file__).resolve().parents[2] / "deploy"
+SERVER = "finial-test-server"
+NAMESPACES = {"front": "finial-test-front", "back": "finial-test-back"}
+OVERLAYS = {"front": "frontend", "back": "backend"}
+
+
+def scripts(**more):
+    """The environment of deploy/shared's scripts."""
+    context = kubectl("config", "current-context").strip()
+    return {
+        **os.environ,
+        "FRONTEND": context, "BACKEND": context, "SHARED": context,
+        "FRONTEND_NAMESPACE": NAMESPACES["front"],
+        "BACKEND_NAMESPACE": NAMESPACES["back"],
+        "SHARED_NAMESPACE": SERVER,
+        "SERVER": f"kubectl -n {SERVER} exec spire-server-0 -- /opt/spire/bin/spire-server",
+        **more,
+    }
+
+
+def server(*arguments):
+    """The server's command line."""
+    return kubectl("-n", SERVER, "exec", "spire-server-0", "--", "/opt/spire/bin/spire-server", *arguments)
+
+
+def deploy_server(place):
+    run("sh", str(DEPLOY / "shared" / "kubeconfigs.sh"), env=scripts())
+    objects = render(kubectl("kustomize", str(DEPLOY / "shared")))
+    for item in objects:
+        item["metadata"]["namespace"] = SERVER
+        if item["kind"] == "ConfigMap":
+            item["data"]["server.conf"] = with_namespaces(item["data"]["server.conf"])
+        if item["kind"] == "StatefulSet":
+            del item["spec"]["volumeClaimTemplates"]
+            pod = item["spec"]["template"]["spec"]
+            pod["volumes"].append({"name": "data", "emptyDir": {}})
+            pod |= {"hostNetwork": True, "dnsPolicy": "Default", "nodeName": place.node}
+            pod["terminationGracePeriodSeconds"] = 5
+            container(pod, place.images["spire-server"])
+    apply(*objects)
+    kubectl("-n", SERVER, "rollout", "status", "statefulset/spire-server", "--timeout=90s")
+
+
+def with_namespaces(conf):
+    conf = conf.replace('"spire:spire-agent-front"', f'"{NAMESPACES["front"]}:spire-agent-front"')
+    conf = conf.replace('"spire:spire-agent-back"', f'"{NAMESPACES["back"]}:spire-agent-back"')
+    first, second, *rest = conf.split('namespace = "spire"')[1:]
+    assert not rest, "server.conf names two clusters"
+    head = conf.split('namespace = "spire"')[0]
+    return f'{head}namespace = "{NAMESPACES["front"]}"{first}namespace = "{NAMESPACES["back"]}"{second}'
+
+
+def bundles():
+    """The bundle, once the server wrote it to both clusters."""
+    def read(namespace):
+        return get("-n", namespace, "configmap", "spire-bundle").get("data", {}).get("bundle.crt", "")
+    return until("the bundle in both clusters", 30, lambda: read(NAMESPACES["front"]) == read(NAMESPACES["back"]) != "")
+
+
+def register():
+    run("sh", str(DEPLOY / "shared" / "register.sh"), env=scripts())
+
+
+def register_workload(service, container_name="envoy"):
+    """One entry more, as register.sh makes them."""
+    parent = f"ns/{NAMESPACES[service.side]}/sa/spire-agent-{service.side}"
+    trust_domain = service.spiffe_id.split("/")[2]
+    server("entry", "create", "-spiffeID", service.spiffe_id, "-parentID", f"spiffe://{trust_domain}/{parent}",
+           "-selector", "k8s:ns:yelb", "-selector", f"k8s:sa:{service.name}",
+           "-selector", f"k8s:pod-label:app:{service.name}", "-selector", f"k8s:container-name:{container_name}")
+
+
+def deploy_agents(place, image):
+    for side in NAMESPACES:
+        apply(*agent(side, place, image))
+
+
+def agent(side, place, image):
+    """One overlay of deploy/, fitted to the node."""
+    namespace = NAMESPACES[side]
+    objects = render(kubectl("kustomize", overlay(side, place)))
+    for item in objects:
+        fit(item, namespace)
+        if item["kind"] == "DaemonSet":
+            pod = item["spec"]["template"]["spec"]
+            pod["hostAliases"] = [{"ip": place.address, "hostnames": ["spire-server.spire"]}]
+            pod["dnsPolicy"] = "Default"
+            container(pod, image)
+            for volume in pod["volumes"]:
+                if "hostPath" in volume and volume["name"] == "sockets":
+                    volume["hostPath"]["path"] = place.sockets[side]
+    return objects
+
+
+def overlay(side, place):
+    """As shipped; the backend's with the pod network."""
+    shipped = DEPLOY / OVERLAYS[side]
+    return str(shipped) if side == "front" else with_component(shipped, "pod-network", place.work)
+
+
+def with_component(shipped, component, work):
+    """A kustomization of an overlay and one of deploy/components."""
+    folder = pathlib.Path(work, "kustomize", f"{shipped.name}-{component}")
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [os.path.relpath(path, folder.resolve()) for path in (shipped, DEPLOY / "components" / component)]
+    (folder / "kustomization.yaml").write_text(f"resources: [{paths[0]}]\ncomponents: [{paths[1]}]\n")
+    return str(folder)
+
+
+def fit(item, namespace):
+    """Namespaces and cluster-wide names of the test's own."""
+    if item["kind"] == "Namespace":
+        item["metadata"]["name"] = namespace
+    elif item["kind"].startswith("ClusterRole"):
+        item["metadata"]["name"] = f"{namespace}-{item['metadata']['name']}"
+    else:
+        item["metadata"]["namespace"] = namespace
+    if item["kind"] == "ClusterRoleBinding":
+        item["roleRef"]["name"] = f"{namespace}-{item['roleRef']['name']}"
+        for subject in item["subjects"]:
+            subject["namespace"] = namespace
+
+
+def container(pod, image):
+    pod["containers"][0] |= {"image": image, "imagePullPolicy": "Never"}
+
+
+def roll_out(image, seconds=90):
+    """Swaps the image of both DaemonSets, or starts them anew when they have it; returns when all pods are ready."""
+    for side, namespace in NAMESPACES.items():
+        name = f"daemonset/spire-agent-{side}"
+        now = get("-n", namespace, name)["spec"]["template"]["spec"]["containers"][0]["image"]
+        if now == image:
+            kubectl("-n", namespace, "rollout", "restart", name)
+        else:
+            kubectl("-n", namespace, "set", "image", name, f"spire-agent={image}")
+    wait_ready(seconds)
+
+
+def wait_ready(seconds=90):
+    for side, namespace in NAMESPACES.items():
+        kubectl("-n", namespace, "rollout", "status", f"daemonset/spire-agent-{side}", f"--timeout={seconds}s")
+
+
+def logs(side, lines=40):
+    return kubectl("-n", NAMESPACES[side], "logs", f"daemonset/spire-agent-{side}", f"--tail={lines}", check=False)
+
+
+def restarts():
+    """How often containers of the agents were started anew: killed for memory, crashed, found dead by a probe."""
+    pods = [pod for namespace in NAMESPACES.values() for pod in get("-n", namespace, "pods")["items"]]
+    return sum(status["restartCount"] for pod in pods for status in pod["status"].get("containerStatuses", []))
+
+
+def remove():
+    """All that the test made in the cluster."""
+    kubectl("delete", "namespace", "yelb", SERVER, *NAMESPACES.values(), "--ignore-not-found", "--timeout=120s")
+    for namespace in NAMESPACES.values():
+        for kind in ("clusterrole", "clusterrolebinding"):
+            named = [item["metadata"]["name"] for item in get(kind)["items"]]
+            mine = [name for name in named if name.startswith(f"{namespace}-") or name.endswith(f"-in-{namespace}")]
+            if mine:
+                kubectl("delete", kind, *mine)
+    kubectl("delete", "clusterrole", "spire-server-reviewer", "--ignore-not-found")
