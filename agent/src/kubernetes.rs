@@ -1,6 +1,7 @@
 //! The k8s workload attestor's settings, from what agent.conf says.
 
 use std::env;
+use std::net::IpAddr;
 use std::path::Path;
 
 use attestors::container::Locator;
@@ -18,7 +19,8 @@ pub(crate) fn options(k8s: &K8sOptions, experimental: &Experimental, proc: &Path
         _ if k8s.disable_kubelet_client => None,
         config::PodSource::Kubelet => Some(PodSource::Kubelet(kubelet(k8s, node_name))),
         config::PodSource::ApiServer => {
-            let name = node_name.ok_or_else(|| {
+            // An address is enough for the kubelet (and what some manifests give), but no pod's spec has it.
+            let name = node_name.filter(|name| name.parse::<IpAddr>().is_err()).ok_or_else(|| {
                 let variable = &k8s.node_name_env;
                 format!(
                     "experimental.pod_source = \"api-server\" needs the node's name: set the environment variable \

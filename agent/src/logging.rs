@@ -73,7 +73,14 @@ enum Sink {
 
 impl Subscriber for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        let most = if ours(metadata.target()) { self.level } else { self.level.min(Level::WARN) };
+        let most = if ours(metadata.target()) {
+            self.level
+        } else if metadata.target().starts_with("kube") {
+            // It reports what it also returns, and without the cause.
+            return false;
+        } else {
+            self.level.min(Level::WARN)
+        };
         metadata.is_event() && *metadata.level() <= most
     }
 

@@ -298,7 +298,7 @@ fn workload_attestors(
         }
         config::WorkloadAttestor::K8s(k8s) => {
             let options = kubernetes::options(k8s, experimental, proc).map_err(Fatal::Storage)?;
-            Ok(WorkloadAttestor::K8s(k8s::K8s::new(options)))
+            Ok(WorkloadAttestor::K8s(Box::new(k8s::K8s::new(options))))
         }
     };
     plugins.workload_attestors.iter().map(attestor).collect()

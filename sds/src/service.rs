@@ -164,6 +164,8 @@ struct Session<A> {
     attested: Instant,
     /// The next attestation of a stream that waits for names, and how long to wait after that one.
     again: Option<(Instant, Duration)>,
+    /// Runs beside everything else: it can take as long as a container may take to show.
+    attesting: Option<BoxFuture<Result<Admission, Status>>>,
     news: watch::Receiver<u64>,
 }
 
@@ -172,6 +174,7 @@ enum Event {
     Update,
     Look,
     Attest,
+    Attested(Result<Admission, Status>),
     News,
 }
 
@@ -188,7 +191,18 @@ impl<A: Admit> Session<A> {
         let mut news = shared.admit.news();
         news.mark_unchanged();
         let start = Instant::now();
-        Self { shared, peer, inbound, admission, machine, start, attested: start, again: None, news }
+        Self {
+            shared,
+            peer,
+            inbound,
+            admission,
+            machine,
+            start,
+            attested: start,
+            again: None,
+            attesting: None,
+            news,
+        }
     }
 
     fn into_stream(self) -> impl tokio_stream::Stream<Item = Result<Push, Status>> + Send {
@@ -227,7 +241,8 @@ impl<A: Admit> Session<A> {
                     self.machine.update(update);
                 }
                 Event::Look => {}
-                Event::Attest => self.attest_again().await?,
+                Event::Attest => self.attest_again()?,
+                Event::Attested(admitted) => self.attested(admitted),
                 // Not at once each time: a node where pods come and go has news all the time.
                 Event::News => {
                     let soon = self.attested + AGAIN_FIRST;
@@ -238,7 +253,7 @@ impl<A: Admit> Session<A> {
     }
 
     async fn event(&mut self, look: Option<Instant>) -> Result<Event, Status> {
-        let attest = self.again.map(|(at, _)| at);
+        let attest = self.again.map(|(at, _)| at).filter(|_| self.attesting.is_none());
         tokio::select! {
             message = self.inbound.message() => match message {
                 Ok(request) => Ok(Event::Request(request)),
@@ -255,6 +270,7 @@ impl<A: Admit> Session<A> {
             },
             () = sleep_until(look) => Ok(Event::Look),
             () = sleep_until(attest) => Ok(Event::Attest),
+            admitted = finished(&mut self.attesting) => Ok(Event::Attested(admitted)),
             Ok(()) = self.news.changed(), if attest.is_some() => Ok(Event::News),
         }
     }
@@ -278,7 +294,7 @@ impl<A: Admit> Session<A> {
     /// Starts or ends the backoff of a stream that waits for names.
     fn settle(&mut self) {
         if self.machine.unresolved().is_empty() {
-            self.again = None;
+            (self.again, self.attesting) = (None, None);
         } else if self.again.is_none() {
             info!(pid = self.peer.process.pid, resource_names = ?self.machine.unresolved(),
                 "Workload is not authorized for the requested identities (yet); the stream is held");
@@ -287,16 +303,23 @@ impl<A: Admit> Session<A> {
     }
 
     /// A first attestation can be incomplete: a group was added, an attestor was down, a label came later.
-    async fn attest_again(&mut self) -> Result<(), Status> {
-        self.news.mark_unchanged();
-        self.attested = Instant::now();
-        let wait = self.again.map_or(AGAIN_FIRST, |(_, wait)| wait);
-        let jitter = f64::from(self.shared.admit.random()) / f64::from(u32::MAX);
-        self.again = Some((Instant::now() + wait.mul_f64(0.5 + 0.5 * jitter), (wait * 2).min(AGAIN_MOST)));
+    fn attest_again(&mut self) -> Result<(), Status> {
         if !self.peer.process.is_alive() {
             return Err(Status::unavailable("workload attestation failed"));
         }
-        match self.shared.admit.admit(Arc::clone(&self.peer), "StreamSecrets").await {
+        self.news.mark_unchanged();
+        let (shared, peer) = (Arc::clone(&self.shared), Arc::clone(&self.peer));
+        self.attesting = Some(Box::pin(async move { shared.admit.admit(peer, "StreamSecrets").await }));
+        Ok(())
+    }
+
+    fn attested(&mut self, admitted: Result<Admission, Status>) {
+        self.attesting = None;
+        self.attested = Instant::now();
+        let wait = self.again.map_or(AGAIN_FIRST, |(_, wait)| wait);
+        let jitter = f64::from(self.shared.admit.random()) / f64::from(u32::MAX);
+        self.again = Some((self.attested + wait.mul_f64(0.5 + 0.5 * jitter), (wait * 2).min(AGAIN_MOST)));
+        match admitted {
             Ok(admission) if !admission.updates.same_channel(&self.admission.updates) => {
                 self.admission.updates = admission.updates;
                 let update = Arc::clone(&self.admission.updates.borrow_and_update());
@@ -307,7 +330,13 @@ impl<A: Admit> Session<A> {
                 debug!(pid = self.peer.process.pid, error = %status, "Attesting a held stream again failed")
             }
         }
-        Ok(())
+    }
+}
+
+async fn finished<T>(work: &mut Option<BoxFuture<T>>) -> T {
+    match work {
+        Some(work) => work.await,
+        None => std::future::pending().await,
     }
 }
 

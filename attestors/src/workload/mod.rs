@@ -15,7 +15,7 @@ pub enum Attestor {
     /// `unix`: credentials, path and hash of the binary.
     Unix(unix::Unix),
     /// `k8s`: the pod and the container.
-    K8s(k8s::K8s),
+    K8s(Box<k8s::K8s>),
 }
 
 /// What all attestors together found.

@@ -10,13 +10,11 @@ use futures_util::StreamExt as _;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{ObjectMeta, PartialObjectMeta};
-use kube::runtime::WatchStreamExt as _;
-use kube::runtime::utils::Backoff as _;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Config, Resource};
 use serde::Deserialize;
 use tokio::sync::{OnceCell, watch};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use super::parse::{self, RawSpec, RawStatus};
@@ -29,18 +27,36 @@ pub enum ApiError {
     #[error("unable to configure Kubernetes API client: {0}")]
     Config(#[from] kube::config::InferConfigError),
     /// The request failed or was refused.
-    #[error(transparent)]
+    #[error("{}", chain(.0))]
     Request(#[from] kube::Error),
+    /// It takes longer than ten seconds.
+    #[error("the API server does not answer")]
+    Slow,
     /// The watch is cut; it is being made again.
-    #[error("the watch of pods is interrupted: {0}")]
+    #[error("the watch is interrupted: {0}")]
     Interrupted(String),
+}
+
+/// An error with its causes: kube's own text is often only where it happened.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(reason) = cause {
+        let reason_text = reason.to_string();
+        if !text.ends_with(&reason_text) {
+            text = format!("{text}: {reason_text}");
+        }
+        cause = reason.source();
+    }
+    text
 }
 
 /// A client for the API server of KUBECONFIG, else of the cluster that we run in. It reads its token anew every minute.
 pub(super) async fn client() -> Result<Client, ApiError> {
     let mut config = Config::infer().await?;
-    // Longer than the server keeps a watch that has nothing to say.
+    // Longer than the server keeps a watch that has nothing to say; counted from the last request on.
     config.read_timeout = Some(READ_TIMEOUT);
+    config.reset_reader_on_write = true;
     Ok(Client::try_from(config)?)
 }
 
@@ -97,23 +113,28 @@ struct Follower {
 impl Follower {
     async fn run(mut self, fields: String) {
         let mut backoff = watcher::DefaultBackoff::default();
-        let client = loop {
-            match client().await {
-                Ok(client) => break client,
-                Err(reason) => self.interrupted(reason),
-            }
+        let config = watcher::Config::default().timeout(WATCH_SECONDS).fields(&fields);
+        loop {
+            let reason = match client().await {
+                Ok(client) => self.follow(client, config.clone()).await,
+                Err(reason) => reason,
+            };
+            self.interrupted(reason);
             sleep(backoff.next().unwrap_or(LONGEST_WAIT)).await;
-        };
-        backoff.reset();
-        let pods: Api<ApiPod> = Api::all(client);
-        let config = watcher::Config::default().fields(&fields);
-        let mut events = std::pin::pin!(watcher(pods, config).backoff(backoff));
+        }
+    }
+
+    /// Follows until the first failure. kube's watcher would go on by itself, but it does not tell when it is well again
+    /// before the next pod changes; a new one begins with a list.
+    async fn follow(&mut self, client: Client, config: watcher::Config) -> ApiError {
+        let mut events = std::pin::pin!(watcher(Api::<ApiPod>::all(client), config));
         while let Some(event) = events.next().await {
             match event {
                 Ok(event) => self.event(event),
-                Err(reason) => self.interrupted(ApiError::Interrupted(reason.to_string())),
+                Err(reason) => return ApiError::Interrupted(chain(&reason)),
             }
         }
+        ApiError::Interrupted("it ended".into())
     }
 
     fn event(&mut self, event: Event<ApiPod>) {
@@ -122,7 +143,6 @@ impl Follower {
             Event::InitApply(pod) => {
                 let pod = self.known(pod);
                 self.listed.get_or_insert_default().insert(pod.uid.clone(), pod);
-                return;
             }
             Event::InitDone => {
                 self.pods = self.listed.take().unwrap_or_default();
@@ -240,10 +260,11 @@ pub(super) struct Namespaces {
     /// How long an answer holds; a watch keeps it true instead.
     keep: Duration,
     answers: Mutex<BTreeMap<String, (Instant, Arc<Labels>)>>,
-    watched: Option<OnceCell<watch::Receiver<Option<BTreeMap<String, Arc<Labels>>>>>>,
+    watched: Option<OnceCell<watch::Receiver<Option<AllLabels>>>>,
 }
 
 type Labels = BTreeMap<String, String>;
+type AllLabels = BTreeMap<String, Arc<Labels>>;
 
 impl fmt::Debug for Namespaces {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -273,7 +294,8 @@ impl Namespaces {
             return Ok(labels);
         }
         let asked = Instant::now();
-        let namespace = Api::<PartialObjectMeta<Namespace>>::all(client.clone()).get(name).await?;
+        let api = Api::<PartialObjectMeta<Namespace>>::all(client.clone());
+        let namespace = timeout(REQUEST_TIMEOUT, api.get(name)).await.map_err(|_| ApiError::Slow)??;
         let labels = Arc::new(namespace.metadata.labels.unwrap_or_default());
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         answers.retain(|_, (asked, _)| asked.elapsed() <= self.keep);
@@ -288,38 +310,49 @@ impl Namespaces {
     }
 }
 
-fn follow_namespaces(client: Client) -> watch::Receiver<Option<BTreeMap<String, Arc<Labels>>>> {
+fn follow_namespaces(client: Client) -> watch::Receiver<Option<AllLabels>> {
     let (sender, receiver) = watch::channel(None);
     tokio::spawn(async move {
-        let api = Api::<PartialObjectMeta<Namespace>>::all(client);
-        let mut events = std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff());
-        let mut all = BTreeMap::new();
-        let mut listing = false;
-        while let Some(event) = events.next().await {
-            match event {
-                Ok(Event::Init) => (all, listing) = (BTreeMap::new(), true),
-                Ok(Event::InitApply(namespace) | Event::Apply(namespace)) => {
-                    let labels = Arc::new(namespace.metadata.labels.unwrap_or_default());
-                    all.insert(namespace.metadata.name.unwrap_or_default(), labels);
-                }
-                Ok(Event::Delete(namespace)) => {
-                    all.remove(&namespace.metadata.name.unwrap_or_default());
-                }
-                Ok(Event::InitDone) => listing = false,
-                Err(reason) => {
-                    warn!(error = %reason, "The watch of namespaces is interrupted; trying again");
-                    sender.send_replace(None);
-                    continue;
-                }
-            }
-            if !listing {
-                sender.send_replace(Some(all.clone()));
-            }
+        let mut backoff = watcher::DefaultBackoff::default();
+        loop {
+            let reason = follow_namespaces_once(client.clone(), &sender).await;
+            warn!(error = %reason, "The watch of namespaces is interrupted; trying again");
+            sender.send_replace(None);
+            sleep(backoff.next().unwrap_or(LONGEST_WAIT)).await;
         }
     });
     receiver
 }
 
-/// kube's watches end after 290 s.
-const READ_TIMEOUT: Duration = Duration::from_secs(295);
+/// Until the first failure; why not on, see [`Follower::follow`].
+async fn follow_namespaces_once(client: Client, sender: &watch::Sender<Option<AllLabels>>) -> ApiError {
+    let api = Api::<PartialObjectMeta<Namespace>>::all(client);
+    let mut events = std::pin::pin!(watcher(api, watcher::Config::default().timeout(WATCH_SECONDS)));
+    let mut all = BTreeMap::new();
+    let mut listing = true;
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(Event::Init) => (all, listing) = (BTreeMap::new(), true),
+            Ok(Event::InitApply(namespace) | Event::Apply(namespace)) => {
+                let labels = Arc::new(namespace.metadata.labels.unwrap_or_default());
+                all.insert(namespace.metadata.name.unwrap_or_default(), labels);
+            }
+            Ok(Event::Delete(namespace)) => {
+                all.remove(&namespace.metadata.name.unwrap_or_default());
+            }
+            Ok(Event::InitDone) => listing = false,
+            Err(reason) => return ApiError::Interrupted(chain(&reason)),
+        }
+        if !listing {
+            sender.send_replace(Some(all.clone()));
+        }
+    }
+    ApiError::Interrupted("it ended".into())
+}
+
+/// A watch is made anew this often, which costs nothing. So one whose connection is dead does not answer for long.
+const WATCH_SECONDS: u32 = 60;
+const READ_TIMEOUT: Duration = Duration::from_secs(70);
+/// Of one request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);

@@ -1,6 +1,7 @@
 //! When to ask the kubelet: one request at a time, shared by all who wait for it.
 //!
-//! - A list answers only while its request began at most `poll_retry_interval` ago.
+//! - A list that is there answers only while its request began at most `poll_retry_interval` ago; one that is under way
+//!   answers all who have come to wait for it.
 //! - Each answer, good or bad, has a number; who has looked at one waits for a later one. A failure is told to all who
 //!   wait, and is not kept.
 //! - A request runs on when those who wanted it have gone: the next ones profit.
@@ -29,6 +30,8 @@ pub(super) struct Outcome {
     pub(super) number: u64,
     /// What came of it.
     pub(super) result: Result<Arc<Pods>, Arc<KubeletError>>,
+    /// How long it took.
+    pub(super) took: Duration,
     began: Option<Instant>,
 }
 
@@ -54,7 +57,7 @@ struct Requests {
 
 impl Lists {
     pub(super) fn new(options: KubeletOptions, interval: Duration, news: watch::Sender<u64>) -> Self {
-        let none = Outcome { number: 0, result: Ok(Arc::default()), began: None };
+        let none = Outcome { number: 0, result: Ok(Arc::default()), took: Duration::ZERO, began: None };
         Self {
             shared: Arc::new(Shared {
                 interval,
@@ -102,24 +105,32 @@ impl Shared {
         tokio::spawn(async move {
             sleep_until(begin).await;
             let before = Arc::clone(&self.kept.lock().unwrap_or_else(PoisonError::into_inner));
-            let result = self.kubelet.lock().await.pods(&before).await;
+            let shared = Arc::clone(&self);
+            let share = Arc::clone(&before);
+            // In a task of its own: whatever befalls it, the next request can be made.
+            let work = tokio::spawn(async move { shared.kubelet.lock().await.pods(&share).await });
+            let result = work.await.unwrap_or(Err(KubeletError::Interrupted));
             self.done(begin, &before, result);
         });
     }
 
     fn done(&self, began: Instant, before: &Pods, result: Result<Pods, KubeletError>) {
         let result = result.map(Arc::new).map_err(Arc::new);
-        if let Ok(pods) = &result
-            && !pods.same_as(before)
-        {
+        let changed = result.as_ref().is_ok_and(|pods| !pods.same_as(before));
+        if let (Ok(pods), true) = (&result, changed) {
             *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(pods);
-            self.news.send_modify(|version| *version += 1);
         }
         let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
         requests.in_flight = false;
         self.outcome.send_modify(|outcome| {
-            *outcome = Outcome { number: outcome.number + 1, result, began: Some(began) };
+            let (number, took) = (outcome.number + 1, began.elapsed());
+            *outcome = Outcome { number, result, took, began: Some(began) };
         });
+        drop(requests);
+        // After the list: who is woken finds it.
+        if changed {
+            self.news.send_modify(|version| *version += 1);
+        }
     }
 }
 

@@ -109,6 +109,6 @@ struct ImageSpec {
 
 const POD_UID: &str = "io.kubernetes.pod.uid";
 const CONTAINER_NAME: &str = "io.kubernetes.container.name";
-/// It answers within a millisecond, or it is in trouble and the kubelet is quicker.
+/// It answers within a millisecond, or it is in trouble and the kubelet is quicker to publish.
 const TIMEOUT: Duration = Duration::from_secs(1);
 const MESSAGE_LIMIT: usize = 1 << 20;

@@ -178,6 +178,21 @@ async fn a_container_that_shows_late() {
     assert_eq!(kubelet.requests(), 4);
 }
 
+#[test]
+fn waits_between_looks() {
+    let ms = Duration::from_millis;
+    let (mut spent, mut last, mut waits) = (ms(0), ms(0), Vec::new());
+    while waits.len() < 26 {
+        last = wait(last, spent, ms(2)).min(ms(500));
+        spent += last;
+        waits.push(last.as_millis());
+    }
+    assert_eq!(waits[..4], [25, 50, 100, 100]);
+    assert_eq!(waits[20..], [100, 100, 200, 400, 500, 500]);
+    // A big list.
+    assert_eq!(wait(ms(25), ms(30), ms(60)), ms(300));
+}
+
 #[tokio::test]
 async fn a_container_that_never_shows() {
     let proc = proc(7, CGROUP);

@@ -135,7 +135,7 @@ async fn watch_down() {
     api_server.watched("/api/v1/pods", 1).await;
     api_server.down().await;
     node.agent.logged("The watch of this node's pods is interrupted; trying again").await;
-    node.is_refused("Unavailable", "the watch of pods is interrupted").await;
+    node.is_refused("Unavailable", "the watch is interrupted: ").await;
     api_server.up().await;
     api_server.watched("/api/v1/pods", 2).await;
     node.gets_web().await;

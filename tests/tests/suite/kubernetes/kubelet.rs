@@ -53,7 +53,7 @@ async fn partial() {
 async fn slow() {
     let mut node = Node::usual().await;
     node.kubelet.fault(KubeletFault::Silent);
-    node.is_refused("Unavailable", "the kubelet has not answered").await;
+    node.is_refused("Unavailable", "the kubelet did not answer within 10s").await;
     // One request was made, and its answer is for who asks later.
     assert_eq!(node.kubelet.asked("/pods", 1).await.len(), 1);
     node.kubelet.fault(KubeletFault::None);

@@ -10,8 +10,10 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -130,19 +132,18 @@ impl ServerCertVerifier for Verifier {
         let Trust::Chain { authorities, named } = &self.trust else {
             return Ok(ServerCertVerified::assertion());
         };
-        let certificate = webpki::EndEntityCert::try_from(leaf).map_err(judged)?;
-        // A kubelet that signs its own certificate is trusted by that certificate.
-        if !authorities.iter().any(|authority| authority == leaf) {
-            let anchors: Vec<_> =
-                authorities.iter().filter_map(|der| webpki::anchor_from_trusted_cert(der).ok()).collect();
+        let certificate = ParsedCertificate::try_from(leaf)?;
+        // A kubelet that signs its own certificate is trusted by that certificate, as long as it is valid.
+        if authorities.iter().any(|authority| authority == leaf) {
+            valid(leaf, now)?;
+        } else {
+            let mut roots = RootCertStore::empty();
+            roots.add_parsable_certificates(authorities.iter().cloned());
             let algorithms = self.provider.signature_verification_algorithms.all;
-            let usage = webpki::KeyUsage::server_auth();
-            certificate
-                .verify_for_usage(algorithms, &anchors, intermediates, now, usage, None, None)
-                .map_err(judged)?;
+            verify_server_cert_signed_by_trust_anchor(&certificate, &roots, intermediates, now, algorithms)?;
         }
         if *named {
-            certificate.verify_is_valid_for_subject_name(name).map_err(judged)?;
+            verify_server_name(&certificate, name)?;
         }
         Ok(ServerCertVerified::assertion())
     }
@@ -172,10 +173,23 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-fn judged(reason: webpki::Error) -> rustls::Error {
-    match reason {
-        webpki::Error::UnknownIssuer => CertificateError::UnknownIssuer.into(),
-        other => CertificateError::Other(rustls::OtherError(Arc::new(other))).into(),
+/// Dates and purpose of a certificate that nobody else signed.
+fn valid(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), rustls::Error> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(certificate)
+        .map_err(|_| rustls::Error::from(CertificateError::BadEncoding))?;
+    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+    let validity = certificate.validity();
+    if now < validity.not_before.timestamp() {
+        return Err(CertificateError::NotValidYet.into());
+    }
+    if now > validity.not_after.timestamp() {
+        return Err(CertificateError::Expired.into());
+    }
+    match certificate.extended_key_usage() {
+        Ok(Some(usage)) if !usage.value.server_auth && !usage.value.any => {
+            Err(CertificateError::InvalidPurpose.into())
+        }
+        _ => Ok(()),
     }
 }
 

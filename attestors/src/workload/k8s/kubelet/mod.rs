@@ -112,19 +112,21 @@ impl Kubelet {
     /// connection.
     pub(super) async fn pods(&mut self, before: &Arc<Pods>) -> Result<Pods, KubeletError> {
         let answer = timeout(REQUEST_TIMEOUT, self.ask(before)).await.unwrap_or(Err(KubeletError::Slow));
-        match &answer {
-            Ok(_) => self.say_rights().await,
-            Err(_) => self.connection = None,
+        if answer.is_err() {
+            self.connection = None;
+        } else if !std::mem::replace(&mut self.rights_said, true) {
+            tokio::spawn(say_rights(self.options.clone()));
         }
         answer
     }
 
     async fn ask(&mut self, before: &Arc<Pods>) -> Result<Pods, KubeletError> {
         self.reload(false)?;
-        let mut response = self.get("/pods").await?;
+        let mut response = self.get().await?;
         // A token that was rotated a moment ago need not wait for its interval.
         if response.status() == StatusCode::UNAUTHORIZED && self.reload(true)? {
-            response = self.get("/pods").await?;
+            drained(response).await;
+            response = self.get().await?;
         }
         if response.status() != StatusCode::OK {
             return Err(refusal(response).await);
@@ -151,48 +153,50 @@ impl Kubelet {
         Ok(changed)
     }
 
-    async fn get(&mut self, path: &'static str) -> Result<Response<Incoming>, KubeletError> {
+    async fn get(&mut self) -> Result<Response<Incoming>, KubeletError> {
         let Some(inputs) = &self.inputs else { return Err(KubeletError::Interrupted) };
-        let request = |connection: &Connection| {
-            let mut request = Request::get(path).header(header::HOST, connection.host());
-            request = request.header(header::ACCEPT, "application/json");
-            if let Some(token) = inputs.authorization() {
-                request = request.header(header::AUTHORIZATION, token);
-            }
-            request.body(Empty::<Bytes>::new()).expect("a constant path and checked headers")
-        };
         // One that was idle may have been closed by the kubelet; only a new one can say why.
-        if let Some(kept) = self.connection.as_mut().filter(|kept| kept.is_open()) {
-            let request = request(kept);
-            if let Ok(response) = kept.send(request).await {
-                return Ok(response);
-            }
+        if let Some(kept) = self.connection.as_mut().filter(|kept| kept.is_open())
+            && let Ok(response) = kept.send(request(PODS, kept, inputs)).await
+        {
+            return Ok(response);
         }
         let new = self.connection.insert(Connection::open(&self.options, inputs).await?);
-        let request = request(new);
-        Ok(new.send(request).await?)
+        Ok(new.send(request(PODS, new, inputs)).await?)
     }
+}
 
-    /// Says once which right the list was read with. The kubelet does not tell; but logs of containers it guards by
-    /// `nodes/proxy` alone, so who may not ask for those (of a pod that no name allows) has the narrower right only.
-    async fn say_rights(&mut self) {
-        if self.rights_said || matches!(self.options.port, Port::ReadOnly(_)) {
-            return;
+fn request(path: &'static str, connection: &Connection, inputs: &Inputs) -> Request<Empty<Bytes>> {
+    let mut request = Request::get(path).header(header::HOST, connection.host());
+    request = request.header(header::ACCEPT, "application/json");
+    if let Some(token) = inputs.authorization() {
+        request = request.header(header::AUTHORIZATION, token);
+    }
+    request.body(Empty::new()).expect("a constant path and checked headers")
+}
+
+/// Says which right the list was read with. The kubelet does not tell; but logs of containers it guards by `nodes/proxy`
+/// alone, so who may not ask for those (of a pod that no name allows) has the narrower right only. Nobody waits for it.
+async fn say_rights(options: KubeletOptions) {
+    if let Port::ReadOnly(_) = options.port {
+        return;
+    }
+    let ask = async {
+        let inputs = Inputs::read(&options)?;
+        let mut connection = Connection::open(&options, &inputs).await?;
+        let request = request(GUARDED_BY_PROXY, &connection, &inputs);
+        Ok::<_, KubeletError>(connection.send(request).await?.status())
+    };
+    match timeout(REQUEST_TIMEOUT, ask).await {
+        Ok(Ok(StatusCode::FORBIDDEN)) => info!("Kubelet access by the right to nodes/pods alone"),
+        Ok(Ok(StatusCode::OK | StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND)) => {
+            info!(
+                "Kubelet access by the right to nodes/proxy; with Kubernetes 1.33 or later, nodes/pods suffices"
+            );
         }
-        self.rights_said = true;
-        match timeout(REQUEST_TIMEOUT, self.get(GUARDED_BY_PROXY)).await {
-            Ok(Ok(response)) => {
-                match response.status() {
-                    StatusCode::FORBIDDEN => info!("Kubelet access by the right to nodes/pods alone"),
-                    _ => info!(
-                        "Kubelet access by the right to nodes/proxy; with Kubernetes 1.33 or later, nodes/pods suffices"
-                    ),
-                }
-                drained(response).await;
-            }
-            Ok(Err(reason)) => debug!(error = %reason, "Cannot tell by which right the kubelet was asked"),
-            Err(_) => debug!("Cannot tell by which right the kubelet was asked"),
-        }
+        Ok(Ok(status)) => debug!(%status, "Cannot tell by which right the kubelet was asked"),
+        Ok(Err(reason)) => debug!(error = %reason, "Cannot tell by which right the kubelet was asked"),
+        Err(_) => debug!("Cannot tell by which right the kubelet was asked"),
     }
 }
 
@@ -218,7 +222,8 @@ fn hint(code: u16) -> &'static str {
 }
 
 /// Of one request, the list included (SPIRE, `podlistfetcher.go`).
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+const PODS: &str = "/pods";
 const GUARDED_BY_PROXY: &str = "/containerLogs/-/-/-";
 const BODY_SHOWN: usize = 1024;
 const BODY_DRAINED: usize = 64 * 1024;
