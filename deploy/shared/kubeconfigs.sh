@@ -11,6 +11,8 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+# dash runs that one only when the shell exits by itself.
+trap 'exit 1' INT TERM HUP
 umask 077
 
 namespace() { # namespace CONTEXT NAMESPACE
@@ -38,14 +40,17 @@ cluster() { # cluster CONTEXT FIELD
 
 kubeconfig() { # kubeconfig CONTEXT NAMESPACE
 	token "$1" "$2"
+	# Not in the document: there set -e does not see them fail.
+	server=$(cluster "$1" server)
+	authority=$(cluster "$1" certificate-authority-data)
 	cat <<Y
 apiVersion: v1
 kind: Config
 clusters:
   - name: cluster
     cluster:
-      server: $(cluster "$1" server)
-      certificate-authority-data: $(cluster "$1" certificate-authority-data)
+      server: $server
+      certificate-authority-data: $authority
 users:
   - name: spire-server-reviewer
     user:

@@ -19,6 +19,14 @@ def dry_run(checks, place):
     made = not kubectl("get", "namespace", "spire", "--ignore-not-found", "-o", "name")
     if made:
         kubectl("create", "namespace", "spire")
+    try:
+        dry_runs(checks, place)
+    finally:
+        if made:
+            kubectl("delete", "namespace", "spire")
+
+
+def dry_runs(checks, place):
     for source in (["-k", "frontend"], ["-k", "backend"], ["-k", "shared"], ["-f", "shared/reviewer.yaml"]):
         checks.check(f"kubectl apply --dry-run=server {source[0]} deploy/{source[1]}", lambda source=source: accepted(
             kubectl("apply", "--dry-run=server", source[0], str(DEPLOY / source[1]))))
@@ -31,8 +39,6 @@ def dry_run(checks, place):
                 kubectl("apply", "--dry-run=server", "-f", str(DEPLOY / "monitoring" / name))))
     else:
         checks.note("skipped deploy/monitoring: the cluster has no Prometheus operator")
-    if made:
-        kubectl("delete", "namespace", "spire")
 
 
 def accepted(said):

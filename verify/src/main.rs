@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     let steps = match chosen(env::args().skip(1).skip_while(|word| word == "--")) {
         Ok(Some(steps)) => steps,
         Ok(None) => {
-            for step in STEPS.iter().chain([&CLUSTER]) {
+            for step in named() {
                 println!("{:12}{}", step.name, step.what);
             }
             return ExitCode::SUCCESS;
@@ -52,9 +52,7 @@ fn chosen(mut arguments: impl Iterator<Item = String>) -> Result<Option<Vec<&'st
             "--cluster" => only.push(&CLUSTER),
             "--only" => {
                 let name = arguments.next().ok_or("--only needs a step")?;
-                only.push(
-                    STEPS.iter().find(|step| step.name == name).ok_or_else(|| format!("no step {name}"))?,
-                );
+                only.push(named().find(|step| step.name == name).ok_or_else(|| format!("no step {name}"))?);
             }
             other => return Err(format!("unknown argument {other}")),
         }
@@ -63,6 +61,11 @@ fn chosen(mut arguments: impl Iterator<Item = String>) -> Result<Option<Vec<&'st
         only.extend(STEPS);
     }
     Ok(Some(only))
+}
+
+/// All that `--list` shows and `--only` takes.
+fn named() -> impl Iterator<Item = &'static Step> {
+    STEPS.iter().chain([&CLUSTER])
 }
 
 fn enter_workspace() -> Result<(), String> {

@@ -63,12 +63,10 @@ async fn failing() {
 async fn absent() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let mut node = node(&folder).await;
-    node.kubelet.pods(&[web()]);
-    node.gets_web().await;
+    node.is_refused("DeadlineExceeded", "no selectors found after max poll attempts").await;
     node.agent.logged("The container runtime does not answer at cri_socket_path").await;
-    // It is there now, and asked.
+    // It is there now, and asked for what the kubelet has still not published.
     let runtime = runtime(&folder, &pod().uid);
-    node.kubelet.pods(&[pod().container(Container::unpublished("main", IMAGE))]);
     node.gets_web().await;
     runtime.called(1).await;
 }
