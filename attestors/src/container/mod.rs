@@ -4,7 +4,7 @@
 //! The cgroup file comes first because only the kernel writes it. Whoever may mount can put another container's cgroup
 //! into its mount namespace, so mountinfo never overrules it. What is ambiguous is refused, not guessed.
 //!
-//! [`cgroup`], [`mountinfo`] and [`legacy`] are pure, [`path`] reads one path of a hierarchy, [`locate`] opens files.
+//! `cgroup`, `mountinfo` and `legacy` are pure, `path` reads one path of a hierarchy, [`locate`] opens files.
 
 mod cgroup;
 mod legacy;

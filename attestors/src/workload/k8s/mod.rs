@@ -4,7 +4,7 @@
 //!    without selectors.
 //! 2. The node's pods come from the kubelet's list, or from a watch at the API server ([`PodSource`]). A container
 //!    shows there only when the kubelet has published its status, some hundred milliseconds after its start; so this
-//!    looks again, soon at first, then with doubled waits up to `poll_retry_interval` ([`wait`]), for as long as
+//!    looks again, soon at first, then with doubled waits up to `poll_retry_interval` (`wait`), for as long as
 //!    `max_poll_attempts` of those take.
 //! 3. With the container runtime's socket nothing of that is waited for: a container that the list does not have is
 //!    asked for there, and the runtime says which one of which pod it is; that pod was in the list before.
