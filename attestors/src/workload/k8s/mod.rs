@@ -1,6 +1,6 @@
 //! The `k8s` attestor: from a process to its container, from the container to its pod (SPIRE, `workloadattestor/k8s`).
 //!
-//! 1. [`container`](crate::container) reads which container and pod the process is of, on every call. None: success,
+//! 1. [`container`] reads which container and pod the process is of, on every call. None: success,
 //!    without selectors.
 //! 2. The node's pods come from the kubelet's list, or from a watch at the API server ([`PodSource`]). A container
 //!    shows there only when the kubelet has published its status, some hundred milliseconds after its start; so this

@@ -86,7 +86,7 @@ pub enum KubeletError {
     /// What it sent is no pod list.
     #[error(transparent)]
     Parse(#[from] ParseError),
-    /// It takes longer than [`REQUEST_TIMEOUT`].
+    /// It takes longer than ten seconds.
     #[error("unable to perform request: the kubelet did not answer within {}s", REQUEST_TIMEOUT.as_secs())]
     Slow,
     /// The worker that reads the list is gone.
