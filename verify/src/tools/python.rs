@@ -1,8 +1,9 @@
 //! Virtual environments: Envoy, and Python with the clients of the live tests.
 
 use std::env;
-use std::fs;
+use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -24,7 +25,7 @@ pub fn envoy() -> Result<PathBuf, Error> {
     if let Some(named) = env::var_os("ENVOY").map(PathBuf::from) {
         return if named.is_file() { Ok(named) } else { Err(Error::Missing(named)) };
     }
-    if let Some(found) = on_path("envoy") {
+    if let Some(found) = on_path("envoy").filter(|found| is_program(found)) {
         return Ok(found);
     }
     let libraries = environment("envoy", |line| line.starts_with(ENVOY))?.join("lib");
@@ -34,6 +35,12 @@ pub fn envoy() -> Result<PathBuf, Error> {
         .filter_map(|python| Some(python.ok()?.path().join("site-packages/envoy/_bin/envoy")))
         .find(|program| program.is_file())
         .ok_or(Error::Missing(libraries))
+}
+
+/// Not a script, such as PyPI's `bin/envoy`: what it starts is another file, and processes are attested by theirs.
+fn is_program(file: &Path) -> bool {
+    let mut magic = [0; 4];
+    File::open(file).and_then(|mut file| file.read_exact(&mut magic)).is_ok() && magic == *b"\x7fELF"
 }
 
 /// A virtual environment with the wanted lines of the requirements; another one when these change.
