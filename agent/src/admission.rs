@@ -145,10 +145,8 @@ impl Admission {
     }
 
     fn has_credentials_of(&self, peer: &Peer) -> bool {
-        let status = fs::read(self.proc.join(peer.process.pid.to_string()).join("status"));
-        let credentials =
-            status.ok().and_then(|text| attestors::proc::credentials(&String::from_utf8_lossy(&text)).ok());
-        credentials.is_some_and(|now| (now.uid, now.gid) == (peer.uid, peer.gid))
+        let now = attestors::proc::read_credentials(&self.proc, peer.process.pid);
+        now.is_ok_and(|now| (now.uid, now.gid) == (peer.uid, peer.gid))
     }
 
     /// Whether a process is seen for the first time. One that stays unregistered and calls again is not new.

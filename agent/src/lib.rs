@@ -16,6 +16,7 @@ pub mod lifecycle;
 pub mod logging;
 pub mod manager;
 pub mod run;
+mod serve;
 pub mod server;
 pub mod store;
 pub mod version;

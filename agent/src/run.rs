@@ -1,38 +1,26 @@
 //! Wiring, from leaf to root: log, limits, socket, door, APIs, health, and the life with the server. Then wait for the
 //! first to end: a signal (exit 0) or something fatal (exit 1).
 
-use std::convert::Infallible;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use attestors::node::{Attestor as NodeAttestor, JoinToken, K8sPsat};
 use attestors::workload::{Attestor as WorkloadAttestor, k8s, unix};
 use config::{Experimental, Plugins, Settings};
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use identity::TrustDomain;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
-use proto::health::health_server::HealthServer;
-use proto::workload::spiffe_workload_api_server::SpiffeWorkloadApiServer;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tonic::Status;
-use tonic::service::Routes;
-use tower::Service as _;
 use tracing::{debug, error, info, warn};
-use transport::{Limits, Listener, Peer, StreamPermit};
+use transport::{Limits, Listener};
 
-use crate::admission::{Admission, Denied, Patience};
-use crate::health::Health;
+use crate::admission::Admission;
 use crate::keys::Keys;
 use crate::lifecycle::{Fatal, Lifecycle};
-use crate::workload::Workload;
+use crate::serve::{self, Apis};
 use crate::{health, kubernetes, logging};
 
 /// Runs the agent until it is told to stop.
@@ -45,7 +33,9 @@ pub fn run(settings: Settings) -> ExitCode {
         eprintln!("cannot open log_file: {reason}");
         return ExitCode::FAILURE;
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
+    // One thread: what takes long (keys, hashes, lists of pods) has threads of its own, and everything else is so short
+    // that handing it to another thread costs more than doing it (measured: `benches/REPORT.md`).
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(reason) => {
@@ -170,117 +160,7 @@ fn serve_apis(listener: Listener, settings: &Settings, admission: &Arc<Admission
         _ => "SDS API",
     };
     info!(address = %listener.path().display(), network = "unix", apis, "Starting agent APIs");
-    tokio::spawn(serve(listener, routes(settings, admission)))
-}
-
-/// Each connection by hyper, each request with its peer. Not by tonic's server: that one ends a call whose deadline has
-/// passed as Cancelled, where every client has DeadlineExceeded of its own.
-async fn serve(listener: Listener, routes: Routes) {
-    let mut http2 = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-    http2
-        .initial_stream_window_size(WINDOW)
-        .initial_connection_window_size(WINDOW)
-        .max_concurrent_streams(u32::try_from(Limits::default().streams_per_process).ok())
-        .max_header_list_size(HEADERS_LIMIT);
-    loop {
-        let connection = listener.accept().await;
-        let (peer, routes) = (connection.peer(), routes.clone());
-        let service = service_fn(move |request: http::Request<Incoming>| {
-            let (peer, mut routes) = (Arc::clone(&peer), routes.clone());
-            async move {
-                // Before anything is read of the request: a caller may open streams and never say what it wants.
-                let Some(permit) = peer.open_stream() else {
-                    let full = Status::resource_exhausted("too many streams of one process").into_http();
-                    return Ok(full.map(|body| Counted { body, permit: None }));
-                };
-                let mut request = request.map(tonic::body::Body::new);
-                request.extensions_mut().insert(peer);
-                let response: Result<_, Infallible> = routes.call(request).await;
-                response.map(|response| response.map(|body| Counted { body, permit: Some(permit) }))
-            }
-        });
-        let served = http2.serve_connection(TokioIo::new(connection), service);
-        tokio::spawn(async move {
-            if let Err(reason) = served.await {
-                debug!(error = %reason, "Connection ended");
-            }
-        });
-    }
-}
-
-/// The body of a response, and its stream's place among those of the caller's process.
-struct Counted {
-    body: tonic::body::Body,
-    #[expect(dead_code, reason = "held until the response is over")]
-    permit: Option<StreamPermit>,
-}
-
-impl http_body::Body for Counted {
-    type Data = bytes::Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<Self::Data>, Status>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        self.body.size_hint()
-    }
-}
-
-fn routes(settings: &Settings, admission: &Arc<Admission>) -> Routes {
-    let mut routes = Routes::builder();
-    routes.add_service(HealthServer::new(Health::new(Arc::clone(admission))));
-    if !settings.disable_workload_api {
-        let anyone = settings.allow_unauthenticated_verifiers;
-        let workload = Workload::new(Arc::clone(admission), anyone, settings.log_selectors.clone());
-        routes.add_service(SpiffeWorkloadApiServer::new(workload));
-    }
-    if !settings.disable_sds_api {
-        routes.add_service(sds::Service::new(Door(Arc::clone(admission)), sds_options(settings)));
-    }
-    routes.routes()
-}
-
-fn sds_options(settings: &Settings) -> sds::Options {
-    let sds = &settings.sds;
-    sds::Options {
-        default_svid_name: sds.default_svid_name.clone(),
-        default_bundle_name: sds.default_bundle_name.clone(),
-        default_all_bundles_name: sds.default_all_bundles_name.clone(),
-        disable_spiffe_cert_validation: sds.disable_spiffe_cert_validation,
-        unknown_names: match sds.unknown_names {
-            config::UnknownNames::Hold => sds::UnknownNames::Hold,
-            config::UnknownNames::Reject => sds::UnknownNames::Reject,
-        },
-    }
-}
-
-/// The door as SDS sees it.
-#[derive(Debug)]
-struct Door(Arc<Admission>);
-
-impl sds::Admit for Door {
-    async fn admit(&self, peer: Arc<Peer>, _method: &'static str) -> Result<sds::Admission, Status> {
-        let admitted = self.0.admit(&peer, Patience::Endless).await;
-        let admitted = admitted.map_err(|reason: Denied| crate::workload::denied(reason))?;
-        Ok(sds::Admission { updates: admitted.updates })
-    }
-
-    fn news(&self) -> watch::Receiver<u64> {
-        self.0.news()
-    }
-
-    fn random(&self) -> u32 {
-        rand::random()
-    }
+    tokio::spawn(serve::serve(listener, Arc::new(Apis::new(settings, admission))))
 }
 
 fn workload_attestors(
@@ -335,10 +215,5 @@ fn proc_folder() -> PathBuf {
         .map_or_else(|| "/proc".into(), PathBuf::from)
 }
 
-/// A node agent should cost a node almost nothing; two threads keep one slow handshake from holding up a push.
-const WORKERS: usize = 2;
 /// Of descriptors.
 const FD_RESERVE: u64 = 128;
-/// An Envoy's first message is 61 KB.
-const WINDOW: u32 = 128 * 1024;
-const HEADERS_LIMIT: u32 = 16 * 1024;

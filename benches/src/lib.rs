@@ -8,6 +8,10 @@ use identity::{
     Bundle, Bundles, Entry, Identity, PrivateKey, Selector, Selectors, SpiffeId, TrustDomain, WorkloadUpdate,
     X509Svid,
 };
+use sds::Frames;
+use sds::secret::Secrets;
+use sds::stream::{Next, Stream};
+use sds::wire::DiscoveryRequest;
 
 /// Entry number `n` of a namespace where all share `k8s:ns`.
 ///
@@ -71,9 +75,51 @@ pub fn update(version: u8) -> Arc<WorkloadUpdate> {
         serial: version.to_string(),
     };
     let domain = TrustDomain::parse("td").expect("well-formed");
-    Arc::new(WorkloadUpdate {
-        identities: vec![Identity { entry: Arc::new(entry), svid: Some(Arc::new(svid)) }],
-        bundle: Arc::new(Bundle::of_x509(domain, [Bytes::from(vec![9; 600])])),
-        federated: Bundles::new(),
-    })
+    let identities = vec![Identity { entry: Arc::new(entry), svid: Some(Arc::new(svid)) }];
+    let bundle = Arc::new(Bundle::of_x509(domain, [Bytes::from(vec![9; 600])]));
+    Arc::new(WorkloadUpdate::new(identities, bundle, Bundles::new()))
+}
+
+/// A stream that asks for the identity of [`update`], and takes every push of it.
+#[derive(Debug)]
+pub struct Rotating {
+    stream: Stream,
+    name: String,
+}
+
+impl Rotating {
+    /// A stream that has been answered once.
+    ///
+    /// # Panics
+    /// Never: the update has an SVID.
+    #[must_use]
+    pub fn new(secrets: &Arc<Secrets>, first: &Arc<WorkloadUpdate>) -> Self {
+        let name = first.identities[0].entry.spiffe_id.to_string();
+        let stream = Stream::new(Arc::default(), Arc::clone(secrets), 1);
+        let mut rotating = Self { stream, name };
+        rotating.ask(String::new(), String::new());
+        drop(rotating.push(first));
+        rotating
+    }
+
+    /// The bytes that a new SVID makes the stream send; their ACK is taken.
+    ///
+    /// # Panics
+    /// When the update is the one before.
+    pub fn push(&mut self, update: &Arc<WorkloadUpdate>) -> Frames {
+        self.stream.update(Arc::clone(update));
+        let Ok(Next::Push(push)) = self.stream.next(Duration::ZERO, SystemTime::UNIX_EPOCH) else {
+            panic!("the SVID is the one before")
+        };
+        let frames = push.frames();
+        self.ask(push.version_info, push.nonce);
+        frames
+    }
+
+    fn ask(&mut self, version_info: String, response_nonce: String) {
+        let resource_names = vec![self.name.clone()];
+        let request =
+            DiscoveryRequest { version_info, response_nonce, resource_names, ..DiscoveryRequest::default() };
+        self.stream.request(request).expect("one name");
+    }
 }

@@ -329,7 +329,7 @@ impl Cache {
                 svid: record.minted.as_ref().map(|minted| Arc::clone(&minted.svid)),
             })
             .collect();
-        Arc::new(WorkloadUpdate { identities, bundle: Arc::clone(&self.bundle), federated })
+        Arc::new(WorkloadUpdate::new(identities, Arc::clone(&self.bundle), federated))
     }
 
     /// Whether entries without callers are minted too.

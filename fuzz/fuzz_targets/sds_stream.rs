@@ -63,7 +63,7 @@ fn update(parameter: u8) -> Arc<WorkloadUpdate> {
     let identities =
         (0..2).filter(|n| parameter & (1 << n) != 0).map(|n| identity(n, parameter >> 2)).collect();
     let bundle = Arc::new(Bundle::of_x509(domain, [Bytes::copy_from_slice(&[parameter >> 6])]));
-    Arc::new(WorkloadUpdate { identities, bundle, federated: Bundles::new() })
+    Arc::new(WorkloadUpdate::new(identities, bundle, Bundles::new()))
 }
 
 fn identity(n: u8, version: u8) -> Identity {

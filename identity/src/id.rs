@@ -1,5 +1,6 @@
 //! SPIFFE IDs and trust domains (SPIFFE-ID §2), with SPIRE's strictness: nothing is lower-cased on the way in.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -39,6 +40,13 @@ impl TrustDomain {
     pub fn server_id(&self) -> SpiffeId {
         let text: Arc<str> = format!("{SCHEME}{}/spire/server", self.0).into();
         SpiffeId { path_at: SCHEME.len() + self.0.len(), text }
+    }
+}
+
+/// Maps by trust domain are searched by name.
+impl Borrow<str> for TrustDomain {
+    fn borrow(&self) -> &str {
+        self.name()
     }
 }
 

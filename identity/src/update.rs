@@ -32,4 +32,25 @@ pub struct WorkloadUpdate {
     pub bundle: Arc<Bundle>,
     /// Foreign bundles of the trust domains that the entries federate with, where the agent has them.
     pub federated: Bundles,
+    /// Places in `identities`, by SPIFFE ID and then by entry ID: what [`WorkloadUpdate::granting`] searches.
+    by_spiffe_id: Box<[u32]>,
+}
+
+impl WorkloadUpdate {
+    /// What there is for a caller whose matching entries are these, by ascending entry ID.
+    #[must_use]
+    pub fn new(identities: Vec<Identity>, bundle: Arc<Bundle>, federated: Bundles) -> Self {
+        let mut by_spiffe_id: Box<[u32]> = (0u32..).take(identities.len()).collect();
+        by_spiffe_id.sort_by_key(|place| identities[*place as usize].entry.spiffe_id.as_str());
+        Self { identities, bundle, federated, by_spiffe_id }
+    }
+
+    /// The identities whose X.509-SVID has this URI SAN, by ascending entry ID: several entries may grant one ID.
+    /// A binary search: nothing is allocated, and nothing scanned but what is returned.
+    pub fn granting(&self, spiffe_id: &str) -> impl Iterator<Item = &Identity> + Clone {
+        let id_of = |place: &u32| self.identities[*place as usize].entry.spiffe_id.as_str();
+        let first = self.by_spiffe_id.partition_point(|place| id_of(place) < spiffe_id);
+        let granting = self.by_spiffe_id[first..].iter().take_while(move |place| id_of(place) == spiffe_id);
+        granting.map(|place| &self.identities[*place as usize])
+    }
 }

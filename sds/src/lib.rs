@@ -3,23 +3,28 @@
 //! - [`names`]: what a resource name means;
 //! - [`secret`]: an SVID or a bundle as an encoded resource, made once and shared;
 //! - [`stream`]: the state machine of one stream, without I/O, clock or runtime;
-//! - [`service`]: the gRPC service around it.
+//! - [`framing`], `sift`: requests out of DATA frames, but for what nobody reads of them; `reply`: responses into them;
+//! - `session`: one open stream, as the body of its response;
+//! - [`service`]: the gRPC service around it, by hand where tonic costs memory.
 //!
 //! The agent hands in one thing, an implementation of [`Admit`]: who may listen, and to what.
 
+pub mod framing;
 pub mod names;
 mod node;
+mod reply;
 mod resolve;
 pub mod secret;
 pub mod service;
+mod session;
+mod sift;
 pub mod stream;
 pub mod wire;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
-
+pub use reply::Frames;
 pub use service::{Admission, Admit, Service};
 
 /// The agent's settings for SDS.
@@ -63,7 +68,7 @@ impl Default for Options {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
     /// Names that the caller may not have (`unknown_names = "reject"`, and always for FetchSecrets).
-    NotAuthorized(BTreeSet<String>),
+    NotAuthorized(Vec<Box<str>>),
     /// All bundles together need Envoy's SPIFFE validator, which is off or too new for this Envoy.
     NeedsValidator,
     /// More names than anybody needs.

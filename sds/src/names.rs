@@ -1,19 +1,19 @@
 //! What a resource name means.
 
-use identity::{SpiffeId, TrustDomain};
+use identity::SpiffeId;
 
 use crate::Options;
 
 /// The meaning of one resource name. Each name is judged for itself: spire-agent serves only the first of several
 /// aliases of one thing and refuses the others; there is no reason to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Meaning {
-    /// The X.509-SVID of this ID.
-    Svid(SpiffeId),
+    /// The X.509-SVID of the ID that the name is.
+    Svid,
     /// The X.509-SVID of the caller's first entry.
     DefaultSvid,
-    /// The bundle of this trust domain, own or foreign.
-    Bundle(TrustDomain),
+    /// The bundle of the trust domain whose ID the name is, own or foreign.
+    Bundle,
     /// The own trust domain's bundle.
     DefaultBundle,
     /// The own bundle and all foreign ones.
@@ -35,10 +35,8 @@ impl Meaning {
             Self::DefaultSvid
         } else {
             match SpiffeId::parse(name) {
-                Ok(id) if id.path().is_empty() => {
-                    TrustDomain::parse(name).map_or(Self::Nothing, Self::Bundle)
-                }
-                Ok(id) => Self::Svid(id),
+                Ok(id) if id.path().is_empty() => Self::Bundle,
+                Ok(_) => Self::Svid,
                 Err(_) => Self::Nothing,
             }
         }

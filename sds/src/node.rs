@@ -1,14 +1,11 @@
 //! What an Envoy says of itself.
 
-use bytes::Bytes;
-use prost::Message as _;
-
-use crate::wire::Node;
+use crate::wire::{Kind, Metadata, Node};
 
 /// What of it decides how its validation contexts look; latched from the first message that has a node.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NodeFacts {
-    seen: bool,
+    pub(crate) seen: bool,
     pub(crate) disable_validation: Option<bool>,
     pub(crate) too_old: bool,
 }
@@ -20,22 +17,23 @@ impl NodeFacts {
         // The validator came with 1.18 (SPIRE, `supportsSPIFFEAuthExtension`); no version counts as new enough.
         self.too_old =
             version.is_some_and(|v| v.major_number < 1 || (v.major_number == 1 && v.minor_number < 18));
-        self.disable_validation = disable_validation(&node.metadata);
+        self.disable_validation = node.metadata.as_ref().and_then(disable_validation);
         self.seen = true;
     }
 }
 
-/// The node metadata key `disable_spiffe_cert_validation`: a bool, or a string that Go's ParseBool takes.
-fn disable_validation(metadata: &Bytes) -> Option<bool> {
-    use prost_types::value::Kind;
-    let mut metadata = prost_types::Struct::decode(metadata.clone()).ok()?;
-    match metadata.fields.remove("disable_spiffe_cert_validation")?.kind? {
-        Kind::BoolValue(value) => Some(value),
-        Kind::StringValue(text) => match &*text {
+/// The value of [`METADATA_KEY`]: a bool, or a string that Go's ParseBool takes.
+fn disable_validation(metadata: &Metadata) -> Option<bool> {
+    let entry = metadata.fields.iter().rfind(|entry| entry.key == METADATA_KEY)?;
+    match entry.value.as_ref()?.kind.as_ref()? {
+        Kind::Bool(value) => Some(*value),
+        Kind::Text(text) => match &**text {
             "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
             "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
             _ => None,
         },
-        _ => None,
     }
 }
+
+/// The one entry of a node's metadata that is read (SPIRE, `sdsv3`).
+pub(crate) const METADATA_KEY: &str = "disable_spiffe_cert_validation";

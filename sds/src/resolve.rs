@@ -1,15 +1,21 @@
 //! Names → encoded secrets, for one caller at one moment.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use identity::{Bundle, Identity, SpiffeId, WorkloadUpdate};
+use identity::{Bundle, Identity, WorkloadUpdate};
 
 use crate::names::Meaning;
 use crate::node::NodeFacts;
-use crate::secret::{Encoded, Secrets, Validation};
+use crate::secret::{Encoded, Naming, Secrets, Validation};
 use crate::{Options, Refusal};
+
+/// A name that a client asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Name {
+    pub(crate) text: Box<str>,
+    pub(crate) meaning: Meaning,
+}
 
 /// What there is to be looked up in.
 pub(crate) struct Resolve<'a> {
@@ -20,10 +26,20 @@ pub(crate) struct Resolve<'a> {
     pub(crate) wall: SystemTime,
 }
 
+/// What was found, and what was not.
+#[derive(Default)]
+pub(crate) struct Resolved {
+    /// By ascending name.
+    pub(crate) found: Vec<Arc<Encoded>>,
+    pub(crate) missing: Vec<Box<str>>,
+    pub(crate) expired: Option<String>,
+    pub(crate) pending: Option<String>,
+}
+
 impl Resolve<'_> {
-    pub(crate) fn names(&self, names: &BTreeSet<String>) -> Result<Resolved, Refusal> {
-        let mut resolved =
-            Resolved { found: BTreeMap::new(), missing: BTreeSet::new(), expired: None, pending: None };
+    /// `names` are sorted.
+    pub(crate) fn names(&self, names: &[Name]) -> Result<Resolved, Refusal> {
+        let mut resolved = Resolved::default();
         if names.is_empty() {
             self.everything(&mut resolved);
         }
@@ -35,59 +51,61 @@ impl Resolve<'_> {
 
     fn everything(&self, resolved: &mut Resolved) {
         for bundle in std::iter::once(&self.update.bundle).chain(self.update.federated.values()) {
-            self.bundle(&bundle.trust_domain.id(), bundle, resolved);
+            self.bundle(Naming::Own, &bundle.trust_domain.id(), bundle, resolved);
         }
         for identity in &self.update.identities {
-            let name = identity.entry.spiffe_id.as_str();
-            if !resolved.found.contains_key(name) {
-                self.svid(name, identity, resolved);
-            }
+            self.svid(Naming::Own, identity.entry.spiffe_id.as_str(), identity, resolved);
         }
+        // Several entries may grant one ID: the lowest whose SVID can be used. The sort is stable.
+        resolved.found.sort_by(|a, b| a.name.cmp(&b.name));
+        resolved.found.dedup_by(|a, b| a.name == b.name);
     }
 
-    fn one(&self, name: &str, resolved: &mut Resolved) -> Result<(), Refusal> {
-        let update = self.update;
-        match Meaning::of(name, self.options) {
-            Meaning::DefaultBundle => self.bundle(name, &update.bundle, resolved),
-            Meaning::Bundle(domain) if domain == update.bundle.trust_domain => {
-                self.bundle(name, &update.bundle, resolved);
-            }
-            Meaning::Bundle(domain) => match update.federated.get(&domain) {
-                Some(bundle) => self.bundle(name, bundle, resolved),
-                None => drop(resolved.missing.insert(name.into())),
+    fn one(&self, name: &Name, resolved: &mut Resolved) -> Result<(), Refusal> {
+        let (update, text) = (self.update, &*name.text);
+        match name.meaning {
+            Meaning::DefaultBundle => self.bundle(Naming::Alias, text, &update.bundle, resolved),
+            Meaning::AllBundles => self.all_bundles(text, resolved)?,
+            Meaning::Bundle => match self.bundle_of(text) {
+                Some(bundle) => self.bundle(Naming::Own, text, bundle, resolved),
+                None => resolved.missing.push(name.text.clone()),
             },
-            Meaning::AllBundles => self.all_bundles(name, resolved)?,
             Meaning::DefaultSvid => match update.identities.first() {
-                Some(identity) => self.svid(name, identity, resolved),
-                None => drop(resolved.missing.insert(name.into())),
+                Some(identity) => self.svid(Naming::Alias, text, identity, resolved),
+                None => resolved.missing.push(name.text.clone()),
             },
-            // Several entries may grant one ID: the lowest whose SVID can be used.
-            Meaning::Svid(id) => match self.granting(&id) {
-                Some(identity) => self.svid(name, identity, resolved),
-                None => drop(resolved.missing.insert(name.into())),
+            Meaning::Svid => match self.granting(text) {
+                Some(identity) => self.svid(Naming::Own, text, identity, resolved),
+                None => resolved.missing.push(name.text.clone()),
             },
-            Meaning::Nothing => drop(resolved.missing.insert(name.into())),
+            Meaning::Nothing => resolved.missing.push(name.text.clone()),
         }
         Ok(())
     }
 
-    fn granting(&self, id: &SpiffeId) -> Option<&Identity> {
-        let mut all = self.update.identities.iter().filter(|identity| identity.entry.spiffe_id == *id);
+    /// Several entries may grant one ID: the lowest whose SVID can be used.
+    fn granting(&self, spiffe_id: &str) -> Option<&Identity> {
+        let mut all = self.update.granting(spiffe_id);
         all.clone().find(|identity| identity.live(self.wall).is_some()).or_else(|| all.next())
     }
 
-    fn svid(&self, name: &str, identity: &Identity, resolved: &mut Resolved) {
+    fn bundle_of(&self, trust_domain_id: &str) -> Option<&Arc<Bundle>> {
+        let name = trust_domain_id.strip_prefix("spiffe://")?;
+        let own = &self.update.bundle;
+        if own.trust_domain.name() == name { Some(own) } else { self.update.federated.get(name) }
+    }
+
+    fn svid(&self, naming: Naming, name: &str, identity: &Identity, resolved: &mut Resolved) {
         let spiffe_id = || Some(identity.entry.spiffe_id.to_string());
         match (identity.live(self.wall), &identity.svid) {
-            (Some(svid), _) => drop(resolved.found.insert(name.into(), self.secrets.certificate(name, svid))),
+            (Some(svid), _) => resolved.found.push(self.secrets.certificate(naming, name, svid)),
             (None, Some(_)) => resolved.expired = spiffe_id(),
             (None, None) => resolved.pending = spiffe_id(),
         }
     }
 
-    fn bundle(&self, name: &str, bundle: &Arc<Bundle>, resolved: &mut Resolved) {
-        let encoded = self.secrets.validation(name, std::slice::from_ref(bundle), self.validation());
-        resolved.found.insert(name.into(), encoded);
+    fn bundle(&self, naming: Naming, name: &str, bundle: &Arc<Bundle>, resolved: &mut Resolved) {
+        resolved.found.push(self.secrets.validation(naming, name, bundle, self.validation()));
     }
 
     fn all_bundles(&self, name: &str, resolved: &mut Resolved) -> Result<(), Refusal> {
@@ -99,8 +117,7 @@ impl Resolve<'_> {
         let usable = self.update.federated.values().filter(|bundle| !bundle.x509_authorities.is_empty());
         bundles.extend(usable.cloned());
         bundles.sort_by(|a, b| a.trust_domain.cmp(&b.trust_domain));
-        let encoded = self.secrets.validation(name, &bundles, Validation::SpiffeValidator);
-        resolved.found.insert(name.into(), encoded);
+        resolved.found.push(self.secrets.validation_of_all(name, &bundles));
         Ok(())
     }
 
@@ -108,12 +125,4 @@ impl Resolve<'_> {
         let disabled = self.node.disable_validation.unwrap_or(self.options.disable_spiffe_cert_validation);
         if disabled || self.node.too_old { Validation::TrustedCa } else { Validation::SpiffeValidator }
     }
-}
-
-/// What was found, and what was not.
-pub(crate) struct Resolved {
-    pub(crate) found: BTreeMap<String, Arc<Encoded>>,
-    pub(crate) missing: BTreeSet<String>,
-    pub(crate) expired: Option<String>,
-    pub(crate) pending: Option<String>,
 }

@@ -18,8 +18,11 @@ use crate::wire::{
 /// always comes with a new certificate.
 pub type Digest = [u8; 32];
 
-/// One resource as it travels: an encoded `Any` that holds the `Secret`.
+/// One resource as it travels: an encoded `Any` that holds the `Secret`. Whoever was sent it holds it, so it is made once
+/// for all streams.
 pub struct Encoded {
+    /// The resource's name.
+    pub name: Box<str>,
     /// The `Any`; zeroized when the last stream lets go.
     pub resource: Bytes,
     /// Equal content, equal digest, across restarts.
@@ -30,7 +33,7 @@ pub struct Encoded {
 
 impl std::fmt::Debug for Encoded {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Encoded").field("len", &self.resource.len()).finish_non_exhaustive()
+        f.debug_struct("Encoded").field("name", &self.name).field("len", &self.resource.len()).finish_non_exhaustive()
     }
 }
 
@@ -55,12 +58,24 @@ impl std::fmt::Debug for Secrets {
     }
 }
 
-/// By address of what was encoded: identities and bundles are shared by `Arc`, a new version is a new one.
+/// Which of its names a resource has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Naming {
+    /// Its SPIFFE ID.
+    Own,
+    /// The configured alias.
+    Alias,
+}
+
+/// By address of what was encoded: identities and bundles are shared by `Arc`, a new version is a new one. Looking up
+/// one SVID or one bundle allocates nothing.
 #[derive(PartialEq, Eq, Hash)]
 struct Key {
-    name: Box<str>,
+    naming: Naming,
     validation: Option<Validation>,
-    sources: Vec<usize>,
+    source: usize,
+    /// The other bundles, where the resource is all of them.
+    more: Box<[usize]>,
 }
 
 enum Source {
@@ -69,16 +84,34 @@ enum Source {
 }
 
 impl Secrets {
-    /// The TLS certificate of an SVID under a resource name.
-    pub fn certificate(&self, name: &str, svid: &Arc<X509Svid>) -> Arc<Encoded> {
-        let key = Key { name: name.into(), validation: None, sources: vec![Arc::as_ptr(svid).addr()] };
+    /// The TLS certificate of an SVID. `name` is what `naming` comes to.
+    pub fn certificate(&self, naming: Naming, name: &str, svid: &Arc<X509Svid>) -> Arc<Encoded> {
+        let key = Key { naming, validation: None, source: address(svid), more: Box::default() };
         self.shared(key, || encode_certificate(name, svid))
     }
 
-    /// The validation context of bundles (in this order) under a resource name.
-    pub fn validation(&self, name: &str, bundles: &[Arc<Bundle>], validation: Validation) -> Arc<Encoded> {
-        let sources = bundles.iter().map(|bundle| Arc::as_ptr(bundle).addr()).collect();
-        let key = Key { name: name.into(), validation: Some(validation), sources };
+    /// The validation context of one bundle.
+    pub fn validation(
+        &self,
+        naming: Naming,
+        name: &str,
+        bundle: &Arc<Bundle>,
+        validation: Validation,
+    ) -> Arc<Encoded> {
+        let key =
+            Key { naming, validation: Some(validation), source: address(bundle), more: Box::default() };
+        self.shared(key, || encode_validation(name, std::slice::from_ref(bundle), validation))
+    }
+
+    /// The validation context of several bundles together, in this order.
+    pub fn validation_of_all(&self, name: &str, bundles: &[Arc<Bundle>]) -> Arc<Encoded> {
+        let validation = Validation::SpiffeValidator;
+        let key = Key {
+            naming: Naming::Alias,
+            validation: Some(validation),
+            source: usize::MAX,
+            more: bundles.iter().map(address).collect(),
+        };
         self.shared(key, || encode_validation(name, bundles, validation))
     }
 
@@ -96,6 +129,10 @@ impl Secrets {
     }
 }
 
+fn address<T>(shared: &Arc<T>) -> usize {
+    Arc::as_ptr(shared).addr()
+}
+
 fn encode_certificate(name: &str, svid: &Arc<X509Svid>) -> Encoded {
     let chain = svid.chain_pem();
     let digest = digest([name.as_bytes(), b"certificate", chain.as_bytes()]);
@@ -109,7 +146,7 @@ fn encode_certificate(name: &str, svid: &Arc<X509Svid>) -> Encoded {
         }),
         validation_context: None,
     };
-    Encoded { resource: encode(&secret), digest, _source: Source::Svid(Arc::clone(svid)) }
+    Encoded { name: name.into(), resource: encode(&secret), digest, _source: Source::Svid(Arc::clone(svid)) }
 }
 
 fn encode_validation(name: &str, bundles: &[Arc<Bundle>], validation: Validation) -> Encoded {
@@ -145,7 +182,8 @@ fn encode_validation(name: &str, bundles: &[Arc<Bundle>], validation: Validation
         }
     };
     let secret = Secret { name: name.into(), tls_certificate: None, validation_context: Some(context) };
-    Encoded { resource: encode(&secret), digest, _source: Source::Bundles(bundles.to_vec()) }
+    let source = Source::Bundles(bundles.to_vec());
+    Encoded { name: name.into(), resource: encode(&secret), digest, _source: source }
 }
 
 /// Encodes into buffers that are zeroized; both are reserved in full, so that growing leaves no copy behind.

@@ -9,20 +9,21 @@
 //! - A name that cannot be served is held or refused ([`UnknownNames`]); an SVID that is granted but not minted yet
 //!   is waited for; an expired one is never sent: refused when the stream asks for it first, silence later.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use identity::WorkloadUpdate;
 
+use crate::names::Meaning;
 use crate::node::NodeFacts;
-use crate::resolve::Resolve;
+use crate::resolve::{Name, Resolve};
 use crate::secret::{Digest, Encoded, Secrets};
 use crate::wire::{DiscoveryRequest, SECRET_TYPE_URL};
 use crate::{Options, Refusal, UnknownNames};
 
-/// One stream.
+/// One stream. Thousands of them are idle at a time, so what is kept is kept small.
 #[derive(Debug)]
 pub struct Stream {
     options: Arc<Options>,
@@ -30,14 +31,15 @@ pub struct Stream {
     node: NodeFacts,
     wanted: Option<Wanted>,
     update: Option<Arc<WorkloadUpdate>>,
-    /// What the client was last sent, by name.
-    sent: BTreeMap<String, Digest>,
-    unanswered: Option<Unanswered>,
+    /// What the client was last sent, by ascending name.
+    sent: Vec<Arc<Encoded>>,
+    /// When the last response was sent, until it is answered.
+    unanswered: Option<Duration>,
     nonces: Nonces,
     /// Something has changed since the last look.
     dirty: bool,
     /// The names that could not be served at the last look.
-    unresolved: BTreeSet<String>,
+    unresolved: Vec<Box<str>>,
 }
 
 /// One response. The resources are shared with every other stream that gets them.
@@ -48,7 +50,7 @@ pub struct Push {
     /// Encoded `Any`s.
     pub resources: Vec<Bytes>,
     /// As in the request.
-    pub type_url: String,
+    pub type_url: Cow<'static, str>,
     /// To be echoed.
     pub nonce: String,
 }
@@ -73,6 +75,8 @@ pub enum Heard {
     Nack(String),
     /// It answers an older response than the last: ignored.
     Stale {
+        /// The nonce that it has.
+        nonce: String,
         /// The nonce that would have been right.
         expected: String,
     },
@@ -80,18 +84,13 @@ pub enum Heard {
 
 #[derive(Debug)]
 struct Wanted {
-    names: BTreeSet<String>,
-    type_url: String,
+    /// Sorted.
+    names: Box<[Name]>,
+    type_url: Cow<'static, str>,
     /// The names are new, so all of them are answered.
     fresh: bool,
     /// Nothing has been sent for these names yet.
     unserved: bool,
-}
-
-#[derive(Debug)]
-struct Unanswered {
-    nonce: String,
-    since: Duration,
 }
 
 /// Nonces: unlike on every stream (`salt` is random), never empty, never repeated on one.
@@ -99,7 +98,6 @@ struct Unanswered {
 struct Nonces {
     salt: u32,
     count: u32,
-    last: Option<String>,
 }
 
 impl Stream {
@@ -112,11 +110,11 @@ impl Stream {
             node: NodeFacts::default(),
             wanted: None,
             update: None,
-            sent: BTreeMap::new(),
+            sent: Vec::new(),
             unanswered: None,
-            nonces: Nonces { salt, count: 0, last: None },
+            nonces: Nonces { salt, count: 0 },
             dirty: false,
-            unresolved: BTreeSet::new(),
+            unresolved: Vec::new(),
         }
     }
 
@@ -126,23 +124,36 @@ impl Stream {
     /// [`Refusal::TooManyNames`].
     pub fn request(&mut self, request: DiscoveryRequest) -> Result<Heard, Refusal> {
         self.node.latch(request.node.as_ref());
-        if let Some(expected) = self.nonces.last.as_ref().filter(|last| **last != request.response_nonce) {
-            return Ok(Heard::Stale { expected: expected.clone() });
+        if let Some(expected) = self.nonces.last().filter(|last| *last != request.response_nonce) {
+            return Ok(Heard::Stale { nonce: request.response_nonce, expected });
         }
         let names = names(request.resource_names)?;
         self.unanswered = None;
         self.dirty = true;
-        let asked = self.wanted.as_ref().is_none_or(|wanted| wanted.names != names);
-        let type_url = if request.type_url.is_empty() { SECRET_TYPE_URL.into() } else { request.type_url };
-        match &mut self.wanted {
-            Some(wanted) if !asked => wanted.type_url = type_url,
-            wanted => *wanted = Some(Wanted { names, type_url, fresh: true, unserved: true }),
-        }
+        let same = |wanted: &&mut Wanted| wanted.names.iter().map(|name| &*name.text).eq(names.iter());
+        let asked = match self.wanted.as_mut().filter(same) {
+            Some(wanted) => {
+                wanted.type_url = type_url(request.type_url);
+                false
+            }
+            None => {
+                let names = read(names, &self.options);
+                let type_url = type_url(request.type_url);
+                self.wanted = Some(Wanted { names, type_url, fresh: true, unserved: true });
+                true
+            }
+        };
         Ok(match request.error_detail {
             Some(rejection) => Heard::Nack(rejection.message),
             None if asked => Heard::Asked,
             None => Heard::Ack,
         })
+    }
+
+    /// Whether the client has said what it is: it need not be listened to again.
+    #[must_use]
+    pub fn knows_node(&self) -> bool {
+        self.node.seen
     }
 
     /// Takes what the caller may have now.
@@ -156,8 +167,8 @@ impl Stream {
     /// # Errors
     /// [`Refusal`]: the stream is to be ended.
     pub fn next(&mut self, now: Duration, wall: SystemTime) -> Result<Next, Refusal> {
-        if let Some(unanswered) = &self.unanswered {
-            let patience = unanswered.since + ACK_PATIENCE;
+        if let Some(sent) = self.unanswered {
+            let patience = sent + ACK_PATIENCE;
             if patience > now {
                 return Ok(Next::Wait(self.dirty.then_some(patience)));
             }
@@ -180,33 +191,37 @@ impl Stream {
         }
         self.unresolved = resolved.missing;
         let fresh = wanted.fresh;
-        let news: Vec<(&String, &Arc<Encoded>)> = resolved
-            .found
-            .iter()
-            .filter(|(name, encoded)| fresh || self.sent.get(*name) != Some(&encoded.digest))
-            .collect();
+        let is_news = |encoded: &&Arc<Encoded>| fresh || digest_of(&self.sent, encoded) != Some(&encoded.digest);
+        let news: Vec<Arc<Encoded>> = resolved.found.iter().filter(is_news).cloned().collect();
         if news.is_empty() {
             return Ok(Next::Wait(None));
         }
-        let resources = news.iter().map(|(_, encoded)| encoded.resource.clone()).collect();
-        wanted.fresh = false;
-        wanted.unserved = false;
-        // What was sent and is gone now is still in the client's hands: it stays part of the version.
-        self.sent.retain(|name, _| wanted.names.is_empty() || wanted.names.contains(name));
-        self.sent.extend(news.into_iter().map(|(name, encoded)| (name.clone(), encoded.digest)));
-        let nonce = self.nonces.next();
-        self.unanswered = Some(Unanswered { nonce: nonce.clone(), since: now });
-        Ok(Next::Push(Push {
-            version_info: version(&self.sent),
-            resources,
-            type_url: wanted.type_url.clone(),
-            nonce,
-        }))
+        (wanted.fresh, wanted.unserved) = (false, false);
+        let type_url = wanted.type_url.clone();
+        let resources = news.iter().map(|encoded| encoded.resource.clone()).collect();
+        self.remember(news);
+        self.unanswered = Some(now);
+        let version_info = version(&self.sent);
+        Ok(Next::Push(Push { version_info, resources, type_url, nonce: self.nonces.next() }))
+    }
+
+    /// What was sent before and is gone now is still in the client's hands: it stays part of the version.
+    fn remember(&mut self, news: Vec<Arc<Encoded>>) {
+        let names = self.wanted.as_ref().map(|wanted| &*wanted.names).unwrap_or_default();
+        let asked = |name: &str| names.is_empty() || names.binary_search_by(|one| (*one.text).cmp(name)).is_ok();
+        self.sent.retain(|old| asked(&old.name));
+        for encoded in news {
+            match self.sent.binary_search_by(|old| old.name.cmp(&encoded.name)) {
+                Ok(place) => self.sent[place] = encoded,
+                Err(place) => self.sent.insert(place, encoded),
+            }
+        }
+        self.sent.shrink_to_fit();
     }
 
     /// Whether the stream waits for names that its caller may not have (yet).
     #[must_use]
-    pub fn unresolved(&self) -> &BTreeSet<String> {
+    pub fn unresolved(&self) -> &[Box<str>] {
         &self.unresolved
     }
 
@@ -214,12 +229,6 @@ impl Stream {
     #[must_use]
     pub fn answered(&self) -> bool {
         self.unanswered.is_none()
-    }
-
-    /// The nonce of the response that waits for an answer.
-    #[must_use]
-    pub fn unanswered_nonce(&self) -> Option<&str> {
-        self.unanswered.as_ref().map(|unanswered| unanswered.nonce.as_str())
     }
 }
 
@@ -236,7 +245,7 @@ pub fn fetch(
 ) -> Result<Push, Refusal> {
     let mut node = NodeFacts::default();
     node.latch(request.node.as_ref());
-    let names = names(request.resource_names)?;
+    let names = read(names(request.resource_names)?, options);
     let resolved = Resolve { options, secrets, node, update, wall }.names(&names)?;
     if !resolved.missing.is_empty() {
         return Err(Refusal::NotAuthorized(resolved.missing));
@@ -250,41 +259,67 @@ pub fn fetch(
             return Err(Refusal::NotMinted { spiffe_id });
         }
     }
-    let type_url = if request.type_url.is_empty() { SECRET_TYPE_URL.into() } else { request.type_url };
-    let resources = resolved.found.into_values().map(|encoded| encoded.resource.clone()).collect();
+    let resources = resolved.found.into_iter().map(|encoded| encoded.resource.clone()).collect();
+    let type_url = type_url(request.type_url);
     Ok(Push { version_info: String::new(), resources, type_url, nonce: String::new() })
 }
 
 impl Nonces {
     fn next(&mut self) -> String {
         self.count = self.count.wrapping_add(1);
-        let nonce = format!("{:08x}", self.salt.wrapping_add(self.count));
-        self.last = Some(nonce.clone());
-        nonce
+        self.text()
+    }
+
+    /// The last one that was given out.
+    fn last(&self) -> Option<String> {
+        (self.count > 0).then(|| self.text())
+    }
+
+    fn text(&self) -> String {
+        format!("{:08x}", self.salt.wrapping_add(self.count))
     }
 }
 
-fn names(list: Vec<String>) -> Result<BTreeSet<String>, Refusal> {
+/// Sorted, each once.
+fn names(mut list: Vec<String>) -> Result<Vec<String>, Refusal> {
     if list.iter().map(|name| name.len() + NAME_OVERHEAD).sum::<usize>() > NAMES_LIMIT {
         return Err(Refusal::TooManyNames { limit: NAMES_LIMIT });
     }
-    Ok(list.into_iter().filter(|name| !name.is_empty()).collect())
+    list.retain(|name| !name.is_empty());
+    list.sort_unstable();
+    list.dedup();
+    Ok(list)
 }
 
-fn version(sent: &BTreeMap<String, Digest>) -> String {
-    use std::fmt::Write as _;
-    let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
-    for digest in sent.values() {
-        context.update(digest);
-    }
-    context.finish().as_ref()[..8].iter().fold(String::with_capacity(16), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+fn read(names: Vec<String>, options: &Options) -> Box<[Name]> {
+    let name = |text: String| Name { meaning: Meaning::of(&text, options), text: text.into() };
+    names.into_iter().map(name).collect()
+}
+
+fn type_url(asked: String) -> Cow<'static, str> {
+    if asked.is_empty() || asked == SECRET_TYPE_URL { SECRET_TYPE_URL.into() } else { asked.into() }
+}
+
+fn digest_of<'a>(sent: &'a [Arc<Encoded>], encoded: &Encoded) -> Option<&'a Digest> {
+    let place = sent.binary_search_by(|old| old.name.cmp(&encoded.name)).ok()?;
+    Some(&sent[place].digest)
+}
+
+fn version(sent: &[Arc<Encoded>]) -> String {
+    let digest = match sent {
+        [one] => one.digest,
+        many => {
+            let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+            many.iter().for_each(|encoded| context.update(&encoded.digest));
+            context.finish().as_ref().try_into().expect("SHA-256 has 32 bytes")
+        }
+    };
+    let [a, b, c, d, e, f, g, h, ..] = digest;
+    format!("{:016x}", u64::from_be_bytes([a, b, c, d, e, f, g, h]))
 }
 
 /// How long a response may stay unanswered before a newer state is sent all the same.
 pub const ACK_PATIENCE: Duration = Duration::from_secs(5);
-/// What the names of one request may weigh: hundreds of the longest SPIFFE IDs, and bounded memory per stream.
-const NAMES_LIMIT: usize = 256 * 1024;
+/// What the names of one request may weigh: dozens of the longest SPIFFE IDs, and bounded memory per stream.
+const NAMES_LIMIT: usize = 64 * 1024;
 const NAME_OVERHEAD: usize = 24;

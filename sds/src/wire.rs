@@ -1,7 +1,6 @@
 //! The messages of SDS v3, trimmed to the fields that are read or written.
 //!
-//! Every request of an Envoy carries 61 KB of `Node`, nearly all of it extensions. A field that is not named here is
-//! skipped, not decoded. A round-trip test proves these equal to Envoy's own definitions. None derives `Debug` that
+//! A field that is not named here is skipped, and most are not even brought here: see `sift`. A round-trip test proves these equal to Envoy's own definitions. None derives `Debug` that
 //! could hold a key.
 
 use bytes::Bytes;
@@ -32,15 +31,50 @@ pub struct DiscoveryRequest {
 /// `envoy.config.core.v3.Node`.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Node {
-    /// The Envoy's name, for the log.
-    #[prost(string, tag = "1")]
-    pub id: String,
-    /// A `google.protobuf.Struct`, decoded only when it is first seen.
-    #[prost(bytes = "bytes", tag = "3")]
-    pub metadata: Bytes,
+    /// What the Envoy's operator says of it.
+    #[prost(message, optional, tag = "3")]
+    pub metadata: Option<Metadata>,
     /// Which Envoy it is.
     #[prost(message, optional, tag = "8")]
     pub user_agent_build_version: Option<BuildVersion>,
+}
+
+/// `google.protobuf.Struct`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Metadata {
+    /// A map: of entries with one key, the last counts.
+    #[prost(message, repeated, tag = "1")]
+    pub fields: Vec<MetadataEntry>,
+}
+
+/// One of its entries.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct MetadataEntry {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub key: String,
+    /// Its value.
+    #[prost(message, optional, tag = "2")]
+    pub value: Option<Value>,
+}
+
+/// `google.protobuf.Value`, of the kinds that can mean yes or no.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Value {
+    /// The kind that it is; `None` for the others.
+    #[prost(oneof = "Kind", tags = "3, 4")]
+    pub kind: Option<Kind>,
+}
+
+/// The kind of a [`Value`].
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum Kind {
+    /// A text.
+    #[prost(string, tag = "3")]
+    Text(String),
+    /// Yes or no.
+    #[prost(bool, tag = "4")]
+    Bool(bool),
 }
 
 /// `envoy.config.core.v3.BuildVersion`.

@@ -91,20 +91,38 @@ pub enum ContainerError {
 /// # Errors
 /// [`ContainerError`].
 pub fn locate(proc: &Path, pid: i32, locator: Locator) -> Result<Option<Container>, ContainerError> {
-    let folder = proc.join(pid.to_string());
+    match locate_by_cgroup(proc, pid, locator)? {
+        Some(container) => Ok(Some(container)),
+        None if locator == Locator::Legacy => Ok(None),
+        None => locate_by_mounts(proc, pid),
+    }
+}
+
+/// The first half of [`locate`], which is enough for nearly every process: a file of some hundred bytes.
+///
+/// # Errors
+/// [`ContainerError`].
+pub fn locate_by_cgroup(
+    proc: &Path,
+    pid: i32,
+    locator: Locator,
+) -> Result<Option<Container>, ContainerError> {
     let mut cgroup = String::new();
-    each_line(&folder.join("cgroup"), CGROUP_LIMIT, |line| {
+    each_line(&proc.join(pid.to_string()).join("cgroup"), CGROUP_LIMIT, |line| {
         cgroup.extend([line, "\n"]);
         Ok(())
     })?;
-    if locator == Locator::Legacy {
-        return from_cgroup_legacy(&cgroup);
-    }
-    if let Some(container) = from_cgroup(&cgroup)? {
-        return Ok(Some(container));
-    }
+    if locator == Locator::Legacy { from_cgroup_legacy(&cgroup) } else { from_cgroup(&cgroup) }
+}
+
+/// The other half, for processes whose cgroups say nothing: their mounts, of which there can be thousands.
+///
+/// # Errors
+/// [`ContainerError`].
+pub fn locate_by_mounts(proc: &Path, pid: i32) -> Result<Option<Container>, ContainerError> {
     let mut found = path::Findings::default();
-    each_line(&folder.join("mountinfo"), MOUNTINFO_LIMIT, |line| mountinfo::add(&mut found, line))?;
+    let mounts = proc.join(pid.to_string()).join("mountinfo");
+    each_line(&mounts, MOUNTINFO_LIMIT, |line| mountinfo::add(&mut found, line))?;
     Ok(found.container())
 }
 

@@ -1,7 +1,9 @@
 //! The `unix` attestor: credentials, and on request path and SHA-256 of the binary (SPIRE, `unix_posix.go`).
 //!
 //! Credentials, the binary's path and its device and inode are read on every call: they cost microseconds and change
-//! (`setuid`, `exec`). Only a hash is remembered, by what it depends on: device, inode, size, mtime and ctime.
+//! (`setuid`, `exec`). Remembered is what is expensive, by what it depends on: a hash by the binary's device, inode, size,
+//! mtime and ctime; the names of users and groups by the files that they are in, and for ten seconds, as they may come from
+//! a network. A call that finds all of it remembered is answered on the spot, any other on a thread that may wait.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -12,9 +14,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_lc_rs::digest::{Context, SHA256};
 use identity::Selector;
-use nix::unistd::{Gid, Group, Uid, User};
 
-use crate::proc::{self, ProcError};
+use self::named::{Named, selector};
+use crate::proc::{self, Credentials};
 
 /// The attestor.
 #[derive(Debug, Clone)]
@@ -44,9 +46,6 @@ pub enum UnixError {
         /// The system's reason.
         source: io::Error,
     },
-    /// The kernel's text is not as expected.
-    #[error(transparent)]
-    Proc(#[from] ProcError),
     /// The process has other credentials than when it connected: it may have run a setuid program since, and what is
     /// written to the connection may come from a child that has not.
     #[error("process has uid {uid} and gid {gid}, other than when it connected")]
@@ -74,6 +73,7 @@ pub enum UnixError {
 #[derive(Debug)]
 struct Shared {
     options: Options,
+    named: Named,
     hashes: Mutex<HashMap<Version, Arc<Mutex<Option<String>>>>>,
 }
 
@@ -91,7 +91,7 @@ impl Unix {
     /// An attestor with these settings.
     #[must_use]
     pub fn new(options: Options) -> Self {
-        Self { shared: Arc::new(Shared { options, hashes: Mutex::default() }) }
+        Self { shared: Arc::new(Shared { options, named: Named::default(), hashes: Mutex::default() }) }
     }
 
     /// The selectors of a process that had these effective user and group IDs when it connected. The caller must check
@@ -100,41 +100,44 @@ impl Unix {
     /// # Errors
     /// [`UnixError`].
     pub async fn attest(&self, pid: i32, uid: u32, gid: u32) -> Result<Vec<Selector>, UnixError> {
+        let credentials = self.shared.credentials(pid, uid, gid)?;
+        if !self.shared.options.discover_workload_path
+            && let Some(found) = self.shared.named.remembered(&credentials)
+        {
+            return Ok(found);
+        }
         let shared = Arc::clone(&self.shared);
         // Names come from NSS, which may ask a network; hashing reads a whole binary.
-        let work = tokio::task::spawn_blocking(move || shared.attest(pid, uid, gid));
+        let work = tokio::task::spawn_blocking(move || shared.attest(pid, &credentials));
         work.await.map_err(|_| UnixError::Interrupted)?
     }
 }
 
 impl Shared {
-    fn attest(&self, pid: i32, uid: u32, gid: u32) -> Result<Vec<Selector>, UnixError> {
-        let folder = self.options.proc.join(pid.to_string());
-        let status = folder.join("status");
-        let text = fs::read(&status).map_err(|source| UnixError::Read { path: status, source })?;
-        // A command name is any bytes, cut off at fifteen.
-        let credentials = proc::credentials(&String::from_utf8_lossy(&text))?;
+    fn credentials(&self, pid: i32, uid: u32, gid: u32) -> Result<Credentials, UnixError> {
+        let read = |source| UnixError::Read { path: self.file(pid, "status"), source };
+        let credentials = proc::read_credentials(&self.options.proc, pid).map_err(read)?;
         if (credentials.uid, credentials.gid) != (uid, gid) {
             return Err(UnixError::Changed { uid: credentials.uid, gid: credentials.gid });
         }
-        let mut found = Found::default();
-        found.add("uid", credentials.uid);
-        found.add_known("user", user(credentials.uid));
-        found.add("gid", credentials.gid);
-        found.add_known("group", group(credentials.gid));
-        for gid in credentials.groups {
-            found.add("supplementary_gid", gid);
-            found.add_known("supplementary_group", group(gid));
-        }
+        Ok(credentials)
+    }
+
+    fn attest(&self, pid: i32, credentials: &Credentials) -> Result<Vec<Selector>, UnixError> {
+        let mut found = self.named.selectors(credentials);
         if self.options.discover_workload_path {
-            let exe = folder.join("exe");
+            let exe = self.file(pid, "exe");
             let path = fs::read_link(&exe).map_err(|source| UnixError::Read { path: exe.clone(), source })?;
-            found.add("path", path.display());
+            found.extend(selector("path", path.display()));
             if self.options.workload_size_limit >= 0 {
-                found.add("sha256", self.hash(&exe, &path)?);
+                found.extend(selector("sha256", self.hash(&exe, &path)?));
             }
         }
-        Ok(found.0)
+        Ok(found)
+    }
+
+    fn file(&self, pid: i32, name: &str) -> PathBuf {
+        self.options.proc.join(pid.to_string()).join(name)
     }
 
     fn hash(&self, exe: &Path, path: &Path) -> Result<String, UnixError> {
@@ -175,30 +178,6 @@ impl Version {
     }
 }
 
-#[derive(Default)]
-struct Found(Vec<Selector>);
-
-impl Found {
-    fn add(&mut self, name: &str, value: impl std::fmt::Display) {
-        self.0.extend(Selector::new("unix", &format!("{name}:{value}")));
-    }
-
-    /// A name that cannot be looked up is left out.
-    fn add_known(&mut self, name: &str, value: Option<String>) {
-        if let Some(value) = value {
-            self.add(name, value);
-        }
-    }
-}
-
-fn user(uid: u32) -> Option<String> {
-    Some(User::from_uid(Uid::from_raw(uid)).ok()??.name)
-}
-
-fn group(gid: u32) -> Option<String> {
-    Some(Group::from_gid(Gid::from_raw(gid)).ok()??.name)
-}
-
 fn sha256(mut file: File) -> io::Result<String> {
     use std::fmt::Write as _;
     let mut context = Context::new(&SHA256);
@@ -217,6 +196,8 @@ fn sha256(mut file: File) -> io::Result<String> {
 
 /// Binaries whose hash is remembered; a node runs fewer.
 const HASHES_KEPT: usize = 1024;
+
+mod named;
 
 #[cfg(test)]
 mod tests {

@@ -36,7 +36,7 @@ use self::lists::Lists;
 pub use self::parse::{ParseError, pods as parse_pods};
 pub use self::pods::{ContainerStatus, Containers, Owner, Pod, Pods, TwoPods};
 use self::runtime::{Known, Runtime};
-use self::selectors::Found;
+use self::selectors::Memo;
 use crate::container::{self, Container, ContainerError, Locator};
 
 /// The attestor.
@@ -48,6 +48,7 @@ pub struct K8s {
     /// The runtime's last answer was a failure; said once.
     runtime_failing: AtomicBool,
     namespaces: Option<Namespaces>,
+    memo: Memo,
     news: watch::Receiver<u64>,
 }
 
@@ -177,7 +178,8 @@ impl K8s {
             .namespace_labels
             .map(|labels| Namespaces::new(options.poll_retry_interval, labels == NamespaceLabels::Watched));
         let runtime = options.cri_socket_path.clone().map(Runtime::new);
-        Self { options, source, runtime, runtime_failing: AtomicBool::new(false), namespaces, news }
+        let memo = Memo::default();
+        Self { options, source, runtime, runtime_failing: AtomicBool::new(false), namespaces, memo, news }
     }
 
     /// Grows when the pods of this node have changed: who has not been recognized may be now.
@@ -194,11 +196,12 @@ impl K8s {
         let source = self.source.as_ref().ok_or(K8sError::Disabled)?;
         let Some(container) = self.container(pid).await? else { return Ok(Vec::new()) };
         let (pod, status) = self.pod(source, &container).await?;
-        let mut found = Found::default();
-        found.pod(&pod);
-        if let (Some(status), false) = (&status, self.options.disable_container_selectors) {
-            found.container(status);
-        }
+        let mut found = self.memo.selectors(&container.id, &pod, |found| {
+            found.pod(&pod);
+            if let (Some(status), false) = (&status, self.options.disable_container_selectors) {
+                found.container(status);
+            }
+        });
         if let Some(namespaces) = &self.namespaces {
             let labels = namespaces.labels(&pod.namespace).await;
             let namespace = pod.namespace.to_string();
@@ -207,11 +210,17 @@ impl K8s {
         Ok(found.into_selectors())
     }
 
-    /// Reading files of `/proc` takes microseconds, but for a process in trouble it can block.
+    /// On every call, as a process can move to another cgroup. The cgroup takes microseconds; mounts can be many, and wait
+    /// for whoever is mounting.
     async fn container(&self, pid: i32) -> Result<Option<Container>, K8sError> {
         let (proc, locator) = (self.options.proc.clone(), self.options.locator);
-        let work = tokio::task::spawn_blocking(move || container::locate(&proc, pid, locator));
-        let found = work.await.map_err(|_| K8sError::Interrupted)?;
+        let found = match container::locate_by_cgroup(&proc, pid, locator) {
+            Ok(None) if locator != Locator::Legacy => {
+                let work = tokio::task::spawn_blocking(move || container::locate_by_mounts(&proc, pid));
+                work.await.map_err(|_| K8sError::Interrupted)?
+            }
+            found => found,
+        };
         if self.options.verbose_container_locator_logs {
             let cgroup =
                 std::fs::read(self.options.proc.join(pid.to_string()).join("cgroup")).unwrap_or_default();

@@ -1,14 +1,44 @@
 //! What a pod and a container are called in registration entries (SPIRE, `k8s.go`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Display;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use identity::Selector;
 
 use super::pods::{ContainerStatus, Containers, Pod};
 
-/// Selectors of kind `k8s`.
+/// The selectors of containers that have called, for as long as their pods stay what they were: two hundred streams of
+/// one Envoy have them made once.
 #[derive(Debug, Default)]
+pub(super) struct Memo(Mutex<HashMap<Box<str>, Known>>);
+
+#[derive(Debug)]
+struct Known {
+    of: Arc<Pod>,
+    found: Found,
+}
+
+impl Memo {
+    /// The selectors of a container, made by `find` if this very pod is not the one that they were made of. Lists share
+    /// the pods that have not changed.
+    pub(super) fn selectors(&self, container: &str, pod: &Arc<Pod>, find: impl FnOnce(&mut Found)) -> Found {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = known.get(container).filter(|known| Arc::ptr_eq(&known.of, pod)) {
+            return known.found.clone();
+        }
+        let mut found = Found::default();
+        find(&mut found);
+        if known.len() >= MOST_KNOWN {
+            known.clear();
+        }
+        known.insert(container.into(), Known { of: Arc::clone(pod), found: found.clone() });
+        found
+    }
+}
+
+/// Selectors of kind `k8s`.
+#[derive(Debug, Clone, Default)]
 pub(super) struct Found(Vec<Selector>);
 
 impl Found {
@@ -65,3 +95,6 @@ impl Found {
         self.0.extend(Selector::new("k8s", &format!("{name}:{value}")));
     }
 }
+
+/// Containers; a node has fewer.
+const MOST_KNOWN: usize = 4096;

@@ -1,0 +1,240 @@
+//! The public socket: each connection by hyper, each call with its peer and its deadline, to the service that its path
+//! names.
+//!
+//! Not by tonic's server: that one ends a call whose deadline has passed as Cancelled, where every client has
+//! DeadlineExceeded of its own, and brings a router of which three services have no need.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use config::Settings;
+use http::{HeaderMap, Request, Response};
+use http_body::Frame;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use proto::health::health_server::HealthServer;
+use proto::workload::spiffe_workload_api_server::SpiffeWorkloadApiServer;
+use tokio::sync::watch;
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
+use tonic::Status;
+use tonic::body::Body;
+use tonic::server::NamedService;
+use tower::Service as _;
+use tracing::debug;
+use transport::{Limits, Listener, Peer, StreamPermit};
+
+use crate::admission::{Admission, Denied, Patience};
+use crate::health::Health;
+use crate::workload::Workload;
+
+/// What is served.
+#[derive(Debug, Clone)]
+pub(crate) struct Apis {
+    health: HealthServer<Health>,
+    workload: Option<SpiffeWorkloadApiServer<Workload>>,
+    sds: Option<sds::Service<Door>>,
+}
+
+impl Apis {
+    /// The APIs that are not disabled, behind one door.
+    pub(crate) fn new(settings: &Settings, admission: &Arc<Admission>) -> Self {
+        let workload = || {
+            let anyone = settings.allow_unauthenticated_verifiers;
+            let workload = Workload::new(Arc::clone(admission), anyone, settings.log_selectors.clone());
+            SpiffeWorkloadApiServer::new(workload)
+        };
+        let sds = || sds::Service::new(Door(Arc::clone(admission)), sds_options(settings));
+        Self {
+            health: HealthServer::new(Health::new(Arc::clone(admission))),
+            workload: (!settings.disable_workload_api).then(workload),
+            sds: (!settings.disable_sds_api).then(sds),
+        }
+    }
+
+    async fn call(&self, request: Request<Body>) -> Response<Body> {
+        let service = request.uri().path().split('/').nth(1).unwrap_or_default();
+        let Ok(response) = match (service, &self.workload, &self.sds) {
+            (sds::Service::<Door>::NAME, _, Some(sds)) => sds.clone().call(request).await,
+            (SpiffeWorkloadApiServer::<Workload>::NAME, Some(workload), _) => workload.clone().call(request).await,
+            (HealthServer::<Health>::NAME, ..) => self.health.clone().call(request).await,
+            (other, ..) => Ok(Status::unimplemented(format!("unknown service {other}")).into_http()),
+        };
+        response
+    }
+}
+
+/// Serves until it is dropped.
+pub(crate) async fn serve(listener: Listener, apis: Arc<Apis>) {
+    let mut http2 = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+    http2
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
+        .max_concurrent_streams(u32::try_from(Limits::default().streams_per_process).ok())
+        .max_header_list_size(HEADERS_LIMIT)
+        .auto_date_header(false);
+    loop {
+        let connection = listener.accept().await;
+        let (peer, apis) = (connection.peer(), Arc::clone(&apis));
+        let service = service_fn(move |request| -> BoxFuture<_> {
+            Box::pin(answer(Arc::clone(&peer), Arc::clone(&apis), request))
+        });
+        let served = http2.serve_connection(TokioIo::new(connection), service);
+        tokio::spawn(async move {
+            if let Err(reason) = served.await {
+                debug!(error = %reason, "Connection ended");
+            }
+        });
+    }
+}
+
+/// Boxed, as what hyper keeps of a stream is as large as the larger of this and the response.
+type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+async fn answer(
+    peer: Arc<Peer>,
+    apis: Arc<Apis>,
+    request: Request<Incoming>,
+) -> Result<Response<Counted>, Infallible> {
+    // Before anything is read of the request: a caller may open streams and never say what it wants.
+    let Some(permit) = peer.open_stream() else {
+        let full = Status::resource_exhausted("too many streams of one process").into_http();
+        return Ok(full.map(|body| Counted { body, permit: None, deadline: None }));
+    };
+    let mut request = request.map(Body::new);
+    request.extensions_mut().insert(peer);
+    let deadline = timeout(request.headers()).map(|timeout| timeout.map(|timeout| Instant::now() + timeout));
+    let (response, deadline) = match deadline {
+        Ok(None) => (apis.call(request).await, None),
+        Ok(Some(at)) => (timeout_at(at, apis.call(request)).await.unwrap_or_else(|_| too_late().into_http()), Some(at)),
+        Err(Malformed) => (Status::internal("malformed grpc-timeout").into_http(), None),
+    };
+    let deadline = deadline.map(|at| Box::pin(sleep_until(at)));
+    Ok(response.map(|body| Counted { body, permit: Some(permit), deadline }))
+}
+
+/// The body of a response, its stream's place among those of the caller's process, and when the call is to be over.
+struct Counted {
+    body: Body,
+    #[expect(dead_code, reason = "held until the response is over")]
+    permit: Option<StreamPermit>,
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+impl http_body::Body for Counted {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
+            return Poll::Ready(frame);
+        }
+        let Some(deadline) = &mut self.deadline else { return Poll::Pending };
+        ready!(deadline.as_mut().poll(cx));
+        (self.deadline, self.body) = (None, Body::empty());
+        let mut trailers = HeaderMap::new();
+        let told = too_late().add_header(&mut trailers);
+        Poll::Ready(Some(told.map(|()| Frame::trailers(trailers))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
+    }
+}
+
+fn too_late() -> Status {
+    Status::deadline_exceeded("context deadline exceeded")
+}
+
+struct Malformed;
+
+/// `grpc-timeout`: up to eight digits and a unit (gRPC over HTTP/2, "Timeout").
+fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Malformed> {
+    let Some(value) = headers.get("grpc-timeout") else { return Ok(None) };
+    let text = value.to_str().map_err(|_| Malformed)?;
+    let (digits, unit) = text.split_at_checked(text.len().wrapping_sub(1)).ok_or(Malformed)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(Malformed);
+    }
+    let number = digits.parse().map_err(|_| Malformed)?;
+    Ok(Some(match unit {
+        "H" => Duration::from_secs(number * 3600),
+        "M" => Duration::from_secs(number * 60),
+        "S" => Duration::from_secs(number),
+        "m" => Duration::from_millis(number),
+        "u" => Duration::from_micros(number),
+        "n" => Duration::from_nanos(number),
+        _ => return Err(Malformed),
+    }))
+}
+
+/// The door as SDS sees it.
+#[derive(Debug)]
+struct Door(Arc<Admission>);
+
+impl sds::Admit for Door {
+    async fn admit(&self, peer: Arc<Peer>, _method: &'static str) -> Result<sds::Admission, Status> {
+        let admitted = self.0.admit(&peer, Patience::Endless).await;
+        let admitted = admitted.map_err(|reason: Denied| crate::workload::denied(reason))?;
+        Ok(sds::Admission { updates: admitted.updates })
+    }
+
+    fn news(&self) -> watch::Receiver<u64> {
+        self.0.news()
+    }
+
+    fn random(&self) -> u32 {
+        rand::random()
+    }
+}
+
+fn sds_options(settings: &Settings) -> sds::Options {
+    let sds = &settings.sds;
+    sds::Options {
+        default_svid_name: sds.default_svid_name.clone(),
+        default_bundle_name: sds.default_bundle_name.clone(),
+        default_all_bundles_name: sds.default_all_bundles_name.clone(),
+        disable_spiffe_cert_validation: sds.disable_spiffe_cert_validation,
+        unknown_names: match sds.unknown_names {
+            config::UnknownNames::Hold => sds::UnknownNames::Hold,
+            config::UnknownNames::Reject => sds::UnknownNames::Reject,
+        },
+    }
+}
+
+
+/// Of a stream and of a connection. An Envoy's message has 61 KB, and all of it is taken as soon as it comes, so a window
+/// is not memory: smaller ones only cost a system call for each refill (measured: `benches/REPORT.md`).
+const WINDOW: u32 = 1024 * 1024;
+const HEADERS_LIMIT: u32 = 16 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts() {
+        let read = |text: &str| {
+            let headers = HeaderMap::from_iter([("grpc-timeout".parse().unwrap(), text.parse().unwrap())]);
+            timeout(&headers).ok().flatten()
+        };
+        assert_eq!(read("5S"), Some(Duration::from_secs(5)));
+        assert_eq!(read("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        assert_eq!(read("20m"), Some(Duration::from_millis(20)));
+        for malformed in ["", "S", "5", "5s", "-5S", "123456789S", "5\u{e9}"] {
+            assert_eq!(read(malformed), None, "{malformed}");
+        }
+    }
+}

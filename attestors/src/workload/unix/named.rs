@@ -1,0 +1,112 @@
+//! Credentials as selectors: numbers, and the names that NSS has for them.
+
+use std::collections::HashMap;
+use std::fmt::Display;
+use std::fs;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use identity::Selector;
+use nix::unistd::{Gid, Group, Uid, User};
+use tokio::time::Instant;
+
+use super::Version;
+use crate::proc::Credentials;
+
+/// What credentials came to, while the names that are in it hold.
+#[derive(Debug, Default)]
+pub(super) struct Named(Mutex<Option<Held>>);
+
+#[derive(Debug)]
+struct Held {
+    sources: Sources,
+    since: Instant,
+    known: HashMap<Credentials, Vec<Selector>>,
+}
+
+/// The files that decide names, as they were.
+type Sources = [Option<Version>; 3];
+
+impl Named {
+    /// The selectors of these credentials, if all their names are known.
+    pub(super) fn remembered(&self, credentials: &Credentials) -> Option<Vec<Selector>> {
+        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = held.as_ref().filter(|held| held.since.elapsed() < NAMES_HOLD && held.sources == sources())?;
+        held.known.get(credentials).cloned()
+    }
+
+    /// The same, with names looked up. May take as long as NSS takes.
+    pub(super) fn selectors(&self, credentials: &Credentials) -> Vec<Selector> {
+        if let Some(found) = self.remembered(credentials) {
+            return found;
+        }
+        // Before the names are read: what changes meanwhile is read again.
+        let (sources, since) = (sources(), Instant::now());
+        let found = look_up(credentials);
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let valid = |held: &Held| held.sources == sources && held.known.len() < KNOWN && held.since.elapsed() < NAMES_HOLD;
+        if !held.as_ref().is_some_and(valid) {
+            *held = Some(Held { sources, since, known: HashMap::new() });
+        }
+        if let Some(held) = &mut *held {
+            held.known.insert(credentials.clone(), found.clone());
+        }
+        found
+    }
+}
+
+/// A name that cannot be looked up is left out.
+fn look_up(credentials: &Credentials) -> Vec<Selector> {
+    let user = |uid| Some(User::from_uid(Uid::from_raw(uid)).ok()??.name);
+    let group = |gid| Some(Group::from_gid(Gid::from_raw(gid)).ok()??.name);
+    let mut found = Vec::new();
+    found.extend(selector("uid", credentials.uid));
+    found.extend(user(credentials.uid).and_then(|name| selector("user", name)));
+    found.extend(selector("gid", credentials.gid));
+    found.extend(group(credentials.gid).and_then(|name| selector("group", name)));
+    for &gid in &credentials.groups {
+        found.extend(selector("supplementary_gid", gid));
+        found.extend(group(gid).and_then(|name| selector("supplementary_group", name)));
+    }
+    found
+}
+
+pub(super) fn selector(name: &str, value: impl Display) -> Option<Selector> {
+    Selector::new("unix", &format!("{name}:{value}")).ok()
+}
+
+fn sources() -> Sources {
+    SOURCES.map(|path| fs::metadata(path).ok().as_ref().map(Version::of))
+}
+
+const SOURCES: [&str; 3] = ["/etc/passwd", "/etc/group", "/etc/nsswitch.conf"];
+/// Names may come from a directory service, whose changes no file shows.
+const NAMES_HOLD: Duration = Duration::from_secs(10);
+/// Sets of credentials; a node has fewer.
+const KNOWN: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn names_hold_for_ten_seconds() {
+        let named = Named::default();
+        let credentials = Credentials { uid: 0, gid: 0, groups: vec![0] };
+        assert_eq!(named.remembered(&credentials), None);
+        let found = named.selectors(&credentials);
+        assert_eq!(named.remembered(&credentials), Some(found));
+        assert_eq!(named.remembered(&Credentials { uid: 1, ..credentials.clone() }), None);
+        tokio::time::advance(NAMES_HOLD).await;
+        assert_eq!(named.remembered(&credentials), None);
+    }
+
+    #[test]
+    fn names_of_another_file_do_not_hold() {
+        let named = Named::default();
+        let credentials = Credentials::default();
+        named.selectors(&credentials);
+        named.0.lock().unwrap().as_mut().unwrap().sources = [None; 3];
+        assert_eq!(named.remembered(&credentials), None);
+    }
+}

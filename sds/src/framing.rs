@@ -1,0 +1,160 @@
+//! gRPC's framing over an HTTP/2 body: each message has a flag and its length before it (gRPC over HTTP/2,
+//! "Length-Prefixed-Message"). One may be spread over many DATA frames, and many may stand in one.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use http_body::Body as _;
+
+use crate::sift::{Sift, SiftError};
+use crate::wire::DiscoveryRequest;
+
+/// Cuts a client's bytes into requests. What it holds of a message that is not complete is what is read of it, not its
+/// bytes: see `sift`.
+#[derive(Debug, Default)]
+pub struct Intake {
+    head: [u8; HEAD],
+    /// Bytes of the head that have come.
+    seen: u8,
+    /// Bytes of the message that have not.
+    left: u32,
+    message: Option<Sift>,
+}
+
+/// Why a stream of requests cannot go on. Texts and codes are grpc-go's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    /// A message is compressed, and the client was not told that it might.
+    #[error("grpc: compressed flag set with identity or empty encoding")]
+    Compressed,
+    /// The flag is neither 0 nor 1.
+    #[error("grpc: received unexpected payload format {0}")]
+    Flag(u8),
+    /// A message is announced that is longer than any should be.
+    #[error("grpc: received message larger than max ({len} vs. {MESSAGE_LIMIT})")]
+    TooLong {
+        /// In bytes.
+        len: u32,
+    },
+    /// What is read of a message is more than anybody needs.
+    #[error("DiscoveryRequest has more than {} bytes beside its node", crate::sift::KEPT_LIMIT)]
+    TooMuch,
+    /// The message is not what it should be.
+    #[error("{0}")]
+    Malformed(String),
+    /// The client has ended its side within a message.
+    #[error("unexpected EOF")]
+    Truncated,
+}
+
+impl Intake {
+    /// Takes from `bytes` up to the end of the next message. Of a client whose `Node` is known, `skip_node` has it passed
+    /// over.
+    ///
+    /// # Errors
+    /// [`RequestError`]; nothing more can be read then.
+    pub fn feed(
+        &mut self,
+        bytes: &mut Bytes,
+        skip_node: bool,
+    ) -> Result<Option<DiscoveryRequest>, RequestError> {
+        let Some(message) = &mut self.message else {
+            self.head(bytes, skip_node)?;
+            return if self.message.is_some() { self.feed(bytes, skip_node) } else { Ok(None) };
+        };
+        let here = bytes.len().min(self.left as usize);
+        message.feed(&bytes[..here])?;
+        bytes.advance(here);
+        self.left -= u32::try_from(here).expect("not more than a u32");
+        if self.left > 0 {
+            return Ok(None);
+        }
+        self.seen = 0;
+        self.message.take().map(Sift::finish).transpose().map_err(RequestError::from)
+    }
+
+    /// Whether no message has begun.
+    #[must_use]
+    pub fn is_between(&self) -> bool {
+        self.seen == 0
+    }
+
+    fn head(&mut self, bytes: &mut Bytes, skip_node: bool) -> Result<(), RequestError> {
+        let seen = usize::from(self.seen);
+        let here = bytes.len().min(HEAD - seen);
+        bytes.copy_to_slice(&mut self.head[seen..seen + here]);
+        self.seen += u8::try_from(here).expect("at most five");
+        let [flag, len @ ..] = self.head;
+        match flag {
+            _ if self.seen == 0 => return Ok(()),
+            0 => {}
+            1 => return Err(RequestError::Compressed),
+            other => return Err(RequestError::Flag(other)),
+        }
+        if usize::from(self.seen) == HEAD {
+            let len = u32::from_be_bytes(len);
+            if len > MESSAGE_LIMIT {
+                return Err(RequestError::TooLong { len });
+            }
+            (self.left, self.message) = (len, Some(Sift::new(len, skip_node)));
+        }
+        Ok(())
+    }
+}
+
+impl From<SiftError> for RequestError {
+    fn from(reason: SiftError) -> Self {
+        match reason {
+            SiftError::TooMuch => Self::TooMuch,
+            SiftError::Malformed(_) => Self::Malformed(reason.to_string()),
+        }
+    }
+}
+
+/// The client's side of a call.
+#[derive(Debug)]
+pub(crate) struct Inbound {
+    body: tonic::body::Body,
+    intake: Intake,
+    /// Of the last DATA frame, what has not been looked at.
+    rest: Bytes,
+}
+
+impl Inbound {
+    pub(crate) fn new(body: tonic::body::Body) -> Self {
+        Self { body, intake: Intake::default(), rest: Bytes::new() }
+    }
+
+    /// The next request; `None` when the client has said its last, or has gone away.
+    pub(crate) fn poll_request(
+        &mut self,
+        cx: &mut Context<'_>,
+        skip_node: bool,
+    ) -> Poll<Option<Result<DiscoveryRequest, RequestError>>> {
+        loop {
+            if !self.rest.is_empty() {
+                let request = self.intake.feed(&mut self.rest, skip_node);
+                if self.rest.is_empty() {
+                    // The frame's memory is part of a larger buffer: nothing of it is held while the stream is idle.
+                    self.rest = Bytes::new();
+                }
+                match request {
+                    Ok(None) => {}
+                    Ok(Some(request)) => return Poll::Ready(Some(Ok(request))),
+                    Err(reason) => return Poll::Ready(Some(Err(reason))),
+                }
+            }
+            match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                Some(Ok(frame)) => self.rest = frame.into_data().unwrap_or_default(),
+                None if !self.intake.is_between() => return Poll::Ready(Some(Err(RequestError::Truncated))),
+                None | Some(Err(_)) => return Poll::Ready(None),
+            }
+        }
+    }
+}
+
+/// Flag and length.
+const HEAD: usize = 5;
+/// As every gRPC server has it by default.
+const MESSAGE_LIMIT: u32 = 4 * 1024 * 1024;

@@ -1,0 +1,111 @@
+//! Responses, as the DATA frames and trailers of an HTTP/2 body.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::HeaderMap;
+use http_body::{Body, Frame};
+use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
+use tonic::Status;
+
+use crate::stream::Push;
+
+impl Push {
+    /// The gRPC message, cut into the buffers that it is sent from: whatever is this stream's own, then each resource
+    /// where it lies, shared with all streams (`envoy.service.discovery.v3.DiscoveryResponse`).
+    #[must_use]
+    pub fn frames(&self) -> Frames {
+        let own = [(1, &*self.version_info), (4, &*self.type_url), (5, &*self.nonce)];
+        let own = own.into_iter().filter(|(_, text)| !text.is_empty());
+        let framed = |len: usize| 1 + encoded_len_varint(len as u64) + len;
+        let own_len: usize = own.clone().map(|(_, text)| framed(text.len())).sum();
+        let len = own_len + self.resources.iter().map(|resource| framed(resource.len())).sum::<usize>();
+        let mut head = BytesMut::with_capacity(HEAD + own_len + RESOURCE_HEAD);
+        head.put_u8(0);
+        head.put_u32(u32::try_from(len).expect("far below 4 GiB"));
+        for (tag, text) in own {
+            field(tag, text.len(), &mut head);
+            head.put_slice(text.as_bytes());
+        }
+        let mut waiting = Vec::with_capacity(2 * self.resources.len().max(1));
+        for resource in &self.resources {
+            field(2, resource.len(), &mut head);
+            waiting.extend([head.split().freeze(), resource.clone()]);
+        }
+        if waiting.is_empty() {
+            waiting.push(head.freeze());
+        }
+        waiting.reverse();
+        Frames { waiting }
+    }
+}
+
+fn field(tag: u32, len: usize, out: &mut BytesMut) {
+    encode_key(tag, WireType::LengthDelimited, out);
+    encode_varint(len as u64, out);
+}
+
+/// What is still to be sent of a response.
+#[derive(Debug, Default)]
+pub struct Frames {
+    /// Last first.
+    waiting: Vec<Bytes>,
+}
+
+impl Iterator for Frames {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        let next = self.waiting.pop();
+        if self.waiting.is_empty() {
+            // An idle stream holds nothing.
+            self.waiting = Vec::new();
+        }
+        next
+    }
+}
+
+/// The trailers that end a call.
+pub(crate) fn trailers(status: &Status) -> HeaderMap {
+    let mut trailers = HeaderMap::with_capacity(2);
+    if status.add_header(&mut trailers).is_err() {
+        // Its text cannot stand in a header; the code can.
+        trailers.clear();
+        trailers.insert(Status::GRPC_STATUS, i32::from(status.code()).into());
+    }
+    trailers
+}
+
+/// The body of a call that is answered once.
+#[derive(Debug)]
+pub(crate) struct Unary {
+    frames: Frames,
+    trailers: Option<HeaderMap>,
+}
+
+impl Unary {
+    pub(crate) fn new(push: Push) -> Self {
+        Self { frames: push.frames(), trailers: Some(trailers(&Status::ok(""))) }
+    }
+}
+
+impl Body for Unary {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let data = self.frames.next().map(Frame::data);
+        let frame = data.or_else(|| self.trailers.take().map(Frame::trailers));
+        Poll::Ready(frame.map(Ok))
+    }
+}
+
+/// Flag and length.
+const HEAD: usize = 5;
+/// A resource's key and length.
+const RESOURCE_HEAD: usize = 6;

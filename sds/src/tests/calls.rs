@@ -1,0 +1,244 @@
+//! Whole calls: what tonic would do for nothing, and is done by hand here (gRPC over HTTP/2).
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes};
+use futures_util::FutureExt as _;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, StreamBody};
+use identity::WorkloadUpdate;
+use prost::Message as _;
+use tokio::net::UnixStream;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::body::Body;
+use tonic::codegen::Service as _;
+use tonic::{Code, Status};
+use transport::{Limits, Listener, Peer};
+
+use super::{WEB, identity, names, svid, update};
+use crate::wire::DiscoveryRequest;
+use crate::{Admission, Admit, Options, Service};
+
+/// A door that is opened, or shut, from outside.
+struct Door {
+    updates: watch::Sender<Arc<WorkloadUpdate>>,
+    open: watch::Receiver<Option<Code>>,
+    news: watch::Sender<u64>,
+}
+
+impl Admit for Door {
+    async fn admit(&self, _: Arc<Peer>, _: &'static str) -> Result<Admission, Status> {
+        let mut open = self.open.clone();
+        let code = open.wait_for(Option::is_some).await.unwrap().unwrap_or(Code::Ok);
+        match code {
+            Code::Ok => Ok(Admission { updates: self.updates.subscribe() }),
+            refused => Err(Status::new(refused, "no")),
+        }
+    }
+
+    fn news(&self) -> watch::Receiver<u64> {
+        self.news.subscribe()
+    }
+
+    fn random(&self) -> u32 {
+        7
+    }
+}
+
+struct Bench {
+    service: Service<Door>,
+    updates: watch::Sender<Arc<WorkloadUpdate>>,
+    open: watch::Sender<Option<Code>>,
+    peer: Arc<Peer>,
+    _caller: UnixStream,
+}
+
+async fn bench(open: Option<Code>) -> Bench {
+    let folder = tempfile::tempdir().unwrap();
+    let listener = Listener::bind(&folder.path().join("s"), Limits::default()).unwrap();
+    let caller = UnixStream::connect(listener.path()).await.unwrap();
+    let peer = listener.accept().await.peer();
+    let (open, opened) = watch::channel(open);
+    let updates = watch::Sender::new(update(vec![identity(1, WEB, svid(WEB, 3, u64::from(u32::MAX)))], 1));
+    let door = Door { updates: updates.clone(), open: opened, news: watch::Sender::new(0) };
+    Bench { service: Service::new(door, Options::default()), updates, open, peer, _caller: caller }
+}
+
+type Said = mpsc::UnboundedSender<Frame<Bytes>>;
+
+impl Bench {
+    fn request(&self, method: &str) -> (Said, Request<Body>) {
+        let (said, hears) = mpsc::unbounded_channel();
+        let body = StreamBody::new(UnboundedReceiverStream::new(hears).map(Ok::<_, Infallible>));
+        let path = format!("/envoy.service.secret.v3.SecretDiscoveryService/{method}");
+        let request = Request::builder().method(Method::POST).uri(path);
+        let mut request = request.header(CONTENT_TYPE, "application/grpc").body(Body::new(body)).unwrap();
+        request.extensions_mut().insert(Arc::clone(&self.peer));
+        (said, request)
+    }
+
+    async fn call(&self, request: Request<Body>) -> Response<Body> {
+        self.service.clone().call(request).await.unwrap()
+    }
+
+    async fn open(&self, method: &str) -> (Said, Response<Body>) {
+        let (said, request) = self.request(method);
+        (said, self.call(request).await)
+    }
+}
+
+fn framed(request: &DiscoveryRequest) -> Vec<u8> {
+    let message = request.encode_to_vec();
+    let mut bytes = vec![0];
+    bytes.put_u32(message.len().try_into().unwrap());
+    bytes.extend(message);
+    bytes
+}
+
+fn say(said: &Said, bytes: &[u8]) {
+    said.send(Frame::data(Bytes::copy_from_slice(bytes))).unwrap();
+}
+
+fn status(headers: &HeaderMap) -> Code {
+    Status::from_header_map(headers).expect("a status").code()
+}
+
+/// The next message, whose frames are put together, or the trailers.
+async fn next(response: &mut Response<Body>) -> Result<Vec<u8>, HeaderMap> {
+    let mut bytes = Vec::new();
+    loop {
+        let frame = response.body_mut().frame().await.expect("not over").unwrap();
+        match frame.into_data() {
+            Ok(data) => bytes.extend(data),
+            Err(trailers) => return Err(trailers.into_trailers().unwrap()),
+        }
+        let len = bytes.get(1..5).map(|len| u32::from_be_bytes(len.try_into().unwrap()) as usize);
+        if len.is_some_and(|len| bytes.len() == 5 + len) {
+            return Ok(bytes);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_message_over_many_frames_and_many_in_one() {
+    let bench = bench(Some(Code::Ok)).await;
+    let (said, mut response) = bench.open("StreamSecrets").await;
+    for byte in framed(&names(&["ROOTCA"])) {
+        say(&said, &[byte]);
+    }
+    let nonce = "00000008".to_owned();
+    next(&mut response).await.unwrap();
+    let ack = DiscoveryRequest { response_nonce: nonce.clone(), ..names(&["ROOTCA"]) };
+    let other = DiscoveryRequest { response_nonce: nonce, ..names(&[WEB]) };
+    say(&said, &[framed(&ack), framed(&other)].concat());
+    let message = next(&mut response).await.unwrap();
+    assert!(message.windows(WEB.len()).any(|text| text == WEB.as_bytes()));
+}
+
+#[tokio::test]
+async fn a_client_that_has_said_its_last() {
+    let bench = bench(Some(Code::Ok)).await;
+    let (said, mut response) = bench.open("StreamSecrets").await;
+    drop(said);
+    assert_eq!(status(&next(&mut response).await.unwrap_err()), Code::Ok);
+    assert!(response.body_mut().frame().await.is_none());
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_ends_the_call() {
+    let long = [0, 0, 64, 0, 1];
+    let cases = [(&[1, 0, 0, 0, 0][..], Code::Internal), (&[9], Code::Internal), (&long, Code::ResourceExhausted)];
+    for (bytes, code) in cases {
+        let bench = bench(Some(Code::Ok)).await;
+        let (said, mut response) = bench.open("StreamSecrets").await;
+        say(&said, bytes);
+        assert_eq!(status(&next(&mut response).await.unwrap_err()), code);
+        assert!(response.body_mut().frame().await.is_none());
+    }
+    let bench = bench(Some(Code::Ok)).await;
+    let (said, mut response) = bench.open("StreamSecrets").await;
+    say(&said, &framed(&names(&[WEB]))[..9]);
+    drop(said);
+    assert_eq!(status(&next(&mut response).await.unwrap_err()), Code::Internal);
+}
+
+#[tokio::test]
+async fn refusals_are_trailers_alone() {
+    let shut = bench(Some(Code::Unavailable)).await;
+    let (_said, response) = shut.open("StreamSecrets").await;
+    assert_eq!(status(response.headers()), Code::Unavailable);
+    let open = bench(Some(Code::Ok)).await;
+    for method in ["DeltaSecrets", "Nothing"] {
+        assert_eq!(status(open.open(method).await.1.headers()), Code::Unimplemented);
+    }
+    let (_said, mut request) = open.request("StreamSecrets");
+    request.headers_mut().insert("grpc-encoding", "gzip".parse().unwrap());
+    let response = open.call(request).await;
+    assert_eq!(status(response.headers()), Code::Unimplemented);
+    assert_eq!(response.headers()["grpc-accept-encoding"], "identity");
+}
+
+#[tokio::test]
+async fn what_is_not_grpc() {
+    let bench = bench(Some(Code::Ok)).await;
+    let (_said, mut request) = bench.request("StreamSecrets");
+    *request.method_mut() = Method::GET;
+    assert_eq!(bench.call(request).await.status(), StatusCode::METHOD_NOT_ALLOWED);
+    let (_said, mut request) = bench.request("StreamSecrets");
+    request.headers_mut().insert(CONTENT_TYPE, "text/plain".parse().unwrap());
+    assert_eq!(bench.call(request).await.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
+}
+
+#[tokio::test]
+async fn the_first_request_is_taken_in_while_the_agent_starts() {
+    let bench = bench(None).await;
+    let (said, request) = bench.request("StreamSecrets");
+    say(&said, &framed(&names(&[WEB])));
+    let mut opening = Box::pin(bench.call(request));
+    assert!(opening.as_mut().now_or_never().is_none());
+    // What is malformed is told at once, before anybody is attested.
+    let (said, request) = bench.request("StreamSecrets");
+    say(&said, &[2]);
+    assert_eq!(status(bench.call(request).await.headers()), Code::Internal);
+    bench.open.send(Some(Code::Ok)).unwrap();
+    next(&mut opening.await).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_is_forgotten() {
+    let bench = bench(Some(Code::Ok)).await;
+    let (said, mut response) = bench.open("StreamSecrets").await;
+    say(&said, &framed(&names(&[WEB])));
+    next(&mut response).await.unwrap();
+    assert_eq!(bench.updates.receiver_count(), 1);
+    drop(response);
+    assert_eq!(bench.updates.receiver_count(), 0);
+}
+
+#[tokio::test]
+async fn a_push_after_an_update() {
+    let bench = bench(Some(Code::Ok)).await;
+    let (said, mut response) = bench.open("StreamSecrets").await;
+    say(&said, &framed(&names(&[WEB])));
+    next(&mut response).await.unwrap();
+    let ack = DiscoveryRequest { response_nonce: "00000008".into(), ..names(&[WEB]) };
+    say(&said, &framed(&ack));
+    bench.updates.send_replace(update(vec![identity(1, WEB, svid(WEB, 4, u64::from(u32::MAX)))], 1));
+    next(&mut response).await.unwrap();
+}
+
+#[tokio::test]
+async fn one_answer_to_fetch_secrets() {
+    let bench = bench(Some(Code::Ok)).await;
+    let (said, request) = bench.request("FetchSecrets");
+    say(&said, &framed(&names(&[WEB])));
+    drop(said);
+    let mut response = bench.call(request).await;
+    next(&mut response).await.unwrap();
+    assert_eq!(status(&next(&mut response).await.unwrap_err()), Code::Ok);
+}
