@@ -1,5 +1,5 @@
-//! Any sequence of requests (raw bytes among them), updates and waiting: no panic; at most one unanswered response
-//! unless patience has run out; a push only after something changed; nonces never repeat.
+//! Any sequence of requests (raw bytes among them), updates and waiting: never a secret that the caller may not have, never
+//! an empty version or nonce, no nonce twice, and at most one unanswered response within five seconds.
 #![no_main]
 
 use std::collections::BTreeSet;
@@ -21,6 +21,7 @@ libfuzzer_sys::fuzz_target!(|ops: Vec<(u8, u8, Vec<u8>)>| {
     let mut stream = Stream::new(Arc::default(), Arc::default(), 0);
     let (mut now, mut nonce, mut nonces) = (0, String::new(), BTreeSet::new());
     let mut last_push = None;
+    let mut latest = None;
     for (op, parameter, bytes) in ops {
         match op % 5 {
             0 => {
@@ -38,14 +39,25 @@ libfuzzer_sys::fuzz_target!(|ops: Vec<(u8, u8, Vec<u8>)>| {
                     let _ = stream.request(request);
                 }
             }
-            2 => stream.update(update(parameter)),
+            2 => {
+                let update = update(parameter);
+                latest = Some(Arc::clone(&update));
+                stream.update(update);
+            }
             3 => now += u64::from(parameter % 8),
-            _ => stream.update(update(0)),
+            _ => {
+                let update = update(0);
+                latest = Some(Arc::clone(&update));
+                stream.update(update);
+            }
         }
         let unanswered = !stream.answered();
         match stream.next(Duration::from_secs(now), SystemTime::UNIX_EPOCH) {
             Ok(Next::Push(push)) => {
-                assert!(!push.resources.is_empty() && !push.version_info.is_empty());
+                assert!(!push.resources.is_empty() && !push.version_info.is_empty() && !push.nonce.is_empty());
+                for resource in &push.resources {
+                    assert!(is_authorized(resource, &latest), "a secret that the caller may not have");
+                }
                 assert!(nonces.insert(push.nonce.clone()), "a nonce is repeated");
                 if let Some(last) = last_push.filter(|_| unanswered) {
                     assert!(now >= last + ACK_PATIENCE.as_secs(), "two unanswered responses");
@@ -57,6 +69,36 @@ libfuzzer_sys::fuzz_target!(|ops: Vec<(u8, u8, Vec<u8>)>| {
         }
     }
 });
+
+/// `google.protobuf.Any`.
+#[derive(prost::Message)]
+struct Any {
+    #[prost(bytes = "vec", tag = "2")]
+    value: Vec<u8>,
+}
+
+/// `envoy.extensions.transport_sockets.tls.v3.Secret`.
+#[derive(prost::Message)]
+struct Secret {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(bytes = "vec", optional, tag = "2")]
+    tls_certificate: Option<Vec<u8>>,
+}
+
+/// A bundle is everybody's; a certificate is that of an SVID which the caller has and which has not expired.
+fn is_authorized(resource: &[u8], latest: &Option<Arc<WorkloadUpdate>>) -> bool {
+    let any = Any::decode(resource).expect("an Any");
+    let secret = Secret::decode(&*any.value).expect("a Secret");
+    let Some(certificate) = secret.tls_certificate else { return true };
+    let identities = latest.iter().flat_map(|update| &update.identities);
+    let mut live = identities.filter_map(|identity| identity.live(SystemTime::UNIX_EPOCH));
+    live.any(|svid| {
+        let named = secret.name == "default" || secret.name == svid.id.as_str();
+        let chain = svid.chain_pem();
+        named && certificate.windows(chain.len()).any(|text| text == chain.as_bytes())
+    })
+}
 
 fn update(parameter: u8) -> Arc<WorkloadUpdate> {
     let domain = TrustDomain::parse("td").expect("a name");

@@ -36,6 +36,8 @@ pub(crate) struct Session<A> {
     /// When to look at the machine again without an event.
     look: Option<Pin<Box<Sleep>>>,
     held: Option<Box<Held>>,
+    /// The client has said its last; what it has asked for is still answered.
+    heard_out: bool,
     over: bool,
 }
 
@@ -69,6 +71,7 @@ impl<A: Admit> Session<A> {
             out: Frames::default(),
             look: None,
             held: None,
+            heard_out: false,
             over: false,
         };
         first.map_or(Ok(()), |request| session.request(request))?;
@@ -78,9 +81,7 @@ impl<A: Admit> Session<A> {
     /// The next response, or the end.
     fn poll_push(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Push>, Status>> {
         loop {
-            if self.hear(cx)? {
-                return Poll::Ready(Ok(None));
-            }
+            self.hear(cx)?;
             match self.machine.next(self.start.elapsed(), SystemTime::now()) {
                 Ok(Next::Push(push)) => {
                     debug!(pid = self.peer.process.pid, version_info = %push.version_info, nonce = %push.nonce,
@@ -93,6 +94,9 @@ impl<A: Admit> Session<A> {
                     error!(pid = self.peer.process.pid, error = %refusal, "Error building stream secrets response");
                     return Poll::Ready(Err(status_of(&refusal)));
                 }
+            }
+            if self.heard_out {
+                return Poll::Ready(Ok(None));
             }
             self.settle();
             if let Some(look) = &mut self.look
@@ -109,19 +113,21 @@ impl<A: Admit> Session<A> {
         }
     }
 
-    /// Takes in all that has come, and says whether the client has ended the stream.
-    fn hear(&mut self, cx: &mut Context<'_>) -> Result<bool, Status> {
-        while let Poll::Ready(said) = self.inbound.poll_request(cx, self.machine.knows_node()) {
+    /// Takes in all that has come.
+    fn hear(&mut self, cx: &mut Context<'_>) -> Result<(), Status> {
+        while !self.heard_out
+            && let Poll::Ready(said) = self.inbound.poll_request(cx, self.machine.knows_node())
+        {
             match said {
                 Some(Ok(request)) => self.request(request)?,
                 Some(Err(reason)) => return Err(status_of_request(&reason)),
-                None => return Ok(true),
+                None => self.heard_out = true,
             }
         }
         while let Poll::Ready(update) = Pin::new(&mut self.updates).poll_next(cx) {
             self.machine.update(update.ok_or_else(|| Status::unavailable("agent is shutting down"))?);
         }
-        Ok(false)
+        Ok(())
     }
 
     fn request(&mut self, request: DiscoveryRequest) -> Result<(), Status> {

@@ -149,6 +149,18 @@ async fn a_client_that_has_said_its_last() {
     assert!(response.body_mut().frame().await.is_none());
 }
 
+/// As grpcio does with a request that is not a stream.
+#[tokio::test]
+async fn a_client_that_has_said_its_last_is_answered() {
+    let bench = bench(Some(Code::Ok)).await;
+    let (said, request) = bench.request("StreamSecrets");
+    say(&said, &framed(&names(&[WEB])));
+    drop(said);
+    let mut response = bench.call(request).await;
+    next(&mut response).await.unwrap();
+    assert_eq!(status(&next(&mut response).await.unwrap_err()), Code::Ok);
+}
+
 #[tokio::test]
 async fn what_cannot_be_read_ends_the_call() {
     let long = [0, 0, 64, 0, 1];
