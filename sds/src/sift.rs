@@ -76,7 +76,9 @@ impl Sift {
 
     /// Takes more of the message; never more than there is of it.
     pub(crate) fn feed(&mut self, mut bytes: &[u8]) -> Result<(), SiftError> {
-        while let Some((&byte, rest)) = bytes.split_first() {
+        loop {
+            bytes = self.pass_over(bytes);
+            let Some((&byte, rest)) = bytes.split_first() else { return Ok(()) };
             bytes = match &mut self.stage {
                 Stage::Skip(n) | Stage::Keep(n) if *n as usize > bytes.len() => {
                     *n -= u32::try_from(bytes.len()).expect("fewer than a u32");
@@ -101,7 +103,21 @@ impl Sift {
             };
             self.close();
         }
-        Ok(())
+    }
+
+    /// Leaves out the fields at the beginning of `bytes` that lie there whole and of which nothing is read: a `Node` has
+    /// five hundred of them in a row.
+    fn pass_over<'a>(&mut self, mut bytes: &'a [u8]) -> &'a [u8] {
+        while matches!(self.stage, Stage::Key(Varint { bytes: 0, .. }))
+            && let Some((field, len, head)) = short_field(bytes)
+            && matches!(self.fate(field, len), Fate::Skip)
+            && let Some((_, rest)) = bytes.split_at_checked(head + len as usize)
+            && self.take(u32::try_from(bytes.len() - rest.len()).unwrap_or(u32::MAX)).is_ok()
+        {
+            bytes = rest;
+            self.close();
+        }
+        bytes
     }
 
     /// The message, once all of it has been fed.
@@ -220,6 +236,20 @@ impl Sift {
         }
         Ok(())
     }
+}
+
+/// A length-delimited field whose key has one byte and its length one or two: number, length, bytes of both.
+fn short_field(bytes: &[u8]) -> Option<(u32, u32, usize)> {
+    let (&key, rest) = bytes.split_first()?;
+    if key >= 0x80 || key < 0x08 || u64::from(key & 7) != LENGTH_DELIMITED {
+        return None;
+    }
+    let (len, head) = match *rest {
+        [len, ..] if len < 0x80 => (u32::from(len), 2),
+        [low, high, ..] if high < 0x80 => (u32::from(low & 0x7f) | u32::from(high) << 7, 3),
+        _ => return None,
+    };
+    Some((u32::from(key >> 3), len, head))
 }
 
 impl Stage {
