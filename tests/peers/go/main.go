@@ -1,16 +1,21 @@
-// Fetches an X509-SVID with go-spiffe, then watches until it has seen three; one line for each.
+// Fetches an X509-SVID with go-spiffe, and its secret over SDS with grpc-go, then watches until it has seen three; one line
+// for each SVID.
 //
 //	usage: watch SOCKET
 package main
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"github.com/spiffe/go-spiffe/v2/workloadapi"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 )
 
 func main() {
@@ -41,12 +46,54 @@ func run(address string) error {
 		return err
 	}
 	show(svid)
+	if err := secret(ctx, address, svid.ID.String()); err != nil {
+		return fmt.Errorf("StreamSecrets: %w", err)
+	}
 	watcher := &watcher{seen: map[string]bool{}, enough: cancel}
 	if err := client.WatchX509Context(ctx, watcher); len(watcher.seen) < 3 {
 		return fmt.Errorf("saw %d: %w", len(watcher.seen), err)
 	}
 	return nil
 }
+
+// Asks for a secret by name and takes one response. The connection is grpc-go's as it comes.
+func secret(ctx context.Context, address, name string) error {
+	connection, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return err
+	}
+	defer connection.Close()
+	method := "/envoy.service.secret.v3.SecretDiscoveryService/StreamSecrets"
+	description := &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}
+	stream, err := connection.NewStream(ctx, description, method, grpc.ForceCodec(raw{}))
+	if err != nil {
+		return err
+	}
+	// DiscoveryRequest: 3 is resource_names.
+	if err := stream.SendMsg(append([]byte{3<<3 | 2, byte(len(name))}, name...)); err != nil {
+		return err
+	}
+	var response []byte
+	if err := stream.RecvMsg(&response); err != nil {
+		return err
+	}
+	if !bytes.Contains(response, []byte(name)) || !bytes.Contains(response, []byte("BEGIN PRIVATE KEY")) {
+		return errors.New("the response lacks the name or the key")
+	}
+	return nil
+}
+
+// Messages as bytes.
+type raw struct{}
+
+func (raw) Marshal(message any) ([]byte, error) { return message.([]byte), nil }
+
+func (raw) Unmarshal(data []byte, message any) error {
+	*message.(*[]byte) = bytes.Clone(data)
+	return nil
+}
+
+func (raw) Name() string { return "proto" }
 
 type watcher struct {
 	seen   map[string]bool

@@ -19,6 +19,7 @@ pub(super) fn trials() -> Vec<Trial> {
         trial_with("py_spiffe_fetches_and_watches", python(&["spiffe"]), py_spiffe),
         trial_with("grpcio_default_options_sds_and_workload", python(&["grpc"]), grpcio),
         trial_with("go_spiffe_fetches_and_watches", go(), go_spiffe),
+        trial_with("grpc_java_default_options_sds_and_workload", maven(), grpc_java),
         trial("spiffe_crate_fetches_and_watches", spiffe_crate),
     ]
 }
@@ -51,6 +52,28 @@ async fn go_spiffe(go: PathBuf) {
     output(build.env("GOTOOLCHAIN", "local")).await;
     let (_server, agent) = rotating().await;
     three_serials(&output(Command::new(program).arg(agent.wait_for_socket().await)).await);
+}
+
+/// grpc-java names a Unix socket by its plain path in `:authority`.
+async fn grpc_java(maven: PathBuf) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let server = server().await;
+    let conf = Conf::join_token(&server);
+    register(&server, conf.join_token.as_deref().unwrap_or_default(), "web");
+    let agent = Agent::start(&conf);
+    let socket = agent.wait_for_socket().await;
+    let mut client = Command::new(maven);
+    client.args(["-q", "-B", "compile", "exec:java"]).current_dir(peers("java"));
+    client.arg(format!("-Dpeer.target={}", folder.path().display()));
+    client.arg(format!("-Dexec.args={} spiffe://example.org/web", socket.display()));
+    let printed = output(&mut client).await;
+    for line in [
+        "FetchX509SVID has the name",
+        "StreamSecrets has the name and the key",
+        "StreamSecrets refuses what is too large",
+    ] {
+        assert!(printed.contains(line), "{printed}");
+    }
 }
 
 async fn spiffe_crate() {
@@ -99,6 +122,20 @@ fn go() -> Result<PathBuf, String> {
     download.args(["mod", "download"]).current_dir(peers("go")).env("GOTOOLCHAIN", "local");
     let output = download.output().map_err(|reason| reason.to_string())?;
     if output.status.success() { Ok(go) } else { Err("go cannot get go-spiffe".into()) }
+}
+
+/// A Maven that has grpc-java.
+fn maven() -> Result<PathBuf, String> {
+    let maven = needs("MAVEN", "mvn")?;
+    // Maven takes seconds to find that there is nothing to be done.
+    let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+    if home.join(".m2/repository/io/grpc/grpc-netty-shaded").is_dir() {
+        return Ok(maven);
+    }
+    let mut get = std::process::Command::new(&maven);
+    get.args(["-q", "-B", "compile", "exec:help"]).current_dir(peers("java"));
+    let output = get.output().map_err(|reason| reason.to_string())?;
+    if output.status.success() { Ok(maven) } else { Err("Maven cannot get grpc-java".into()) }
 }
 
 fn peers(name: &str) -> PathBuf {
