@@ -1,4 +1,6 @@
-//! Shapes that the benchmarks share: entries as a cluster has them.
+//! What the benchmarks share: here entries as a cluster has them, in [`running`] agents as programs.
+
+pub mod running;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

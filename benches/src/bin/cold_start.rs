@@ -7,19 +7,18 @@
 //! from the first call to the last SVID, the agent's peak of resident memory, the peak that was charged to its cgroup
 //! (page cache of its program included), how often the limit was hit, whether it was killed, requests to the kubelet.
 
-use std::error::Error;
 use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use benches::running::{Ended, Outcome, conf};
 use dev::kube::{Kubelet, KubeletOptions, container_id, crowd, pod_list};
 use dev::{Entry, Options, Server};
+use sds_load::process::Process;
 use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep};
-
-type Outcome<T> = Result<T, Box<dyn Error>>;
 
 fn main() -> Outcome<()> {
     let mut arguments = std::env::args().skip(1).peekable();
@@ -95,13 +94,13 @@ async fn report(agent: &Path, pods: usize) -> Outcome<()> {
         served += usize::from(caller.0.wait()?.success());
     }
     let last = start.elapsed().as_millis();
-    let peak = status(agent_run.0.id(), "VmHWM:").unwrap_or(0);
+    let sample = Process::of(agent_run.0.id()).and_then(Process::sample).unwrap_or_default();
     let killed = agent_run.0.try_wait()?.is_some();
     println!(
         "{:<36} {:>9} {last:>8} {:>9} {:>12} {:>9} {:>7} {:>9}",
         agent.display(),
         format!("{served}/{pods}"),
-        format!("{} KiB", peak),
+        format!("{} KiB", sample.peak_kib),
         format!("{} KiB", limit.read("memory.max_usage_in_bytes")?.parse::<u64>()? / 1024),
         limit.read("memory.failcnt")?,
         if killed { "yes" } else { "no" },
@@ -115,7 +114,11 @@ fn start(agent: &Path, server: &Server, kubelet: &Kubelet, folder: &Path, limit:
     let parent = server.join_token_agent_id(&token);
     server.create_entry(Entry::new("spiffe://example.org/crowd", parent, ["k8s:ns:crowd"]));
     fs::write(folder.join("bundle.pem"), server.bundle_pem())?;
-    fs::write(folder.join("agent.conf"), conf(folder, server, kubelet))?;
+    let (address, port) = (server.address(), kubelet.read_only_address().port());
+    let attestor =
+        format!("WorkloadAttestor \"k8s\" {{ plugin_data {{ kubelet_read_only_port = {port} }} }}");
+    let address = (&*address.ip().to_string(), address.port());
+    fs::write(folder.join("agent.conf"), conf(folder, address, "log_level = \"WARN\"", &attestor))?;
     let enter = format!("echo $$ > {}/cgroup.procs && exec \"$0\" \"$@\"", limit.0.display());
     let child = Command::new("sh")
         .args(["-c", &enter])
@@ -184,34 +187,6 @@ fn remove(folder: &Path) {
         }
     }
     let _ = fs::remove_dir(folder);
-}
-
-/// A process that does not outlive this value.
-struct Ended(Child);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// A line of /proc/PID/status, in KiB.
-fn status(pid: u32, label: &str) -> Option<u64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    text.lines().find_map(|line| line.strip_prefix(label))?.split_whitespace().next()?.parse().ok()
-}
-
-fn conf(path: &Path, server: &Server, kubelet: &Kubelet) -> String {
-    let (folder, address, port) = (path.display(), server.address(), kubelet.read_only_address().port());
-    format!(
-        "agent {{ data_dir = \"{folder}\" log_level = \"WARN\" server_address = \"{}\" server_port = \"{}\" \
-         socket_path = \"{folder}/api.sock\" trust_bundle_path = \"{folder}/bundle.pem\" trust_domain = \"example.org\" }}\n\
-         plugins {{ NodeAttestor \"join_token\" {{ plugin_data {{}} }} KeyManager \"memory\" {{ plugin_data {{}} }} \
-         WorkloadAttestor \"k8s\" {{ plugin_data {{ kubelet_read_only_port = {port} }} }} }}\n",
-        address.ip(),
-        address.port()
-    )
 }
 
 const CALLER: &str = "--caller";

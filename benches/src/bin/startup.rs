@@ -5,19 +5,17 @@
 //! Reported: exec → socket connectable, exec → first X.509-SVID over the Workload API (medians and extremes, ms), size of
 //! the program, and after ten seconds of rest resident and anonymous memory (KiB) and CPU time over ten more (ms).
 
-use std::error::Error;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
+use std::thread::sleep;
 use std::time::Duration;
 
+use benches::running::{Ended, Outcome, conf, median, until_first_svid};
 use dev::{Entry, Options, Server};
-use tokio::net::UnixStream;
-use tokio::time::{Instant, sleep};
+use sds_load::process::{Process, Sample};
+use tokio::time::Instant;
 
-type Outcome<T> = Result<T, Box<dyn Error>>;
-
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> Outcome<()> {
+fn main() -> Outcome<()> {
     let mut arguments = std::env::args().skip(1).peekable();
     let mut runs = 20;
     if arguments.next_if(|argument| argument == "--runs").is_some() {
@@ -31,42 +29,42 @@ async fn main() -> Outcome<()> {
         "{:<40} {:>22} {:>22} {:>9} {:>8} {:>8} {:>7}",
         "agent", "exec → socket", "exec → SVID", "size MiB", "RSS", "anon", "CPU ms"
     );
+    // The server's; what is measured blocks this thread.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     for agent in agents {
-        report(&agent, runs).await?;
+        let server = runtime.block_on(Server::start(Options::default()))?;
+        report(&agent, runs, &server)?;
     }
     Ok(())
 }
 
-async fn report(agent: &Path, runs: usize) -> Outcome<()> {
-    let server = Server::start(Options::default()).await?;
+fn report(agent: &Path, runs: usize, server: &Server) -> Outcome<()> {
     let (mut sockets, mut svids) = (Vec::new(), Vec::new());
     for _ in 0..runs {
-        let mut run = Run::start(agent, &server)?;
-        let (socket, svid) = run.measure().await?;
+        let (socket, svid) = Run::start(agent, server)?.measure()?;
         sockets.push(socket);
         svids.push(svid);
-        run.stop();
     }
-    let mut run = Run::start(agent, &server)?;
-    run.measure().await?;
-    sleep(REST).await;
-    let (resident, anonymous) = (run.status("VmRSS:")?, run.status("RssAnon:")?);
-    let before = run.cpu()?;
-    sleep(REST).await;
-    let cpu = run.cpu()?.saturating_sub(before);
-    run.stop();
+    let mut run = Run::start(agent, server)?;
+    run.measure()?;
+    sleep(REST);
+    let before = run.sample()?;
+    sleep(REST);
+    let cpu = run.sample()?.cpu_ms - before.cpu_ms;
     let size = std::fs::metadata(agent)?.len() as f64 / f64::from(1 << 20);
     println!(
-        "{:<40} {:>22} {:>22} {size:>9.1} {resident:>8} {anonymous:>8} {cpu:>7}",
+        "{:<40} {:>22} {:>22} {size:>9.1} {:>8} {:>8} {cpu:>7.1}",
         agent.display(),
         spread(sockets),
         spread(svids),
+        before.rss_kib,
+        before.anon_kib,
     );
     Ok(())
 }
 
 struct Run {
-    child: Child,
+    agent: Ended,
     start: Instant,
     folder: tempfile::TempDir,
 }
@@ -83,8 +81,11 @@ impl Run {
             server.join_token_agent_id(&token),
             [&*uid],
         ));
+        let address = server.address();
+        let attestor = "WorkloadAttestor \"unix\" { plugin_data {} }";
+        let conf = conf(path, (&address.ip().to_string(), address.port()), "log_level = \"INFO\"", attestor);
         std::fs::write(path.join("bundle.pem"), server.bundle_pem())?;
-        std::fs::write(path.join("agent.conf"), conf(path, server))?;
+        std::fs::write(path.join("agent.conf"), conf)?;
         let start = Instant::now();
         let child = Command::new(agent)
             .args(["run", "-joinToken", &token, "-config"])
@@ -93,81 +94,25 @@ impl Run {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()?;
-        Ok(Self { child, start, folder })
+        Ok(Self { agent: Ended(child), start, folder })
     }
 
     /// Milliseconds from exec to a socket that takes connections, and to the first SVID.
-    async fn measure(&mut self) -> Outcome<(f64, f64)> {
-        let socket = self.folder.path().join("api.sock");
-        while UnixStream::connect(&socket).await.is_err() {
-            self.check()?;
-            sleep(Duration::from_micros(100)).await;
-        }
-        let connectable = self.start.elapsed();
-        loop {
-            if let Ok(mut stream) = harness::x509_svid(&socket).await
-                && let Ok(Some(_)) = stream.message().await
-            {
-                return Ok((connectable.as_secs_f64() * 1e3, self.start.elapsed().as_secs_f64() * 1e3));
-            }
-            self.check()?;
-            sleep(Duration::from_micros(500)).await;
-        }
+    fn measure(&mut self) -> Outcome<(f64, f64)> {
+        until_first_svid(&mut self.agent, &self.folder.path().join("api.sock"), self.start)
     }
 
-    fn check(&mut self) -> Outcome<()> {
-        match self.child.try_wait()? {
-            Some(status) => Err(format!("the agent ended: {status}").into()),
-            None => Ok(()),
-        }
+    fn sample(&self) -> Outcome<Sample> {
+        let process = Process::of(self.agent.0.id());
+        Ok(process.and_then(Process::sample).ok_or("the agent has ended")?)
     }
-
-    /// A line of /proc/PID/status, in KiB.
-    fn status(&self, label: &str) -> Outcome<u64> {
-        let text = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = text.lines().find_map(|line| line.strip_prefix(label)).ok_or("no such line")?;
-        Ok(line.split_whitespace().next().ok_or("no value")?.parse()?)
-    }
-
-    /// CPU time in milliseconds, from scheduler statistics of all threads.
-    fn cpu(&self) -> Outcome<u64> {
-        let mut nanoseconds = 0;
-        for thread in std::fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
-            let text = std::fs::read_to_string(thread?.path().join("schedstat"))?;
-            nanoseconds += text.split_whitespace().next().ok_or("no value")?.parse::<u64>()?;
-        }
-        Ok(nanoseconds / 1_000_000)
-    }
-
-    fn stop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Drop for Run {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
-fn conf(path: &Path, server: &Server) -> String {
-    let (folder, address) = (path.display(), server.address());
-    format!(
-        "agent {{ data_dir = \"{folder}\" log_level = \"INFO\" server_address = \"{}\" server_port = \"{}\" \
-         socket_path = \"{folder}/api.sock\" trust_bundle_path = \"{folder}/bundle.pem\" trust_domain = \"example.org\" }}\n\
-         plugins {{ NodeAttestor \"join_token\" {{ plugin_data {{}} }} KeyManager \"memory\" {{ plugin_data {{}} }} \
-         WorkloadAttestor \"unix\" {{ plugin_data {{}} }} }}\n",
-        address.ip(),
-        address.port()
-    )
 }
 
 /// `median (least–most)`.
 fn spread(mut values: Vec<f64>) -> String {
     values.sort_unstable_by(f64::total_cmp);
-    let (Some(least), Some(most)) = (values.first(), values.last()) else { return "–".into() };
-    format!("{:.1} ({least:.1}–{most:.1})", values[values.len() / 2])
+    let (Some(&least), Some(&most)) = (values.first(), values.last()) else { return "–".into() };
+    format!("{:.1} ({least:.1}–{most:.1})", median(values).unwrap_or_default())
 }
 
 const REST: Duration = Duration::from_secs(10);
