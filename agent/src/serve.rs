@@ -61,7 +61,9 @@ impl Apis {
         let service = request.uri().path().split('/').nth(1).unwrap_or_default();
         let Ok(response) = match (service, &self.workload, &self.sds) {
             (sds::Service::<Door>::NAME, _, Some(sds)) => sds.clone().call(request).await,
-            (SpiffeWorkloadApiServer::<Workload>::NAME, Some(workload), _) => workload.clone().call(request).await,
+            (SpiffeWorkloadApiServer::<Workload>::NAME, Some(workload), _) => {
+                workload.clone().call(request).await
+            }
             (HealthServer::<Health>::NAME, ..) => self.health.clone().call(request).await,
             (other, ..) => Ok(Status::unimplemented(format!("unknown service {other}")).into_http()),
         };
@@ -111,7 +113,9 @@ async fn answer(
     let deadline = timeout(request.headers()).map(|timeout| timeout.map(|timeout| Instant::now() + timeout));
     let (response, deadline) = match deadline {
         Ok(None) => (apis.call(request).await, None),
-        Ok(Some(at)) => (timeout_at(at, apis.call(request)).await.unwrap_or_else(|_| too_late().into_http()), Some(at)),
+        Ok(Some(at)) => {
+            (timeout_at(at, apis.call(request)).await.unwrap_or_else(|_| too_late().into_http()), Some(at))
+        }
         Err(Malformed) => (Status::internal("malformed grpc-timeout").into_http(), None),
     };
     let deadline = deadline.map(|at| Box::pin(sleep_until(at)));
@@ -213,7 +217,6 @@ fn sds_options(settings: &Settings) -> sds::Options {
         },
     }
 }
-
 
 /// Of a stream and of a connection. An Envoy's message has 61 KB, and all of it is taken as soon as it comes, so a window
 /// is not memory: smaller ones only cost a system call for each refill (measured: `benches/REPORT.md`).

@@ -1,6 +1,8 @@
 //! What the benchmarks share: here entries as a cluster has them, in [`running`] agents as programs.
 
+pub mod peer;
 pub mod running;
+pub mod scenarios;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -54,6 +56,14 @@ pub fn caller(n: usize) -> Selectors {
         "pod-label:app:yelb",
         "pod-owner:ReplicaSet:yelb-abcde",
         "pod-image:envoy:v1.40.0",
+        "pod-image:app:1.2.3",
+        "pod-label:version:v1",
+        "pod-label:pod-template-hash:abcde",
+        "pod-label:team:yelb",
+        "pod-label:tier:web",
+        "pod-owner-uid:ReplicaSet:00000000-0000-0000-0000-000000000001",
+        "container-image:envoy@sha256:0123456789abcdef",
+        "node-name:node-1.example.org",
     ])
 }
 
@@ -124,4 +134,38 @@ impl Rotating {
             DiscoveryRequest { version_info, response_nonce, resource_names, ..DiscoveryRequest::default() };
         self.stream.request(request).expect("one name");
     }
+}
+
+/// What a caller with so many identities hears.
+///
+/// # Panics
+/// Never: the parts are well-formed.
+#[must_use]
+pub fn update_of(identities: usize) -> Arc<WorkloadUpdate> {
+    let one = update(1);
+    let svid = one.identities[0].svid.as_ref().expect("there is one");
+    let identity = |n| {
+        let entry = Arc::new(entry(n));
+        let svid = X509Svid {
+            id: entry.spiffe_id.clone(),
+            chain: svid.chain.clone(),
+            key: PrivateKey::from_pkcs8(svid.key.pkcs8().to_vec()),
+            not_before: svid.not_before,
+            not_after: svid.not_after,
+            serial: n.to_string(),
+        };
+        Identity { entry, svid: Some(Arc::new(svid)) }
+    };
+    let identities = (0..identities).map(identity).collect();
+    Arc::new(WorkloadUpdate::new(identities, Arc::clone(&one.bundle), Bundles::new()))
+}
+
+/// A message as gRPC frames it.
+///
+/// # Panics
+/// When it is longer than 4 GiB.
+#[must_use]
+pub fn framed(message: &[u8]) -> Bytes {
+    let len = u32::try_from(message.len()).expect("short");
+    [&[0], &len.to_be_bytes()[..], message].concat().into()
 }

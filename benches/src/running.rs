@@ -1,12 +1,14 @@
-//! Agents as programs: their configuration, how long they take to start, and that they end with the benchmark.
+//! Agents as programs: their configuration, their CPU, how long they take to start, and that they end with the benchmark.
 
 use std::error::Error;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
-use std::process::Child;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
 use std::thread::sleep;
 use std::time::Duration;
 
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
 use tokio::time::Instant;
 
 /// What a benchmark returns.
@@ -77,6 +79,35 @@ pub fn conf(folder: &Path, server: (&str, u16), agent: &str, workload_attestor: 
     )
 }
 
+/// Keeps this thread, and what it starts, on one CPU.
+///
+/// # Errors
+/// There is no such CPU.
+pub fn pin(cpu: usize) -> Outcome<()> {
+    let mut set = CpuSet::new();
+    set.set(cpu)?;
+    sched_setaffinity(Pid::from_raw(0), &set)
+        .map_err(|reason| format!("CPU {cpu}: {reason}; two CPUs are needed").into())
+}
+
+/// The folder of sds-load, which is built with the profile of this program.
+///
+/// # Errors
+/// It does not build, or is not there.
+pub fn tools() -> Outcome<PathBuf> {
+    let own = std::env::current_exe()?;
+    let folder = own.parent().ok_or("this program has no folder")?.to_owned();
+    if let Some(cargo) = std::env::var_os("CARGO") {
+        let profile: &[&str] = if cfg!(debug_assertions) { &[] } else { &["--release"] };
+        let built =
+            Command::new(cargo).args(["build", "--quiet", "--package", "sds-load"]).args(profile).status()?;
+        if !built.success() {
+            return Err("sds-load does not build".into());
+        }
+    }
+    if folder.join("sds-load").is_file() { Ok(folder) } else { Err("build sds-load first".into()) }
+}
+
 /// The median; `None` of nothing.
 #[must_use]
 pub fn median(mut values: Vec<f64>) -> Option<f64> {
@@ -84,4 +115,8 @@ pub fn median(mut values: Vec<f64>) -> Option<f64> {
     values.get(values.len() / 2).copied()
 }
 
+/// Where an agent runs.
+pub const AGENT_CPU: usize = 0;
+/// Where all that is not the agent runs.
+pub const LOAD_CPU: usize = 1;
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -1,4 +1,5 @@
-//! Any text is read or refused, as HCL and as a whole configuration, and never panics.
+//! Any text is read or refused, as HCL and as a whole configuration: what is read is the same when it is printed and read
+//! again, settings that load have a trust domain and a port, and a refusal has a reason.
 #![no_main]
 
 use std::io;

@@ -54,7 +54,9 @@ libfuzzer_sys::fuzz_target!(|ops: Vec<(u8, u8, Vec<u8>)>| {
         let unanswered = !stream.answered();
         match stream.next(Duration::from_secs(now), SystemTime::UNIX_EPOCH) {
             Ok(Next::Push(push)) => {
-                assert!(!push.resources.is_empty() && !push.version_info.is_empty() && !push.nonce.is_empty());
+                assert!(
+                    !push.resources.is_empty() && !push.version_info.is_empty() && !push.nonce.is_empty()
+                );
                 for resource in &push.resources {
                     assert!(is_authorized(resource, &latest), "a secret that the caller may not have");
                 }

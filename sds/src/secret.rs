@@ -33,7 +33,10 @@ pub struct Encoded {
 
 impl std::fmt::Debug for Encoded {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Encoded").field("name", &self.name).field("len", &self.resource.len()).finish_non_exhaustive()
+        f.debug_struct("Encoded")
+            .field("name", &self.name)
+            .field("len", &self.resource.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -98,8 +101,7 @@ impl Secrets {
         bundle: &Arc<Bundle>,
         validation: Validation,
     ) -> Arc<Encoded> {
-        let key =
-            Key { naming, validation: Some(validation), source: address(bundle), more: Box::default() };
+        let key = Key { naming, validation: Some(validation), source: address(bundle), more: Box::default() };
         self.shared(key, || encode_validation(name, std::slice::from_ref(bundle), validation))
     }
 

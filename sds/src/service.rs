@@ -170,11 +170,7 @@ async fn fetch_secrets<A: Admit>(
     }
 }
 
-fn fetch<A>(
-    shared: &Shared<A>,
-    request: DiscoveryRequest,
-    update: &WorkloadUpdate,
-) -> Result<Push, Refusal> {
+fn fetch<A>(shared: &Shared<A>, request: DiscoveryRequest, update: &WorkloadUpdate) -> Result<Push, Refusal> {
     stream::fetch(&shared.options, &shared.secrets, request, update, SystemTime::now())
 }
 

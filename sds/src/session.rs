@@ -160,7 +160,8 @@ impl<A: Admit> Session<A> {
         } else if self.held.is_none() {
             info!(pid = self.peer.process.pid, resource_names = ?self.machine.unresolved(),
                 "Workload is not authorized for the requested identities (yet); the stream is held");
-            self.held = Some(Box::new(Held::new(WatchStream::from_changes(self.shared.admit.news()), self.start)));
+            self.held =
+                Some(Box::new(Held::new(WatchStream::from_changes(self.shared.admit.news()), self.start)));
         }
     }
 }

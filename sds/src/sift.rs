@@ -136,7 +136,8 @@ impl Sift {
 
     /// Of the metadata one entry is read, and whoever has thousands may have them.
     fn drop_other_metadata(&mut self) {
-        let is_read = |entry: &[u8]| entry.windows(METADATA_KEY.len()).any(|text| text == METADATA_KEY.as_bytes());
+        let is_read =
+            |entry: &[u8]| entry.windows(METADATA_KEY.len()).any(|text| text == METADATA_KEY.as_bytes());
         let kept = matches!(self.stage, Stage::Keep(_)) && self.depth == IN_METADATA;
         if kept && !is_read(&self.kept[self.field_at..]) {
             self.kept.truncate(self.field_at);
@@ -241,7 +242,7 @@ impl Sift {
 /// A length-delimited field whose key has one byte and its length one or two: number, length, bytes of both.
 fn short_field(bytes: &[u8]) -> Option<(u32, u32, usize)> {
     let (&key, rest) = bytes.split_first()?;
-    if key >= 0x80 || key < 0x08 || u64::from(key & 7) != LENGTH_DELIMITED {
+    if !(0x08..0x80).contains(&key) || u64::from(key & 7) != LENGTH_DELIMITED {
         return None;
     }
     let (len, head) = match *rest {

@@ -191,7 +191,8 @@ impl Stream {
         }
         self.unresolved = resolved.missing;
         let fresh = wanted.fresh;
-        let is_news = |encoded: &&Arc<Encoded>| fresh || digest_of(&self.sent, encoded) != Some(&encoded.digest);
+        let is_news =
+            |encoded: &&Arc<Encoded>| fresh || digest_of(&self.sent, encoded) != Some(&encoded.digest);
         let news: Vec<Arc<Encoded>> = resolved.found.iter().filter(is_news).cloned().collect();
         if news.is_empty() {
             return Ok(Next::Wait(None));
@@ -208,7 +209,8 @@ impl Stream {
     /// What was sent before and is gone now is still in the client's hands: it stays part of the version.
     fn remember(&mut self, news: Vec<Arc<Encoded>>) {
         let names = self.wanted.as_ref().map(|wanted| &*wanted.names).unwrap_or_default();
-        let asked = |name: &str| names.is_empty() || names.binary_search_by(|one| (*one.text).cmp(name)).is_ok();
+        let asked =
+            |name: &str| names.is_empty() || names.binary_search_by(|one| (*one.text).cmp(name)).is_ok();
         self.sent.retain(|old| asked(&old.name));
         for encoded in news {
             match self.sent.binary_search_by(|old| old.name.cmp(&encoded.name)) {

@@ -8,6 +8,7 @@
 mod http;
 mod sidecar;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -68,16 +69,24 @@ impl Envoy {
     /// # Panics
     /// When it does not start.
     pub async fn start(program: &Path, folder: &Path, sidecar: &Sidecar<'_>) -> Self {
-        let file = |kind: &str| folder.join(format!("{}.{kind}", sidecar.name));
+        Self::start_with(program, folder, sidecar.name, &sidecar.bootstrap()).await
+    }
+
+    /// Starts a program with any configuration.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn start_with(program: &Path, folder: &Path, name: &str, configuration: &Value) -> Self {
+        let file = |kind: &str| folder.join(format!("{name}.{kind}"));
         let (bootstrap, address, log) = (file("json"), file("admin"), file("log"));
-        std::fs::write(&bootstrap, sidecar.bootstrap().to_string()).expect("written");
+        std::fs::write(&bootstrap, configuration.to_string()).expect("written");
         let output = File::create(&log).expect("created");
         let mut command = Command::new(program);
         command.arg("-c").arg(&bootstrap).arg("--admin-address-path").arg(&address);
         command.args(["--concurrency", "1", "--disable-hot-restart", "-l", "warning"]);
         command.stdin(Stdio::null()).stdout(output.try_clone().expect("cloned")).stderr(output);
         let child = command.kill_on_drop(true).spawn().expect("Envoy starts");
-        let mut envoy = Self { _child: child, name: sidecar.name.to_owned(), log, admin: 0 };
+        let mut envoy = Self { _child: child, name: name.to_owned(), log, admin: 0 };
         let written =
             async || std::fs::read_to_string(&address).ok()?.rsplit_once(':')?.1.trim().parse().ok();
         envoy.admin = envoy.until("has an admin port", written).await;
@@ -104,16 +113,26 @@ impl Envoy {
 
     /// The port of its listener, once it listens.
     pub async fn port(&self) -> u16 {
+        *self.ports().await.values().next().expect("there is one")
+    }
+
+    /// The ports of its listeners by name, once it listens.
+    pub async fn ports(&self) -> BTreeMap<String, u16> {
         let ask = async || {
             let body = self.admin("/listeners?format=json").await?;
             let listeners: Value = serde_json::from_str(&body).ok()?;
-            let port = &listeners["listener_statuses"][0]["local_address"]["socket_address"]["port_value"];
-            port.as_u64().and_then(|port| u16::try_from(port).ok())
+            let port = |listener: &Value| {
+                let port = listener["local_address"]["socket_address"]["port_value"].as_u64()?;
+                Some((listener["name"].as_str()?.to_owned(), u16::try_from(port).ok()?))
+            };
+            let ports: BTreeMap<_, _> =
+                listeners["listener_statuses"].as_array()?.iter().filter_map(port).collect();
+            (!ports.is_empty()).then_some(ports)
         };
-        let port = self.until("has a listener", ask).await;
+        let ports = self.until("has a listener", ask).await;
         let ready = async || (self.admin("/ready").await?.trim() == "LIVE").then_some(());
         self.until("is live", ready).await;
-        port
+        ports
     }
 
     /// Sends a request to its listener.

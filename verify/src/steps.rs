@@ -27,6 +27,11 @@ pub(crate) const STEPS: &[Step] = &[
     Step { name: "advisories", what: "known vulnerabilities of dependencies", run: advisories },
     Step { name: "fuzz", what: "each fuzz target for ten seconds", run: fuzz },
     Step { name: "benches", what: "each benchmark once, unmeasured", run: benches },
+    Step {
+        name: "instructions",
+        what: "instructions and allocations of the hot paths, against the figures on file",
+        run: instructions,
+    },
 ];
 
 /// Only with `--cluster`: it needs root, the SPIRE programs, and minutes; the first time half an hour.
@@ -176,10 +181,20 @@ fn fuzz() -> Outcome {
         .iter()
         .filter(|target| {
             println!("--- {target}");
-            matches!(
-                fuzz(&["run", target, "--", "-max_total_time=10", "-verbosity=0"]).verdict,
-                Verdict::Failed
-            )
+            // libFuzzer writes what it finds into the first folder: not among the seeds.
+            let found = format!("fuzz/found/{target}");
+            if let Err(reason) = fs::create_dir_all(&found) {
+                eprintln!("{found}: {reason}");
+                return true;
+            }
+            let mut arguments = vec!["run".to_owned(), (*target).clone(), found];
+            let seeds = format!("fuzz/corpus/{target}");
+            arguments.extend(Path::new(&seeds).is_dir().then_some(seeds));
+            arguments.extend(["--", "-max_total_time=10", "-verbosity=0", "-timeout=10"].map(str::to_owned));
+            let words = format!("fuzz/dictionaries/{target}.dict");
+            arguments.extend(Path::new(&words).is_file().then(|| format!("-dict={words}")));
+            let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+            matches!(fuzz(&arguments).verdict, Verdict::Failed)
         })
         .map(String::as_str)
         .collect();
@@ -204,6 +219,25 @@ fn fuzz_targets() -> std::io::Result<Vec<String>> {
 /// In the test profile, which is built already: this is about whether they still run.
 fn benches() -> Outcome {
     outcome(cargo().args(["test", "--package", "finial-benches", "--benches", "--", "--test"]))
+}
+
+/// Exit status 77 is what test programs say when they could not run; they print why.
+fn instructions() -> Outcome {
+    let run = |program: &str| {
+        let mut cargo = cargo();
+        cargo.args(["run", "--quiet", "--profile", "bench", "--package", "finial-benches", "--bin", program]);
+        // As the figures on file were made: quicker to build, and as good to compare.
+        cargo.env("CARGO_PROFILE_BENCH_LTO", "off").status()
+    };
+    let heap = run("heap");
+    match (run("instructions"), heap) {
+        (Err(reason), _) | (_, Err(reason)) => Outcome::failed(reason),
+        (Ok(counts), Ok(heap)) if counts.success() && heap.success() => Outcome::new(Verdict::Passed, ""),
+        (Ok(counts), Ok(heap)) if counts.code() == Some(77) && heap.success() => {
+            Outcome::skipped("instructions: no valgrind; allocations are as promised")
+        }
+        (Ok(counts), Ok(heap)) => Outcome::failed(format!("instructions: {counts}; heap: {heap}")),
+    }
 }
 
 fn cargo() -> Command {

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::flags::FlagSet;
-use super::{fetch, health, load, watch};
+use super::{fetch, health, load, san, watch};
 
 /// A command that can be run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +12,7 @@ pub(super) enum Command {
     Validate,
     Healthcheck,
     FetchX509,
+    SanCheck,
     Watch,
     /// In the help, but not built yet; the words that name it.
     Unsupported(&'static str),
@@ -25,6 +26,7 @@ impl Command {
             Self::Validate => Some(&load::VALIDATE_FLAGS),
             Self::Healthcheck => Some(&health::FLAGS),
             Self::FetchX509 => Some(&fetch::FLAGS),
+            Self::SanCheck => Some(&san::FLAGS),
             Self::Watch => Some(&watch::FLAGS),
             Self::Unsupported(_) => None,
         }
@@ -174,10 +176,15 @@ const COMMANDS: &[Entry] = &[
     missing("logger reset", "Reset the logger details to launch level (not supported yet)"),
     missing("logger set", "Sets the logger details (not supported yet)"),
     built("run", Command::Run, "Runs the agent"),
+    built(
+        "san check",
+        Command::SanCheck,
+        "Tells whether an Envoy would accept a peer's certificate, and why",
+    ),
     built("validate", Command::Validate, "Validates a SPIRE agent configuration file"),
 ];
 const FETCH_X509: &str = "Fetches X509 SVIDs from the Workload API";
-const PARENTS: &[&str] = &["api", "api validate", "debug", "logger"];
+const PARENTS: &[&str] = &["api", "api validate", "debug", "logger", "san"];
 const HELP: &[&str] = &["-h", "-help", "--help"];
 const VERSION: &[&str] = &["-v", "-version", "--version"];
 /// The exit code for a command that does not exist.

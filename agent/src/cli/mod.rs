@@ -6,6 +6,7 @@
 //! * `socket`, `client`: where the Workload API is, and a cheap client of it.
 //! * `fetch`, `watch`, `health`: the commands that talk to a running agent. `x509`: their answers, checked;
 //!   `print`: their output.
+//! * `san`: a policy of Envoy's and a peer's certificate, without either running.
 //!
 //! Every module makes text; only `console` writes it. Help and errors go to standard error, results to standard output.
 
@@ -18,6 +19,7 @@ mod golang;
 mod health;
 mod load;
 mod print;
+mod san;
 mod socket;
 mod watch;
 mod x509;
@@ -69,6 +71,7 @@ fn run(command: Command, arguments: &[String]) -> ExitCode {
         Command::Run => load::run(&values),
         Command::Validate => load::validate(&values),
         Command::Healthcheck => health::run(&values),
+        Command::SanCheck => san::run(&values),
         Command::Watch => watch::run(&values),
         _ => fetch::run(&values),
     }
@@ -80,6 +83,7 @@ fn refuse(command: Command, set: &FlagSet, error: &FlagError) -> ExitCode {
     console::err(&set.usage());
     match command {
         Command::Healthcheck => {}
+        Command::SanCheck => return ExitCode::from(san::BAD_INPUT),
         Command::Validate => console::err(&load::invalid(error)),
         _ => console::err(&error.to_string()),
     }

@@ -164,7 +164,8 @@ async fn a_client_that_has_said_its_last_is_answered() {
 #[tokio::test]
 async fn what_cannot_be_read_ends_the_call() {
     let long = [0, 0, 64, 0, 1];
-    let cases = [(&[1, 0, 0, 0, 0][..], Code::Internal), (&[9], Code::Internal), (&long, Code::ResourceExhausted)];
+    let cases =
+        [(&[1, 0, 0, 0, 0][..], Code::Internal), (&[9], Code::Internal), (&long, Code::ResourceExhausted)];
     for (bytes, code) in cases {
         let bench = bench(Some(Code::Ok)).await;
         let (said, mut response) = bench.open("StreamSecrets").await;

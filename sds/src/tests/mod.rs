@@ -80,4 +80,3 @@ fn answer(push: &Push, list: &[&str]) -> DiscoveryRequest {
         ..names(list)
     }
 }
-

@@ -2,8 +2,8 @@
 
 use bytes::{BufMut, Bytes};
 use envoy_types::pb::envoy::config::core::v3::{BuildVersion, Extension, Node, node};
-use envoy_types::pb::envoy::r#type::v3::SemanticVersion;
 use envoy_types::pb::envoy::service::discovery::v3 as discovery;
+use envoy_types::pb::envoy::r#type::v3::SemanticVersion;
 use envoy_types::pb::google::protobuf::{Struct, Value, value::Kind};
 use envoy_types::pb::google::rpc::Status;
 use proptest::prelude::*;
@@ -76,15 +76,15 @@ fn messages_that_no_client_may_send() {
     let too_much = DiscoveryRequest { version_info: "x".repeat(64 * 1024), ..DiscoveryRequest::default() };
     assert_eq!(one(&too_much.encode_to_vec()).unwrap_err(), RequestError::TooMuch);
     for malformed in [
-        &b"\x1a\x05abc"[..],                                 // a name longer than the message
-        b"\x12\x02\x12\x05\x00\x00\x00\x00\x00",             // a field longer than the node
-        b"\x12\x01\x80\x00",                                 // a key that ends in another message
-        b"\x00\x00",                                         // field number 0
-        b"\x0b\x0c",                                         // a group
-        b"\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02",     // a varint of more than 64 bits
-        b"\x1a\x02\xff\xff",                                 // a name that is not UTF-8
-        b"\x09\x00",                                         // eight bytes of which one is there
-        b"\x1a",                                             // a key alone
+        &b"\x1a\x05abc"[..],                             // a name longer than the message
+        b"\x12\x02\x12\x05\x00\x00\x00\x00\x00",         // a field longer than the node
+        b"\x12\x01\x80\x00",                             // a key that ends in another message
+        b"\x00\x00",                                     // field number 0
+        b"\x0b\x0c",                                     // a group
+        b"\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02", // a varint of more than 64 bits
+        b"\x1a\x02\xff\xff",                             // a name that is not UTF-8
+        b"\x09\x00",                                     // eight bytes of which one is there
+        b"\x1a",                                         // a key alone
     ] {
         assert!(matches!(one(malformed), Err(RequestError::Malformed(_))), "{malformed:?}");
     }

@@ -377,7 +377,10 @@ fn a_nonce_from_before_is_ignored() {
     let second = pushed(&mut stream, 1);
     for replay in [answer(&first, &[WEB]), names(&[WEB])] {
         let replay_nonce = replay.response_nonce.clone();
-        assert_eq!(stream.request(replay).unwrap(), Heard::Stale { nonce: replay_nonce, expected: second.nonce.clone() });
+        assert_eq!(
+            stream.request(replay).unwrap(),
+            Heard::Stale { nonce: replay_nonce, expected: second.nonce.clone() }
+        );
     }
     assert!(!stream.answered());
     assert_eq!(stream.request(answer(&second, &["ROOTCA"])).unwrap(), Heard::Ack);

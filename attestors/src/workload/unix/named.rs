@@ -31,7 +31,8 @@ impl Named {
     /// The selectors of these credentials, if all their names are known.
     pub(super) fn remembered(&self, credentials: &Credentials) -> Option<Vec<Selector>> {
         let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let held = held.as_ref().filter(|held| held.since.elapsed() < NAMES_HOLD && held.sources == sources())?;
+        let held =
+            held.as_ref().filter(|held| held.since.elapsed() < NAMES_HOLD && held.sources == sources())?;
         held.known.get(credentials).cloned()
     }
 
@@ -44,7 +45,9 @@ impl Named {
         let (sources, since) = (sources(), Instant::now());
         let found = look_up(credentials);
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let valid = |held: &Held| held.sources == sources && held.known.len() < KNOWN && held.since.elapsed() < NAMES_HOLD;
+        let valid = |held: &Held| {
+            held.sources == sources && held.known.len() < KNOWN && held.since.elapsed() < NAMES_HOLD
+        };
         if !held.as_ref().is_some_and(valid) {
             *held = Some(Held { sources, since, known: HashMap::new() });
         }

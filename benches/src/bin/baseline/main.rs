@@ -18,9 +18,8 @@ mod world;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::process::Command;
 
-use benches::running::{Outcome, median};
+use benches::running::{LOAD_CPU, Outcome, median, pin, tools};
 use clap::Parser;
 use serde::Serialize;
 
@@ -87,7 +86,7 @@ fn main() -> Outcome<()> {
     let spire_server =
         cli.spire_server.clone().ok_or("set SPIRE_SERVER to a spire-server that has sqlite")?;
     let bench = Bench { spire_server, tools: tools()? };
-    world::pin(world::LOAD_CPU)?;
+    pin(LOAD_CPU)?;
     table::head(&agents);
     let mut results: Vec<Results> = vec![Results::new(); agents.len()];
     for group in GROUPS {
@@ -144,19 +143,4 @@ fn agents(arguments: &[String]) -> Outcome<Vec<Agent>> {
     } else {
         agents
     }
-}
-
-/// The folder of sds-load, which is built with the profile of this program.
-fn tools() -> Outcome<PathBuf> {
-    let own = std::env::current_exe()?;
-    let folder = own.parent().ok_or("this program has no folder")?.to_owned();
-    if let Some(cargo) = std::env::var_os("CARGO") {
-        let profile: &[&str] = if cfg!(debug_assertions) { &[] } else { &["--release"] };
-        let built =
-            Command::new(cargo).args(["build", "--quiet", "--package", "sds-load"]).args(profile).status()?;
-        if !built.success() {
-            return Err("sds-load does not build".into());
-        }
-    }
-    if folder.join("sds-load").is_file() { Ok(folder) } else { Err("build sds-load first".into()) }
 }

@@ -7,9 +7,7 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
-use benches::running::{Ended, Outcome, conf, until_first_svid};
-use nix::sched::{CpuSet, sched_setaffinity};
-use nix::unistd::Pid;
+use benches::running::{AGENT_CPU, Ended, LOAD_CPU, Outcome, conf, pin, until_first_svid};
 use sds_load::process::{Process, Sample};
 use sds_load::report::Report;
 use tempfile::TempDir;
@@ -224,14 +222,6 @@ impl<'a> World<'a> {
     }
 }
 
-/// Keeps this thread, and what it starts, on one CPU.
-pub(crate) fn pin(cpu: usize) -> Outcome<()> {
-    let mut set = CpuSet::new();
-    set.set(cpu)?;
-    sched_setaffinity(Pid::from_raw(0), &set)
-        .map_err(|reason| format!("CPU {cpu}: {reason}; two CPUs are needed").into())
-}
-
 /// Its datastore does not wait for the disk: nothing here outlives the server, and ten thousand entries take a while.
 fn server_conf(folder: &Path, port: u16, options: Options) -> String {
     let (folder, Options { cache, log, .. }) = (folder.display(), options);
@@ -245,8 +235,6 @@ fn server_conf(folder: &Path, port: u16, options: Options) -> String {
     )
 }
 
-pub(crate) const LOAD_CPU: usize = 1;
-pub(crate) const AGENT_CPU: usize = 0;
 pub(crate) const WORKLOAD: &str = "spiffe://example.org/web";
 const ENTRY: &str = "measured";
 const NOT_STARTED: &str = "the agent is not started";

@@ -2,12 +2,14 @@
 //!
 //! * `clients`: libraries in four languages. Those in Python and Go run in the programs of `tests/peers`.
 //! * `envoys`: mTLS over SDS. `mesh` starts the Envoys and sends the requests.
+//! * `san`: what Envoy says of a peer, and what `finial san check` says.
 //! * `real`: with the real server (`spire_server`), for as long as one wants.
 
 mod clients;
 mod envoys;
 mod mesh;
 mod real;
+mod san;
 mod spire_server;
 
 use std::future::Future;
@@ -16,7 +18,7 @@ use harness::{skipped, trial};
 use libtest_mimic::Trial;
 
 pub(super) fn trials() -> Vec<Trial> {
-    [clients::trials(), envoys::trials(), real::trials()].into_iter().flatten().collect()
+    [clients::trials(), envoys::trials(), real::trials(), san::trials()].into_iter().flatten().collect()
 }
 
 /// A trial that needs something; skipped with the reason why it is not there.

@@ -2,12 +2,12 @@
 
 use std::process::Command;
 
-use benches::running::Outcome;
+use benches::running::{AGENT_CPU, LOAD_CPU, Outcome};
 use sds_load::report::Report;
 
 use super::derived;
 use crate::rows::Values;
-use crate::world::{AGENT_CPU, LOAD_CPU, ROTATING, WORKLOAD, World};
+use crate::world::{ROTATING, WORKLOAD, World};
 use crate::{Agent, Bench};
 
 pub(crate) fn rotation(bench: &Bench, agent: &Agent) -> Outcome<Values> {

@@ -1,0 +1,33 @@
+//! What does a real Envoy's request cost to read, with its Node of 60 KB and without: all of it, and as we read it?
+
+use std::hint::black_box;
+
+use benches::framed;
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use envoy_types::pb::envoy::service::discovery::v3::DiscoveryRequest as Whole;
+use prost::Message as _;
+use sds::framing::Intake;
+
+const RECORDED: &[u8] = include_bytes!("../../sds/testdata/envoy-1.40.0.first-request.bin");
+
+fn decode(criterion: &mut Criterion) {
+    let whole = Whole::decode(RECORDED).expect("recorded");
+    let without = Whole { node: None, ..whole }.encode_to_vec();
+    let mut group = criterion.benchmark_group("decode");
+    for (name, bytes) in [("with Node", RECORDED), ("without Node", &without)] {
+        group.throughput(Throughput::Bytes(bytes.len() as u64));
+        group.bench_with_input(BenchmarkId::new("everything", name), bytes, |bencher, bytes| {
+            bencher.iter(|| black_box(Whole::decode(black_box(bytes))).expect("recorded"));
+        });
+        let framed = framed(bytes);
+        for (reader, known) in [("ours", false), ("ours, client known", true)] {
+            group.bench_with_input(BenchmarkId::new(reader, name), &framed, |bencher, framed| {
+                bencher.iter(|| Intake::default().feed(black_box(&mut framed.clone()), known));
+            });
+        }
+    }
+    group.finish();
+}
+
+criterion_group!(all, decode);
+criterion_main!(all);

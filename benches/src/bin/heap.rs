@@ -1,0 +1,30 @@
+//! How many allocations does one operation of each hot path make, and how many bytes has it at its peak?
+//!
+//! `cargo run --profile bench -p finial-benches --bin heap`. More allocations than the scenario promises: exit status 1.
+
+use std::process::ExitCode;
+
+use benches::scenarios::ALL;
+use dhat::{Alloc, HeapStats, Profiler};
+
+#[global_allocator]
+static ALLOCATOR: Alloc = Alloc;
+
+fn main() -> ExitCode {
+    let mut exceeded = false;
+    println!("{:28} {:>11} {:>8} {:>12}", "one operation", "allocations", "promised", "bytes");
+    for scenario in ALL {
+        let mut operation = (scenario.prepare)();
+        // What is made once, as the scratch space of a regular expression, is not counted.
+        operation();
+        let profiler = Profiler::builder().testing().build();
+        operation();
+        let stats = HeapStats::get();
+        drop(profiler);
+        let mark = if stats.total_blocks > scenario.allocations { " MORE THAN PROMISED" } else { "" };
+        exceeded |= !mark.is_empty();
+        let (count, promised, bytes) = (stats.total_blocks, scenario.allocations, stats.max_bytes);
+        println!("{:28} {count:>11} {promised:>8} {bytes:>12}{mark}", scenario.name);
+    }
+    if exceeded { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
