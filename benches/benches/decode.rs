@@ -2,9 +2,9 @@
 
 use std::hint::black_box;
 
-use benches::framed;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use envoy_types::pb::envoy::service::discovery::v3::DiscoveryRequest as Whole;
+use hot::framed;
 use prost::Message as _;
 use sds::framing::Intake;
 

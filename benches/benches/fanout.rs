@@ -3,8 +3,8 @@
 use std::hint::black_box;
 use std::sync::Arc;
 
-use benches::{Rotating, update};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use hot::{Rotating, update};
 
 fn fanout(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("fanout");

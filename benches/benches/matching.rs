@@ -6,9 +6,9 @@ use std::collections::{HashMap, HashSet};
 use std::hint::black_box;
 use std::sync::Arc;
 
-use benches::{caller, entry};
 use cache::Snapshot;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use hot::{caller, entry};
 use identity::{Entry, Selector, Selectors};
 
 /// An index that has each entry under each of its selectors.

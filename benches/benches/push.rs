@@ -3,8 +3,8 @@
 use std::hint::black_box;
 use std::sync::Arc;
 
-use benches::{Rotating, update};
 use criterion::{Criterion, criterion_group, criterion_main};
+use hot::{Rotating, update};
 
 fn push(criterion: &mut Criterion) {
     let updates = [update(1), update(2)];

@@ -3,9 +3,9 @@
 use std::hint::black_box;
 use std::time::SystemTime;
 
-use benches::peer::{self, chain, policy};
-use benches::update_of;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use hot::peer::{self, chain, policy};
+use hot::update_of;
 use sds::Options;
 use sds::san::Peer;
 use sds::secret::Secrets;

@@ -4,10 +4,10 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use benches::entry;
 use bytes::Bytes;
 use cache::{Cache, Options};
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use hot::entry;
 use identity::{Bundle, Bundles, Entry, TrustDomain};
 
 const NOW: SystemTime = SystemTime::UNIX_EPOCH;

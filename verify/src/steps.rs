@@ -190,7 +190,7 @@ fn fuzz() -> Outcome {
             let mut arguments = vec!["run".to_owned(), (*target).clone(), found];
             let seeds = format!("fuzz/corpus/{target}");
             arguments.extend(Path::new(&seeds).is_dir().then_some(seeds));
-            arguments.extend(["--", "-max_total_time=10", "-verbosity=0", "-timeout=10"].map(str::to_owned));
+            arguments.extend(["--", "-max_total_time=10", "-verbosity=0", "-timeout=60"].map(str::to_owned));
             let words = format!("fuzz/dictionaries/{target}.dict");
             arguments.extend(Path::new(&words).is_file().then(|| format!("-dict={words}")));
             let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
@@ -225,7 +225,7 @@ fn benches() -> Outcome {
 fn instructions() -> Outcome {
     let run = |program: &str| {
         let mut cargo = cargo();
-        cargo.args(["run", "--quiet", "--profile", "bench", "--package", "finial-benches", "--bin", program]);
+        cargo.args(["run", "--quiet", "--profile", "bench", "--package", "finial-hot", "--bin", program]);
         // As the figures on file were made: quicker to build, and as good to compare.
         cargo.env("CARGO_PROFILE_BENCH_LTO", "off").status()
     };

@@ -1,11 +1,11 @@
 //! How many allocations does one operation of each hot path make, and how many bytes has it at its peak?
 //!
-//! `cargo run --profile bench -p finial-benches --bin heap`. More allocations than the scenario promises: exit status 1.
+//! `cargo run --profile bench -p finial-hot --bin heap`. More allocations than the scenario promises: exit status 1.
 
 use std::process::ExitCode;
 
-use benches::scenarios::ALL;
 use dhat::{Alloc, HeapStats, Profiler};
+use hot::scenarios::ALL;
 
 #[global_allocator]
 static ALLOCATOR: Alloc = Alloc;

@@ -47,7 +47,7 @@ pub fn policy(matchers: usize) -> Policy {
     Policy::compile(&reading.context).expect("it compiles")
 }
 
-const LEAF: &[u8] = include_bytes!("../../fuzz/testdata/leaf.der");
-const ROOT: &str = include_str!("../../fuzz/testdata/root.pem");
+const LEAF: &[u8] = include_bytes!("../../../fuzz/testdata/leaf.der");
+const ROOT: &str = include_str!("../../../fuzz/testdata/root.pem");
 /// The value of the extension.
 const NAMES: &[u8] = b"\x30\x1c\x86\x0fspiffe://td/web\x82\x09web.local";

@@ -1,8 +1,8 @@
 //! How many instructions does one operation of each hot path take, and is that still what is on file?
 //!
-//! `CARGO_PROFILE_BENCH_LTO=off cargo run --profile bench -p finial-benches --bin instructions [-- --bless]`. Each
+//! `CARGO_PROFILE_BENCH_LTO=off cargo run --profile bench -p finial-hot --bin instructions [-- --bless]`. Each
 //! scenario runs under callgrind, with few operations and with more: the difference is theirs alone. More than 110 % of
-//! `benches/instructions.txt`: exit status 1. Without valgrind: 77.
+//! `benches/hot/instructions.txt`: exit status 1. Without valgrind: 77.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
-use benches::scenarios::{ALL, Scenario};
+use hot::scenarios::{ALL, Scenario};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
