@@ -29,9 +29,9 @@ pub const ALL: &[Scenario] = &[
     Scenario { name: "match_one_of_10000", prepare: match_one, allocations: 1 },
     Scenario { name: "match_none_of_10000", prepare: match_none, allocations: 0 },
     Scenario { name: "san_names_100_matchers", prepare: san_names, allocations: 0 },
-    Scenario { name: "decode_request_of_envoy", prepare: decode_first, allocations: 12 },
-    Scenario { name: "decode_ack_of_envoy", prepare: decode_ack, allocations: 12 },
-    Scenario { name: "push_and_ack", prepare: push, allocations: 24 },
+    Scenario { name: "decode_request_of_envoy", prepare: decode_first, allocations: 6 },
+    Scenario { name: "decode_ack_of_envoy", prepare: decode_ack, allocations: 9 },
+    Scenario { name: "push_and_ack", prepare: push, allocations: 11 },
 ];
 
 /// A pod among 10,000 entries of its namespace: the one list of IDs is what it gets.
