@@ -218,7 +218,7 @@ fn fuzz_targets() -> std::io::Result<Vec<String>> {
 
 /// In the test profile, which is built already: this is about whether they still run.
 fn benches() -> Outcome {
-    outcome(cargo().args(["test", "--package", "finial-benches", "--benches", "--", "--test"]))
+    outcome(cargo().args(["test", "-p", "finial-benches", "-p", "finial-hot", "--benches", "--", "--test"]))
 }
 
 /// Exit status 77 is what test programs say when they could not run; they print why.
