@@ -1,10 +1,9 @@
-//! The public socket: each connection by hyper, each call with its peer and its deadline, to the service that its path
+//! The public socket: each connection by `http2`, each call with its peer and its deadline, to the service that its path
 //! names.
 //!
 //! Not by tonic's server: that one ends a call whose deadline has passed as Cancelled, where every client has
 //! DeadlineExceeded of its own, and brings a router of which three services have no need.
 
-use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,9 +14,7 @@ use bytes::Bytes;
 use config::Settings;
 use http::{HeaderMap, Request, Response};
 use http_body::Frame;
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use http2::RequestBody;
 use proto::health::health_server::HealthServer;
 use proto::workload::spiffe_workload_api_server::SpiffeWorkloadApiServer;
 use tokio::sync::watch;
@@ -73,20 +70,17 @@ impl Apis {
 
 /// Serves until it is dropped.
 pub(crate) async fn serve(listener: Listener, apis: Arc<Apis>) {
-    let mut http2 = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-    http2
-        .initial_stream_window_size(WINDOW)
-        .initial_connection_window_size(WINDOW)
-        .max_concurrent_streams(u32::try_from(Limits::default().streams_per_process).ok())
-        .max_header_list_size(HEADERS_LIMIT)
-        .auto_date_header(false);
+    let limits = http2::Limits {
+        streams: u32::try_from(Limits::default().streams_per_process).unwrap_or(u32::MAX),
+        window: WINDOW,
+        headers: HEADERS_LIMIT,
+    };
     loop {
         let connection = listener.accept().await;
         let (peer, apis) = (connection.peer(), Arc::clone(&apis));
-        let service = service_fn(move |request| -> BoxFuture<_> {
-            Box::pin(answer(Arc::clone(&peer), Arc::clone(&apis), request))
+        let served = http2::serve(connection, limits, move |request| {
+            answer(Arc::clone(&peer), Arc::clone(&apis), request)
         });
-        let served = http2.serve_connection(TokioIo::new(connection), service);
         tokio::spawn(async move {
             if let Err(reason) = served.await {
                 debug!(error = %reason, "Connection ended");
@@ -95,18 +89,11 @@ pub(crate) async fn serve(listener: Listener, apis: Arc<Apis>) {
     }
 }
 
-/// Boxed, as what hyper keeps of a stream is as large as the larger of this and the response.
-type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
-
-async fn answer(
-    peer: Arc<Peer>,
-    apis: Arc<Apis>,
-    request: Request<Incoming>,
-) -> Result<Response<Counted>, Infallible> {
+async fn answer(peer: Arc<Peer>, apis: Arc<Apis>, request: Request<RequestBody>) -> Response<Counted> {
     // Before anything is read of the request: a caller may open streams and never say what it wants.
     let Some(permit) = peer.open_stream() else {
         let full = Status::resource_exhausted("too many streams of one process").into_http();
-        return Ok(full.map(|body| Counted { body, permit: None, deadline: None }));
+        return full.map(|body| Counted { body, permit: None, deadline: None });
     };
     let mut request = request.map(Body::new);
     request.extensions_mut().insert(peer);
@@ -119,7 +106,7 @@ async fn answer(
         Err(Malformed) => (Status::internal("malformed grpc-timeout").into_http(), None),
     };
     let deadline = deadline.map(|at| Box::pin(sleep_until(at)));
-    Ok(response.map(|body| Counted { body, permit: Some(permit), deadline }))
+    response.map(|body| Counted { body, permit: Some(permit), deadline })
 }
 
 /// The body of a response, its stream's place among those of the caller's process, and when the call is to be over.

@@ -3,21 +3,19 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::Peer;
-use crate::repair::Repair;
 
 /// One caller's connection.
 #[derive(Debug)]
 pub struct Connection {
     stream: UnixStream,
     peer: Arc<Peer>,
-    repair: Repair,
     /// Its place among the descriptors that connections may take.
     _slot: OwnedSemaphorePermit,
 }
@@ -29,8 +27,13 @@ impl Connection {
         Arc::clone(&self.peer)
     }
 
+    /// After [`Peer::hang_up`] it is not. Whoever reads or writes is woken by that too.
+    fn still_wanted(&self, cx: &Context<'_>) -> io::Result<()> {
+        if self.peer.is_hung_up(cx) { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
+    }
+
     pub(crate) fn new(stream: UnixStream, peer: Peer, slot: OwnedSemaphorePermit) -> Self {
-        Self { stream, peer: Arc::new(peer), repair: Repair::default(), _slot: slot }
+        Self { stream, peer: Arc::new(peer), _slot: slot }
     }
 }
 
@@ -40,16 +43,14 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        if this.peer.is_hung_up(cx) {
-            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
-        }
-        this.repair.poll_read(Pin::new(&mut this.stream), cx, buf)
+        self.still_wanted(cx)?;
+        Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.still_wanted(cx)?;
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
@@ -58,8 +59,7 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
-        Poll::Ready(Ok(()))
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 
     fn poll_write_vectored(
@@ -67,6 +67,7 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.still_wanted(cx)?;
         Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 

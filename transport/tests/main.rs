@@ -1,8 +1,6 @@
-//! The socket door from outside: binding, handing over, accepting, and real HTTP/2 behind it.
+//! The socket door from outside: binding, handing over, accepting.
 
 #[path = "main/caller.rs"]
 mod caller;
 #[path = "main/listener.rs"]
 mod listener;
-#[path = "main/served.rs"]
-mod served;

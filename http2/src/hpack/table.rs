@@ -1,0 +1,155 @@
+//! The two tables that fields are named from by index (RFC 7541 §2.3).
+
+use std::collections::VecDeque;
+use std::fmt;
+
+use super::HpackError;
+
+/// Both tables as one address space: the static one, then what the peer has put in, newest first.
+pub(super) struct Table {
+    entries: VecDeque<Entry>,
+    /// Of the entries, as §4.1 counts.
+    size: usize,
+    capacity: usize,
+}
+
+impl Table {
+    pub(super) const fn new(capacity: usize) -> Self {
+        Self { entries: VecDeque::new(), size: 0, capacity }
+    }
+
+    /// Name and value of an index (§2.3.3).
+    pub(super) fn field(&self, index: usize) -> Result<(&[u8], &[u8]), HpackError> {
+        let index = index.checked_sub(1).ok_or(HpackError::IndexZero)?;
+        if let Some((name, value)) = STATIC.get(index) {
+            return Ok((name, value));
+        }
+        let entry = self.entries.get(index - STATIC.len()).ok_or(HpackError::IndexBeyondTables)?;
+        Ok(entry.text.split_at(entry.name_len))
+    }
+
+    /// What [`Self::insert`] takes; nothing when the field has no place even in an empty table.
+    pub(super) fn entry(&self, name: &[u8], value: &[u8]) -> Option<Entry> {
+        let fits = name.len() + value.len() + OVERHEAD <= self.capacity;
+        fits.then(|| Entry { text: [name, value].concat().into(), name_len: name.len() })
+    }
+
+    /// Evicts what has no place beside the entry, which then is the newest (§4.4).
+    pub(super) fn insert(&mut self, entry: Entry) {
+        self.evict(self.capacity - entry.size());
+        self.size += entry.size();
+        self.entries.push_front(entry);
+    }
+
+    /// What an entry larger than the table does to it (§4.4).
+    pub(super) fn clear(&mut self) {
+        self.evict(0);
+    }
+
+    pub(super) fn resize(&mut self, capacity: usize) {
+        self.capacity = capacity;
+        self.evict(capacity);
+    }
+
+    pub(super) const fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Evicts the oldest, until the others have this size at most.
+    fn evict(&mut self, size: usize) {
+        while self.size > size {
+            let Some(oldest) = self.entries.pop_back() else { return };
+            self.size -= oldest.size();
+        }
+    }
+}
+
+/// Without the fields: they may be secrets.
+impl fmt::Debug for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { entries, size, capacity } = self;
+        let mut shown = f.debug_struct("Table");
+        shown.field("entries", &entries.len()).field("size", size).field("capacity", capacity).finish()
+    }
+}
+
+/// One of the dynamic table.
+pub(super) struct Entry {
+    /// The name, then the value.
+    text: Box<[u8]>,
+    name_len: usize,
+}
+
+impl Entry {
+    const fn size(&self) -> usize {
+        self.text.len() + OVERHEAD
+    }
+}
+
+/// What an entry counts beside its text (§4.1).
+const OVERHEAD: usize = 32;
+
+/// RFC 7541, Appendix A.
+const STATIC: [(&[u8], &[u8]); 61] = [
+    (b":authority", b""),
+    (b":method", b"GET"),
+    (b":method", b"POST"),
+    (b":path", b"/"),
+    (b":path", b"/index.html"),
+    (b":scheme", b"http"),
+    (b":scheme", b"https"),
+    (b":status", b"200"),
+    (b":status", b"204"),
+    (b":status", b"206"),
+    (b":status", b"304"),
+    (b":status", b"400"),
+    (b":status", b"404"),
+    (b":status", b"500"),
+    (b"accept-charset", b""),
+    (b"accept-encoding", b"gzip, deflate"),
+    (b"accept-language", b""),
+    (b"accept-ranges", b""),
+    (b"accept", b""),
+    (b"access-control-allow-origin", b""),
+    (b"age", b""),
+    (b"allow", b""),
+    (b"authorization", b""),
+    (b"cache-control", b""),
+    (b"content-disposition", b""),
+    (b"content-encoding", b""),
+    (b"content-language", b""),
+    (b"content-length", b""),
+    (b"content-location", b""),
+    (b"content-range", b""),
+    (b"content-type", b""),
+    (b"cookie", b""),
+    (b"date", b""),
+    (b"etag", b""),
+    (b"expect", b""),
+    (b"expires", b""),
+    (b"from", b""),
+    (b"host", b""),
+    (b"if-match", b""),
+    (b"if-modified-since", b""),
+    (b"if-none-match", b""),
+    (b"if-range", b""),
+    (b"if-unmodified-since", b""),
+    (b"last-modified", b""),
+    (b"link", b""),
+    (b"location", b""),
+    (b"max-forwards", b""),
+    (b"proxy-authenticate", b""),
+    (b"proxy-authorization", b""),
+    (b"range", b""),
+    (b"referer", b""),
+    (b"refresh", b""),
+    (b"retry-after", b""),
+    (b"server", b""),
+    (b"set-cookie", b""),
+    (b"strict-transport-security", b""),
+    (b"transfer-encoding", b""),
+    (b"user-agent", b""),
+    (b"vary", b""),
+    (b"via", b""),
+    (b"www-authenticate", b""),
+];

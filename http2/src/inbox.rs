@@ -1,0 +1,158 @@
+//! What a client has sent on a stream and the call has not read.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+use crate::wake::StreamWaker;
+
+/// The client's side of a stream, shared by the connection and the call.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    pub(crate) stream: Arc<StreamWaker>,
+    /// The same, as the stream is polled with it.
+    pub(crate) waker: Waker,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    data: VecDeque<Bytes>,
+    /// Some of `data` are slices of the thread's buffer.
+    borrowed: bool,
+    /// Bytes that were read since the connection last looked.
+    consumed: u32,
+    ended: bool,
+    /// The call has dropped its body: whatever comes is read.
+    ignored: bool,
+    reader: Option<Waker>,
+}
+
+impl Inbox {
+    pub(crate) fn new(waker: StreamWaker, ended: bool) -> Arc<Self> {
+        let state = State { ended, ..State::default() };
+        let stream = Arc::new(waker);
+        Arc::new(Self { waker: Arc::clone(&stream).into(), stream, state: Mutex::new(state) })
+    }
+
+    /// From the connection, which polls the stream next.
+    pub(crate) fn put(&self, data: Bytes, ended: bool) {
+        self.stream.queue();
+        let mut state = self.state();
+        state.ended |= ended;
+        if state.ignored {
+            state.consumed += len(&data);
+        } else if !data.is_empty() {
+            state.borrowed = true;
+            state.data.push_back(data);
+        }
+        let reader = state.reader.take_if(|reader| !reader.will_wake(&self.waker));
+        drop(state);
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+    }
+
+    /// How much was read since the last time.
+    pub(crate) fn take_consumed(&self) -> u32 {
+        std::mem::take(&mut self.state().consumed)
+    }
+
+    /// Moves what the call has not read into memory of its own: a stream that is not read must not hold the buffer.
+    pub(crate) fn settle(&self) {
+        let mut state = self.state();
+        if std::mem::take(&mut state.borrowed) {
+            for data in &mut state.data {
+                *data = Bytes::copy_from_slice(data);
+            }
+        }
+    }
+
+    /// The stream is over; how much was never read.
+    pub(crate) fn close(&self) -> u32 {
+        let mut state = self.state();
+        state.ended = true;
+        state.ignored = true;
+        state.reader = None;
+        let unread: u32 = state.data.drain(..).map(|data| len(&data)).sum();
+        unread + std::mem::take(&mut state.consumed)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a client sends on a stream. It ends when the client has said its last; of one that goes away the call is dropped.
+#[derive(Debug)]
+pub struct RequestBody {
+    inbox: Arc<Inbox>,
+}
+
+impl RequestBody {
+    pub(crate) fn new(inbox: Arc<Inbox>) -> Self {
+        Self { inbox }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let mut state = self.inbox.state();
+        let Some(data) = state.data.pop_front() else {
+            if state.ended {
+                return Poll::Ready(None);
+            }
+            match &mut state.reader {
+                Some(reader) => reader.clone_from(cx.waker()),
+                reader @ None => *reader = Some(cx.waker().clone()),
+            }
+            return Poll::Pending;
+        };
+        if state.data.is_empty() {
+            // An idle stream holds nothing.
+            state.data = VecDeque::new();
+            state.borrowed = false;
+        }
+        state.consumed += len(&data);
+        if state.consumed >= OWED_AT_MOST {
+            // More than a poll of the stream can have given it, so it is read elsewhere: the window is to be given back.
+            self.inbox.waker.wake_by_ref();
+        }
+        Poll::Ready(Some(Ok(Frame::data(data))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let state = self.inbox.state();
+        state.ended && state.data.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::default()
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        let mut state = self.inbox.state();
+        state.ignored = true;
+        state.reader = None;
+        state.consumed += std::mem::take(&mut state.data).iter().map(len).sum::<u32>();
+    }
+}
+
+fn len(data: &Bytes) -> u32 {
+    u32::try_from(data.len()).expect("not more than a frame")
+}
+
+const OWED_AT_MOST: u32 = 64 * 1024;

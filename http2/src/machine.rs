@@ -1,0 +1,471 @@
+//! What a client's frames do to a connection, and what its streams may send: no I/O and no futures.
+
+mod answer;
+
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::{Request, Response, StatusCode};
+
+use crate::frame::{self, FrameHead, Reason};
+use crate::head::{self, Block};
+use crate::hpack::Decoder;
+use crate::inbox::Inbox;
+use crate::out::Out;
+use crate::stream::{Known, Stream, Streams};
+use crate::wake::{StreamWaker, Woken};
+use crate::window::{self, ReceiveWindow, SendWindow};
+use crate::{Error, Limits, RequestBody};
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    limits: Limits,
+    woken: Arc<Woken>,
+    stage: Stage,
+    decoder: Decoder,
+    /// A header block that is not complete.
+    block: Option<Box<OpenBlock>>,
+    streams: Streams,
+    send: SendWindow,
+    receive: ReceiveWindow,
+    /// What SETTINGS_INITIAL_WINDOW_SIZE of the client says.
+    first_window: u32,
+    /// The client has spoken of its table: that we use none is to be said in the next header block (RFC 7541 §4.2).
+    tell_table: bool,
+    /// Calls that the client took back before they were answered, less those that were.
+    resets: u32,
+    /// The connection's window has grown since streams were last told.
+    opened: bool,
+}
+
+/// What is to be done about a call.
+#[derive(Debug)]
+pub(crate) enum Event {
+    Call(u32, Box<Request<RequestBody>>),
+    /// The stream is over; its call is to be dropped.
+    Gone(u32),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Nothing has come.
+    Preface,
+    /// The preface has; the first frame must be SETTINGS.
+    Settings,
+    Open,
+}
+
+#[derive(Debug)]
+struct OpenBlock {
+    stream: u32,
+    end_stream: bool,
+    malformed: bool,
+    bytes: Vec<u8>,
+    frames: u32,
+}
+
+type Outcome = Result<Option<Event>, Error>;
+
+impl Machine {
+    /// A connection's beginning; what the server says first goes out.
+    pub(crate) fn new(limits: Limits, woken: Arc<Woken>, out: &mut Out) -> Self {
+        out.frames(|out| {
+            let list = u32::try_from(limits.headers).unwrap_or(u32::MAX);
+            frame::settings(
+                out,
+                &[
+                    (frame::MAX_CONCURRENT_STREAMS, limits.streams),
+                    (frame::INITIAL_WINDOW_SIZE, limits.window),
+                    (frame::MAX_HEADER_LIST_SIZE, list),
+                ],
+            );
+            if let Some(more) = limits.window.checked_sub(window::INITIAL).filter(|more| *more > 0) {
+                frame::window_update(out, 0, more);
+            }
+        });
+        Self {
+            limits,
+            woken,
+            stage: Stage::Preface,
+            decoder: Decoder::new(TABLE),
+            block: None,
+            streams: Streams::default(),
+            send: SendWindow::new(window::INITIAL),
+            receive: ReceiveWindow::new(limits.window.max(window::INITIAL)),
+            first_window: window::INITIAL,
+            tell_table: false,
+            resets: 0,
+            opened: false,
+        }
+    }
+
+    /// Takes frames from `read` up to the next event; `None` when no frame in it is complete.
+    pub(crate) fn next(&mut self, read: &mut BytesMut, out: &mut Out) -> Outcome {
+        loop {
+            if self.stage == Stage::Preface && !self.preface(read)? {
+                return Ok(None);
+            }
+            let Some(head) = FrameHead::read(read) else { return Ok(None) };
+            if head.len > frame::FRAME_LIMIT {
+                return Err(broken(Reason::FrameSize, "a frame is longer than SETTINGS_MAX_FRAME_SIZE"));
+            }
+            if read.len() < FrameHead::LEN + head.len {
+                return Ok(None);
+            }
+            read.advance(FrameHead::LEN);
+            let payload = read.split_to(head.len).freeze();
+            if let Some(event) = self.frame(head, payload, out)? {
+                return Ok(Some(event));
+            }
+        }
+    }
+
+    fn preface(&mut self, read: &mut BytesMut) -> Result<bool, Error> {
+        let here = read.len().min(frame::PREFACE.len());
+        if read[..here] != frame::PREFACE[..here] {
+            return Err(broken(Reason::Protocol, "the client does not speak HTTP/2"));
+        }
+        if here < frame::PREFACE.len() {
+            return Ok(false);
+        }
+        read.advance(here);
+        self.stage = Stage::Settings;
+        Ok(true)
+    }
+
+    fn frame(&mut self, head: FrameHead, payload: Bytes, out: &mut Out) -> Outcome {
+        if self.stage == Stage::Settings {
+            if head.kind != frame::SETTINGS || head.has(frame::ACK) {
+                return Err(broken(Reason::Protocol, "the first frame is not SETTINGS"));
+            }
+            self.stage = Stage::Open;
+        }
+        if self.block.is_some() != (head.kind == frame::CONTINUATION) {
+            return Err(broken(Reason::Protocol, "CONTINUATION is missing, or continues nothing"));
+        }
+        match head.kind {
+            frame::DATA => self.data(head, payload, out),
+            frame::HEADERS => self.headers(head, &payload, out),
+            frame::CONTINUATION => self.continuation(head, &payload, out),
+            frame::PRIORITY => self.priority(head, &payload, out),
+            frame::RST_STREAM => self.reset_by_client(head, &payload, out),
+            frame::SETTINGS => self.settings(head, &payload, out).map(|()| None),
+            frame::PUSH_PROMISE => Err(broken(Reason::Protocol, "a client pushes")),
+            frame::PING => Self::ping(head, &payload, out).map(|()| None),
+            frame::GO_AWAY => Self::go_away(head, &payload).map(|()| None),
+            frame::WINDOW_UPDATE => self.window_update(head, &payload, out),
+            _ => Ok(None),
+        }
+    }
+
+    // What the client says.
+
+    fn data(&mut self, head: FrameHead, payload: Bytes, out: &mut Out) -> Outcome {
+        let known = self.of_a_stream(head)?;
+        let inner = frame::padding(&head, &payload)
+            .ok_or_else(|| broken(Reason::Protocol, "more padding than frame"))?;
+        let len = u32::try_from(payload.len()).expect("not more than a frame");
+        self.receive
+            .receive(len)
+            .ok_or_else(|| broken(Reason::FlowControl, "more than the connection's window"))?;
+        let Some(stream) = self.streams.get(head.stream) else {
+            self.give_back(len, out);
+            return if known == Known::Closed {
+                self.refuse(head.stream, Reason::StreamClosed, out)
+            } else {
+                Ok(None)
+            };
+        };
+        let data = payload.slice(inner);
+        let ended = head.has(frame::END_STREAM);
+        let refused = if stream.client_done {
+            Some(Reason::StreamClosed)
+        } else if stream.receive.receive(len).is_none() {
+            Some(Reason::FlowControl)
+        } else {
+            announced(stream, data.len(), ended).is_none().then_some(Reason::Protocol)
+        };
+        if let Some(reason) = refused {
+            self.give_back(len, out);
+            return self.refuse(head.stream, reason, out);
+        }
+        stream.client_done = ended;
+        let padding = len - u32::try_from(data.len()).expect("not more than a frame");
+        stream.inbox.put(data, ended);
+        if padding > 0 {
+            self.consumed(head.stream, padding, out);
+        }
+        Ok(None)
+    }
+
+    fn headers(&mut self, head: FrameHead, payload: &[u8], out: &mut Out) -> Outcome {
+        if head.stream.is_multiple_of(2) {
+            return Err(broken(Reason::Protocol, "HEADERS on a stream that is not a client's"));
+        }
+        if self.streams.known(head.stream) == Known::Closed {
+            return Err(broken(Reason::StreamClosed, "HEADERS on a stream that is over"));
+        }
+        let inner = frame::padding(&head, payload)
+            .ok_or_else(|| broken(Reason::Protocol, "more padding than frame"))?;
+        let mut fragment = &payload[inner];
+        let mut malformed = false;
+        if head.has(frame::WITH_PRIORITY) {
+            let (priority, rest) = fragment
+                .split_at_checked(PRIORITY_LEN)
+                .ok_or_else(|| broken(Reason::FrameSize, "HEADERS without room for its priority"))?;
+            malformed = depends_on(priority) == head.stream;
+            fragment = rest;
+        }
+        let (stream, end_stream) = (head.stream, head.has(frame::END_STREAM));
+        if head.has(frame::END_HEADERS) {
+            return self.block(stream, end_stream, malformed, fragment, out);
+        }
+        let bytes = fragment.to_vec();
+        self.block = Some(Box::new(OpenBlock { stream, end_stream, malformed, bytes, frames: 0 }));
+        Ok(None)
+    }
+
+    fn continuation(&mut self, head: FrameHead, payload: &[u8], out: &mut Out) -> Outcome {
+        let limit = self.limits.headers as usize * 2;
+        let block = self.block.as_mut().filter(|block| block.stream == head.stream);
+        let block = block.ok_or_else(|| broken(Reason::Protocol, "CONTINUATION of another stream"))?;
+        block.bytes.extend_from_slice(payload);
+        block.frames += 1;
+        if block.bytes.len() > limit || block.frames > CONTINUATIONS {
+            return Err(broken(Reason::EnhanceYourCalm, "a header block without end"));
+        }
+        if !head.has(frame::END_HEADERS) {
+            return Ok(None);
+        }
+        let block = self.block.take().expect("it is there");
+        self.block(block.stream, block.end_stream, block.malformed, &block.bytes, out)
+    }
+
+    fn block(&mut self, id: u32, end: bool, malformed: bool, fragment: &[u8], out: &mut Out) -> Outcome {
+        let block = head::read(&mut self.decoder, fragment, self.limits.headers as usize)
+            .map_err(|_| broken(Reason::Compression, "a header block cannot be decoded"))?;
+        let block = if malformed { Block::Malformed } else { block };
+        match (self.streams.known(id), block) {
+            (Known::Idle, block) => {
+                self.streams.begin(id);
+                self.call(id, end, block, out)
+            }
+            (Known::Open, block) => self.trailers_of_client(id, end, &block, out),
+            (Known::Ended | Known::Closed, _) => Ok(None),
+        }
+    }
+
+    fn call(&mut self, id: u32, end: bool, block: Block, out: &mut Out) -> Outcome {
+        let (request, length) = match block {
+            Block::Request(request, length) if !end || length.unwrap_or_default() == 0 => (request, length),
+            Block::TooLong => {
+                let head = Response::builder().status(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE).body(());
+                self.write_head(id, &head.expect("a status"), true, out);
+                return if end { Ok(None) } else { self.refuse(id, Reason::No, out) };
+            }
+            Block::Request(..) | Block::Trailers | Block::Malformed => {
+                return self.refuse(id, Reason::Protocol, out);
+            }
+        };
+        if self.streams.len() >= self.limits.streams as usize {
+            return self.refuse(id, Reason::RefusedStream, out);
+        }
+        let inbox = Inbox::new(StreamWaker::new(id, &self.woken), end);
+        inbox.stream.queue();
+        let body = RequestBody::new(Arc::clone(&inbox));
+        self.streams.insert(Stream {
+            id,
+            inbox,
+            send: SendWindow::new(self.first_window),
+            receive: ReceiveWindow::new(self.limits.window),
+            announced: length,
+            client_done: end,
+            answered: false,
+            pending: Bytes::new(),
+        });
+        Ok(Some(Event::Call(id, Box::new(request.map(|()| body)))))
+    }
+
+    fn trailers_of_client(&mut self, id: u32, end: bool, block: &Block, out: &mut Out) -> Outcome {
+        let Some(stream) = self.streams.get(id) else { return Ok(None) };
+        let refused = if stream.client_done {
+            Some(Reason::StreamClosed)
+        } else if !end || !matches!(block, Block::Trailers) || announced(stream, 0, true).is_none() {
+            Some(Reason::Protocol)
+        } else {
+            None
+        };
+        if let Some(reason) = refused {
+            return self.refuse(id, reason, out);
+        }
+        stream.client_done = true;
+        stream.inbox.put(Bytes::new(), true);
+        Ok(None)
+    }
+
+    fn priority(&mut self, head: FrameHead, payload: &[u8], out: &mut Out) -> Outcome {
+        if head.stream == 0 {
+            return Err(broken(Reason::Protocol, "PRIORITY on stream 0"));
+        }
+        if payload.len() != PRIORITY_LEN {
+            return self.refuse(head.stream, Reason::FrameSize, out);
+        }
+        if depends_on(payload) == head.stream {
+            return self.refuse(head.stream, Reason::Protocol, out);
+        }
+        Ok(None)
+    }
+
+    fn reset_by_client(&mut self, head: FrameHead, payload: &[u8], out: &mut Out) -> Outcome {
+        self.of_a_stream(head)?;
+        if payload.len() != 4 {
+            return Err(broken(Reason::FrameSize, "RST_STREAM has not 4 bytes"));
+        }
+        let Some(stream) = self.streams.remove(head.stream) else { return Ok(None) };
+        self.give_back(stream.inbox.close(), out);
+        // Cheap as a call is that is not even begun: whoever does nothing else is sent away.
+        self.resets = if stream.answered { self.resets.saturating_sub(1) } else { self.resets + 1 };
+        if self.resets > RESETS {
+            return Err(broken(Reason::EnhanceYourCalm, "too many calls are taken back"));
+        }
+        Ok(Some(Event::Gone(head.stream)))
+    }
+
+    fn settings(&mut self, head: FrameHead, payload: &[u8], out: &mut Out) -> Result<(), Error> {
+        if head.stream != 0 {
+            return Err(broken(Reason::Protocol, "SETTINGS on a stream"));
+        }
+        let (settings, rest) = payload.as_chunks::<6>();
+        if !rest.is_empty() || (head.has(frame::ACK) && !payload.is_empty()) {
+            return Err(broken(Reason::FrameSize, "SETTINGS of a length that it cannot have"));
+        }
+        if head.has(frame::ACK) {
+            return Ok(());
+        }
+        for &[n1, n2, value @ ..] in settings {
+            let (name, value) = (u16::from_be_bytes([n1, n2]), u32::from_be_bytes(value));
+            match name {
+                frame::HEADER_TABLE_SIZE => self.tell_table = true,
+                frame::ENABLE_PUSH if value > 1 => {
+                    return Err(broken(Reason::Protocol, "SETTINGS_ENABLE_PUSH is neither 0 nor 1"));
+                }
+                frame::MAX_FRAME_SIZE if !FRAME_SIZES.contains(&value) => {
+                    return Err(broken(Reason::Protocol, "SETTINGS_MAX_FRAME_SIZE is out of bounds"));
+                }
+                frame::INITIAL_WINDOW_SIZE => self.first_window(value)?,
+                _ => {}
+            }
+        }
+        out.frames(frame::settings_ack);
+        Ok(())
+    }
+
+    fn first_window(&mut self, size: u32) -> Result<(), Error> {
+        let too_large = || broken(Reason::FlowControl, "a window larger than windows can be");
+        SendWindow::new(0).grow(size.into()).ok_or_else(too_large)?;
+        let more = i64::from(size) - i64::from(self.first_window);
+        self.first_window = size;
+        for stream in self.streams.iter_mut() {
+            stream.send.grow(more).ok_or_else(too_large)?;
+            stream.may_go_on();
+        }
+        Ok(())
+    }
+
+    fn ping(head: FrameHead, payload: &[u8], out: &mut Out) -> Result<(), Error> {
+        if head.stream != 0 {
+            return Err(broken(Reason::Protocol, "PING on a stream"));
+        }
+        if payload.len() != 8 {
+            return Err(broken(Reason::FrameSize, "PING has not 8 bytes"));
+        }
+        if !head.has(frame::ACK) {
+            out.frames(|out| frame::pong(out, payload));
+        }
+        Ok(())
+    }
+
+    /// The client opens no more streams; those that are open go on.
+    fn go_away(head: FrameHead, payload: &[u8]) -> Result<(), Error> {
+        if head.stream != 0 {
+            return Err(broken(Reason::Protocol, "GOAWAY on a stream"));
+        }
+        if payload.len() < 8 {
+            return Err(broken(Reason::FrameSize, "GOAWAY has less than 8 bytes"));
+        }
+        Ok(())
+    }
+
+    fn window_update(&mut self, head: FrameHead, payload: &[u8], out: &mut Out) -> Outcome {
+        let more = <[u8; 4]>::try_from(payload)
+            .map_err(|_| broken(Reason::FrameSize, "WINDOW_UPDATE has not 4 bytes"))?;
+        let more = i64::from(frame::number(more));
+        if head.stream == 0 {
+            if more == 0 {
+                return Err(broken(Reason::Protocol, "WINDOW_UPDATE of nothing"));
+            }
+            let too_large = || broken(Reason::FlowControl, "a window larger than windows can be");
+            self.send.grow(more).ok_or_else(too_large)?;
+            self.opened = true;
+            return Ok(None);
+        }
+        self.of_a_stream(head)?;
+        let Some(stream) = self.streams.get(head.stream) else { return Ok(None) };
+        if more == 0 {
+            return self.refuse(head.stream, Reason::Protocol, out);
+        }
+        if stream.send.grow(more).is_none() {
+            return self.refuse(head.stream, Reason::FlowControl, out);
+        }
+        stream.may_go_on();
+        Ok(None)
+    }
+
+    /// A frame that must be of a stream which the client has begun.
+    fn of_a_stream(&self, head: FrameHead) -> Result<Known, Error> {
+        match self.streams.known(head.stream) {
+            _ if head.stream == 0 => Err(broken(Reason::Protocol, "a frame of a stream on stream 0")),
+            Known::Idle => Err(broken(Reason::Protocol, "a frame on a stream that is idle")),
+            known => Ok(known),
+        }
+    }
+
+    /// Ends a stream for which a rule was broken, or that is not wanted.
+    fn refuse(&mut self, id: u32, reason: Reason, out: &mut Out) -> Outcome {
+        Ok(self.reset(id, reason, out).then_some(Event::Gone(id)))
+    }
+}
+
+impl Stream {
+    /// What waits for a window is tried again.
+    pub(crate) fn may_go_on(&self) {
+        if !self.pending.is_empty() {
+            self.inbox.stream.queue();
+        }
+    }
+}
+
+/// Counts a body whose length was announced; `None` when it is not as announced.
+fn announced(stream: &mut Stream, more: usize, ended: bool) -> Option<()> {
+    let Some(left) = &mut stream.announced else { return Some(()) };
+    *left = left.checked_sub(more as u64)?;
+    (!ended || *left == 0).then_some(())
+}
+
+fn depends_on(priority: &[u8]) -> u32 {
+    priority.first_chunk().map_or(0, |id| frame::number(*id))
+}
+
+fn broken(reason: Reason, what: &'static str) -> Error {
+    Error::Protocol { reason, what }
+}
+
+/// Of our decoder; SETTINGS_HEADER_TABLE_SIZE is left as it is.
+const TABLE: usize = 4096;
+const PRIORITY_LEN: usize = 5;
+/// In a header block. Clients need none.
+const CONTINUATIONS: u32 = 32;
+/// Calls taken back before they were answered. A client that cancels on a deadline does so now and then.
+const RESETS: u32 = 1000;
+const FRAME_SIZES: std::ops::RangeInclusive<u32> = 16_384..=16_777_215;

@@ -1,0 +1,108 @@
+//! What a connection knows of its streams (RFC 9113 §5.1). A stream that is over is forgotten.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::inbox::Inbox;
+use crate::window::{ReceiveWindow, SendWindow};
+
+/// A stream that is open, or half closed by the client.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pub(crate) id: u32,
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) send: SendWindow,
+    pub(crate) receive: ReceiveWindow,
+    /// What is left of a body whose length was announced.
+    pub(crate) announced: Option<u64>,
+    /// The client has said its last.
+    pub(crate) client_done: bool,
+    /// The response's head was sent.
+    pub(crate) answered: bool,
+    /// Of the response, what no window had room for.
+    pub(crate) pending: Bytes,
+}
+
+/// A connection's streams.
+#[derive(Debug, Default)]
+pub(crate) struct Streams {
+    /// Ascending: identifiers only grow.
+    open: Vec<Stream>,
+    /// The highest identifier that the client has used.
+    last: u32,
+    /// Those that were ended by us last: the client may not know it yet.
+    ended: [u32; ENDED_KEPT],
+    ended_next: u8,
+}
+
+/// What may be said of an identifier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Known {
+    Idle,
+    Open,
+    /// By us, lately.
+    Ended,
+    Closed,
+}
+
+impl Streams {
+    pub(crate) fn known(&self, id: u32) -> Known {
+        match self.place(id) {
+            Ok(_) => Known::Open,
+            Err(_) if id > self.last => Known::Idle,
+            Err(_) if self.ended.contains(&id) => Known::Ended,
+            Err(_) => Known::Closed,
+        }
+    }
+
+    pub(crate) fn get(&mut self, id: u32) -> Option<&mut Stream> {
+        let place = self.place(id).ok()?;
+        Some(&mut self.open[place])
+    }
+
+    /// Takes note of an identifier that is idle.
+    pub(crate) fn begin(&mut self, id: u32) {
+        self.last = id;
+    }
+
+    pub(crate) fn insert(&mut self, stream: Stream) {
+        debug_assert!(stream.id == self.last, "begun");
+        self.open.push(stream);
+    }
+
+    pub(crate) fn remove(&mut self, id: u32) -> Option<Stream> {
+        let place = self.place(id).ok()?;
+        let stream = self.open.remove(place);
+        if self.open.is_empty() {
+            // As a connection that has never had one.
+            self.open = Vec::new();
+        }
+        Some(stream)
+    }
+
+    /// Ended by us: frames that are under way are passed over.
+    pub(crate) fn remember(&mut self, id: u32) {
+        let next = usize::from(self.ended_next) % ENDED_KEPT;
+        self.ended[next] = id;
+        self.ended_next = u8::try_from(next + 1).expect("a few");
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Stream> {
+        self.open.iter_mut()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    pub(crate) fn last(&self) -> u32 {
+        self.last
+    }
+
+    fn place(&self, id: u32) -> Result<usize, usize> {
+        self.open.binary_search_by_key(&id, |stream| stream.id)
+    }
+}
+
+const ENDED_KEPT: usize = 8;

@@ -1,0 +1,195 @@
+//! Connections against clients that write their bytes by hand, and against h2's client.
+
+mod by_hand;
+mod foreign;
+mod rules;
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body::{Body, Frame};
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+use tokio::task::JoinHandle;
+
+use crate::frame::{self, FrameHead};
+use crate::{Error, Limits, RequestBody, serve};
+
+type Answer = Pin<Box<dyn Body<Data = Bytes, Error = Infallible> + Send>>;
+
+/// What a test's server has seen.
+#[derive(Debug, Default)]
+struct Seen {
+    calls: AtomicUsize,
+    /// Calls whose future or body was dropped before its end.
+    dropped: AtomicUsize,
+    polls: AtomicUsize,
+}
+
+/// Answers by path: `/` says "hello", `/echo` what it hears, `/count` how much it has heard when all has come, `/hold`
+/// nothing ever and never reads, `/listen` nothing ever and reads, `/refuse` at once with headers alone.
+async fn call(seen: Arc<Seen>, request: Request<RequestBody>) -> Response<Answer> {
+    seen.calls.fetch_add(1, Ordering::Relaxed);
+    let guard = Guard(Arc::clone(&seen));
+    let path = request.uri().path().to_owned();
+    let mut body = request.into_body();
+    let answer: Answer = match &*path {
+        "/echo" => Box::pin(body),
+        "/hold" => return std::future::pending().await,
+        "/listen" => {
+            while body.frame().await.is_some() {
+                seen.polls.fetch_add(1, Ordering::Relaxed);
+            }
+            return std::future::pending().await;
+        }
+        "/count" => {
+            let heard = body.collect().await.expect("infallible").to_bytes().len();
+            let mut trailers = HeaderMap::new();
+            trailers.insert("heard", heard.into());
+            Box::pin(StreamBody::new(tokio_stream::iter([Ok(Frame::trailers(trailers))])))
+        }
+        "/refuse" => {
+            let mut refused = Response::new(Box::pin(Full::default()) as Answer);
+            *refused.status_mut() = StatusCode::NOT_FOUND;
+            refused.headers_mut().insert("why", "no".parse().expect("a value"));
+            return refused;
+        }
+        path => match path.strip_prefix("/bytes/").and_then(|len| len.parse().ok()) {
+            Some(len) => Box::pin(Full::from(vec![b'x'; len])),
+            None => Box::pin(Full::from("hello")),
+        },
+    };
+    std::mem::forget(guard);
+    Response::new(answer)
+}
+
+struct Guard(Arc<Seen>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.dropped.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+const LIMITS: Limits = Limits { streams: 10, window: 100_000, headers: 4096 };
+
+/// A client that writes frames, beside a server that answers.
+struct Client {
+    io: DuplexStream,
+    served: JoinHandle<Result<(), Error>>,
+    seen: Arc<Seen>,
+}
+
+/// A frame of the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Said {
+    kind: u8,
+    flags: u8,
+    stream: u32,
+    payload: Vec<u8>,
+}
+
+impl Client {
+    /// Has said nothing yet.
+    fn mute(buffer: usize) -> Self {
+        let (io, theirs) = tokio::io::duplex(buffer);
+        let seen = Arc::<Seen>::default();
+        let of_calls = Arc::clone(&seen);
+        let served = tokio::spawn(serve(theirs, LIMITS, move |request| call(Arc::clone(&of_calls), request)));
+        Self { io, served, seen }
+    }
+
+    /// Has exchanged settings.
+    async fn greeted() -> Self {
+        let mut client = Self::mute(1024 * 1024);
+        client.say(&greeting()).await;
+        let said = client.until_pong().await;
+        assert_eq!((said[0].kind, said[0].flags), (frame::SETTINGS, 0));
+        client
+    }
+
+    async fn say(&mut self, bytes: &[u8]) {
+        self.io.write_all(bytes).await.expect("written");
+    }
+
+    /// The next frame; `None` when the server has closed the connection.
+    async fn hear(&mut self) -> Option<Said> {
+        let mut head = [0; FrameHead::LEN];
+        self.io.read_exact(&mut head).await.ok()?;
+        let head = FrameHead::read(&head).expect("complete");
+        let mut payload = vec![0; head.len];
+        self.io.read_exact(&mut payload).await.expect("its payload");
+        Some(Said { kind: head.kind, flags: head.flags, stream: head.stream, payload })
+    }
+
+    /// All that the server has to say to what was said so far.
+    async fn until_pong(&mut self) -> Vec<Said> {
+        let mut said = Vec::new();
+        // Twice: what calls say comes after the pong that was asked for with them.
+        for _ in 0..2 {
+            self.say(&frame(frame::PING, 0, 0, b"pingpong")).await;
+            loop {
+                let frame = self.hear().await.expect("the connection is open");
+                if frame.kind == frame::PING {
+                    break;
+                }
+                said.push(frame);
+            }
+        }
+        said
+    }
+
+    /// What the server says of a stream, DATA put together; whether it has ended it.
+    async fn answer(&mut self, stream: u32) -> (Vec<Said>, Vec<u8>) {
+        let (mut said, mut data) = (Vec::new(), Vec::new());
+        loop {
+            let frame = self.hear().await.expect("the connection is open");
+            if frame.stream != stream {
+                continue;
+            }
+            let over = frame.kind == frame::RST_STREAM
+                || (frame.flags & frame::END_STREAM != 0 && frame.kind != frame::WINDOW_UPDATE);
+            match frame.kind {
+                frame::DATA => data.extend_from_slice(&frame.payload),
+                _ => said.push(frame),
+            }
+            if over {
+                return (said, data);
+            }
+        }
+    }
+}
+
+fn greeting() -> Vec<u8> {
+    [frame::PREFACE, &frame(frame::SETTINGS, 0, 0, &[])].concat()
+}
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(payload.len()).expect("short").to_be_bytes();
+    [&len[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+fn headers(stream: u32, flags: u8, block: &[u8]) -> Vec<u8> {
+    frame(frame::HEADERS, flags | frame::END_HEADERS, stream, block)
+}
+
+/// A request's header block; nothing of it goes into the table.
+fn get(path: &str) -> Vec<u8> {
+    let len = u8::try_from(path.len()).expect("short");
+    [&[0x82, 0x86, 0x04, len], path.as_bytes()].concat()
+}
+
+fn field(name: &str, value: &str) -> Vec<u8> {
+    let len = |text: &str| vec![u8::try_from(text.len()).expect("short")];
+    [vec![0], len(name), name.into(), len(value), value.into()].concat()
+}
+
+/// Polls once.
+fn now<T>(future: Pin<&mut impl Future<Output = T>>) -> Poll<T> {
+    future.poll(&mut Context::from_waker(std::task::Waker::noop()))
+}
