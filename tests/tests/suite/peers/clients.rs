@@ -18,7 +18,7 @@ pub(super) fn trials() -> Vec<Trial> {
     vec![
         trial_with("py_spiffe_fetches_and_watches", python(&["spiffe"]), py_spiffe),
         trial_with("grpcio_default_options_sds_and_workload", python(&["grpc"]), grpcio),
-        trial_with("go_spiffe_fetches_and_watches", go(), go_spiffe),
+        trial_with("go_spiffe_fetches_and_watches", go("go"), go_spiffe),
         trial_with("grpc_java_default_options_sds_and_workload", maven(), grpc_java),
         trial("spiffe_crate_fetches_and_watches", spiffe_crate),
     ]
@@ -47,9 +47,7 @@ async fn grpcio(python: PathBuf) {
 async fn go_spiffe(go: PathBuf) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let program = folder.path().join("watch");
-    let mut build = Command::new(go);
-    build.args(["build", "-buildvcs=false", "-o"]).arg(&program).arg(".").current_dir(peers("go"));
-    output(build.env("GOTOOLCHAIN", "local")).await;
+    build(go, "go", ".", &program).await;
     let (_server, agent) = rotating().await;
     three_serials(&output(Command::new(program).arg(agent.wait_for_socket().await)).await);
 }
@@ -115,13 +113,24 @@ fn three_serials(printed: &str) {
     assert!(serials.len() >= 3, "{printed}");
 }
 
-/// A Go that has the modules.
-fn go() -> Result<PathBuf, String> {
+/// A Go that has what `tests/peers/FOLDER` requires.
+pub(super) fn go(folder: &str) -> Result<PathBuf, String> {
     let go = needs("GO", "go")?;
     let mut download = std::process::Command::new(&go);
-    download.args(["mod", "download"]).current_dir(peers("go")).env("GOTOOLCHAIN", "local");
+    download.args(["mod", "download"]).current_dir(peers(folder)).env("GOTOOLCHAIN", "local");
     let output = download.output().map_err(|reason| reason.to_string())?;
-    if output.status.success() { Ok(go) } else { Err("go cannot get go-spiffe".into()) }
+    if output.status.success() {
+        Ok(go)
+    } else {
+        Err(format!("go cannot get the modules of tests/peers/{folder}"))
+    }
+}
+
+/// A package's program, in the versions of `tests/peers/FOLDER`.
+pub(super) async fn build(go: PathBuf, folder: &str, package: &str, program: &Path) {
+    let mut build = Command::new(go);
+    build.args(["build", "-buildvcs=false", "-o"]).arg(program).arg(package).current_dir(peers(folder));
+    output(build.env("GOTOOLCHAIN", "local")).await;
 }
 
 /// A Maven that has grpc-java.

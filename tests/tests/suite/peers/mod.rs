@@ -2,11 +2,13 @@
 //!
 //! * `clients`: libraries in four languages. Those in Python and Go run in the programs of `tests/peers`.
 //! * `envoys`: mTLS over SDS. `mesh` starts the Envoys and sends the requests.
+//! * `h2spec`: what it finds wrong with the server's side of HTTP/2.
 //! * `san`: what Envoy says of a peer, and what `finial san check` says.
 //! * `real`: with the real server (`spire_server`), for as long as one wants.
 
 mod clients;
 mod envoys;
+mod h2spec;
 mod mesh;
 mod real;
 mod san;
@@ -18,7 +20,10 @@ use harness::{skipped, trial};
 use libtest_mimic::Trial;
 
 pub(super) fn trials() -> Vec<Trial> {
-    [clients::trials(), envoys::trials(), real::trials(), san::trials()].into_iter().flatten().collect()
+    [clients::trials(), envoys::trials(), h2spec::trials(), real::trials(), san::trials()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// A trial that needs something; skipped with the reason why it is not there.
