@@ -31,7 +31,7 @@ use crate::health::Health;
 use crate::workload::Workload;
 
 /// What is served.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Apis {
     health: HealthServer<Health>,
     workload: Option<SpiffeWorkloadApiServer<Workload>>,
@@ -54,17 +54,22 @@ impl Apis {
         }
     }
 
-    async fn call(&self, request: Request<Body>) -> Response<Body> {
+    async fn call(&self, peer: Arc<Peer>, request: Request<RequestBody>) -> Response<Answer> {
         let service = request.uri().path().split('/').nth(1).unwrap_or_default();
-        let Ok(response) = match (service, &self.workload, &self.sds) {
-            (sds::Service::<Door>::NAME, _, Some(sds)) => sds.clone().call(request).await,
+        match (service, &self.workload, &self.sds) {
+            (SDS, _, Some(sds)) => sds.call(peer, request).await.map(Answer::Sds),
             (SpiffeWorkloadApiServer::<Workload>::NAME, Some(workload), _) => {
-                workload.clone().call(request).await
+                let mut request = request.map(Body::new);
+                request.extensions_mut().insert(peer);
+                let Ok(response) = workload.clone().call(request).await;
+                response.map(Answer::Other)
             }
-            (HealthServer::<Health>::NAME, ..) => self.health.clone().call(request).await,
-            (other, ..) => Ok(Status::unimplemented(format!("unknown service {other}")).into_http()),
-        };
-        response
+            (HealthServer::<Health>::NAME, ..) => {
+                let Ok(response) = self.health.clone().call(request.map(Body::new)).await;
+                response.map(Answer::Other)
+            }
+            (other, ..) => Status::unimplemented(format!("unknown service {other}")).into_http(),
+        }
     }
 }
 
@@ -93,25 +98,62 @@ async fn answer(peer: Arc<Peer>, apis: Arc<Apis>, request: Request<RequestBody>)
     // Before anything is read of the request: a caller may open streams and never say what it wants.
     let Some(permit) = peer.open_stream() else {
         let full = Status::resource_exhausted("too many streams of one process").into_http();
-        return full.map(|body| Counted { body, permit: None, deadline: None });
+        return full.map(|answer| Counted { answer, permit: None, deadline: None });
     };
-    let mut request = request.map(Body::new);
-    request.extensions_mut().insert(peer);
     let deadline = timeout(request.headers()).map(|timeout| timeout.map(|timeout| Instant::now() + timeout));
     let (response, deadline) = match deadline {
-        Ok(None) => (apis.call(request).await, None),
+        Ok(None) => (apis.call(peer, request).await, None),
         Ok(Some(at)) => {
-            (timeout_at(at, apis.call(request)).await.unwrap_or_else(|_| too_late().into_http()), Some(at))
+            let answered = timeout_at(at, apis.call(peer, request)).await;
+            (answered.unwrap_or_else(|_| too_late().into_http()), Some(at))
         }
         Err(Malformed) => (Status::internal("malformed grpc-timeout").into_http(), None),
     };
     let deadline = deadline.map(|at| Box::pin(sleep_until(at)));
-    response.map(|body| Counted { body, permit: Some(permit), deadline })
+    response.map(|answer| Counted { answer, permit: Some(permit), deadline })
 }
 
-/// The body of a response, its stream's place among those of the caller's process, and when the call is to be over.
+/// The body of a response, of one API or another.
+#[expect(clippy::large_enum_variant, reason = "nearly all are of SDS")]
+enum Answer {
+    Sds(sds::Answer<Door, RequestBody>),
+    Other(Body),
+}
+
+impl Default for Answer {
+    fn default() -> Self {
+        Self::Other(Body::empty())
+    }
+}
+
+impl http_body::Body for Answer {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        match &mut *self {
+            Self::Sds(answer) => {
+                let frame = ready!(Pin::new(answer).poll_frame(cx));
+                Poll::Ready(frame.map(|Ok(frame)| Ok(frame)))
+            }
+            Self::Other(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Sds(answer) => answer.is_end_stream(),
+            Self::Other(body) => body.is_end_stream(),
+        }
+    }
+}
+
+/// An answer, its stream's place among those of the caller's process, and when the call is to be over.
 struct Counted {
-    body: Body,
+    answer: Answer,
     #[expect(dead_code, reason = "held until the response is over")]
     permit: Option<StreamPermit>,
     deadline: Option<Pin<Box<Sleep>>>,
@@ -125,23 +167,19 @@ impl http_body::Body for Counted {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
+        if let Poll::Ready(frame) = Pin::new(&mut self.answer).poll_frame(cx) {
             return Poll::Ready(frame);
         }
         let Some(deadline) = &mut self.deadline else { return Poll::Pending };
         ready!(deadline.as_mut().poll(cx));
-        (self.deadline, self.body) = (None, Body::empty());
+        (self.deadline, self.answer) = (None, Answer::default());
         let mut trailers = HeaderMap::new();
         let told = too_late().add_header(&mut trailers);
         Poll::Ready(Some(told.map(|()| Frame::trailers(trailers))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        self.body.size_hint()
+        self.answer.is_end_stream()
     }
 }
 
@@ -208,6 +246,7 @@ fn sds_options(settings: &Settings) -> sds::Options {
 /// Of a stream and of a connection. An Envoy's message has 61 KB, and all of it is taken as soon as it comes, so a window
 /// is not memory: smaller ones only cost a system call for each refill (measured: `benches/REPORT.md`).
 const WINDOW: u32 = 1024 * 1024;
+const SDS: &str = sds::Service::<Door>::NAME;
 const HEADERS_LIMIT: u32 = 16 * 1024;
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use http_body::Body as _;
+use http_body::Body;
 
 use crate::sift::{Sift, SiftError};
 use crate::wire::DiscoveryRequest;
@@ -114,15 +114,15 @@ impl From<SiftError> for RequestError {
 
 /// The client's side of a call.
 #[derive(Debug)]
-pub(crate) struct Inbound {
-    body: tonic::body::Body,
+pub(crate) struct Inbound<B> {
+    body: B,
     intake: Intake,
     /// Of the last DATA frame, what has not been looked at.
     rest: Bytes,
 }
 
-impl Inbound {
-    pub(crate) fn new(body: tonic::body::Body) -> Self {
+impl<B: Body<Data = Bytes> + Unpin> Inbound<B> {
+    pub(crate) fn new(body: B) -> Self {
         Self { body, intake: Intake::default(), rest: Bytes::new() }
     }
 

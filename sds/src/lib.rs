@@ -27,7 +27,7 @@ pub mod wire;
 mod tests;
 
 pub use reply::Frames;
-pub use service::{Admission, Admit, Service};
+pub use service::{Admission, Admit, Answer, Service};
 
 /// The agent's settings for SDS.
 #[derive(Debug, Clone)]

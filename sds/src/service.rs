@@ -11,12 +11,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body::{Body, Frame};
 use identity::WorkloadUpdate;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic::{Code, Status};
 use transport::Peer;
@@ -54,7 +55,7 @@ pub struct Admission {
     pub updates: watch::Receiver<Arc<WorkloadUpdate>>,
 }
 
-/// The service: a request's peer is expected among its extensions, as an `Arc<Peer>`.
+/// The service.
 #[derive(Debug)]
 pub struct Service<A> {
     shared: Arc<Shared<A>>,
@@ -65,12 +66,6 @@ pub(crate) struct Shared<A> {
     pub(crate) admit: A,
     pub(crate) options: Arc<Options>,
     pub(crate) secrets: Arc<Secrets>,
-}
-
-impl<A> Clone for Service<A> {
-    fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared) }
-    }
 }
 
 impl<A> NamedService for Service<A> {
@@ -85,42 +80,79 @@ impl<A: Admit> Service<A> {
         Self { shared: Arc::new(Shared { admit, options: Arc::new(options), secrets: Arc::default() }) }
     }
 
-    async fn answer(shared: Arc<Shared<A>>, request: Request<Body>) -> Result<Response<Body>, Status> {
+    /// Answers a call of `peer`.
+    pub async fn call<B>(&self, peer: Arc<Peer>, request: Request<B>) -> Response<Answer<A, B>>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        if let Some(refused) = not_grpc(&request) {
+            return refused;
+        }
+        self.answer(peer, request).await.unwrap_or_else(Status::into_http)
+    }
+
+    async fn answer<B>(&self, peer: Arc<Peer>, request: Request<B>) -> Result<Response<Answer<A, B>>, Status>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
         accepted(request.headers())?;
-        let peer = request.extensions().get::<Arc<Peer>>().cloned();
-        let peer = peer.ok_or_else(|| Status::internal("connection has no peer"))?;
+        let shared = Arc::clone(&self.shared);
         match request.uri().path() {
-            STREAM_SECRETS => stream_secrets(shared, peer, Inbound::new(request.into_body())).await,
-            FETCH_SECRETS => fetch_secrets(shared, peer, Inbound::new(request.into_body())).await,
+            STREAM_SECRETS => {
+                let session = stream_secrets(shared, peer, Inbound::new(request.into_body())).await?;
+                Ok(response(Kind::Stream(session)))
+            }
+            FETCH_SECRETS => {
+                let push = fetch_secrets(shared, peer, Inbound::new(request.into_body())).await?;
+                Ok(response(Kind::Unary(Unary::new(push))))
+            }
             DELTA_SECRETS => Err(Status::unimplemented("Method is not implemented")),
             path => Err(Status::unimplemented(format!("unknown method {path}"))),
         }
     }
 }
 
-impl<A: Admit> tonic::codegen::Service<Request<Body>> for Service<A> {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = BoxFuture<Result<Self::Response, Self::Error>>;
+/// The body of a response, whose request had a `B`.
+pub struct Answer<A, B>(Kind<A, B>);
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
+#[expect(clippy::large_enum_variant, reason = "nearly all are streams")]
+enum Kind<A, B> {
+    Stream(Session<A, B>),
+    Unary(Unary),
+    Nothing,
+}
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        if let Some(refused) = not_grpc(&request) {
-            return Box::pin(std::future::ready(Ok(refused)));
-        }
-        let answer = Self::answer(Arc::clone(&self.shared), request);
-        Box::pin(async move { Ok(answer.await.unwrap_or_else(|status| status.into_http())) })
+impl<A, B> Default for Answer<A, B> {
+    fn default() -> Self {
+        Self(Kind::Nothing)
     }
 }
 
-async fn stream_secrets<A: Admit>(
+impl<A: Admit, B: Body<Data = Bytes> + Unpin> Body for Answer<A, B> {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match &mut self.0 {
+            Kind::Stream(session) => Pin::new(session).poll_frame(cx),
+            Kind::Unary(unary) => Pin::new(unary).poll_frame(cx),
+            Kind::Nothing => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self.0, Kind::Nothing)
+    }
+}
+
+async fn stream_secrets<A: Admit, B: Body<Data = Bytes> + Unpin>(
     shared: Arc<Shared<A>>,
     peer: Arc<Peer>,
-    mut inbound: Inbound,
-) -> Result<Response<Body>, Status> {
+    mut inbound: Inbound<B>,
+) -> Result<Session<A, B>, Status> {
     let mut admitted = Box::pin(shared.admit.admit(Arc::clone(&peer), "StreamSecrets"));
     let mut first = None;
     // The first request is taken in while the agent is starting: else a herd of Envoys would fill its windows with Nodes.
@@ -142,14 +174,14 @@ async fn stream_secrets<A: Admit>(
     })
     .await?;
     drop(admitted);
-    Ok(response(Session::new(shared, peer, inbound, admission, first)?))
+    Session::new(shared, peer, inbound, admission, first)
 }
 
-async fn fetch_secrets<A: Admit>(
+async fn fetch_secrets<A: Admit, B: Body<Data = Bytes> + Unpin>(
     shared: Arc<Shared<A>>,
     peer: Arc<Peer>,
-    mut inbound: Inbound,
-) -> Result<Response<Body>, Status> {
+    mut inbound: Inbound<B>,
+) -> Result<Push, Status> {
     let request = poll_fn(|cx| inbound.poll_request(cx, false)).await;
     let request = request.ok_or_else(|| Status::internal("the call has no request"))?;
     let request = request.map_err(|reason| status_of_request(&reason))?;
@@ -158,7 +190,7 @@ async fn fetch_secrets<A: Admit>(
     loop {
         let update = Arc::clone(&updates.borrow_and_update());
         match fetch(&shared, request.clone(), &update) {
-            Ok(push) => return Ok(response(Unary::new(push))),
+            Ok(push) => return Ok(push),
             Err(refusal @ Refusal::NotMinted { .. }) => {
                 let changed = tokio::time::timeout_at(until, updates.changed()).await;
                 if !matches!(changed, Ok(Ok(()))) {
@@ -174,17 +206,14 @@ fn fetch<A>(shared: &Shared<A>, request: DiscoveryRequest, update: &WorkloadUpda
     stream::fetch(&shared.options, &shared.secrets, request, update, SystemTime::now())
 }
 
-fn response<B>(body: B) -> Response<Body>
-where
-    B: http_body::Body<Data = bytes::Bytes, Error = Infallible> + Send + 'static,
-{
-    let mut response = Response::new(Body::new(body));
+fn response<A, B>(kind: Kind<A, B>) -> Response<Answer<A, B>> {
+    let mut response = Response::new(Answer(kind));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     response
 }
 
 /// What is not a gRPC call gets an HTTP status, as from grpc-go.
-fn not_grpc(request: &Request<Body>) -> Option<Response<Body>> {
+fn not_grpc<A, B>(request: &Request<B>) -> Option<Response<Answer<A, B>>> {
     let content_type = request.headers().get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
     let refused = if request.method() != Method::POST {
         StatusCode::METHOD_NOT_ALLOWED
@@ -193,7 +222,7 @@ fn not_grpc(request: &Request<Body>) -> Option<Response<Body>> {
     } else {
         return None;
     };
-    let mut response = Response::new(Body::empty());
+    let mut response = Response::new(Answer::default());
     *response.status_mut() = refused;
     Some(response)
 }

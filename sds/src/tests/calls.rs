@@ -16,13 +16,12 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::body::Body;
-use tonic::codegen::Service as _;
 use tonic::{Code, Status};
 use transport::{Limits, Listener, Peer};
 
 use super::{WEB, identity, names, svid, update};
 use crate::wire::DiscoveryRequest;
-use crate::{Admission, Admit, Options, Service};
+use crate::{Admission, Admit, Answer, Options, Service};
 
 /// A door that is opened, or shut, from outside.
 struct Door {
@@ -77,16 +76,14 @@ impl Bench {
         let body = StreamBody::new(UnboundedReceiverStream::new(hears).map(Ok::<_, Infallible>));
         let path = format!("/envoy.service.secret.v3.SecretDiscoveryService/{method}");
         let request = Request::builder().method(Method::POST).uri(path);
-        let mut request = request.header(CONTENT_TYPE, "application/grpc").body(Body::new(body)).unwrap();
-        request.extensions_mut().insert(Arc::clone(&self.peer));
-        (said, request)
+        (said, request.header(CONTENT_TYPE, "application/grpc").body(Body::new(body)).unwrap())
     }
 
-    async fn call(&self, request: Request<Body>) -> Response<Body> {
-        self.service.clone().call(request).await.unwrap()
+    async fn call(&self, request: Request<Body>) -> Response<Answer<Door, Body>> {
+        self.service.call(Arc::clone(&self.peer), request).await
     }
 
-    async fn open(&self, method: &str) -> (Said, Response<Body>) {
+    async fn open(&self, method: &str) -> (Said, Response<Answer<Door, Body>>) {
         let (said, request) = self.request(method);
         (said, self.call(request).await)
     }
@@ -109,7 +106,7 @@ fn status(headers: &HeaderMap) -> Code {
 }
 
 /// The next message, whose frames are put together, or the trailers.
-async fn next(response: &mut Response<Body>) -> Result<Vec<u8>, HeaderMap> {
+async fn next(response: &mut Response<Answer<Door, Body>>) -> Result<Vec<u8>, HeaderMap> {
     let mut bytes = Vec::new();
     loop {
         let frame = response.body_mut().frame().await.expect("not over").unwrap();
