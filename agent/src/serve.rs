@@ -245,7 +245,7 @@ fn sds_options(settings: &Settings) -> sds::Options {
 
 /// Of a stream and of a connection. An Envoy's message has 61 KB, and all of it is taken as soon as it comes, so a window
 /// is not memory: smaller ones only cost a system call for each refill (measured: `benches/REPORT.md`).
-const WINDOW: u32 = 1024 * 1024;
+const WINDOW: u32 = 256 * 1024;
 const SDS: &str = sds::Service::<Door>::NAME;
 const HEADERS_LIMIT: u32 = 16 * 1024;
 
