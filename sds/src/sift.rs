@@ -105,19 +105,43 @@ impl Sift {
         }
     }
 
-    /// Leaves out the fields at the beginning of `bytes` that lie there whole and of which nothing is read: a `Node` has
-    /// five hundred of them in a row.
+    /// Takes the fields at the beginning of `bytes` that lie there whole and are not entered, all at once: a `Node` has
+    /// five hundred in a row that are left out, a request has five that are kept.
     fn pass_over<'a>(&mut self, mut bytes: &'a [u8]) -> &'a [u8] {
         while matches!(self.stage, Stage::Key(Varint { bytes: 0, .. }))
             && let Some((field, len, head)) = short_field(bytes)
-            && matches!(self.fate(field, len), Fate::Skip)
-            && let Some((_, rest)) = bytes.split_at_checked(head + len as usize)
-            && self.take(u32::try_from(bytes.len() - rest.len()).unwrap_or(u32::MAX)).is_ok()
+            && let Some((whole, rest)) = bytes.split_at_checked(head + len as usize)
+            && self.takes_whole(field, len, whole)
         {
             bytes = rest;
             self.close();
         }
         bytes
+    }
+
+    /// Whether a field could be dealt with as it lies there.
+    fn takes_whole(&mut self, field: u32, len: u32, whole: &[u8]) -> bool {
+        let keep = match self.fate(field, len) {
+            Fate::Skip => false,
+            Fate::Keep => true,
+            Fate::Enter => return false,
+        };
+        if keep && (self.depth != REQUEST || self.kept.len() + whole.len() + ENVELOPE > KEPT_LIMIT) {
+            return false;
+        }
+        let taken = self.take(u32::try_from(whole.len()).unwrap_or(u32::MAX)).is_ok();
+        if taken && keep {
+            self.reserve();
+            self.kept.extend_from_slice(whole);
+        }
+        taken
+    }
+
+    /// For all of a usual message at once.
+    fn reserve(&mut self) {
+        if self.kept.capacity() == 0 {
+            self.kept.reserve(KEPT_USUAL);
+        }
     }
 
     /// The message, once all of it has been fed.
@@ -222,6 +246,7 @@ impl Sift {
         if self.kept.len() + len as usize + ENVELOPE > KEPT_LIMIT {
             return Err(SiftError::TooMuch);
         }
+        self.reserve();
         self.field_at = self.kept.len();
         let sized = |len: u64| 1 + encoded_len_varint(len) as u64 + len;
         let path: &[u32] = match self.depth {
@@ -297,5 +322,7 @@ const FIXED32: u64 = 5;
 const METADATA_ENTRY: RangeInclusive<u32> = 32..=64;
 /// What may stand before a field, in bytes.
 const ENVELOPE: usize = 18;
+/// What is kept of an Envoy's message, in bytes.
+const KEPT_USUAL: usize = 256;
 /// What is kept of one message: dozens of the longest SPIFFE IDs.
 pub(crate) const KEPT_LIMIT: usize = 64 * 1024;
