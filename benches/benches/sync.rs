@@ -16,23 +16,23 @@ fn sync(criterion: &mut Criterion) {
     let domain = TrustDomain::parse("td").expect("well-formed");
     let bundle = Arc::new(Bundle::of_x509(domain.clone(), [Bytes::from_static(&[9; 600])]));
     let bundles = Bundles::from([(domain, Arc::clone(&bundle))]);
-    let entries: Vec<Entry> = (0..10_000).map(entry).collect();
+    let entries: Vec<Arc<Entry>> = (0..10_000).map(entry).map(Arc::new).collect();
     let empty = || Cache::new(Options::default(), Arc::clone(&bundle));
     let mut full = empty();
-    full.sync(entries.clone(), bundles.clone(), NOW);
+    full.sync(Some(entries.clone()), bundles.clone(), NOW);
 
     let mut group = criterion.benchmark_group("sync of 10,000");
     group.sample_size(10);
     group.bench_function("first", |bencher| {
         let prepare = || (empty(), entries.clone());
         let run = |(mut cache, entries): (Cache, _)| {
-            black_box(cache.sync(entries, bundles.clone(), NOW));
+            black_box(cache.sync(Some(entries), bundles.clone(), NOW));
             cache
         };
         bencher.iter_batched(prepare, run, BatchSize::LargeInput);
     });
     group.bench_function("unchanged", |bencher| {
-        let run = |entries| black_box(full.sync(entries, bundles.clone(), NOW));
+        let run = |entries| black_box(full.sync(Some(entries), bundles.clone(), NOW));
         bencher.iter_batched(|| entries.clone(), run, BatchSize::LargeInput);
     });
     group.bench_function("one changed", |bencher| {
@@ -40,10 +40,10 @@ fn sync(criterion: &mut Criterion) {
         let prepare = || {
             revision += 1;
             let mut entries = entries.clone();
-            entries[5_000].revision = revision;
+            entries[5_000] = Arc::new(Entry { revision, ..(*entries[5_000]).clone() });
             entries
         };
-        let run = |entries| black_box(full.sync(entries, bundles.clone(), NOW));
+        let run = |entries| black_box(full.sync(Some(entries), bundles.clone(), NOW));
         bencher.iter_batched(prepare, run, BatchSize::LargeInput);
     });
     group.finish();

@@ -1,5 +1,7 @@
 //! Agents as programs: their configuration, their CPU, how long they take to start, and that they end with the benchmark.
 
+pub mod server;
+
 use std::error::Error;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};

@@ -86,12 +86,18 @@ impl Cache {
         Some(&self.records.get(entry_id)?.minted.as_ref()?.svid)
     }
 
-    /// Takes the server's whole answer: all authorised entries and all bundles. An SVID stays until its successor
-    /// is there, unless its entry is gone or now grants another SPIFFE ID. The own bundle is never dropped.
-    pub fn sync(&mut self, entries: Vec<Entry>, mut bundles: Bundles, now: SystemTime) -> Vec<Publish> {
+    /// Takes the server's whole answer: all authorised entries (`None`: those of the last time) and all bundles. An SVID
+    /// stays until its successor is there, unless its entry is gone or now grants another SPIFFE ID. The own bundle is
+    /// never dropped.
+    pub fn sync(
+        &mut self,
+        entries: Option<Vec<Arc<Entry>>>,
+        mut bundles: Bundles,
+        now: SystemTime,
+    ) -> Vec<Publish> {
         let own = bundles.remove(&self.bundle.trust_domain);
         let bundles_changed = self.replace_bundles(own, bundles);
-        let entries_changed = self.replace_entries(entries);
+        let entries_changed = entries.is_some_and(|entries| self.replace_entries(entries));
         if entries_changed {
             let generation = self.snapshot.generation() + 1;
             let entries = self.records.values().map(|record| Arc::clone(&record.entry));
@@ -212,24 +218,24 @@ impl Cache {
         changed
     }
 
-    fn replace_entries(&mut self, entries: Vec<Entry>) -> bool {
+    fn replace_entries(&mut self, entries: Vec<Arc<Entry>>) -> bool {
         let mut changed = false;
         let mut gone: BTreeSet<Arc<str>> = self.records.keys().cloned().collect();
         for entry in entries {
             gone.remove(&entry.id);
             match self.records.get_mut(&entry.id) {
-                Some(record) if *record.entry == entry => {}
+                Some(record) if record.entry == entry => {}
                 Some(record) => {
                     changed = true;
                     if record.entry.spiffe_id != entry.spiffe_id {
                         record.minted = None;
                     }
                     record.retry_at = None;
-                    record.entry = Arc::new(entry);
+                    record.entry = entry;
                 }
                 None => {
                     changed = true;
-                    self.records.insert(Arc::clone(&entry.id), Record::new(Arc::new(entry)));
+                    self.records.insert(Arc::clone(&entry.id), Record::new(entry));
                 }
             }
         }

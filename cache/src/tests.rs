@@ -246,7 +246,10 @@ impl Run {
             .collect();
         let mut bundles = Bundles::from([(own(), bundle(own(), sequence))]);
         bundles.extend(other.map(|n| (foreign(), bundle(foreign(), n))));
-        let published = self.cache.sync(entries.values().cloned().collect(), bundles, self.model.now);
+        // The same ones need not be told again.
+        let untold = sequence > 0 && entries == self.model.entries;
+        let told = (!untold).then(|| entries.values().cloned().map(Arc::new).collect());
+        let published = self.cache.sync(told, bundles, self.model.now);
         self.model.change(|model| {
             for (id, old) in std::mem::take(&mut model.entries) {
                 let new = entries.get(&id);

@@ -1,4 +1,4 @@
-"""The bill of materials: CycloneDX, from what cargo resolves for the agent. The same input gives the same bytes."""
+"""The bill of materials: CycloneDX, from what cargo resolves for the programs. The same input gives the same bytes."""
 
 import json
 import re
@@ -11,11 +11,18 @@ def version(root):
     return tomllib.loads((root / "Cargo.toml").read_text())["workspace"]["package"]["version"]
 
 
-def write(output, root, target, compiler, certificates):
-    """Crates that are linked in (not those that only build), the C library, the CA certificates."""
-    tree = cargo(root, "tree", "--locked", "--package", "finial", "--target", target, "--edges", "normal,no-proc-macro",
-                 "--prefix", "depth", "--format", "|{p}|")
-    depends, top = edges(tree)
+def write(output, root, programs, target, compiler, certificates):
+    """Crates that are linked in (not those that only build), the C library, the CA certificates. The first of the
+    programs is what the bill is of."""
+    depends, tops = {}, []
+    for program in programs:
+        tree = cargo(root, "tree", "--locked", "--package", program, "--target", target, "--edges",
+                     "normal,no-proc-macro", "--prefix", "depth", "--format", "|{p}|")
+        found, top = edges(tree)
+        tops.append(top)
+        for key, others in found.items():
+            depends.setdefault(key, set()).update(others)
+    top = tops[0]
     packages = known(root, target)
     checksums = {
         (package["name"], package["version"]): package["checksum"]

@@ -236,7 +236,14 @@ impl Lifecycle {
                     let result = sync(&self.link, &mut known, revisions).await;
                     clock.synced(result.is_ok(), self.settings.experimental.sync_interval);
                     match result {
-                        Ok(synced) => self.synced(synced).await,
+                        Ok(synced) => {
+                            let told = self.synced(synced).await;
+                            if told.is_err() {
+                                // Nobody took the entries, so they have to be told again.
+                                known = Known::default();
+                            }
+                            told
+                        }
                         Err(reason) => Err(reason),
                     }
                 }

@@ -145,6 +145,8 @@ impl Link {
             std::future::ready(stream.map_err(io::Error::from))
         });
         Endpoint::from_static("http://spire-server")
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(2 * WINDOW)
             .http2_keep_alive_interval(KEEPALIVE)
             .keep_alive_timeout(KEEPALIVE)
             .keep_alive_while_idle(true)
@@ -170,5 +172,7 @@ fn untrusted(reason: io::Error) -> ServerError {
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 const KEEPALIVE: Duration = Duration::from_secs(10);
+/// A page of 500 entries is some 100 KB, and none is to wait for a window.
+const WINDOW: u32 = 1024 * 1024;
 /// Between 30 and 60 minutes on one server.
 const STICKY: Duration = Duration::from_secs(45 * 60);

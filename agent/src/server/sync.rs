@@ -4,11 +4,12 @@
 //! complete list, or holds revisions in pages; then the entries that are new or differ are asked for by ID, at most a
 //! page's worth in one message.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use futures_util::StreamExt as _;
-use identity::{Bundles, Entry, TrustDomain};
+use futures_util::future::try_join;
+use identity::{Bundle, Bundles, Entry, TrustDomain};
 use proto::bundle::bundle_client::BundleClient;
 use proto::bundle::{GetBundleRequest, GetFederatedBundleRequest};
 use proto::entry::entry_client::EntryClient;
@@ -17,7 +18,7 @@ use proto::entry::{
 };
 use proto::types::{self, EntryMask};
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Code, Status, Streaming};
 use tracing::warn;
 
@@ -27,7 +28,12 @@ use super::{CALL_LIMIT, ServerError, convert};
 /// The entries that the server has told so far; lets the next sync ask for changes only.
 #[derive(Debug, Default)]
 pub struct Known {
-    entries: BTreeMap<Arc<str>, Entry>,
+    /// In the server's order, which is mostly the same at each sync: so they are compared one by one, not looked up.
+    entries: Vec<Arc<Entry>>,
+    /// The foreign trust domains among them.
+    federates_with: BTreeSet<TrustDomain>,
+    /// That they are what the last [`Synced`] told: not before the first, nor when a sync failed half-way.
+    told: bool,
     /// Entries that were refused, by ID and revision: named once, not at each sync.
     refused: BTreeMap<String, i64>,
     /// Trust domains whose bundle the server does not have: named once.
@@ -37,8 +43,8 @@ pub struct Known {
 /// One sync's outcome.
 #[derive(Debug)]
 pub struct Synced {
-    /// All authorised entries.
-    pub entries: Vec<Entry>,
+    /// All authorised entries; `None` when they are those of the sync before.
+    pub entries: Option<Vec<Arc<Entry>>>,
     /// The own bundle and those of the trust domains that the entries federate with.
     pub bundles: Bundles,
 }
@@ -48,29 +54,68 @@ pub struct Synced {
 /// # Errors
 /// [`ServerError`].
 pub async fn sync(link: &Link, known: &mut Known, revisions: bool) -> Result<Synced, ServerError> {
-    let fresh = if revisions { sync_entries(link, known).await? } else { all_entries(link).await? };
-    known.replace(fresh);
-    let domains: BTreeSet<TrustDomain> =
-        known.entries.values().flat_map(|e| e.federates_with.clone()).collect();
-    let bundles = bundles(link, known, domains).await?;
-    Ok(Synced { entries: known.entries.values().cloned().collect(), bundles })
+    let entries =
+        async { if revisions { sync_entries(link, &known.entries).await } else { all_entries(link).await } };
+    // Both at once: fewer packets, and fewer times to wake up.
+    let (answer, own) = try_join(entries, own_bundle(link)).await?;
+    known.replace(answer);
+    let bundles = bundles(link, known, own).await?;
+    let changed = !std::mem::replace(&mut known.told, true);
+    Ok(Synced { entries: changed.then(|| known.entries.clone()), bundles })
 }
 
-/// What the server said: entries in full, and IDs of entries that are as known.
-#[derive(Debug, Default)]
-struct Answer {
-    entries: Vec<types::Entry>,
-    unchanged: BTreeSet<String>,
+/// What the server said.
+#[derive(Debug)]
+enum Answer {
+    /// All entries in full.
+    Whole(Vec<types::Entry>),
+    /// All entries in its order, and those in full that were asked for.
+    Listed { listed: Vec<Listed>, sent: Vec<types::Entry> },
+}
+
+/// An entry of the list.
+#[derive(Debug, PartialEq, Eq)]
+enum Listed {
+    /// The one at this place is still right.
+    Held(usize),
+    /// It has to be asked for.
+    Stale(String),
 }
 
 impl Known {
     fn replace(&mut self, answer: Answer) {
-        self.entries.retain(|id, _| answer.unchanged.contains(&**id));
+        let entries = match answer {
+            Answer::Whole(sent) => self.accept(sent),
+            Answer::Listed { listed, sent } => {
+                let in_place = |(place, listed): (usize, &Listed)| *listed == Listed::Held(place);
+                if listed.len() == self.entries.len() && listed.iter().enumerate().all(in_place) {
+                    self.refused.clear();
+                    return;
+                }
+                let mut sent: HashMap<Arc<str>, Arc<Entry>> =
+                    self.accept(sent).into_iter().map(|entry| (Arc::clone(&entry.id), entry)).collect();
+                let entry = |listed| match listed {
+                    Listed::Held(place) => Some(Arc::clone(&self.entries[place])),
+                    Listed::Stale(id) => sent.remove(&*id),
+                };
+                listed.into_iter().filter_map(entry).collect()
+            }
+        };
+        if entries != self.entries {
+            self.federates_with = entries.iter().flat_map(|entry| entry.federates_with.clone()).collect();
+            self.entries = entries;
+            self.told = false;
+        }
+    }
+
+    /// Domain values of what was sent; what is malformed is dropped, and named when it is new.
+    fn accept(&mut self, sent: Vec<types::Entry>) -> Vec<Arc<Entry>> {
+        let mut accepted = Vec::with_capacity(sent.len());
         let mut refused = BTreeMap::new();
-        for wire in answer.entries {
+        for wire in sent {
             let (id, revision) = (wire.id.clone(), wire.revision_number);
             match convert::entry(wire) {
-                Ok(entry) => drop(self.entries.insert(Arc::clone(&entry.id), entry)),
+                Ok(entry) => accepted.push(Arc::new(entry)),
                 Err(reason) => {
                     if self.refused.get(&id) != Some(&revision) {
                         warn!(entry_id = %id, error = %reason, "Received malformed entry from SPIRE server; the others go on");
@@ -80,15 +125,45 @@ impl Known {
             }
         }
         self.refused = refused;
+        accepted
+    }
+}
+
+/// Compares the server's list with the entries that are held, in one pass while their order is the same.
+struct Comparison<'a> {
+    held: &'a [Arc<Entry>],
+    /// Where the next one is expected.
+    next: usize,
+    /// All places, once one was not where it was expected.
+    places: HashMap<&'a str, usize>,
+}
+
+impl<'a> Comparison<'a> {
+    fn new(held: &'a [Arc<Entry>]) -> Self {
+        Self { held, next: 0, places: HashMap::new() }
     }
 
-    /// Whether an entry has to be asked for; a creation time of 0 says nothing.
-    fn is_stale(&self, revision: &EntryRevision) -> bool {
-        self.entries.get(&*revision.id).is_none_or(|known| {
-            known.revision != revision.revision_number
-                || (revision.created_at != 0 && known.created_at != revision.created_at)
-        })
+    fn listed(&mut self, revision: EntryRevision) -> Listed {
+        let Some(place) = self.place(&revision.id) else { return Listed::Stale(revision.id) };
+        self.next = place + 1;
+        if is_stale(&self.held[place], &revision) { Listed::Stale(revision.id) } else { Listed::Held(place) }
     }
+
+    fn place(&mut self, id: &str) -> Option<usize> {
+        if self.held.get(self.next).is_some_and(|held| *held.id == *id) {
+            return Some(self.next);
+        }
+        if self.places.is_empty() {
+            self.places = self.held.iter().enumerate().map(|(place, held)| (&*held.id, place)).collect();
+        }
+        self.places.get(id).copied()
+    }
+}
+
+/// Whether an entry has to be asked for; a creation time of 0 says nothing.
+fn is_stale(held: &Entry, revision: &EntryRevision) -> bool {
+    held.revision != revision.revision_number
+        || (revision.created_at != 0 && held.created_at != revision.created_at)
 }
 
 async fn all_entries(link: &Link) -> Result<Answer, ServerError> {
@@ -98,38 +173,36 @@ async fn all_entries(link: &Link) -> Result<Answer, ServerError> {
         client.get_authorized_entries(request).await
     };
     let entries = link.call(CALL_LIMIT, call).await.map_err(ServerError::in_entries)?.into_inner().entries;
-    Ok(Answer { entries, unchanged: BTreeSet::new() })
+    Ok(Answer::Whole(entries))
 }
 
-async fn sync_entries(link: &Link, known: &Known) -> Result<Answer, ServerError> {
+async fn sync_entries(link: &Link, held: &[Arc<Entry>]) -> Result<Answer, ServerError> {
     link.call(CALL_LIMIT, async |channel| {
-        let (send, outbound) = mpsc::channel(1);
+        let (send, outbound) = mpsc::unbounded_channel();
         let first = SyncAuthorizedEntriesRequest { output_mask: Some(mask()), ids: Vec::new() };
-        send.send(first).await.map_err(|_| protocol("the stream is closed"))?;
+        send.send(first).map_err(|_| protocol("the stream is closed"))?;
         let mut client = EntryClient::new(channel).max_decoding_message_size(ANSWER_LIMIT);
-        let stream = client.sync_authorized_entries(ReceiverStream::new(outbound)).await?.into_inner();
-        Conversation { send, stream, known }.run().await
+        let stream =
+            client.sync_authorized_entries(UnboundedReceiverStream::new(outbound)).await?.into_inner();
+        Conversation { send, stream }.run(Comparison::new(held)).await
     })
     .await
     .map_err(ServerError::in_entries)
 }
 
-struct Conversation<'a> {
-    send: mpsc::Sender<SyncAuthorizedEntriesRequest>,
+struct Conversation {
+    send: mpsc::UnboundedSender<SyncAuthorizedEntriesRequest>,
     stream: Streaming<SyncAuthorizedEntriesResponse>,
-    known: &'a Known,
 }
 
-impl Conversation<'_> {
-    async fn run(mut self) -> Result<Answer, Status> {
-        let first = self.next().await?;
-        if first.entry_revisions.is_empty() {
-            return Ok(Answer { entries: first.entries, unchanged: BTreeSet::new() });
+impl Conversation {
+    async fn run(mut self, mut comparison: Comparison<'_>) -> Result<Answer, Status> {
+        let mut response = self.next().await?;
+        if response.entry_revisions.is_empty() {
+            return Ok(Answer::Whole(response.entries));
         }
-        let page = first.entry_revisions.len();
-        let mut answer = Answer::default();
-        let mut stale = BTreeSet::new();
-        let mut response = first;
+        let page = response.entry_revisions.len();
+        let mut listed = Vec::with_capacity(comparison.held.len());
         loop {
             if !response.entries.is_empty() {
                 return Err(protocol("entries among the revisions"));
@@ -137,10 +210,8 @@ impl Conversation<'_> {
             for revision in response.entry_revisions {
                 if revision.id.is_empty() || revision.revision_number < 0 {
                     warn!(entry_id = %revision.id, "Received malformed entry revision from SPIRE server");
-                } else if self.known.is_stale(&revision) {
-                    stale.insert(revision.id);
                 } else {
-                    answer.unchanged.insert(revision.id);
+                    listed.push(comparison.listed(revision));
                 }
             }
             if !response.more {
@@ -148,26 +219,38 @@ impl Conversation<'_> {
             }
             response = self.next().await?;
         }
-        self.fetch(stale.into_iter().collect(), page, &mut answer).await?;
-        Ok(answer)
+        let stale = |listed: &Listed| match listed {
+            Listed::Stale(id) => Some(id.clone()),
+            Listed::Held(_) => None,
+        };
+        let mut stale: Vec<String> = listed.iter().filter_map(stale).collect();
+        stale.sort_unstable();
+        stale.dedup();
+        let sent = self.fetch(&stale, page).await?;
+        Ok(Answer::Listed { listed, sent })
     }
 
-    async fn fetch(&mut self, stale: Vec<String>, page: usize, answer: &mut Answer) -> Result<(), Status> {
-        for ids in stale.chunks(page) {
+    /// Asks for all of them at once: the server answers in order, and works while an answer is under way.
+    async fn fetch(&mut self, stale: &[String], page: usize) -> Result<Vec<types::Entry>, Status> {
+        let pages = stale.chunks(page);
+        for ids in pages.clone() {
             let request = SyncAuthorizedEntriesRequest { output_mask: None, ids: ids.to_vec() };
-            self.send.send(request).await.map_err(|_| protocol("the stream is closed"))?;
+            self.send.send(request).map_err(|_| protocol("the stream is closed"))?;
+        }
+        let mut sent = Vec::with_capacity(stale.len());
+        for _ in pages {
             loop {
                 let response = self.next().await?;
                 if !response.entry_revisions.is_empty() {
                     return Err(protocol("revisions among the entries"));
                 }
-                answer.entries.extend(response.entries);
+                sent.extend(response.entries);
                 if !response.more {
                     break;
                 }
             }
         }
-        Ok(())
+        Ok(sent)
     }
 
     async fn next(&mut self) -> Result<SyncAuthorizedEntriesResponse, Status> {
@@ -175,19 +258,17 @@ impl Conversation<'_> {
     }
 }
 
-async fn bundles(
-    link: &Link,
-    known: &mut Known,
-    domains: BTreeSet<TrustDomain>,
-) -> Result<Bundles, ServerError> {
-    let own = link.call(CALL_LIMIT, async |channel| {
-        BundleClient::new(channel)
-            .max_decoding_message_size(ANSWER_LIMIT)
-            .get_bundle(GetBundleRequest::default())
-            .await
-    });
-    let own = Arc::new(convert::bundle(own.await?.into_inner())?);
-    let mut bundles = Bundles::from([(own.trust_domain.clone(), own)]);
+async fn own_bundle(link: &Link) -> Result<Bundle, ServerError> {
+    let call = async |channel| {
+        let mut client = BundleClient::new(channel).max_decoding_message_size(ANSWER_LIMIT);
+        client.get_bundle(GetBundleRequest::default()).await
+    };
+    convert::bundle(link.call(CALL_LIMIT, call).await?.into_inner())
+}
+
+async fn bundles(link: &Link, known: &mut Known, own: Bundle) -> Result<Bundles, ServerError> {
+    let mut bundles = Bundles::from([(own.trust_domain.clone(), Arc::new(own))]);
+    let domains = known.federates_with.clone();
     let foreign = futures_util::stream::iter(domains)
         .map(|domain| async move {
             let request = GetFederatedBundleRequest { trust_domain: domain.name().into(), output_mask: None };
@@ -247,3 +328,90 @@ fn mask() -> EntryMask {
 /// The server is trusted once TLS stands, and a node with a hundred thousand entries is possible.
 const ANSWER_LIMIT: usize = 256 * 1024 * 1024;
 const PARALLEL: usize = 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wire(id: &str, revision: i64) -> types::Entry {
+        types::Entry {
+            id: id.into(),
+            spiffe_id: Some(types::Spiffeid { trust_domain: "td".into(), path: "/a".into() }),
+            selectors: vec![types::Selector { r#type: "unix".into(), value: "uid:0".into() }],
+            federates_with: vec![format!("td{revision}")],
+            revision_number: revision,
+            created_at: 1,
+            ..types::Entry::default()
+        }
+    }
+
+    /// What the server would answer, asked for what is stale.
+    fn answer(known: &Known, entries: &[(&str, i64)]) -> (Answer, Vec<String>) {
+        let mut comparison = Comparison::new(&known.entries);
+        let revision = |(id, revision): &(&str, i64)| EntryRevision {
+            id: (*id).into(),
+            revision_number: *revision,
+            created_at: 1,
+        };
+        let listed: Vec<_> = entries.iter().map(|entry| comparison.listed(revision(entry))).collect();
+        let asked = |(id, _): &&(&str, i64)| listed.contains(&Listed::Stale((*id).into()));
+        let sent: Vec<_> = entries.iter().filter(asked).map(|(id, revision)| wire(id, *revision)).collect();
+        let ids = sent.iter().map(|entry| entry.id.clone()).collect();
+        (Answer::Listed { listed, sent }, ids)
+    }
+
+    /// Syncs by revisions: which were asked for, and whether the entries are told.
+    fn sync(known: &mut Known, entries: &[(&str, i64)]) -> (Vec<String>, bool) {
+        let (answer, asked) = answer(known, entries);
+        known.replace(answer);
+        let held: Vec<_> = known.entries.iter().map(|entry| (&*entry.id, entry.revision)).collect();
+        assert_eq!(held, entries);
+        let domains: BTreeSet<_> = entries.iter().map(|(_, revision)| format!("td{revision}")).collect();
+        assert!(known.federates_with.iter().map(TrustDomain::name).eq(domains.iter().map(String::as_str)));
+        (asked, !std::mem::replace(&mut known.told, true))
+    }
+
+    #[test]
+    fn only_what_changed_is_asked_for() {
+        let mut known = Known::default();
+        let of = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>();
+        assert_eq!(sync(&mut known, &[("a", 0), ("b", 0), ("c", 0)]), (of(&["a", "b", "c"]), true));
+        assert_eq!(sync(&mut known, &[("a", 0), ("b", 0), ("c", 0)]), (vec![], false));
+        assert_eq!(sync(&mut known, &[("a", 0), ("b", 1), ("c", 0)]), (of(&["b"]), true));
+        assert_eq!(sync(&mut known, &[("b", 1), ("d", 0), ("c", 0)]), (of(&["d"]), true));
+        assert_eq!(sync(&mut known, &[("c", 0), ("b", 1), ("d", 0)]), (vec![], true), "in another order");
+        assert_eq!(sync(&mut known, &[("c", 0), ("d", 0)]), (vec![], true));
+        assert_eq!(sync(&mut known, &[]), (vec![], true));
+    }
+
+    #[test]
+    fn a_change_is_told_even_if_the_sync_failed_after_it() {
+        let mut known = Known::default();
+        assert!(!known.told, "the first is told, even if there is none");
+        sync(&mut known, &[("a", 0)]);
+        known.replace(Answer::Whole(vec![wire("a", 1)]));
+        known.replace(Answer::Whole(vec![wire("a", 1)]));
+        assert!(!known.told);
+    }
+
+    #[test]
+    fn the_same_list_in_full_is_no_change() {
+        let mut known = Known::default();
+        sync(&mut known, &[("a", 0), ("b", 0)]);
+        known.replace(Answer::Whole(vec![wire("a", 0), wire("b", 0)]));
+        assert!(known.told);
+        known.replace(Answer::Whole(vec![wire("b", 0)]));
+        assert!(!known.told);
+    }
+
+    #[test]
+    fn malformed_entries_are_left_out_and_asked_for_again() {
+        let mut known = Known::default();
+        let bad = types::Entry { selectors: vec![], ..wire("b", 0) };
+        known.replace(Answer::Whole(vec![wire("a", 0), bad]));
+        assert_eq!(known.entries.len(), 1);
+        assert_eq!(known.refused, BTreeMap::from([("b".to_owned(), 0)]));
+        let (_, asked) = answer(&known, &[("a", 0), ("b", 0)]);
+        assert_eq!(asked, ["b"]);
+    }
+}

@@ -1,12 +1,12 @@
 //! A real server and an agent, in a folder of their own; both end with it.
 
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
+use benches::running::server::{SpireServer, join_token_agent_id};
 use benches::running::{AGENT_CPU, Ended, LOAD_CPU, Outcome, conf, pin, until_first_svid};
 use sds_load::process::{Process, Sample};
 use sds_load::report::Report;
@@ -39,33 +39,23 @@ pub(crate) const ROTATING: Options = Options { agent: "experimental { sync_inter
 pub(crate) struct World<'a> {
     bench: &'a Bench,
     program: PathBuf,
-    folder: TempDir,
     token: String,
     agent: Option<Ended>,
-    _server: Ended,
+    server: SpireServer,
+    folder: TempDir,
 }
 
 impl<'a> World<'a> {
     /// A server with its entries, and all that the agent needs to start.
     pub(crate) fn prepare(bench: &'a Bench, agent: &Agent, options: Options) -> Outcome<Self> {
         let folder = tempfile::tempdir()?;
-        let path = folder.path();
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
-        fs::write(path.join("server.conf"), server_conf(path, port, options))?;
-        let log = File::create(path.join("server.log"))?;
-        let mut command = Command::new(&bench.spire_server);
-        command.args(["run", "-config"]).arg(path.join("server.conf")).stdin(Stdio::null());
-        let server = Ended(command.stdout(log.try_clone()?).stderr(log).spawn()?);
-        let program = agent.program.clone();
-        let mut world = Self { bench, program, folder, token: String::new(), agent: None, _server: server };
-        world.until_healthy()?;
-        let token: serde_json::Value =
-            serde_json::from_str(&world.ask(&["token", "generate", "-output", "json"])?)?;
-        world.token = token["value"].as_str().ok_or("no token")?.to_owned();
-        fs::write(world.path("bundle.pem"), world.ask(&["bundle", "show"])?)?;
+        let server = SpireServer::start(&bench.spire_server, folder.path(), options.cache, options.log)?;
+        let token = server.join_token()?;
+        let world = Self { bench, program: agent.program.clone(), token, agent: None, server, folder };
+        fs::write(world.path("bundle.pem"), world.server.bundle()?)?;
         let attestor = "WorkloadAttestor \"unix\" { plugin_data {} }";
         let agent_block = format!("log_level = \"WARN\" {}", options.agent);
-        let conf = conf(world.folder.path(), ("127.0.0.1", port), &agent_block, attestor);
+        let conf = conf(world.folder.path(), ("127.0.0.1", world.server.port()), &agent_block, attestor);
         fs::write(world.path("agent.conf"), conf)?;
         world.create_others(options.others)?;
         if options.entry {
@@ -109,12 +99,12 @@ impl<'a> World<'a> {
     pub(crate) fn create_entry(&self) -> Outcome<()> {
         let entry = self.entry();
         let entry: Vec<&str> = entry.iter().map(String::as_str).collect();
-        self.ask(&[&["entry", "create", "-entryID", ENTRY], &entry[..]].concat()).map(drop)
+        self.server.ask(&["entry", "create"], &[&["-entryID", ENTRY], &entry[..]].concat()).map(drop)
     }
 
     /// A shell command that changes the entry, so that its SVID is minted anew.
     pub(crate) fn trigger(&self) -> String {
-        let (program, socket) = (self.bench.spire_server.display(), self.path("server.sock"));
+        let (program, socket) = (self.server.program().display(), self.server.socket());
         format!(
             "'{program}' entry update -socketPath '{}' -entryID {ENTRY} {} -dns n$(date +%s%N).example.org",
             socket.display(),
@@ -142,13 +132,13 @@ impl<'a> World<'a> {
             let file = self.path("entries.json");
             fs::write(&file, serde_json::json!({ "entries": entries }).to_string())?;
             let file = file.display().to_string();
-            self.ask(&["entry", "create", "-data", &file])?;
+            self.server.ask(&["entry", "create"], &["-data", &file])?;
         }
         Ok(())
     }
 
     fn agent_id(&self) -> String {
-        format!("spiffe://example.org/spire/agent/join_token/{}", self.token)
+        join_token_agent_id(&self.token)
     }
 
     /// Runs sds-load against the agent.
@@ -190,31 +180,7 @@ impl<'a> World<'a> {
     }
 
     pub(crate) fn server_log(&self) -> Outcome<String> {
-        Ok(fs::read_to_string(self.path("server.log"))?)
-    }
-
-    fn until_healthy(&self) -> Outcome<()> {
-        let start = Instant::now();
-        while let Err(reason) = self.ask(&["healthcheck"]) {
-            if start.elapsed() > PATIENCE {
-                return Err(format!("the server is not healthy: {reason}").into());
-            }
-            sleep(Duration::from_millis(50));
-        }
-        Ok(())
-    }
-
-    /// A command of the server's command line; what it printed.
-    fn ask(&self, arguments: &[&str]) -> Outcome<String> {
-        let mut command = Command::new(&self.bench.spire_server);
-        // The flag stands behind the command's own words, of which `healthcheck` has but one.
-        let words = if arguments[0] == "healthcheck" { 1 } else { 2 };
-        command.args(&arguments[..words]).arg("-socketPath").arg(self.path("server.sock"));
-        let output = command.args(&arguments[words..]).output()?;
-        if output.status.success() {
-            return Ok(String::from_utf8(output.stdout)?);
-        }
-        Err(String::from_utf8_lossy(&output.stderr).trim().to_owned().into())
+        self.server.log()
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -222,22 +188,8 @@ impl<'a> World<'a> {
     }
 }
 
-/// Its datastore does not wait for the disk: nothing here outlives the server, and ten thousand entries take a while.
-fn server_conf(folder: &Path, port: u16, options: Options) -> String {
-    let (folder, Options { cache, log, .. }) = (folder.display(), options);
-    format!(
-        "server {{ bind_address = \"127.0.0.1\" bind_port = \"{port}\" trust_domain = \"example.org\" \
-         data_dir = \"{folder}\" socket_path = \"{folder}/server.sock\" log_level = \"{log}\" \
-         experimental {{ cache_reload_interval = \"{cache}\" }} }}\n\
-         plugins {{ DataStore \"sql\" {{ plugin_data {{ database_type = \"sqlite3\" \
-         connection_string = \"{folder}/datastore.sqlite3?_synchronous=OFF\" }} }} KeyManager \"memory\" {{ plugin_data {{}} }} \
-         NodeAttestor \"join_token\" {{ plugin_data {{}} }} }}\n"
-    )
-}
-
 pub(crate) const WORKLOAD: &str = "spiffe://example.org/web";
 const ENTRY: &str = "measured";
 const NOT_STARTED: &str = "the agent is not started";
 const CACHE: Duration = Duration::from_millis(1500);
 const CALM: Duration = Duration::from_secs(2);
-const PATIENCE: Duration = Duration::from_secs(60);
