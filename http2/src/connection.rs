@@ -137,7 +137,7 @@ where
                 Event::Gone(stream) => self.drop_call(stream),
             }
         }
-        self.machine.tell_streams();
+        self.machine.tell_streams()?;
         Ok(Poll::Ready(came))
     }
 
@@ -146,7 +146,9 @@ where
         self.woken.drain(streams);
         for (place, &stream) in streams.iter().enumerate() {
             if out.len() >= WRITE {
-                self.woken.put_back(&streams[place..]);
+                let later = &streams[place..];
+                later.iter().for_each(|stream| self.machine.settle(*stream));
+                self.woken.put_back(later);
                 break;
             }
             self.poll_call(stream, out);

@@ -63,8 +63,8 @@ impl Decoder {
     }
 
     /// Decodes one whole header block; `field` is called for each field line in order, with name and value. It has been
-    /// called for those before an error, too. A field that the table takes in is copied there, with its name of at most
-    /// the table's size; others are not copied.
+    /// called for those before an error, too. A field that the table takes in is copied there, unless its name is given by
+    /// index: that is shared. Others are not copied.
     ///
     /// # Errors
     /// [`HpackError`]: the connection cannot go on (COMPRESSION_ERROR).
@@ -80,17 +80,17 @@ impl Decoder {
                     field(name, value);
                 }
                 LITERAL_INDEXED.. => {
-                    let (name, value) = input.literal(6, &self.table)?;
+                    let (index, name, value) = input.literal(6, &self.table)?;
                     field(name, value);
                     // Made before others are evicted, for the name may be one of theirs (§4.4).
-                    match self.table.entry(name, value) {
+                    match self.table.entry(index, name, value) {
                         Some(entry) => self.table.insert(entry),
                         None => self.table.clear(),
                     }
                 }
                 TABLE_SIZE.. => return Err(HpackError::LateSizeUpdate),
                 _ => {
-                    let (name, value) = input.literal(4, &self.table)?;
+                    let (_, name, value) = input.literal(4, &self.table)?;
                     field(name, value);
                 }
             }
@@ -129,23 +129,24 @@ struct Input<'b> {
 }
 
 impl<'b> Input<'b> {
-    /// A literal field line (§6.2), whose name's index has a prefix of so many bits.
+    /// A literal field line (§6.2), whose name's index has a prefix of so many bits: that index, name and value.
     fn literal<'s>(
         &'s mut self,
         prefix_bits: u8,
         table: &'s Table,
-    ) -> Result<(&'s [u8], &'s [u8]), HpackError> {
+    ) -> Result<(usize, &'s [u8], &'s [u8]), HpackError> {
         self.scratch.clear();
-        let name = match self.integer(prefix_bits)? {
+        let index = self.integer(prefix_bits)?;
+        let name = match index {
             0 => Name::Spelled(self.text()?),
-            index => Name::Indexed(table.field(index)?.0),
+            _ => Name::Indexed(table.field(index)?.0),
         };
         let value = self.text()?;
         let name = match name {
             Name::Spelled(text) => text.of(&self.scratch),
             Name::Indexed(name) => name,
         };
-        Ok((name, value.of(&self.scratch)))
+        Ok((index, name, value.of(&self.scratch)))
     }
 
     /// A string literal (§5.2).

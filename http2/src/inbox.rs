@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use crate::wake::StreamWaker;
+use crate::window;
 
 /// The client's side of a stream, shared by the connection and the call.
 #[derive(Debug)]
@@ -22,9 +23,10 @@ pub(crate) struct Inbox {
 
 #[derive(Debug, Default)]
 struct State {
+    /// What is older than `data`, in one piece: of a client that says a byte at a time each would cost forty.
+    kept: Vec<u8>,
+    /// Slices of the thread's buffer.
     data: VecDeque<Bytes>,
-    /// Some of `data` are slices of the thread's buffer.
-    borrowed: bool,
     /// Bytes that were read since the connection last looked.
     consumed: u32,
     ended: bool,
@@ -48,9 +50,13 @@ impl Inbox {
         if state.ignored {
             state.consumed += len(&data);
         } else if !data.is_empty() {
-            state.borrowed = true;
             state.data.push_back(data);
         }
+        self.tell_reader(state);
+    }
+
+    /// When it is not the connection itself that reads.
+    fn tell_reader(&self, mut state: MutexGuard<'_, State>) {
         let reader = state.reader.take_if(|reader| !reader.will_wake(&self.waker));
         drop(state);
         if let Some(reader) = reader {
@@ -66,10 +72,9 @@ impl Inbox {
     /// Moves what the call has not read into memory of its own: a stream that is not read must not hold the buffer.
     pub(crate) fn settle(&self) {
         let mut state = self.state();
-        if std::mem::take(&mut state.borrowed) {
-            for data in &mut state.data {
-                *data = Bytes::copy_from_slice(data);
-            }
+        let State { kept, data, .. } = &mut *state;
+        for data in std::mem::take(data) {
+            kept.extend_from_slice(&data);
         }
     }
 
@@ -78,9 +83,9 @@ impl Inbox {
         let mut state = self.state();
         state.ended = true;
         state.ignored = true;
-        state.reader = None;
-        let unread: u32 = state.data.drain(..).map(|data| len(&data)).sum();
-        unread + std::mem::take(&mut state.consumed)
+        let unread = state.take_unread() + std::mem::take(&mut state.consumed);
+        self.tell_reader(state);
+        unread
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -88,7 +93,27 @@ impl Inbox {
     }
 }
 
-/// What a client sends on a stream. It ends when the client has said its last; of one that goes away the call is dropped.
+impl State {
+    fn next(&mut self) -> Option<Bytes> {
+        if !self.kept.is_empty() {
+            return Some(std::mem::take(&mut self.kept).into());
+        }
+        let data = self.data.pop_front()?;
+        if self.data.is_empty() {
+            // An idle stream holds nothing.
+            self.data = VecDeque::new();
+        }
+        Some(data)
+    }
+
+    /// Drops it, and says how much it was.
+    fn take_unread(&mut self) -> u32 {
+        std::iter::from_fn(|| self.next()).map(|data| len(&data)).sum()
+    }
+}
+
+/// What a client sends on a stream. It ends when the client has said its last, or is gone; of one that goes away the call
+/// is dropped.
 #[derive(Debug)]
 pub struct RequestBody {
     inbox: Arc<Inbox>,
@@ -109,7 +134,7 @@ impl Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let mut state = self.inbox.state();
-        let Some(data) = state.data.pop_front() else {
+        let Some(data) = state.next() else {
             if state.ended {
                 return Poll::Ready(None);
             }
@@ -119,14 +144,9 @@ impl Body for RequestBody {
             }
             return Poll::Pending;
         };
-        if state.data.is_empty() {
-            // An idle stream holds nothing.
-            state.data = VecDeque::new();
-            state.borrowed = false;
-        }
         state.consumed += len(&data);
         if state.consumed >= OWED_AT_MOST {
-            // More than a poll of the stream can have given it, so it is read elsewhere: the window is to be given back.
+            // It may be read elsewhere than in a poll of the stream: the window is to be given back.
             self.inbox.waker.wake_by_ref();
         }
         Poll::Ready(Some(Ok(Frame::data(data))))
@@ -134,7 +154,7 @@ impl Body for RequestBody {
 
     fn is_end_stream(&self) -> bool {
         let state = self.inbox.state();
-        state.ended && state.data.is_empty()
+        state.ended && state.data.is_empty() && state.kept.is_empty()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -147,12 +167,13 @@ impl Drop for RequestBody {
         let mut state = self.inbox.state();
         state.ignored = true;
         state.reader = None;
-        state.consumed += std::mem::take(&mut state.data).iter().map(len).sum::<u32>();
+        state.consumed += state.take_unread();
     }
 }
 
 fn len(data: &Bytes) -> u32 {
-    u32::try_from(data.len()).expect("not more than a frame")
+    u32::try_from(data.len()).expect("not more than a window")
 }
 
-const OWED_AT_MOST: u32 = 64 * 1024;
+/// Half of the smallest window: with the other half, which the connection may owe, it would be all.
+const OWED_AT_MOST: u32 = window::INITIAL / 2;

@@ -37,7 +37,7 @@ pub use inbox::RequestBody;
 pub struct Limits {
     /// Streams at once on one connection.
     pub streams: u32,
-    /// Bytes that a stream, and a connection, may send ahead of being read.
+    /// Bytes that a stream, and a connection, may send ahead of being read; 65,535 at least, with which every client begins.
     pub window: u32,
     /// Bytes of a request's headers, counted as RFC 9113 §6.5.2 says: 32 for each beside its text.
     pub headers: u32,

@@ -33,9 +33,9 @@ pub(crate) struct Machine {
     first_window: u32,
     /// The client has spoken of its table: that we use none is to be said in the next header block (RFC 7541 §4.2).
     tell_table: bool,
-    /// Calls that the client took back before they were answered, less those that were.
+    /// Calls that the client took back before they were answered, or made us end, less those that were answered.
     resets: u32,
-    /// The connection's window has grown since streams were last told.
+    /// The connection's window, or all streams', may have grown since streams were last told.
     opened: bool,
 }
 
@@ -70,18 +70,19 @@ type Outcome = Result<Option<Event>, Error>;
 impl Machine {
     /// A connection's beginning; what the server says first goes out.
     pub(crate) fn new(limits: Limits, woken: Arc<Woken>, out: &mut Out) -> Self {
+        // Before it hears of less, a client may send that much.
+        let limits = Limits { window: limits.window.max(window::INITIAL), ..limits };
         out.frames(|out| {
-            let list = u32::try_from(limits.headers).unwrap_or(u32::MAX);
             frame::settings(
                 out,
                 &[
                     (frame::MAX_CONCURRENT_STREAMS, limits.streams),
                     (frame::INITIAL_WINDOW_SIZE, limits.window),
-                    (frame::MAX_HEADER_LIST_SIZE, list),
+                    (frame::MAX_HEADER_LIST_SIZE, limits.headers),
                 ],
             );
-            if let Some(more) = limits.window.checked_sub(window::INITIAL).filter(|more| *more > 0) {
-                frame::window_update(out, 0, more);
+            if limits.window > window::INITIAL {
+                frame::window_update(out, 0, limits.window - window::INITIAL);
             }
         });
         Self {
@@ -92,7 +93,7 @@ impl Machine {
             block: None,
             streams: Streams::default(),
             send: SendWindow::new(window::INITIAL),
-            receive: ReceiveWindow::new(limits.window.max(window::INITIAL)),
+            receive: ReceiveWindow::new(limits.window),
             first_window: window::INITIAL,
             tell_table: false,
             resets: 0,
@@ -277,7 +278,7 @@ impl Machine {
         self.streams.insert(Stream {
             id,
             inbox,
-            send: SendWindow::new(self.first_window),
+            send: SendWindow::new(0),
             receive: ReceiveWindow::new(self.limits.window),
             announced: length,
             client_done: end,
@@ -308,13 +309,16 @@ impl Machine {
         if head.stream == 0 {
             return Err(broken(Reason::Protocol, "PRIORITY on stream 0"));
         }
-        if payload.len() != PRIORITY_LEN {
-            return self.refuse(head.stream, Reason::FrameSize, out);
+        let reason = match payload.len() {
+            PRIORITY_LEN if depends_on(payload) != head.stream => return Ok(None),
+            PRIORITY_LEN => Reason::Protocol,
+            _ => Reason::FrameSize,
+        };
+        // Of a stream that is idle no RST_STREAM may be sent (RFC 9113 §6.4).
+        match self.streams.known(head.stream) {
+            Known::Idle => Err(broken(reason, "a malformed PRIORITY of a stream that is idle")),
+            _ => self.refuse(head.stream, reason, out),
         }
-        if depends_on(payload) == head.stream {
-            return self.refuse(head.stream, Reason::Protocol, out);
-        }
-        Ok(None)
     }
 
     fn reset_by_client(&mut self, head: FrameHead, payload: &[u8], out: &mut Out) -> Outcome {
@@ -322,13 +326,9 @@ impl Machine {
         if payload.len() != 4 {
             return Err(broken(Reason::FrameSize, "RST_STREAM has not 4 bytes"));
         }
+        self.count_reset(head.stream)?;
         let Some(stream) = self.streams.remove(head.stream) else { return Ok(None) };
         self.give_back(stream.inbox.close(), out);
-        // Cheap as a call is that is not even begun: whoever does nothing else is sent away.
-        self.resets = if stream.answered { self.resets.saturating_sub(1) } else { self.resets + 1 };
-        if self.resets > RESETS {
-            return Err(broken(Reason::EnhanceYourCalm, "too many calls are taken back"));
-        }
         Ok(Some(Event::Gone(head.stream)))
     }
 
@@ -362,13 +362,19 @@ impl Machine {
     }
 
     fn first_window(&mut self, size: u32) -> Result<(), Error> {
-        let too_large = || broken(Reason::FlowControl, "a window larger than windows can be");
-        SendWindow::new(0).grow(size.into()).ok_or_else(too_large)?;
-        let more = i64::from(size) - i64::from(self.first_window);
+        SendWindow::new(0).grow(0, size).ok_or_else(too_large)?;
         self.first_window = size;
-        for stream in self.streams.iter_mut() {
-            stream.send.grow(more).ok_or_else(too_large)?;
-            stream.may_go_on();
+        self.opened = true;
+        Ok(())
+    }
+
+    /// Once for all that was read: the streams that waited for a window are to be polled.
+    pub(crate) fn tell_streams(&mut self) -> Result<(), Error> {
+        if std::mem::take(&mut self.opened) {
+            for stream in self.streams.iter_mut() {
+                stream.send.grow(0, self.first_window).ok_or_else(too_large)?;
+                stream.may_go_on();
+            }
         }
         Ok(())
     }
@@ -405,8 +411,7 @@ impl Machine {
             if more == 0 {
                 return Err(broken(Reason::Protocol, "WINDOW_UPDATE of nothing"));
             }
-            let too_large = || broken(Reason::FlowControl, "a window larger than windows can be");
-            self.send.grow(more).ok_or_else(too_large)?;
+            self.send.grow(more, 0).ok_or_else(too_large)?;
             self.opened = true;
             return Ok(None);
         }
@@ -415,7 +420,7 @@ impl Machine {
         if more == 0 {
             return self.refuse(head.stream, Reason::Protocol, out);
         }
-        if stream.send.grow(more).is_none() {
+        if stream.send.grow(more, self.first_window).is_none() {
             return self.refuse(head.stream, Reason::FlowControl, out);
         }
         stream.may_go_on();
@@ -433,7 +438,20 @@ impl Machine {
 
     /// Ends a stream for which a rule was broken, or that is not wanted.
     fn refuse(&mut self, id: u32, reason: Reason, out: &mut Out) -> Outcome {
+        self.count_reset(id)?;
         Ok(self.reset(id, reason, out).then_some(Event::Gone(id)))
+    }
+
+    /// Before a stream ends by what the client says, be it RST_STREAM or a broken rule. Cheap as a call is that is not even
+    /// begun: whoever does nothing else is sent away.
+    fn count_reset(&mut self, id: u32) -> Result<(), Error> {
+        if self.streams.get(id).is_some_and(|stream| !stream.answered) {
+            self.resets += 1;
+        }
+        if self.resets > RESETS {
+            return Err(broken(Reason::EnhanceYourCalm, "too many calls are taken back"));
+        }
+        Ok(())
     }
 }
 
@@ -455,6 +473,10 @@ fn announced(stream: &mut Stream, more: usize, ended: bool) -> Option<()> {
 
 fn depends_on(priority: &[u8]) -> u32 {
     priority.first_chunk().map_or(0, |id| frame::number(*id))
+}
+
+fn too_large() -> Error {
+    broken(Reason::FlowControl, "a window larger than windows can be")
 }
 
 fn broken(reason: Reason, what: &'static str) -> Error {

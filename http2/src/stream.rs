@@ -1,5 +1,6 @@
 //! What a connection knows of its streams (RFC 9113 §5.1). A stream that is over is forgotten.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -24,6 +25,13 @@ pub(crate) struct Stream {
     pub(crate) pending: Bytes,
 }
 
+/// Whoever reads elsewhere than in a call, which is dropped, would otherwise wait for ever.
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.inbox.close();
+    }
+}
+
 /// A connection's streams.
 #[derive(Debug, Default)]
 pub(crate) struct Streams {
@@ -32,8 +40,7 @@ pub(crate) struct Streams {
     /// The highest identifier that the client has used.
     last: u32,
     /// Those that were ended by us last: the client may not know it yet.
-    ended: [u32; ENDED_KEPT],
-    ended_next: u8,
+    ended: VecDeque<u32>,
 }
 
 /// What may be said of an identifier.
@@ -50,7 +57,8 @@ impl Streams {
     pub(crate) fn known(&self, id: u32) -> Known {
         match self.place(id) {
             Ok(_) => Known::Open,
-            Err(_) if id > self.last => Known::Idle,
+            // Even ones are ours, and we begin none.
+            Err(_) if id > self.last || id.is_multiple_of(2) => Known::Idle,
             Err(_) if self.ended.contains(&id) => Known::Ended,
             Err(_) => Known::Closed,
         }
@@ -83,9 +91,10 @@ impl Streams {
 
     /// Ended by us: frames that are under way are passed over.
     pub(crate) fn remember(&mut self, id: u32) {
-        let next = usize::from(self.ended_next) % ENDED_KEPT;
-        self.ended[next] = id;
-        self.ended_next = u8::try_from(next + 1).expect("a few");
+        if !self.ended.contains(&id) {
+            self.ended.truncate(ENDED_KEPT - 1);
+            self.ended.push_front(id);
+        }
     }
 
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Stream> {
@@ -105,4 +114,5 @@ impl Streams {
     }
 }
 
-const ENDED_KEPT: usize = 8;
+/// As many streams as most clients have at once.
+const ENDED_KEPT: usize = 128;

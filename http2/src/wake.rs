@@ -51,9 +51,9 @@ impl StreamWaker {
         }
     }
 
-    /// Before it is polled: a wake from now on counts.
+    /// Before it is polled: a wake from now on counts. A swap, as a wake that found it queued must be seen by that poll.
     pub(crate) fn begin(&self) {
-        self.queued.store(false, Ordering::Release);
+        self.queued.swap(false, Ordering::AcqRel);
     }
 }
 

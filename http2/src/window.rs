@@ -18,12 +18,17 @@ impl SendWindow {
         self.0 -= i64::try_from(sent).expect("not more than fits");
     }
 
-    /// By a WINDOW_UPDATE, or by a change of SETTINGS_INITIAL_WINDOW_SIZE, which may make it negative. `None` when it is
-    /// more than a window can be.
+    /// By a WINDOW_UPDATE. `None` when it, and `first` beside it, are more than a window can be.
     #[must_use]
-    pub(crate) fn grow(&mut self, more: i64) -> Option<()> {
+    pub(crate) fn grow(&mut self, more: i64, first: u32) -> Option<()> {
         self.0 += more;
-        (self.0 <= MOST).then_some(())
+        (self.beside(first).0 <= MOST).then_some(())
+    }
+
+    /// A stream's, which leaves out SETTINGS_INITIAL_WINDOW_SIZE: to change that is not to visit thousands of streams. It may
+    /// be negative.
+    pub(crate) fn beside(self, first: u32) -> Self {
+        Self(self.0 + i64::from(first))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::Arc;
 
 use super::HpackError;
 
@@ -25,13 +26,17 @@ impl Table {
             return Ok((name, value));
         }
         let entry = self.entries.get(index - STATIC.len()).ok_or(HpackError::IndexBeyondTables)?;
-        Ok(entry.text.split_at(entry.name_len))
+        Ok((entry.name.bytes(), &entry.value))
     }
 
-    /// What [`Self::insert`] takes; nothing when the field has no place even in an empty table.
-    pub(super) fn entry(&self, name: &[u8], value: &[u8]) -> Option<Entry> {
+    /// What [`Self::insert`] takes, the name being that of `index` unless this is 0; nothing when the field has no place
+    /// even in an empty table.
+    pub(super) fn entry(&self, index: usize, name: &[u8], value: &[u8]) -> Option<Entry> {
         let fits = name.len() + value.len() + OVERHEAD <= self.capacity;
-        fits.then(|| Entry { text: [name, value].concat().into(), name_len: name.len() })
+        fits.then(|| {
+            let name = self.shared(index).unwrap_or_else(|| Name::Own(name.into()));
+            Entry { name, value: value.into() }
+        })
     }
 
     /// Evicts what has no place beside the entry, which then is the newest (§4.4).
@@ -55,6 +60,15 @@ impl Table {
         self.size
     }
 
+    /// The name of an index. Not copied: two bytes of a block ask for one as long as the table.
+    fn shared(&self, index: usize) -> Option<Name> {
+        let index = index.checked_sub(1)?;
+        match STATIC.get(index) {
+            Some((name, _)) => Some(Name::Static(name)),
+            None => Some(self.entries.get(index - STATIC.len())?.name.clone()),
+        }
+    }
+
     /// Evicts the oldest, until the others have this size at most.
     fn evict(&mut self, size: usize) {
         while self.size > size {
@@ -75,14 +89,29 @@ impl fmt::Debug for Table {
 
 /// One of the dynamic table.
 pub(super) struct Entry {
-    /// The name, then the value.
-    text: Box<[u8]>,
-    name_len: usize,
+    name: Name,
+    value: Box<[u8]>,
+}
+
+#[derive(Clone)]
+enum Name {
+    Static(&'static [u8]),
+    /// Shared by the entries that were named by index.
+    Own(Arc<[u8]>),
+}
+
+impl Name {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Static(name) => name,
+            Self::Own(name) => name,
+        }
+    }
 }
 
 impl Entry {
-    const fn size(&self) -> usize {
-        self.text.len() + OVERHEAD
+    fn size(&self) -> usize {
+        self.name.bytes().len() + self.value.len() + OVERHEAD
     }
 }
 

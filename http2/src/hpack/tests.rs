@@ -442,3 +442,19 @@ fn a_decoder_is_shown_without_its_fields() {
     let shown = format!("{decoder:?}");
     assert_eq!(shown, "Decoder { table: Table { entries: 1, size: 46, capacity: 4096 }, limit: 4096 }");
 }
+
+/// Two bytes each of a block would otherwise copy as much as the table holds.
+#[test]
+fn a_name_given_by_index_is_shared_and_not_copied() {
+    let mut decoder = Decoder::new(4096);
+    let long = [b"\x40\x7f\xa1\x1e".to_vec(), vec![b'n'; 4000], vec![0]].concat();
+    let mut names = Vec::new();
+    decoder
+        .decode(&[long, b"\x7e\x00".repeat(50), vec![0xbe]].concat(), |name, _| names.push(name.to_vec()))
+        .unwrap();
+    assert!(names.iter().all(|name| *name == [b'n'; 4000]) && names.len() == 52);
+    let mut places = Vec::new();
+    decoder.decode(&b"\xbe\x7e\x00".repeat(50), |name, _| places.push(name.as_ptr())).unwrap();
+    places.dedup();
+    assert_eq!(places.len(), 1);
+}

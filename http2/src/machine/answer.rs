@@ -18,10 +18,17 @@ impl Machine {
         Some(stream.inbox.waker.clone())
     }
 
-    /// After a call was polled: what it has read is given back, what it has not moves out of the thread's buffer.
+    /// What a call has not read moves out of the thread's buffer.
+    pub(crate) fn settle(&mut self, id: u32) {
+        if let Some(stream) = self.streams.get(id) {
+            stream.inbox.settle();
+        }
+    }
+
+    /// After a call was polled: what it has read is given back.
     pub(crate) fn end_poll(&mut self, id: u32, out: &mut Out) {
+        self.settle(id);
         let Some(stream) = self.streams.get(id) else { return };
-        stream.inbox.settle();
         let consumed = stream.inbox.take_consumed();
         if consumed > 0 {
             self.consumed(id, consumed, out);
@@ -32,6 +39,7 @@ impl Machine {
     pub(crate) fn answer(&mut self, id: u32, response: &Response<()>, end: bool, out: &mut Out) {
         let Some(stream) = self.streams.get(id) else { return };
         stream.answered = true;
+        self.resets = self.resets.saturating_sub(1);
         self.write_head(id, response, end, out);
         if end {
             self.finish(id, out);
@@ -51,7 +59,8 @@ impl Machine {
     pub(crate) fn go_on(&mut self, id: u32, out: &mut Out) -> bool {
         let Some(stream) = self.streams.get(id) else { return false };
         while !stream.pending.is_empty() {
-            let fits = self.send.fits(stream.send.fits(stream.pending.len())).min(frame::FRAME_LIMIT);
+            let fits = stream.send.beside(self.first_window).fits(stream.pending.len());
+            let fits = self.send.fits(fits).min(frame::FRAME_LIMIT);
             if fits == 0 {
                 return false;
             }
@@ -71,7 +80,8 @@ impl Machine {
         if self.streams.get(id).is_none() {
             return;
         }
-        match trailers {
+        // An empty header block would be no frame.
+        match trailers.filter(|trailers| !trailers.is_empty()) {
             Some(trailers) => {
                 let mut block = self.begin_block();
                 head::write_fields(&mut block, trailers);
@@ -89,13 +99,6 @@ impl Machine {
         let Some(stream) = self.streams.remove(id) else { return false };
         self.give_back(stream.inbox.close(), out);
         true
-    }
-
-    /// When the connection's window has grown: the streams that waited for it are to be polled.
-    pub(crate) fn tell_streams(&mut self) {
-        if std::mem::take(&mut self.opened) {
-            self.streams.iter_mut().for_each(|stream| stream.may_go_on());
-        }
     }
 
     /// The last word.

@@ -2,6 +2,7 @@
 
 mod by_hand;
 mod foreign;
+mod hostile;
 mod rules;
 
 use std::convert::Infallible;
@@ -32,7 +33,8 @@ struct Seen {
 }
 
 /// Answers by path: `/` says "hello", `/echo` what it hears, `/count` how much it has heard when all has come, `/hold`
-/// nothing ever and never reads, `/listen` nothing ever and reads, `/refuse` at once with headers alone.
+/// nothing ever and never reads, `/listen` nothing ever and reads, `/refuse` at once with headers alone, `/bare` with no
+/// body and trailers that are none; `/panic` panics.
 async fn call(seen: Arc<Seen>, request: Request<RequestBody>) -> Response<Answer> {
     seen.calls.fetch_add(1, Ordering::Relaxed);
     let guard = Guard(Arc::clone(&seen));
@@ -40,6 +42,8 @@ async fn call(seen: Arc<Seen>, request: Request<RequestBody>) -> Response<Answer
     let mut body = request.into_body();
     let answer: Answer = match &*path {
         "/echo" => Box::pin(body),
+        "/panic" => panic!("as it was asked to"),
+        "/bare" => Box::pin(StreamBody::new(tokio_stream::iter([Ok(Frame::trailers(HeaderMap::new()))]))),
         "/hold" => return std::future::pending().await,
         "/listen" => {
             while body.frame().await.is_some() {
@@ -97,16 +101,27 @@ struct Said {
 impl Client {
     /// Has said nothing yet.
     fn mute(buffer: usize) -> Self {
-        let (io, theirs) = tokio::io::duplex(buffer);
         let seen = Arc::<Seen>::default();
         let of_calls = Arc::clone(&seen);
-        let served = tokio::spawn(serve(theirs, LIMITS, move |request| call(Arc::clone(&of_calls), request)));
-        Self { io, served, seen }
+        Self { seen, ..Self::of(buffer, move |request| call(Arc::clone(&of_calls), request)) }
+    }
+
+    /// The same, answered by another.
+    fn of<F>(buffer: usize, call: impl Fn(Request<RequestBody>) -> F + Send + Unpin + 'static) -> Self
+    where
+        F: Future<Output = Response<Answer>> + Send + 'static,
+    {
+        let (io, theirs) = tokio::io::duplex(buffer);
+        Self { io, served: tokio::spawn(serve(theirs, LIMITS, call)), seen: Arc::default() }
     }
 
     /// Has exchanged settings.
     async fn greeted() -> Self {
-        let mut client = Self::mute(1024 * 1024);
+        Self::mute(1024 * 1024).greet().await
+    }
+
+    async fn greet(self) -> Self {
+        let mut client = self;
         client.say(&greeting()).await;
         let said = client.until_pong().await;
         assert_eq!((said[0].kind, said[0].flags), (frame::SETTINGS, 0));

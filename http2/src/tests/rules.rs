@@ -41,8 +41,6 @@ fn greeted(frames: &[&[u8]]) -> Vec<u8> {
 #[tokio::test]
 async fn connection_errors() {
     let open = &headers(1, 0, &get("/hold"));
-    let setting =
-        |name: u8, value: u32| frame(frame::SETTINGS, 0, 0, &[&[0, name], &value.to_be_bytes()[..]].concat());
     let long = vec![0; frame::FRAME_LIMIT + 1];
     let cases: &[(&str, Vec<u8>, Reason)] = &[
         ("no preface", b"GET / HTTP/1.1\r\n\r\n".to_vec(), Reason::Protocol),
@@ -90,6 +88,16 @@ async fn connection_errors() {
             greeted(&[open, &frame(frame::RST_STREAM, 0, 1, &[0; 3])]),
             Reason::FrameSize,
         ),
+    ];
+    for (what, bytes, reason) in cases {
+        ends(what, bytes, *reason).await;
+    }
+}
+
+#[tokio::test]
+async fn connection_errors_of_what_concerns_all_streams() {
+    let open = &headers(1, 0, &get("/hold"));
+    let cases: &[(&str, Vec<u8>, Reason)] = &[
         ("SETTINGS on a stream", greeted(&[&frame(frame::SETTINGS, 0, 1, &[])]), Reason::Protocol),
         ("SETTINGS of 5 bytes", greeted(&[&frame(frame::SETTINGS, 0, 0, &[0; 5])]), Reason::FrameSize),
         (
@@ -142,8 +150,57 @@ async fn connection_errors() {
     }
 }
 
+#[tokio::test]
+async fn connection_errors_that_h2spec_does_not_know() {
+    let cases: &[(&str, Vec<u8>, Reason)] = &[
+        // Which no RST_STREAM may be sent for.
+        ("PRIORITY of 4 bytes, idle", greeted(&[&frame(frame::PRIORITY, 0, 1, &[0; 4])]), Reason::FrameSize),
+        (
+            "PRIORITY of itself, idle",
+            greeted(&[&frame(frame::PRIORITY, 0, 1, &[0, 0, 0, 1, 0])]),
+            Reason::Protocol,
+        ),
+        (
+            "DATA on a stream that is ours to begin",
+            greeted(&[&headers(3, 0, &get("/hold")), &frame(frame::DATA, 0, 2, b"x")]),
+            Reason::Protocol,
+        ),
+        (
+            "calls that the server is made to end at once",
+            greeted(&[&(0..1100).flat_map(|n| broken_off(n * 2 + 1)).collect::<Vec<_>>()]),
+            Reason::EnhanceYourCalm,
+        ),
+    ];
+    for (what, bytes, reason) in cases {
+        ends(what, bytes, *reason).await;
+    }
+}
+
+fn setting(name: u8, value: u32) -> Vec<u8> {
+    frame(frame::SETTINGS, 0, 0, &[&[0, name], &value.to_be_bytes()[..]].concat())
+}
+
 fn called_off(stream: u32) -> Vec<u8> {
     [headers(stream, 0, &get("/hold")), frame(frame::RST_STREAM, 0, stream, &[0, 0, 0, 8])].concat()
+}
+
+/// CVE-2025-8671.
+fn broken_off(stream: u32) -> Vec<u8> {
+    [headers(stream, 0, &get("/hold")), frame(frame::WINDOW_UPDATE, 0, stream, &[0; 4])].concat()
+}
+
+#[tokio::test]
+async fn calls_that_are_answered_make_up_for_those_that_are_taken_back() {
+    let mut client = Client::greeted().await;
+    let taken_back =
+        |first: u32, calls: u32| (0..calls).flat_map(move |n| called_off(first + n * 2)).collect::<Vec<_>>();
+    client.say(&taken_back(1, 900)).await;
+    for n in 0..200 {
+        client.say(&headers(2001 + n * 2, frame::END_STREAM, &get("/refuse"))).await;
+        client.until_pong().await;
+    }
+    client.say(&taken_back(3001, 250)).await;
+    client.until_pong().await;
 }
 
 #[tokio::test]
