@@ -14,7 +14,7 @@ use bytes::Bytes;
 use config::Settings;
 use http::{HeaderMap, Request, Response};
 use http_body::Frame;
-use http2::RequestBody;
+use http2::{RequestBody, Room};
 use proto::health::health_server::HealthServer;
 use proto::workload::spiffe_workload_api_server::SpiffeWorkloadApiServer;
 use tokio::sync::watch;
@@ -80,10 +80,11 @@ pub(crate) async fn serve(listener: Listener, apis: Arc<Apis>) {
         window: WINDOW,
         headers: HEADERS_LIMIT,
     };
+    let room = Arc::new(Room::new(UNREAD));
     loop {
         let connection = listener.accept().await;
         let (peer, apis) = (connection.peer(), Arc::clone(&apis));
-        let served = http2::serve(connection, limits, move |request| {
+        let served = http2::serve(connection, limits, &room, move |request| {
             answer(Arc::clone(&peer), Arc::clone(&apis), request)
         });
         tokio::spawn(async move {
@@ -246,6 +247,8 @@ fn sds_options(settings: &Settings) -> sds::Options {
 /// Of a stream and of a connection. An Envoy's message has 61 KB, and all of it is taken as soon as it comes, so a window
 /// is not memory: smaller ones only cost a system call for each refill (measured: `benches/REPORT.md`).
 const WINDOW: u32 = 256 * 1024;
+/// What is kept of all streams that are not read: Envoys' are.
+const UNREAD: usize = 16 * 1024 * 1024;
 const SDS: &str = sds::Service::<Door>::NAME;
 const HEADERS_LIMIT: u32 = 16 * 1024;
 

@@ -17,7 +17,7 @@ use std::task::{Context, Poll, Wake, Waker, ready};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::{Body, Frame};
-use http2::{Connection, Error, Limits, RequestBody};
+use http2::{Connection, Error, Limits, RequestBody, Room};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
@@ -155,7 +155,7 @@ impl Server {
         let calls = Rc::clone(calls);
         let serve: Serve = Box::new(move |request| Box::pin(calls.answer(request)));
         let limits = Limits { streams: STREAMS, window, headers: 4096 };
-        let connection = http2::serve(Io(Rc::clone(&io)), limits, serve);
+        let connection = http2::serve(Io(Rc::clone(&io)), limits, &Arc::new(Room::new(usize::MAX)), serve);
         // Whoever spawns polls once.
         Self { connection, io, woken: Arc::new(Flag(true.into())), over: None }
     }

@@ -15,17 +15,17 @@ use crate::machine::{Event, Machine};
 use crate::out::Out;
 use crate::scratch::Scratch;
 use crate::wake::Woken;
-use crate::{Error, Limits, RequestBody};
+use crate::{Error, Limits, RequestBody, Room};
 
 /// Serves what `io` brings: each request by a future that `call` makes. Ready when the client has closed the connection, or
-/// was sent away. Dropping it closes the connection and drops all calls.
-pub fn serve<T, C, F, B>(io: T, limits: Limits, call: C) -> Connection<T, C, F, B>
+/// was sent away. `room` is for what calls do not read. Dropping it closes the connection and drops all calls.
+pub fn serve<T, C, F, B>(io: T, limits: Limits, room: &Arc<Room>, call: C) -> Connection<T, C, F, B>
 where
     C: FnMut(Request<RequestBody>) -> F,
 {
     let woken = Arc::<Woken>::default();
     let mut out = Out::default();
-    let machine = Machine::new(limits, Arc::clone(&woken), &mut out);
+    let machine = Machine::new(limits, Arc::clone(&woken), Arc::clone(room), &mut out);
     let aside = out.set_aside().map(Box::new);
     Connection { io, call, calls: Vec::new(), machine, woken, partial: Bytes::new(), aside }
 }
@@ -147,8 +147,12 @@ where
         for (place, &stream) in streams.iter().enumerate() {
             if out.len() >= WRITE {
                 let later = &streams[place..];
-                later.iter().for_each(|stream| self.machine.settle(*stream));
                 self.woken.put_back(later);
+                for &stream in later {
+                    if !self.machine.settle(stream, out) {
+                        self.drop_call(stream);
+                    }
+                }
                 break;
             }
             self.poll_call(stream, out);
@@ -174,7 +178,9 @@ where
                 return self.drop_call(stream);
             }
         }
-        self.machine.end_poll(stream, out);
+        if !self.machine.end_poll(stream, out) {
+            self.drop_call(stream);
+        }
     }
 
     fn drop_call(&mut self, stream: u32) {

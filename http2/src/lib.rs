@@ -6,7 +6,8 @@
 //! calls and bodies are polled by their connection, each when it was woken.
 //!
 //! - [`Connection`]: a future that serves one accepted stream; [`serve`] makes it;
-//! - [`RequestBody`]: what a client sends, as an [`http_body::Body`]; what is answered is any such body;
+//! - [`RequestBody`]: what a client sends, as an [`http_body::Body`]; what is answered is any such body. [`Room`] bounds what
+//!   is kept of it;
 //! - `frame`: frames as bytes; `head`: requests and responses as header blocks; [`hpack`]: header compression;
 //! - `machine`: what a client's frames do to the connection, without I/O; `stream`: one call; `window`: flow control;
 //! - `out`: what waits to be written; `wake`: which streams are to be polled; `scratch`: the thread's buffers.
@@ -30,7 +31,7 @@ mod window;
 
 pub use connection::{Connection, serve};
 pub use frame::Reason;
-pub use inbox::RequestBody;
+pub use inbox::{RequestBody, Room};
 
 /// What a client may take.
 #[derive(Debug, Clone, Copy)]

@@ -10,7 +10,7 @@ use http::{Request, Response, StatusCode};
 use crate::frame::{self, FrameHead, Reason};
 use crate::head::{self, Block};
 use crate::hpack::Decoder;
-use crate::inbox::Inbox;
+use crate::inbox::{Inbox, Room};
 use crate::out::Out;
 use crate::stream::{Known, Stream, Streams};
 use crate::wake::{StreamWaker, Woken};
@@ -22,6 +22,7 @@ use crate::{Error, Limits, RequestBody};
 pub(crate) struct Machine {
     limits: Limits,
     woken: Arc<Woken>,
+    room: Arc<Room>,
     stage: Stage,
     decoder: Decoder,
     /// A header block that is not complete.
@@ -69,7 +70,7 @@ type Outcome = Result<Option<Event>, Error>;
 
 impl Machine {
     /// A connection's beginning; what the server says first goes out.
-    pub(crate) fn new(limits: Limits, woken: Arc<Woken>, out: &mut Out) -> Self {
+    pub(crate) fn new(limits: Limits, woken: Arc<Woken>, room: Arc<Room>, out: &mut Out) -> Self {
         // Before it hears of less, a client may send that much.
         let limits = Limits { window: limits.window.max(window::INITIAL), ..limits };
         out.frames(|out| {
@@ -88,6 +89,7 @@ impl Machine {
         Self {
             limits,
             woken,
+            room,
             stage: Stage::Preface,
             decoder: Decoder::new(TABLE),
             block: None,
@@ -272,7 +274,7 @@ impl Machine {
         if self.streams.len() >= self.limits.streams as usize {
             return self.refuse(id, Reason::RefusedStream, out);
         }
-        let inbox = Inbox::new(StreamWaker::new(id, &self.woken), end);
+        let inbox = Inbox::new(StreamWaker::new(id, &self.woken), end, &self.room);
         inbox.stream.queue();
         let body = RequestBody::new(Arc::clone(&inbox));
         self.streams.insert(Stream {

@@ -154,23 +154,27 @@ async fn stream_secrets<A: Admit, B: Body<Data = Bytes> + Unpin>(
     mut inbound: Inbound<B>,
 ) -> Result<Session<A, B>, Status> {
     let mut admitted = Box::pin(shared.admit.admit(Arc::clone(&peer), "StreamSecrets"));
-    let mut first = None;
-    // The first request is taken in while the agent is starting: else a herd of Envoys would fill its windows with Nodes.
+    let mut first: Option<DiscoveryRequest> = None;
+    // Requests are taken in while the agent is starting: else a herd of Envoys would fill its windows with Nodes. The
+    // last one says what is wanted.
     let admission = poll_fn(|cx| {
         if let Poll::Ready(admitted) = admitted.as_mut().poll(cx) {
             return Poll::Ready(admitted);
         }
-        if first.is_none()
-            && let Poll::Ready(request) = inbound.poll_request(cx, false)
-        {
+        loop {
+            let knows_node = first.as_ref().is_some_and(|first| first.node.is_some());
+            let Poll::Ready(request) = inbound.poll_request(cx, knows_node) else { return Poll::Pending };
             match request {
-                Some(Ok(request)) => first = Some(request),
+                Some(Ok(mut request)) => {
+                    request.node = request.node.or(first.take().and_then(|first| first.node));
+                    first = Some(request);
+                }
                 Some(Err(reason)) => return Poll::Ready(Err(status_of_request(&reason))),
                 // It has ended its side, or has gone away, without a word.
-                None => return Poll::Ready(Err(Status::ok(""))),
+                None if first.is_none() => return Poll::Ready(Err(Status::ok(""))),
+                None => return Poll::Pending,
             }
         }
-        Poll::Pending
     })
     .await?;
     drop(admitted);

@@ -14,25 +14,27 @@ impl Machine {
     /// What a call is to be polled with; `None` when its stream is over.
     pub(crate) fn begin_poll(&mut self, id: u32) -> Option<Waker> {
         let stream = self.streams.get(id)?;
-        stream.inbox.stream.begin();
+        stream.inbox.begin_poll();
         Some(stream.inbox.waker.clone())
     }
 
-    /// What a call has not read moves out of the thread's buffer.
-    pub(crate) fn settle(&mut self, id: u32) {
-        if let Some(stream) = self.streams.get(id) {
-            stream.inbox.settle();
-        }
-    }
-
-    /// After a call was polled: what it has read is given back.
-    pub(crate) fn end_poll(&mut self, id: u32, out: &mut Out) {
-        self.settle(id);
-        let Some(stream) = self.streams.get(id) else { return };
-        let consumed = stream.inbox.take_consumed();
+    /// After a call was polled: what it has read is given back. False when the stream is over, for want of room.
+    pub(crate) fn end_poll(&mut self, id: u32, out: &mut Out) -> bool {
+        let Some(stream) = self.streams.get(id) else { return true };
+        let consumed = stream.inbox.end_poll();
         if consumed > 0 {
             self.consumed(id, consumed, out);
         }
+        self.settle(id, out)
+    }
+
+    /// What a call has not read moves out of the thread's buffer. False when the stream is over, for want of room.
+    pub(crate) fn settle(&mut self, id: u32, out: &mut Out) -> bool {
+        let fits = self.streams.get(id).is_none_or(|stream| stream.inbox.settle());
+        if !fits {
+            self.reset(id, Reason::EnhanceYourCalm, out);
+        }
+        fits
     }
 
     /// The head of an answer; with `end` it is all there is.

@@ -8,7 +8,9 @@ use super::*;
 
 async fn connected(window: u32, buffer: usize) -> SendRequest<Bytes> {
     let (io, theirs) = tokio::io::duplex(buffer);
-    tokio::spawn(serve(theirs, Limits { streams: 200, ..LIMITS }, |request| call(Arc::default(), request)));
+    tokio::spawn(serve(theirs, Limits { streams: 200, ..LIMITS }, &room(), |request| {
+        call(Arc::default(), request)
+    }));
     let mut builder = client::Builder::new();
     let (client, connection) = builder.initial_window_size(window).handshake(io).await.expect("a handshake");
     tokio::spawn(connection);

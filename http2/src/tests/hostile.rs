@@ -4,12 +4,13 @@ use std::sync::Mutex;
 use std::task::Waker;
 
 use super::*;
+use crate::Reason;
 use crate::inbox::Inbox;
 use crate::wake::{StreamWaker, Woken};
 
 fn inbox() -> (Arc<Woken>, Arc<Inbox>, RequestBody) {
     let woken = Arc::<Woken>::default();
-    let inbox = Inbox::new(StreamWaker::new(1, &woken), false);
+    let inbox = Inbox::new(StreamWaker::new(1, &woken), false, &room());
     (woken, Arc::clone(&inbox), RequestBody::new(inbox))
 }
 
@@ -30,7 +31,7 @@ fn tiny_frames_that_nobody_reads_are_kept_in_one_piece() {
     }
     assert_eq!(read(&mut body), Poll::Ready(Some((0..150).collect())));
     assert_eq!(read(&mut body), Poll::Ready(Some(Bytes::from_static(&[150]))));
-    assert_eq!((inbox.take_consumed(), inbox.close()), (151, 49));
+    assert_eq!((inbox.end_poll(), inbox.close()), (151, 49));
     assert_eq!(read(&mut body), Poll::Ready(None));
 }
 
@@ -49,7 +50,7 @@ fn half_of_the_smallest_window_read_elsewhere_is_given_back() {
 async fn a_window_below_what_clients_begin_with_is_not_announced() {
     let (mut io, theirs) = tokio::io::duplex(1024);
     let limits = Limits { window: 10, ..LIMITS };
-    let mut served = std::pin::pin!(serve(theirs, limits, |request| call(Arc::default(), request)));
+    let mut served = std::pin::pin!(serve(theirs, limits, &room(), |request| call(Arc::default(), request)));
     assert!(now(served.as_mut()).is_pending());
     let mut settings = [0; 27];
     io.read_exact(&mut settings).await.expect("SETTINGS");
@@ -150,4 +151,44 @@ async fn a_call_that_panics_is_the_end_of_its_connection_only() {
     let mut new = Client::greeted().await;
     new.say(&headers(1, frame::END_STREAM, &get("/"))).await;
     assert_eq!(new.answer(1).await.1, b"hello");
+}
+
+#[test]
+fn what_nobody_reads_has_room_once_for_all() {
+    let (woken, room) = (Arc::<Woken>::default(), Arc::new(Room::new(100)));
+    let inbox = |id| Inbox::new(StreamWaker::new(id, &woken), false, &room);
+    let (first, second) = (inbox(1), inbox(3));
+    let mut body = RequestBody::new(Arc::clone(&first));
+    first.put(vec![1; 60].into(), false);
+    second.put(vec![2; 41].into(), false);
+    assert!(first.settle() && !second.settle());
+    // Over, it makes room; so does reading.
+    assert_eq!(second.close(), 41);
+    first.put(vec![3; 40].into(), false);
+    assert!(first.settle());
+    assert!(read(&mut body).is_ready());
+    first.put(vec![4; 100].into(), false);
+    assert!(first.settle());
+}
+
+#[tokio::test]
+async fn a_stream_for_which_there_is_no_room_is_reset() {
+    let mut client = Client::greeted().await;
+    for stream in [1, 3, 5] {
+        client.say(&headers(stream, 0, &get("/hold"))).await;
+    }
+    // Another connection's.
+    let inbox = Inbox::new(StreamWaker::new(1, &Arc::default()), false, &client.room);
+    inbox.put(vec![0; 1024 * 1024 - 10].into(), false);
+    assert!(inbox.settle());
+    client.say(&frame(frame::DATA, 0, 3, &[0; 11])).await;
+    let said = client.until_pong().await;
+    assert_eq!(
+        (said[0].kind, said[0].stream, said[0].payload[3]),
+        (frame::RST_STREAM, 3, Reason::EnhanceYourCalm as u8)
+    );
+    assert_eq!(client.seen.dropped.load(Ordering::Relaxed), 1);
+    inbox.close();
+    client.say(&frame(frame::DATA, 0, 5, &[0; 11])).await;
+    assert_eq!(client.until_pong().await, []);
 }

@@ -19,7 +19,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::task::JoinHandle;
 
 use crate::frame::{self, FrameHead};
-use crate::{Error, Limits, RequestBody, serve};
+use crate::{Error, Limits, RequestBody, Room, serve};
 
 type Answer = Pin<Box<dyn Body<Data = Bytes, Error = Infallible> + Send>>;
 
@@ -82,10 +82,15 @@ impl Drop for Guard {
 
 const LIMITS: Limits = Limits { streams: 10, window: 100_000, headers: 4096 };
 
+fn room() -> Arc<Room> {
+    Arc::new(Room::new(1024 * 1024))
+}
+
 /// A client that writes frames, beside a server that answers.
 struct Client {
     io: DuplexStream,
     served: JoinHandle<Result<(), Error>>,
+    room: Arc<Room>,
     seen: Arc<Seen>,
 }
 
@@ -112,7 +117,9 @@ impl Client {
         F: Future<Output = Response<Answer>> + Send + 'static,
     {
         let (io, theirs) = tokio::io::duplex(buffer);
-        Self { io, served: tokio::spawn(serve(theirs, LIMITS, call)), seen: Arc::default() }
+        let room = room();
+        let served = tokio::spawn(serve(theirs, LIMITS, &room, call));
+        Self { io, served, room, seen: Arc::default() }
     }
 
     /// Has exchanged settings.

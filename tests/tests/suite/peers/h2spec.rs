@@ -2,9 +2,10 @@
 
 use std::net::Shutdown;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use http_body_util::{BodyExt as _, Full};
-use http2::{Limits, RequestBody};
+use http2::{Limits, RequestBody, Room};
 use hyper::body::Bytes;
 use hyper::{Request, Response};
 use libtest_mimic::Trial;
@@ -62,5 +63,5 @@ async fn serve(stream: TcpStream) {
         Response::new(Full::new(Bytes::from_static(b"an answer")))
     };
     // How a connection ends is h2spec's to judge.
-    http2::serve(stream, limits, call).await.ok();
+    http2::serve(stream, limits, &Arc::new(Room::new(1024 * 1024)), call).await.ok();
 }
