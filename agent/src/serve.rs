@@ -138,7 +138,7 @@ impl http_body::Body for Answer {
         match &mut *self {
             Self::Sds(answer) => {
                 let frame = ready!(Pin::new(answer).poll_frame(cx));
-                Poll::Ready(frame.map(|Ok(frame)| Ok(frame)))
+                Poll::Ready(frame.map(|frame| frame.map_err(|never| match never {})))
             }
             Self::Other(body) => Pin::new(body).poll_frame(cx),
         }

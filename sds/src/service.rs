@@ -166,7 +166,7 @@ async fn stream_secrets<A: Admit, B: Body<Data = Bytes> + Unpin>(
             let Poll::Ready(request) = inbound.poll_request(cx, knows_node) else { return Poll::Pending };
             match request {
                 Some(Ok(mut request)) => {
-                    request.node = request.node.or(first.take().and_then(|first| first.node));
+                    request.node = request.node.or_else(|| first.take()?.node);
                     first = Some(request);
                 }
                 Some(Err(reason)) => return Poll::Ready(Err(status_of_request(&reason))),
