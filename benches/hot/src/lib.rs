@@ -1,6 +1,7 @@
 //! The hot paths, small enough to be counted wherever CI runs: entries as a cluster has them, streams that rotate, and
 //! what is counted of them. Of few dependencies, as these programs are built optimised.
 
+pub mod connection;
 pub mod peer;
 pub mod scenarios;
 

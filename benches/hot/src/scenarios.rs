@@ -8,6 +8,7 @@ use std::sync::Arc;
 use cache::Snapshot;
 use sds::framing::Intake;
 
+use crate::connection::Exchange;
 use crate::{Rotating, caller, entry, framed, peer, update};
 
 /// One operation, to be run as often as one likes.
@@ -32,6 +33,8 @@ pub const ALL: &[Scenario] = &[
     Scenario { name: "decode_request_of_envoy", prepare: decode_first, allocations: 6 },
     Scenario { name: "decode_ack_of_envoy", prepare: decode_ack, allocations: 9 },
     Scenario { name: "push_and_ack", prepare: push, allocations: 11 },
+    Scenario { name: "connection_61_kb_ack", prepare: big_ack, allocations: 4 },
+    Scenario { name: "connection_small_ack", prepare: small_ack, allocations: 4 },
 ];
 
 /// A pod among 10,000 entries of its namespace: the one list of IDs is what it gets.
@@ -94,4 +97,20 @@ fn push() -> Operation {
         turn += 1;
         stream.push(&updates[turn % 2]).for_each(|bytes| drop(black_box(bytes)));
     })
+}
+
+/// What HTTP/2 itself takes: an Envoy's ACK with its node, and a secret.
+fn big_ack() -> Operation {
+    exchange(61_214)
+}
+
+/// The same without the node.
+fn small_ack() -> Operation {
+    exchange(104)
+}
+
+fn exchange(ack: usize) -> Operation {
+    let mut exchange = Exchange::new(ack, vec![1; 1500].into());
+    // Beside the answer and its head there is a WINDOW_UPDATE or two now and then.
+    Box::new(move || assert!((1509..1540).contains(&exchange.step())))
 }
