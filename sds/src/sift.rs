@@ -78,6 +78,10 @@ impl Sift {
     pub(crate) fn feed(&mut self, mut bytes: &[u8]) -> Result<(), SiftError> {
         loop {
             bytes = self.pass_over(bytes);
+            if let Some(rest) = self.keep_whole(bytes) {
+                bytes = rest;
+                continue;
+            }
             let Some((&byte, rest)) = bytes.split_first() else { return Ok(()) };
             bytes = match &mut self.stage {
                 Stage::Skip(n) | Stage::Keep(n) if *n as usize > bytes.len() => {
@@ -105,13 +109,14 @@ impl Sift {
         }
     }
 
-    /// Takes the fields at the beginning of `bytes` that lie there whole and are not entered, all at once: a `Node` has
-    /// five hundred in a row that are left out, a request has five that are kept.
+    /// Leaves out the fields at the beginning of `bytes` that lie there whole and of which nothing is read: a `Node` has
+    /// five hundred of them in a row.
     fn pass_over<'a>(&mut self, mut bytes: &'a [u8]) -> &'a [u8] {
         while matches!(self.stage, Stage::Key(Varint { bytes: 0, .. }))
             && let Some((field, len, head)) = short_field(bytes)
-            && let Some((whole, rest)) = bytes.split_at_checked(head + len as usize)
-            && self.takes_whole(field, len, whole)
+            && matches!(self.fate(field, len), Fate::Skip)
+            && let Some((_, rest)) = bytes.split_at_checked(head + len as usize)
+            && self.take(u32::try_from(bytes.len() - rest.len()).unwrap_or(u32::MAX)).is_ok()
         {
             bytes = rest;
             self.close();
@@ -119,22 +124,19 @@ impl Sift {
         bytes
     }
 
-    /// Whether a field could be dealt with as it lies there.
-    fn takes_whole(&mut self, field: u32, len: u32, whole: &[u8]) -> bool {
-        let keep = match self.fate(field, len) {
-            Fate::Skip => false,
-            Fate::Keep => true,
-            Fate::Enter => return false,
-        };
-        if keep && (self.depth != REQUEST || self.kept.len() + whole.len() + ENVELOPE > KEPT_LIMIT) {
-            return false;
+    /// Keeps the field at the beginning of `bytes` as it lies there, where it is one of the request's own. What is left.
+    fn keep_whole<'a>(&mut self, bytes: &'a [u8]) -> Option<&'a [u8]> {
+        let at_key = matches!(self.stage, Stage::Key(Varint { bytes: 0, .. }));
+        let (field, len, head) = short_field(bytes).filter(|_| at_key && self.depth == REQUEST)?;
+        let (whole, rest) = bytes.split_at_checked(head + len as usize)?;
+        let kept = matches!(self.fate(field, len), Fate::Keep);
+        if !kept || self.kept.len() + whole.len() + ENVELOPE > KEPT_LIMIT {
+            return None;
         }
-        let taken = self.take(u32::try_from(whole.len()).unwrap_or(u32::MAX)).is_ok();
-        if taken && keep {
-            self.reserve();
-            self.kept.extend_from_slice(whole);
-        }
-        taken
+        self.take(u32::try_from(whole.len()).ok()?).ok()?;
+        self.reserve();
+        self.kept.extend_from_slice(whole);
+        Some(rest)
     }
 
     /// For all of a usual message at once.

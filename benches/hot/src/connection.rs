@@ -62,6 +62,7 @@ impl Exchange {
         // `:method: POST`, `:scheme: http`, `:path: /`.
         exchange.say(&frame(1, 4, 1, &[0x83, 0x86, 0x84]));
         exchange.say(&frame(8, 0, 1, &0x7000_0000_u32.to_be_bytes()));
+        exchange.io.pipe().heard = 0;
         exchange
     }
 
