@@ -1,19 +1,19 @@
 //! What a client's frames do to a connection, and what its streams may send: no I/O and no futures.
 
 mod answer;
+mod calls;
 
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::{Request, Response, StatusCode};
+use http::Request;
 
 use crate::frame::{self, FrameHead, Reason};
-use crate::head::{self, Block};
 use crate::hpack::Decoder;
-use crate::inbox::{Inbox, Room};
+use crate::inbox::Room;
 use crate::out::Out;
 use crate::stream::{Known, Stream, Streams};
-use crate::wake::{StreamWaker, Woken};
+use crate::wake::Woken;
 use crate::window::{self, ReceiveWindow, SendWindow};
 use crate::{Error, Limits, RequestBody};
 
@@ -202,111 +202,6 @@ impl Machine {
         Ok(None)
     }
 
-    fn headers(&mut self, head: FrameHead, payload: &[u8], out: &mut Out) -> Outcome {
-        if head.stream.is_multiple_of(2) {
-            return Err(broken(Reason::Protocol, "HEADERS on a stream that is not a client's"));
-        }
-        if self.streams.known(head.stream) == Known::Closed {
-            return Err(broken(Reason::StreamClosed, "HEADERS on a stream that is over"));
-        }
-        let inner = frame::padding(&head, payload)
-            .ok_or_else(|| broken(Reason::Protocol, "more padding than frame"))?;
-        let mut fragment = &payload[inner];
-        let mut malformed = false;
-        if head.has(frame::WITH_PRIORITY) {
-            let (priority, rest) = fragment
-                .split_at_checked(PRIORITY_LEN)
-                .ok_or_else(|| broken(Reason::FrameSize, "HEADERS without room for its priority"))?;
-            malformed = depends_on(priority) == head.stream;
-            fragment = rest;
-        }
-        let (stream, end_stream) = (head.stream, head.has(frame::END_STREAM));
-        if head.has(frame::END_HEADERS) {
-            return self.block(stream, end_stream, malformed, fragment, out);
-        }
-        let bytes = fragment.to_vec();
-        self.block = Some(Box::new(OpenBlock { stream, end_stream, malformed, bytes, frames: 0 }));
-        Ok(None)
-    }
-
-    fn continuation(&mut self, head: FrameHead, payload: &[u8], out: &mut Out) -> Outcome {
-        let limit = self.limits.headers as usize * 2;
-        let block = self.block.as_mut().filter(|block| block.stream == head.stream);
-        let block = block.ok_or_else(|| broken(Reason::Protocol, "CONTINUATION of another stream"))?;
-        block.bytes.extend_from_slice(payload);
-        block.frames += 1;
-        if block.bytes.len() > limit || block.frames > CONTINUATIONS {
-            return Err(broken(Reason::EnhanceYourCalm, "a header block without end"));
-        }
-        if !head.has(frame::END_HEADERS) {
-            return Ok(None);
-        }
-        let block = self.block.take().expect("it is there");
-        self.block(block.stream, block.end_stream, block.malformed, &block.bytes, out)
-    }
-
-    fn block(&mut self, id: u32, end: bool, malformed: bool, fragment: &[u8], out: &mut Out) -> Outcome {
-        let block = head::read(&mut self.decoder, fragment, self.limits.headers as usize)
-            .map_err(|_| broken(Reason::Compression, "a header block cannot be decoded"))?;
-        let block = if malformed { Block::Malformed } else { block };
-        match (self.streams.known(id), block) {
-            (Known::Idle, block) => {
-                self.streams.begin(id);
-                self.call(id, end, block, out)
-            }
-            (Known::Open, block) => self.trailers_of_client(id, end, &block, out),
-            (Known::Ended | Known::Closed, _) => Ok(None),
-        }
-    }
-
-    fn call(&mut self, id: u32, end: bool, block: Block, out: &mut Out) -> Outcome {
-        let (request, length) = match block {
-            Block::Request(request, length) if !end || length.unwrap_or_default() == 0 => (request, length),
-            Block::TooLong => {
-                let head = Response::builder().status(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE).body(());
-                self.write_head(id, &head.expect("a status"), true, out);
-                return if end { Ok(None) } else { self.refuse(id, Reason::No, out) };
-            }
-            Block::Request(..) | Block::Trailers | Block::Malformed => {
-                return self.refuse(id, Reason::Protocol, out);
-            }
-        };
-        if self.streams.len() >= self.limits.streams as usize {
-            return self.refuse(id, Reason::RefusedStream, out);
-        }
-        let inbox = Inbox::new(StreamWaker::new(id, &self.woken), end, &self.room);
-        inbox.stream.queue();
-        let body = RequestBody::new(Arc::clone(&inbox));
-        self.streams.insert(Stream {
-            id,
-            inbox,
-            send: SendWindow::new(0),
-            receive: ReceiveWindow::new(self.limits.window),
-            announced: length,
-            client_done: end,
-            answered: false,
-            pending: Bytes::new(),
-        });
-        Ok(Some(Event::Call(id, Box::new(request.map(|()| body)))))
-    }
-
-    fn trailers_of_client(&mut self, id: u32, end: bool, block: &Block, out: &mut Out) -> Outcome {
-        let Some(stream) = self.streams.get(id) else { return Ok(None) };
-        let refused = if stream.client_done {
-            Some(Reason::StreamClosed)
-        } else if !end || !matches!(block, Block::Trailers) || announced(stream, 0, true).is_none() {
-            Some(Reason::Protocol)
-        } else {
-            None
-        };
-        if let Some(reason) = refused {
-            return self.refuse(id, reason, out);
-        }
-        stream.client_done = true;
-        stream.inbox.put(Bytes::new(), true);
-        Ok(None)
-    }
-
     fn priority(&mut self, head: FrameHead, payload: &[u8], out: &mut Out) -> Outcome {
         if head.stream == 0 {
             return Err(broken(Reason::Protocol, "PRIORITY on stream 0"));
@@ -488,8 +383,6 @@ fn broken(reason: Reason, what: &'static str) -> Error {
 /// Of our decoder; SETTINGS_HEADER_TABLE_SIZE is left as it is.
 const TABLE: usize = 4096;
 const PRIORITY_LEN: usize = 5;
-/// In a header block. Clients need none.
-const CONTINUATIONS: u32 = 32;
 /// Calls taken back before they were answered. A client that cancels on a deadline does so now and then.
 const RESETS: u32 = 1000;
 const FRAME_SIZES: std::ops::RangeInclusive<u32> = 16_384..=16_777_215;
