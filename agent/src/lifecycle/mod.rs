@@ -236,14 +236,8 @@ impl Lifecycle {
                     let result = sync(&self.link, &mut known, revisions).await;
                     clock.synced(result.is_ok(), self.settings.experimental.sync_interval);
                     match result {
-                        Ok(synced) => {
-                            let told = self.synced(synced).await;
-                            if told.is_err() {
-                                // Nobody took the entries, so they have to be told again.
-                                known = Known::default();
-                            }
-                            told
-                        }
+                        // When nobody took the entries they have to be told again.
+                        Ok(synced) => self.synced(synced).await.inspect_err(|_| known = Known::default()),
                         Err(reason) => Err(reason),
                     }
                 }
