@@ -22,7 +22,11 @@ fn decode(criterion: &mut Criterion) {
         let framed = framed(bytes);
         for (reader, known) in [("ours", false), ("ours, client known", true)] {
             group.bench_with_input(BenchmarkId::new(reader, name), &framed, |bencher, framed| {
-                bencher.iter(|| Intake::default().feed(black_box(&mut framed.clone()), known));
+                bencher.iter(|| {
+                    let message =
+                        Intake::default().feed(black_box(&mut framed.clone()), known).expect("recorded");
+                    drop(black_box(message.expect("whole").request()));
+                });
             });
         }
     }

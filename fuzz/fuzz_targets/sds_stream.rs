@@ -25,17 +25,13 @@ libfuzzer_sys::fuzz_target!(|ops: Vec<(u8, u8, Vec<u8>)>| {
     for (op, parameter, bytes) in ops {
         match op % 5 {
             0 => {
-                let names =
-                    (0..8).filter(|bit| parameter & (1 << bit) != 0).map(|bit| NAMES[bit].into()).collect();
-                let request = DiscoveryRequest {
-                    resource_names: names,
-                    response_nonce: nonce.clone(),
-                    ..Default::default()
-                };
+                let names = (0..8).filter(|bit| parameter & (1 << bit) != 0).map(|bit| NAMES[bit]).collect();
+                let request =
+                    DiscoveryRequest { resource_names: names, response_nonce: &nonce, ..Default::default() };
                 let _ = stream.request(request);
             }
             1 => {
-                if let Ok(request) = DiscoveryRequest::decode(&*bytes) {
+                if let Ok(request) = DiscoveryRequest::decode(&bytes) {
                     let _ = stream.request(request);
                 }
             }
@@ -55,16 +51,19 @@ libfuzzer_sys::fuzz_target!(|ops: Vec<(u8, u8, Vec<u8>)>| {
         match stream.next(Duration::from_secs(now), SystemTime::UNIX_EPOCH) {
             Ok(Next::Push(push)) => {
                 assert!(
-                    !push.resources.is_empty() && !push.version_info.is_empty() && !push.nonce.is_empty()
+                    !push.resources.is_empty() && !push.version_info().is_empty() && !push.nonce().is_empty()
                 );
-                for resource in &push.resources {
-                    assert!(is_authorized(resource, &latest), "a secret that the caller may not have");
+                for encoded in &push.resources {
+                    assert!(
+                        is_authorized(&encoded.resource, &latest),
+                        "a secret that the caller may not have"
+                    );
                 }
-                assert!(nonces.insert(push.nonce.clone()), "a nonce is repeated");
+                assert!(nonces.insert(push.nonce().to_owned()), "a nonce is repeated");
                 if let Some(last) = last_push.filter(|_| unanswered) {
                     assert!(now >= last + ACK_PATIENCE.as_secs(), "two unanswered responses");
                 }
-                (nonce, last_push) = (push.nonce, Some(now));
+                (nonce, last_push) = (push.nonce().to_owned(), Some(now));
             }
             Ok(Next::Wait(_)) => {}
             Err(_) => return,

@@ -10,7 +10,7 @@ use http_body::Body;
 use crate::sift::{Sift, SiftError};
 use crate::wire::DiscoveryRequest;
 
-/// Cuts a client's bytes into requests. What it holds of a message that is not complete is what is read of it, not its
+/// Cuts a client's bytes into messages. What it holds of a message that is not complete is what is read of it, not its
 /// bytes: see `sift`.
 #[derive(Debug, Default)]
 pub struct Intake {
@@ -20,6 +20,20 @@ pub struct Intake {
     /// Bytes of the message that have not.
     left: u32,
     message: Option<Sift>,
+}
+
+/// One message, with what is read of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message(Vec<u8>);
+
+impl Message {
+    /// The request that it is.
+    ///
+    /// # Errors
+    /// [`RequestError::Malformed`].
+    pub fn request(&self) -> Result<DiscoveryRequest<'_>, RequestError> {
+        DiscoveryRequest::decode(&self.0)
+    }
 }
 
 /// Why a stream of requests cannot go on. Texts and codes are grpc-go's.
@@ -54,11 +68,7 @@ impl Intake {
     ///
     /// # Errors
     /// [`RequestError`]; nothing more can be read then.
-    pub fn feed(
-        &mut self,
-        bytes: &mut Bytes,
-        skip_node: bool,
-    ) -> Result<Option<DiscoveryRequest>, RequestError> {
+    pub fn feed(&mut self, bytes: &mut Bytes, skip_node: bool) -> Result<Option<Message>, RequestError> {
         let Some(message) = &mut self.message else {
             self.head(bytes, skip_node)?;
             return if self.message.is_some() { self.feed(bytes, skip_node) } else { Ok(None) };
@@ -71,7 +81,8 @@ impl Intake {
             return Ok(None);
         }
         self.seen = 0;
-        self.message.take().map(Sift::finish).transpose().map_err(RequestError::from)
+        let message = self.message.take().map(Sift::finish).transpose()?;
+        Ok(message.map(Message))
     }
 
     /// Whether no message has begun.
@@ -103,6 +114,12 @@ impl Intake {
     }
 }
 
+impl From<prost::DecodeError> for RequestError {
+    fn from(reason: prost::DecodeError) -> Self {
+        Self::Malformed(reason.to_string())
+    }
+}
+
 impl From<SiftError> for RequestError {
     fn from(reason: SiftError) -> Self {
         match reason {
@@ -126,22 +143,22 @@ impl<B: Body<Data = Bytes> + Unpin> Inbound<B> {
         Self { body, intake: Intake::default(), rest: Bytes::new() }
     }
 
-    /// The next request; `None` when the client has said its last, or has gone away.
-    pub(crate) fn poll_request(
+    /// The next message; `None` when the client has said its last, or has gone away.
+    pub(crate) fn poll_message(
         &mut self,
         cx: &mut Context<'_>,
         skip_node: bool,
-    ) -> Poll<Option<Result<DiscoveryRequest, RequestError>>> {
+    ) -> Poll<Option<Result<Message, RequestError>>> {
         loop {
             if !self.rest.is_empty() {
-                let request = self.intake.feed(&mut self.rest, skip_node);
+                let message = self.intake.feed(&mut self.rest, skip_node);
                 if self.rest.is_empty() {
                     // The frame's memory is part of a larger buffer: nothing of it is held while the stream is idle.
                     self.rest = Bytes::new();
                 }
-                match request {
+                match message {
                     Ok(None) => {}
-                    Ok(Some(request)) => return Poll::Ready(Some(Ok(request))),
+                    Ok(Some(message)) => return Poll::Ready(Some(Ok(message))),
                     Err(reason) => return Poll::Ready(Some(Err(reason))),
                 }
             }

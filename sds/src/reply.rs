@@ -4,12 +4,13 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes};
 use http::HeaderMap;
 use http_body::{Body, Frame};
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 use tonic::Status;
 
+use crate::secret::Encoded;
 use crate::stream::Push;
 
 impl Push {
@@ -17,34 +18,41 @@ impl Push {
     /// where it lies, shared with all streams (`envoy.service.discovery.v3.DiscoveryResponse`).
     #[must_use]
     pub fn frames(&self) -> Frames {
-        let own = [(1, &*self.version_info), (4, &*self.type_url), (5, &*self.nonce)];
+        let own = [(1, self.version.as_bytes()), (4, self.type_url.as_bytes()), (5, self.nonce.as_bytes())];
         let own = own.into_iter().filter(|(_, text)| !text.is_empty());
-        let framed = |len: usize| 1 + encoded_len_varint(len as u64) + len;
-        let own_len: usize = own.clone().map(|(_, text)| framed(text.len())).sum();
-        let len = own_len + self.resources.iter().map(|resource| framed(resource.len())).sum::<usize>();
-        let mut head = BytesMut::with_capacity(HEAD + own_len + RESOURCE_HEAD);
+        let own_len: usize = own.clone().map(|(_, text)| key_len(text.len()) + text.len()).sum();
+        let lens = self.resources.iter().map(|encoded| encoded.resource.len());
+        let len = own_len + lens.clone().map(|len| key_len(len) + len).sum::<usize>();
+        // To the byte: what has room left over is moved when it becomes `Bytes`.
+        let mut head = Vec::with_capacity(HEAD + own_len + lens.clone().next().map_or(0, key_len));
         head.put_u8(0);
         head.put_u32(u32::try_from(len).expect("far below 4 GiB"));
         for (tag, text) in own {
-            field(tag, text.len(), &mut head);
-            head.put_slice(text.as_bytes());
+            key(tag, text.len(), &mut head);
+            head.put_slice(text);
         }
         let mut waiting = Vec::with_capacity(2 * self.resources.len().max(1));
-        for resource in &self.resources {
-            field(2, resource.len(), &mut head);
-            waiting.extend([head.split().freeze(), resource.clone()]);
+        for Encoded { resource, .. } in self.resources.iter().map(|encoded| &**encoded) {
+            head.reserve_exact(key_len(resource.len()));
+            key(2, resource.len(), &mut head);
+            waiting.extend([std::mem::take(&mut head).into(), resource.clone()]);
         }
         if waiting.is_empty() {
-            waiting.push(head.freeze());
+            waiting.push(head.into());
         }
         waiting.reverse();
         Frames { waiting }
     }
 }
 
-fn field(tag: u32, len: usize, out: &mut BytesMut) {
+/// What stands before a text or a message in another.
+fn key(tag: u32, len: usize, out: &mut Vec<u8>) {
     encode_key(tag, WireType::LengthDelimited, out);
     encode_varint(len as u64, out);
+}
+
+fn key_len(len: usize) -> usize {
+    1 + encoded_len_varint(len as u64)
 }
 
 /// What is still to be sent of a response.
@@ -107,5 +115,3 @@ impl Body for Unary {
 
 /// Flag and length.
 const HEAD: usize = 5;
-/// A resource's key and length.
-const RESOURCE_HEAD: usize = 6;

@@ -52,7 +52,8 @@ pub enum Validation {
 /// The encoded secrets in use; weak, so that what no stream holds is not kept.
 #[derive(Default)]
 pub struct Secrets {
-    held: Mutex<HashMap<Key, Weak<Encoded>>>,
+    /// Hashed quickly: no caller chooses an address.
+    held: Mutex<HashMap<Key, Weak<Encoded>, foldhash::fast::RandomState>>,
 }
 
 impl std::fmt::Debug for Secrets {

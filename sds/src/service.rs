@@ -23,6 +23,7 @@ use tonic::{Code, Status};
 use transport::Peer;
 
 use crate::framing::{Inbound, RequestError};
+use crate::node::NodeFacts;
 use crate::reply::Unary;
 use crate::secret::Secrets;
 use crate::session::Session;
@@ -154,7 +155,8 @@ async fn stream_secrets<A: Admit, B: Body<Data = Bytes> + Unpin>(
     mut inbound: Inbound<B>,
 ) -> Result<Session<A, B>, Status> {
     let mut admitted = Box::pin(shared.admit.admit(Arc::clone(&peer), "StreamSecrets"));
-    let mut first: Option<DiscoveryRequest> = None;
+    let mut first = None;
+    let mut node = NodeFacts::default();
     // Requests are taken in while the agent is starting: else a herd of Envoys would fill its windows with Nodes. The
     // last one says what is wanted.
     let admission = poll_fn(|cx| {
@@ -162,13 +164,14 @@ async fn stream_secrets<A: Admit, B: Body<Data = Bytes> + Unpin>(
             return Poll::Ready(admitted);
         }
         loop {
-            let knows_node = first.as_ref().is_some_and(|first| first.node.is_some());
-            let Poll::Ready(request) = inbound.poll_request(cx, knows_node) else { return Poll::Pending };
-            match request {
-                Some(Ok(mut request)) => {
-                    request.node = request.node.or_else(|| first.take()?.node);
-                    first = Some(request);
-                }
+            let Poll::Ready(message) = inbound.poll_message(cx, node.seen) else { return Poll::Pending };
+            let latched = message.map(|message| {
+                let message = message?;
+                node.latch(message.request()?.node.as_ref());
+                Ok(message)
+            });
+            match latched {
+                Some(Ok(message)) => first = Some(message),
                 Some(Err(reason)) => return Poll::Ready(Err(status_of_request(&reason))),
                 // It has ended its side, or has gone away, without a word.
                 None if first.is_none() => return Poll::Ready(Err(Status::ok(""))),
@@ -178,7 +181,7 @@ async fn stream_secrets<A: Admit, B: Body<Data = Bytes> + Unpin>(
     })
     .await?;
     drop(admitted);
-    Session::new(shared, peer, inbound, admission, first)
+    Session::new(shared, peer, inbound, admission, first.map(|message| (message, node)))
 }
 
 async fn fetch_secrets<A: Admit, B: Body<Data = Bytes> + Unpin>(
@@ -186,9 +189,10 @@ async fn fetch_secrets<A: Admit, B: Body<Data = Bytes> + Unpin>(
     peer: Arc<Peer>,
     mut inbound: Inbound<B>,
 ) -> Result<Push, Status> {
-    let request = poll_fn(|cx| inbound.poll_request(cx, false)).await;
-    let request = request.ok_or_else(|| Status::internal("the call has no request"))?;
-    let request = request.map_err(|reason| status_of_request(&reason))?;
+    let message = poll_fn(|cx| inbound.poll_message(cx, false)).await;
+    let message = message.ok_or_else(|| Status::internal("the call has no request"))?;
+    let message = message.map_err(|reason| status_of_request(&reason))?;
+    let request = message.request().map_err(|reason| status_of_request(&reason))?;
     let mut updates = shared.admit.admit(peer, "FetchSecrets").await?.updates;
     let until = Instant::now() + MINT_PATIENCE;
     loop {
@@ -206,7 +210,11 @@ async fn fetch_secrets<A: Admit, B: Body<Data = Bytes> + Unpin>(
     }
 }
 
-fn fetch<A>(shared: &Shared<A>, request: DiscoveryRequest, update: &WorkloadUpdate) -> Result<Push, Refusal> {
+fn fetch<A>(
+    shared: &Shared<A>,
+    request: DiscoveryRequest<'_>,
+    update: &WorkloadUpdate,
+) -> Result<Push, Refusal> {
     stream::fetch(&shared.options, &shared.secrets, request, update, SystemTime::now())
 }
 

@@ -18,11 +18,11 @@ use tonic::Status;
 use tracing::{debug, error, info, warn};
 use transport::Peer;
 
-use crate::framing::Inbound;
+use crate::framing::{Inbound, Message};
+use crate::node::NodeFacts;
 use crate::reply::{self, Frames};
 use crate::service::{Admission, Admit, BoxFuture, Shared, status_of, status_of_request};
 use crate::stream::{Heard, Next, Push, Stream};
-use crate::wire::DiscoveryRequest;
 
 /// See the module.
 pub(crate) struct Session<A, B> {
@@ -52,13 +52,13 @@ struct Held {
 }
 
 impl<A: Admit, B: Body<Data = Bytes> + Unpin> Session<A, B> {
-    /// A stream whose caller has been let in; `first` is its first request, if that was heard already.
+    /// A stream whose caller has been let in; `first` is what it has asked for before, and has said of itself.
     pub(crate) fn new(
         shared: Arc<Shared<A>>,
         peer: Arc<Peer>,
         inbound: Inbound<B>,
         admission: Admission,
-        first: Option<DiscoveryRequest>,
+        first: Option<(Message, NodeFacts)>,
     ) -> Result<Self, Status> {
         let salt = shared.admit.random();
         let mut session = Self {
@@ -74,7 +74,10 @@ impl<A: Admit, B: Body<Data = Bytes> + Unpin> Session<A, B> {
             heard_out: false,
             over: false,
         };
-        first.map_or(Ok(()), |request| session.request(request))?;
+        if let Some((message, node)) = first {
+            session.machine.set_node(node);
+            session.request(&message)?;
+        }
         Ok(session)
     }
 
@@ -84,8 +87,13 @@ impl<A: Admit, B: Body<Data = Bytes> + Unpin> Session<A, B> {
             self.hear(cx)?;
             match self.machine.next(self.start.elapsed(), SystemTime::now()) {
                 Ok(Next::Push(push)) => {
-                    debug!(pid = self.peer.process.pid, version_info = %push.version_info, nonce = %push.nonce,
-                        count = push.resources.len(), "Sending StreamSecrets response");
+                    debug!(
+                        pid = self.peer.process.pid,
+                        version_info = push.version_info(),
+                        nonce = push.nonce(),
+                        count = push.resources.len(),
+                        "Sending StreamSecrets response"
+                    );
                     self.settle();
                     return Poll::Ready(Ok(Some(push)));
                 }
@@ -116,10 +124,10 @@ impl<A: Admit, B: Body<Data = Bytes> + Unpin> Session<A, B> {
     /// Takes in all that has come.
     fn hear(&mut self, cx: &mut Context<'_>) -> Result<(), Status> {
         while !self.heard_out
-            && let Poll::Ready(said) = self.inbound.poll_request(cx, self.machine.knows_node())
+            && let Poll::Ready(said) = self.inbound.poll_message(cx, self.machine.knows_node())
         {
             match said {
-                Some(Ok(request)) => self.request(request)?,
+                Some(Ok(message)) => self.request(&message)?,
                 Some(Err(reason)) => return Err(status_of_request(&reason)),
                 None => self.heard_out = true,
             }
@@ -130,7 +138,8 @@ impl<A: Admit, B: Body<Data = Bytes> + Unpin> Session<A, B> {
         Ok(())
     }
 
-    fn request(&mut self, request: DiscoveryRequest) -> Result<(), Status> {
+    fn request(&mut self, message: &Message) -> Result<(), Status> {
+        let request = message.request().map_err(|reason| status_of_request(&reason))?;
         let pid = self.peer.process.pid;
         debug!(pid, resource_names = ?request.resource_names, version_info = %request.version_info,
             nonce = %request.response_nonce, "Received StreamSecrets request");

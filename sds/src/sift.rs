@@ -1,19 +1,17 @@
 //! Picks out of a DiscoveryRequest, while its bytes arrive, what is read of it.
 //!
 //! Every message of an Envoy carries 61 KB of `Node`, nearly all of it extensions, and nothing of them matters here. So
-//! they are passed over where they lie: what is kept of a message is a valid message too, of about 200 bytes, and prost
-//! decodes that one. Of a stream that has said who it is, the whole `Node` is passed over.
+//! they are passed over where they lie: what is kept of a message is a valid message too, of about 200 bytes, and that one is
+//! decoded. Of a stream that has said who it is, the whole `Node` is passed over.
 //!
 //! - kept: the fields of the request; of the `Node` its build version and the one entry of its metadata that is read;
 //! - a field of a nested message is kept as a nested message with that field alone: protobuf merges them again.
 
 use std::ops::RangeInclusive;
 
-use prost::Message as _;
 use prost::encoding::{encode_varint, encoded_len_varint};
 
 use crate::node::METADATA_KEY;
-use crate::wire::DiscoveryRequest;
 
 /// One message on its way in.
 #[derive(Debug)]
@@ -146,12 +144,12 @@ impl Sift {
         }
     }
 
-    /// The message, once all of it has been fed.
-    pub(crate) fn finish(self) -> Result<DiscoveryRequest, SiftError> {
+    /// What was kept, once all of the message has been fed: a message too.
+    pub(crate) fn finish(self) -> Result<Vec<u8>, SiftError> {
         if self.depth > 0 || self.left[0] > 0 || !matches!(self.stage, Stage::Key(Varint { bytes: 0, .. })) {
             return Err(SiftError::truncated());
         }
-        DiscoveryRequest::decode(&*self.kept).map_err(|reason| SiftError::Malformed(reason.to_string()))
+        Ok(self.kept)
     }
 
     fn keep(&mut self, content: &[u8]) {

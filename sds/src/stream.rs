@@ -13,7 +13,6 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
 use identity::WorkloadUpdate;
 
 use crate::names::Meaning;
@@ -45,14 +44,46 @@ pub struct Stream {
 /// One response. The resources are shared with every other stream that gets them.
 #[derive(Debug)]
 pub struct Push {
-    /// A digest of the public content of all that the client now has.
-    pub version_info: String,
-    /// Encoded `Any`s.
-    pub resources: Vec<Bytes>,
+    pub(crate) version: Hex<16>,
+    /// What is sent.
+    pub resources: Vec<Arc<Encoded>>,
     /// As in the request.
     pub type_url: Cow<'static, str>,
-    /// To be echoed.
-    pub nonce: String,
+    pub(crate) nonce: Hex<8>,
+}
+
+impl Push {
+    /// A digest of the public content of all that the client now has; empty for FetchSecrets.
+    #[must_use]
+    pub fn version_info(&self) -> &str {
+        self.version.as_str()
+    }
+
+    /// To be echoed; empty for FetchSecrets.
+    #[must_use]
+    pub fn nonce(&self) -> &str {
+        self.nonce.as_str()
+    }
+}
+
+/// So many hexadecimal digits, or none: texts that are written for every push, where `format!` takes ten times as long.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Hex<const DIGITS: usize>(Option<[u8; DIGITS]>);
+
+impl<const DIGITS: usize> Hex<DIGITS> {
+    /// The last digits of a number.
+    fn of(number: u64) -> Self {
+        let digit = |place| b"0123456789abcdef"[(number >> (4 * (DIGITS - 1 - place))) as usize & 0xf];
+        Self(Some(std::array::from_fn(digit)))
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        self.0.as_ref().map_or(&[], <[u8; DIGITS]>::as_slice)
+    }
+
+    fn as_str(&self) -> &str {
+        std::str::from_utf8(self.as_bytes()).unwrap_or_default()
+    }
 }
 
 /// What is to be done next.
@@ -122,22 +153,26 @@ impl Stream {
     ///
     /// # Errors
     /// [`Refusal::TooManyNames`].
-    pub fn request(&mut self, request: DiscoveryRequest) -> Result<Heard, Refusal> {
+    pub fn request(&mut self, request: DiscoveryRequest<'_>) -> Result<Heard, Refusal> {
         self.node.latch(request.node.as_ref());
-        if let Some(expected) = self.nonces.last().filter(|last| last != request.response_nonce.as_bytes()) {
-            return Ok(Heard::Stale { nonce: request.response_nonce, expected: text(&expected) });
+        if let Some(expected) =
+            self.nonces.last().filter(|last| last.as_bytes() != request.response_nonce.as_bytes())
+        {
+            let (nonce, expected) = (request.response_nonce.to_owned(), expected.as_str().to_owned());
+            return Ok(Heard::Stale { nonce, expected });
         }
         let names = names(request.resource_names)?;
         self.unanswered = None;
         self.dirty = true;
-        let same = |wanted: &&mut Wanted| wanted.names.iter().map(|name| &*name.text).eq(names.iter());
+        let same =
+            |wanted: &&mut Wanted| wanted.names.iter().map(|name| &*name.text).eq(names.iter().copied());
         let asked = match self.wanted.as_mut().filter(same) {
             Some(wanted) => {
                 wanted.type_url = type_url(request.type_url);
                 false
             }
             None => {
-                let names = read(names, &self.options);
+                let names = read(&names, &self.options);
                 let type_url = type_url(request.type_url);
                 self.wanted = Some(Wanted { names, type_url, fresh: true, unserved: true });
                 true
@@ -154,6 +189,11 @@ impl Stream {
     #[must_use]
     pub fn knows_node(&self) -> bool {
         self.node.seen
+    }
+
+    /// Takes what the client said of itself before there was a stream.
+    pub(crate) fn set_node(&mut self, node: NodeFacts) {
+        self.node = node;
     }
 
     /// Takes what the caller may have now.
@@ -193,29 +233,28 @@ impl Stream {
         let fresh = wanted.fresh;
         let is_news =
             |encoded: &&Arc<Encoded>| fresh || digest_of(&self.sent, encoded) != Some(&encoded.digest);
-        let news: Vec<Arc<Encoded>> = resolved.found.iter().filter(is_news).cloned().collect();
-        if news.is_empty() {
+        let mut resources = resolved.found;
+        resources.retain(|encoded| is_news(&encoded));
+        if resources.is_empty() {
             return Ok(Next::Wait(None));
         }
         (wanted.fresh, wanted.unserved) = (false, false);
         let type_url = wanted.type_url.clone();
-        let resources = news.iter().map(|encoded| encoded.resource.clone()).collect();
-        self.remember(news);
+        self.remember(&resources);
         self.unanswered = Some(now);
-        let version_info = version(&self.sent);
-        Ok(Next::Push(Push { version_info, resources, type_url, nonce: self.nonces.next() }))
+        Ok(Next::Push(Push { version: version(&self.sent), resources, type_url, nonce: self.nonces.next() }))
     }
 
     /// What was sent before and is gone now is still in the client's hands: it stays part of the version.
-    fn remember(&mut self, news: Vec<Arc<Encoded>>) {
+    fn remember(&mut self, news: &[Arc<Encoded>]) {
         let names = self.wanted.as_ref().map(|wanted| &*wanted.names).unwrap_or_default();
         let asked =
             |name: &str| names.is_empty() || names.binary_search_by(|one| (*one.text).cmp(name)).is_ok();
         self.sent.retain(|old| asked(&old.name));
         for encoded in news {
             match self.sent.binary_search_by(|old| old.name.cmp(&encoded.name)) {
-                Ok(place) => self.sent[place] = encoded,
-                Err(place) => self.sent.insert(place, encoded),
+                Ok(place) => self.sent[place] = Arc::clone(encoded),
+                Err(place) => self.sent.insert(place, Arc::clone(encoded)),
             }
         }
         self.sent.shrink_to_fit();
@@ -241,13 +280,13 @@ impl Stream {
 pub fn fetch(
     options: &Options,
     secrets: &Secrets,
-    request: DiscoveryRequest,
+    request: DiscoveryRequest<'_>,
     update: &WorkloadUpdate,
     wall: SystemTime,
 ) -> Result<Push, Refusal> {
     let mut node = NodeFacts::default();
     node.latch(request.node.as_ref());
-    let names = read(names(request.resource_names)?, options);
+    let names = read(&names(request.resource_names)?, options);
     let resolved = Resolve { options, secrets, node, update, wall }.names(&names)?;
     if !resolved.missing.is_empty() {
         return Err(Refusal::NotAuthorized(resolved.missing));
@@ -261,38 +300,28 @@ pub fn fetch(
             return Err(Refusal::NotMinted { spiffe_id });
         }
     }
-    let resources = resolved.found.into_iter().map(|encoded| encoded.resource.clone()).collect();
     let type_url = type_url(request.type_url);
-    Ok(Push { version_info: String::new(), resources, type_url, nonce: String::new() })
+    Ok(Push { version: Hex::default(), resources: resolved.found, type_url, nonce: Hex::default() })
 }
 
 impl Nonces {
-    fn next(&mut self) -> String {
+    fn next(&mut self) -> Hex<8> {
         self.count = self.count.wrapping_add(1);
-        text(&self.hex())
+        self.present()
     }
 
     /// The last one that was given out.
-    fn last(&self) -> Option<[u8; 8]> {
-        (self.count > 0).then(|| self.hex())
+    fn last(&self) -> Option<Hex<8>> {
+        (self.count > 0).then(|| self.present())
     }
 
-    fn hex(&self) -> [u8; 8] {
-        hex(u64::from(self.salt.wrapping_add(self.count)))
+    fn present(&self) -> Hex<8> {
+        Hex::of(u64::from(self.salt.wrapping_add(self.count)))
     }
-}
-
-/// The last digits of a number, for texts that are written for every push: `format!` takes ten times as long.
-fn hex<const DIGITS: usize>(number: u64) -> [u8; DIGITS] {
-    std::array::from_fn(|place| b"0123456789abcdef"[(number >> (4 * (DIGITS - 1 - place))) as usize & 0xf])
-}
-
-fn text(ascii: &[u8]) -> String {
-    String::from_utf8_lossy(ascii).into_owned()
 }
 
 /// Sorted, each once.
-fn names(mut list: Vec<String>) -> Result<Vec<String>, Refusal> {
+fn names(mut list: Vec<&str>) -> Result<Vec<&str>, Refusal> {
     if list.iter().map(|name| name.len() + NAME_OVERHEAD).sum::<usize>() > NAMES_LIMIT {
         return Err(Refusal::TooManyNames { limit: NAMES_LIMIT });
     }
@@ -302,13 +331,14 @@ fn names(mut list: Vec<String>) -> Result<Vec<String>, Refusal> {
     Ok(list)
 }
 
-fn read(names: Vec<String>, options: &Options) -> Box<[Name]> {
-    let name = |text: String| Name { meaning: Meaning::of(&text, options), text: text.into() };
-    names.into_iter().map(name).collect()
+fn read(names: &[&str], options: &Options) -> Box<[Name]> {
+    let name = |text: &&str| Name { meaning: Meaning::of(text, options), text: (*text).into() };
+    names.iter().map(name).collect()
 }
 
-fn type_url(asked: String) -> Cow<'static, str> {
-    if asked.is_empty() || asked == SECRET_TYPE_URL { SECRET_TYPE_URL.into() } else { asked.into() }
+fn type_url(asked: &str) -> Cow<'static, str> {
+    let usual = asked.is_empty() || asked == SECRET_TYPE_URL;
+    if usual { SECRET_TYPE_URL.into() } else { asked.to_owned().into() }
 }
 
 fn digest_of<'a>(sent: &'a [Arc<Encoded>], encoded: &Encoded) -> Option<&'a Digest> {
@@ -316,7 +346,7 @@ fn digest_of<'a>(sent: &'a [Arc<Encoded>], encoded: &Encoded) -> Option<&'a Dige
     Some(&sent[place].digest)
 }
 
-fn version(sent: &[Arc<Encoded>]) -> String {
+fn version(sent: &[Arc<Encoded>]) -> Hex<16> {
     let digest = match sent {
         [one] => one.digest,
         many => {
@@ -326,7 +356,7 @@ fn version(sent: &[Arc<Encoded>]) -> String {
         }
     };
     let [a, b, c, d, e, f, g, h, ..] = digest;
-    text(&hex::<16>(u64::from_be_bytes([a, b, c, d, e, f, g, h])))
+    Hex::of(u64::from_be_bytes([a, b, c, d, e, f, g, h]))
 }
 
 /// How long a response may stay unanswered before a newer state is sent all the same.

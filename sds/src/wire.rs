@@ -1,31 +1,68 @@
 //! The messages of SDS v3, trimmed to the fields that are read or written.
 //!
-//! A field that is not named here is skipped, and most are not even brought here: see `sift`. A round-trip test proves these equal to Envoy's own definitions. None derives `Debug` that
-//! could hold a key.
+//! A field that is not named here is skipped, and most are not even brought here: see `sift`. A round-trip test proves these
+//! equal to Envoy's own definitions. None derives `Debug` that could hold a key.
 
 use bytes::Bytes;
+use prost::Message as _;
+use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
-/// `envoy.service.discovery.v3.DiscoveryRequest`.
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct DiscoveryRequest {
+use crate::framing::RequestError;
+
+/// `envoy.service.discovery.v3.DiscoveryRequest`, as it lies in a message: every ACK of every stream is one, and copying its
+/// texts would cost more than all that is done with them.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct DiscoveryRequest<'a> {
     /// The last version that the client accepted.
-    #[prost(string, tag = "1")]
-    pub version_info: String,
+    pub version_info: &'a str,
     /// Who the client says it is.
-    #[prost(message, optional, tag = "2")]
     pub node: Option<Node>,
     /// What it wants; empty means everything.
-    #[prost(string, repeated, tag = "3")]
-    pub resource_names: Vec<String>,
+    pub resource_names: Vec<&'a str>,
     /// Echoed, unchecked, as spire-agent does.
-    #[prost(string, tag = "4")]
-    pub type_url: String,
+    pub type_url: &'a str,
     /// The response that this one answers.
-    #[prost(string, tag = "5")]
-    pub response_nonce: String,
+    pub response_nonce: &'a str,
     /// Set when the client rejected that response.
-    #[prost(message, optional, tag = "6")]
     pub error_detail: Option<Rejection>,
+}
+
+impl<'a> DiscoveryRequest<'a> {
+    /// Reads a message.
+    ///
+    /// # Errors
+    /// [`RequestError::Malformed`].
+    pub fn decode(mut message: &'a [u8]) -> Result<Self, RequestError> {
+        let mut request = Self::default();
+        while !message.is_empty() {
+            let (field, wire_type) = decode_key(&mut message)?;
+            match field {
+                _ if wire_type != WireType::LengthDelimited => {
+                    skip_field(wire_type, field, &mut message, DecodeContext::default())?;
+                }
+                1 => request.version_info = text(&mut message)?,
+                2 => request.node.get_or_insert_default().merge_length_delimited(&mut message)?,
+                3 => request.resource_names.push(text(&mut message)?),
+                4 => request.type_url = text(&mut message)?,
+                5 => request.response_nonce = text(&mut message)?,
+                6 => request.error_detail.get_or_insert_default().merge_length_delimited(&mut message)?,
+                _ => skip_field(wire_type, field, &mut message, DecodeContext::default())?,
+            }
+        }
+        Ok(request)
+    }
+}
+
+/// The text at the beginning of `message`, after its length.
+fn text<'a>(message: &mut &'a [u8]) -> Result<&'a str, RequestError> {
+    let len = usize::try_from(decode_varint(message)?).unwrap_or(usize::MAX);
+    let (text, rest) = message.split_at_checked(len).ok_or_else(|| malformed("a text is cut short"))?;
+    *message = rest;
+    std::str::from_utf8(text).map_err(|_| malformed("a text is not UTF-8"))
+}
+
+fn malformed(what: &str) -> RequestError {
+    RequestError::Malformed(format!("malformed DiscoveryRequest: {what}"))
 }
 
 /// `envoy.config.core.v3.Node`.

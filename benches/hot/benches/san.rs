@@ -35,7 +35,7 @@ fn requested(criterion: &mut Criterion) {
         let (options, secrets) = (Options::default(), Secrets::default());
         group.bench_with_input(BenchmarkId::from_parameter(size), &size, |bencher, _| {
             bencher.iter(|| {
-                let resource_names = vec![name.clone()];
+                let resource_names = vec![&*name];
                 let request = DiscoveryRequest { resource_names, ..DiscoveryRequest::default() };
                 black_box(fetch(&options, &secrets, request, &update, SystemTime::UNIX_EPOCH)).expect("found")
             });

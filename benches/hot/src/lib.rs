@@ -15,7 +15,7 @@ use identity::{
 };
 use sds::Frames;
 use sds::secret::Secrets;
-use sds::stream::{Next, Stream};
+use sds::stream::{Next, Push, Stream};
 use sds::wire::DiscoveryRequest;
 
 /// Entry number `n` of a namespace where all share `k8s:ns`.
@@ -110,7 +110,7 @@ impl Rotating {
         let name = first.identities[0].entry.spiffe_id.to_string();
         let stream = Stream::new(Arc::default(), Arc::clone(secrets), 1);
         let mut rotating = Self { stream, name };
-        rotating.ask(String::new(), String::new());
+        rotating.ask(None);
         drop(rotating.push(first));
         rotating
     }
@@ -125,14 +125,17 @@ impl Rotating {
             panic!("the SVID is the one before")
         };
         let frames = push.frames();
-        self.ask(push.version_info, push.nonce);
+        self.ask(Some(&push));
         frames
     }
 
-    fn ask(&mut self, version_info: String, response_nonce: String) {
-        let resource_names = vec![self.name.clone()];
-        let request =
-            DiscoveryRequest { version_info, response_nonce, resource_names, ..DiscoveryRequest::default() };
+    fn ask(&mut self, answered: Option<&Push>) {
+        let request = DiscoveryRequest {
+            version_info: answered.map_or("", Push::version_info),
+            response_nonce: answered.map_or("", Push::nonce),
+            resource_names: vec![&self.name],
+            ..DiscoveryRequest::default()
+        };
         self.stream.request(request).expect("one name");
     }
 }

@@ -79,8 +79,8 @@ fn decode_ack() -> Operation {
 fn decode(message: &'static [u8], skip_node: bool) -> Operation {
     let framed = framed(message);
     Box::new(move || {
-        let request = Intake::default().feed(black_box(&mut framed.clone()), skip_node).expect("recorded");
-        black_box(request).expect("whole");
+        let message = Intake::default().feed(black_box(&mut framed.clone()), skip_node).expect("recorded");
+        black_box(message.expect("whole").request()).expect("recorded");
     })
 }
 

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes};
+use envoy_types::pb::envoy::service::discovery::v3::DiscoveryRequest;
 use futures_util::FutureExt as _;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
@@ -19,8 +20,7 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 use transport::{Limits, Listener, Peer};
 
-use super::{WEB, identity, names, svid, update};
-use crate::wire::DiscoveryRequest;
+use super::{WEB, identity, svid, update};
 use crate::{Admission, Admit, Answer, Options, Service};
 
 /// A door that is opened, or shut, from outside.
@@ -87,6 +87,11 @@ impl Bench {
         let (said, request) = self.request(method);
         (said, self.call(request).await)
     }
+}
+
+fn names(list: &[&str]) -> DiscoveryRequest {
+    let resource_names = list.iter().map(ToString::to_string).collect();
+    DiscoveryRequest { resource_names, ..DiscoveryRequest::default() }
 }
 
 fn framed(request: &DiscoveryRequest) -> Vec<u8> {

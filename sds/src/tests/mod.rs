@@ -66,17 +66,10 @@ fn with_foreign(update: &WorkloadUpdate) -> Arc<WorkloadUpdate> {
     Arc::new(update)
 }
 
-fn names(list: &[&str]) -> DiscoveryRequest {
-    DiscoveryRequest {
-        resource_names: list.iter().map(ToString::to_string).collect(),
-        ..DiscoveryRequest::default()
-    }
+fn names<'a>(list: &[&'a str]) -> DiscoveryRequest<'a> {
+    DiscoveryRequest { resource_names: list.to_vec(), ..DiscoveryRequest::default() }
 }
 
-fn answer(push: &Push, list: &[&str]) -> DiscoveryRequest {
-    DiscoveryRequest {
-        version_info: push.version_info.clone(),
-        response_nonce: push.nonce.clone(),
-        ..names(list)
-    }
+fn answer<'a>(push: &'a Push, list: &[&'a str]) -> DiscoveryRequest<'a> {
+    DiscoveryRequest { version_info: push.version_info(), response_nonce: push.nonce(), ..names(list) }
 }

@@ -9,9 +9,9 @@ use envoy_types::pb::google::rpc::Status;
 use proptest::prelude::*;
 use prost::Message as _;
 
-use crate::framing::{Intake, RequestError};
+use crate::framing::{Intake, Message, RequestError};
 use crate::node::NodeFacts;
-use crate::wire::DiscoveryRequest;
+use crate::wire::{DiscoveryRequest, Rejection};
 
 fn framed(message: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0];
@@ -20,24 +20,26 @@ fn framed(message: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// All requests of these DATA frames.
-fn requests<'a>(
+/// All messages of these DATA frames.
+fn messages<'a>(
     frames: impl IntoIterator<Item = &'a [u8]>,
     skip_node: bool,
-) -> Result<Vec<DiscoveryRequest>, RequestError> {
+) -> Result<Vec<Message>, RequestError> {
     let mut intake = Intake::default();
-    let mut requests = Vec::new();
+    let mut messages = Vec::new();
     for frame in frames {
         let mut rest = Bytes::copy_from_slice(frame);
         while !rest.is_empty() {
-            requests.extend(intake.feed(&mut rest, skip_node)?);
+            messages.extend(intake.feed(&mut rest, skip_node)?);
         }
     }
-    if intake.is_between() { Ok(requests) } else { Err(RequestError::Truncated) }
+    if intake.is_between() { Ok(messages) } else { Err(RequestError::Truncated) }
 }
 
-fn one(message: &[u8]) -> Result<DiscoveryRequest, RequestError> {
-    requests([&*framed(message)], false).map(|mut all| all.remove(0))
+fn one(message: &[u8]) -> Result<Message, RequestError> {
+    let message = messages([&*framed(message)], false)?.remove(0);
+    message.request()?;
+    Ok(message)
 }
 
 fn recording(name: &str) -> Vec<u8> {
@@ -49,6 +51,7 @@ fn a_recorded_envoy_is_understood() {
     for name in ["first-request", "ack"] {
         let bytes = recording(name);
         let ours = one(&bytes).unwrap();
+        let ours = ours.request().unwrap();
         let theirs = discovery::DiscoveryRequest::decode(&*bytes).unwrap();
         assert_eq!(ours.resource_names, theirs.resource_names);
         assert_eq!(ours.version_info, theirs.version_info);
@@ -61,19 +64,22 @@ fn a_recorded_envoy_is_understood() {
 
 #[test]
 fn nothing_is_kept_of_the_node_of_a_known_client() {
-    let request = requests([&*framed(&recording("ack"))], true).unwrap().remove(0);
-    assert_eq!(request.node, None);
-    assert_eq!(request.response_nonce, one(&recording("ack")).unwrap().response_nonce);
+    let without = messages([&*framed(&recording("ack"))], true).unwrap().remove(0);
+    let with = one(&recording("ack")).unwrap();
+    let (without, with) = (without.request().unwrap(), with.request().unwrap());
+    assert!(with.node.is_some());
+    assert_eq!(without, DiscoveryRequest { node: None, ..with });
 }
 
 #[test]
 fn messages_that_no_client_may_send() {
-    let refused = |bytes: &[u8]| requests([bytes], false).unwrap_err();
+    let refused = |bytes: &[u8]| messages([bytes], false).unwrap_err();
     assert_eq!(refused(&[1, 0, 0, 0, 0]), RequestError::Compressed);
     assert_eq!(refused(&[2]), RequestError::Flag(2));
     assert_eq!(refused(&[0, 0, 64, 0, 1]), RequestError::TooLong { len: 4 * 1024 * 1024 + 1 });
     assert_eq!(refused(&framed(b"x")[..3]), RequestError::Truncated);
-    let too_much = DiscoveryRequest { version_info: "x".repeat(64 * 1024), ..DiscoveryRequest::default() };
+    let version_info = "x".repeat(64 * 1024);
+    let too_much = discovery::DiscoveryRequest { version_info, ..Default::default() };
     assert_eq!(one(&too_much.encode_to_vec()).unwrap_err(), RequestError::TooMuch);
     for malformed in [
         &b"\x1a\x05abc"[..],                             // a name longer than the message
@@ -98,13 +104,14 @@ fn metadata_of_any_size_costs_nothing_and_hides_nothing() {
     fields.insert("disable_spiffe_cert_validation".into(), value(Kind::StringValue("true".into())));
     let node = Node { metadata: Some(Struct { fields }), ..Node::default() };
     let request = discovery::DiscoveryRequest { node: Some(node), ..Default::default() };
-    let node = one(&request.encode_to_vec()).unwrap().node.unwrap();
+    let message = one(&request.encode_to_vec()).unwrap();
+    let node = message.request().unwrap().node.unwrap();
     assert_eq!(node.metadata.unwrap().fields.len(), 1);
 }
 
 #[test]
 fn a_message_without_content() {
-    assert_eq!(one(&[]).unwrap(), DiscoveryRequest::default());
+    assert_eq!(one(&[]).unwrap().request().unwrap(), DiscoveryRequest::default());
 }
 
 fn metadata() -> impl Strategy<Value = Struct> {
@@ -155,12 +162,24 @@ prop_compose! {
     }
 }
 
-/// What is read of a request, by Envoy's own definitions and without the sift.
-fn read(request: &discovery::DiscoveryRequest) -> (DiscoveryRequest, NodeFacts) {
-    let ours = DiscoveryRequest::decode(&*request.encode_to_vec()).unwrap();
+/// What a request comes to; of its node the facts.
+fn split(mut request: DiscoveryRequest<'_>) -> (DiscoveryRequest<'_>, NodeFacts) {
     let mut facts = NodeFacts::default();
-    facts.latch(ours.node.as_ref());
-    (DiscoveryRequest { node: None, ..ours }, facts)
+    facts.latch(request.node.take().as_ref());
+    (request, facts)
+}
+
+/// What of Envoy's own request is to be read, without the sift; its node goes the way of prost.
+fn expected(request: &discovery::DiscoveryRequest) -> (DiscoveryRequest<'_>, NodeFacts) {
+    let error = request.error_detail.as_ref();
+    split(DiscoveryRequest {
+        version_info: &request.version_info,
+        node: request.node.as_ref().map(|node| crate::wire::Node::decode(&*node.encode_to_vec()).unwrap()),
+        resource_names: request.resource_names.iter().map(|name| &**name).collect(),
+        type_url: &request.type_url,
+        response_nonce: &request.response_nonce,
+        error_detail: error.map(|status| Rejection { code: status.code, message: status.message.clone() }),
+    })
 }
 
 proptest! {
@@ -174,12 +193,8 @@ proptest! {
         let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len())).collect();
         cuts.extend([0, bytes.len()]);
         cuts.sort_unstable();
-        let got = requests(cuts.windows(2).map(|cut| &bytes[cut[0]..cut[1]]), false).unwrap();
-        let got: Vec<_> = got.into_iter().map(|mut request| {
-            let mut facts = NodeFacts::default();
-            facts.latch(request.node.take().as_ref());
-            (request, facts)
-        }).collect();
-        prop_assert_eq!(got, sent.iter().map(read).collect::<Vec<_>>());
+        let got = messages(cuts.windows(2).map(|cut| &bytes[cut[0]..cut[1]]), false).unwrap();
+        let got: Vec<_> = got.iter().map(|message| split(message.request().unwrap())).collect();
+        prop_assert_eq!(got, sent.iter().map(expected).collect::<Vec<_>>());
     }
 }
