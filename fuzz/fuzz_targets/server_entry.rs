@@ -20,6 +20,6 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
         assert_eq!(identity::SpiffeId::parse(entry.spiffe_id.as_str()).as_ref(), Ok(&entry.spiffe_id));
     }
     if let Ok(bundle) = types::Bundle::decode(bytes) {
-        let _ = convert::bundle(bundle);
+        let _ = convert::bundle(&bundle);
     }
 });

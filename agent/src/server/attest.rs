@@ -114,5 +114,5 @@ pub async fn post_status(link: &Link) -> Result<(), ServerError> {
 async fn get_bundle(channel: Channel) -> Result<Arc<Bundle>, ServerError> {
     let answer =
         BundleClient::new(channel).get_bundle(GetBundleRequest::default()).await.map_err(ServerError::of)?;
-    Ok(Arc::new(convert::bundle(answer.into_inner())?))
+    Ok(Arc::new(convert::bundle(&answer.into_inner())?))
 }

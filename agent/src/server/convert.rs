@@ -54,7 +54,7 @@ pub fn entry(wire: types::Entry) -> Result<Entry, EntryError> {
 ///
 /// # Errors
 /// [`ServerError::Malformed`].
-pub fn bundle(wire: types::Bundle) -> Result<Bundle, ServerError> {
+pub fn bundle(wire: &types::Bundle) -> Result<Bundle, ServerError> {
     let malformed =
         |reason: String| ServerError::Malformed(format!("bundle of {:?}: {reason}", wire.trust_domain));
     let trust_domain =
@@ -155,6 +155,6 @@ mod tests {
             x509_authorities: vec![authority],
             ..types::Bundle::default()
         };
-        assert!(matches!(bundle(wire), Err(ServerError::Malformed(_))));
+        assert!(matches!(bundle(&wire), Err(ServerError::Malformed(_))));
     }
 }
