@@ -11,14 +11,16 @@ pub(crate) struct NodeFacts {
 }
 
 impl NodeFacts {
-    pub(crate) fn latch(&mut self, node: Option<&Node>) {
-        let Some(node) = node.filter(|_| !self.seen) else { return };
+    /// Whether this was the first.
+    pub(crate) fn latch(&mut self, node: Option<&Node>) -> bool {
+        let Some(node) = node.filter(|_| !self.seen) else { return false };
         let version = node.user_agent_build_version.as_ref().and_then(|build| build.version.as_ref());
         // The validator came with 1.18 (SPIRE, `supportsSPIFFEAuthExtension`); no version counts as new enough.
         self.too_old =
             version.is_some_and(|v| v.major_number < 1 || (v.major_number == 1 && v.minor_number < 18));
         self.disable_validation = node.metadata.as_ref().and_then(disable_validation);
         self.seen = true;
+        true
     }
 }
 

@@ -85,7 +85,13 @@ impl<A: Admit, B: Body<Data = Bytes> + Unpin> Session<A, B> {
     fn poll_push(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Push>, Status>> {
         loop {
             self.hear(cx)?;
-            match self.machine.next(self.start.elapsed(), SystemTime::now()) {
+            // Most polls are about an ACK, for which nobody needs the time.
+            let next = if self.machine.is_settled() {
+                Ok(Next::Wait(None))
+            } else {
+                self.machine.next(self.start.elapsed(), SystemTime::now())
+            };
+            match next {
                 Ok(Next::Push(push)) => {
                     debug!(
                         pid = self.peer.process.pid,

@@ -154,7 +154,8 @@ impl Stream {
     /// # Errors
     /// [`Refusal::TooManyNames`].
     pub fn request(&mut self, request: DiscoveryRequest<'_>) -> Result<Heard, Refusal> {
-        self.node.latch(request.node.as_ref());
+        // It decides how bundles look.
+        self.dirty |= self.node.latch(request.node.as_ref());
         if let Some(expected) =
             self.nonces.last().filter(|last| last.as_bytes() != request.response_nonce.as_bytes())
         {
@@ -163,7 +164,6 @@ impl Stream {
         }
         let names = names(request.resource_names)?;
         self.unanswered = None;
-        self.dirty = true;
         let same =
             |wanted: &&mut Wanted| wanted.names.iter().map(|name| &*name.text).eq(names.iter().copied());
         let asked = match self.wanted.as_mut().filter(same) {
@@ -175,6 +175,7 @@ impl Stream {
                 let names = read(&names, &self.options);
                 let type_url = type_url(request.type_url);
                 self.wanted = Some(Wanted { names, type_url, fresh: true, unserved: true });
+                self.dirty = true;
                 true
             }
         };
@@ -200,6 +201,12 @@ impl Stream {
     pub fn update(&mut self, update: Arc<WorkloadUpdate>) {
         self.update = Some(update);
         self.dirty = true;
+    }
+
+    /// Whether there is nothing to be said before the next event, whatever the time.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        !self.dirty
     }
 
     /// Says what is to be done. `now` is monotonic, `wall` is for expiry.
