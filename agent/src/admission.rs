@@ -4,11 +4,11 @@
 use std::collections::HashSet;
 use std::fs;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use attestors::workload::{self, Attestor};
-use identity::{Selectors, WorkloadUpdate};
+use identity::{Selectors, Updates};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::{debug, error};
@@ -45,7 +45,7 @@ impl Attested {
 #[derive(Debug)]
 pub struct Admitted {
     /// What it may have, now and later.
-    pub updates: watch::Receiver<Arc<WorkloadUpdate>>,
+    pub updates: Updates,
     /// Who it is.
     pub caller: Attested,
 }

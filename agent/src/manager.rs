@@ -1,8 +1,8 @@
 //! The task that owns the cache, and the handle by which the rest of the process reaches it.
 //!
 //! The task awaits nothing but its mailbox and its alarm: RPCs and key generation run elsewhere and come back as
-//! messages. Callers are matched against a snapshot before they write; what they hear is a `watch` channel, one for
-//! each distinct selector set. Dropping the receivers is the unsubscribe: it is noticed at the next sweep.
+//! messages. Callers are matched against a snapshot before they write; what they hear is a channel, one for each
+//! distinct selector set. Dropping its listeners is the unsubscribe: it is noticed at the next sweep.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwap;
 use cache::{Cache, Matched, Publish, Snapshot};
 use config::KeyType;
-use identity::{Bundle, Entry, Selectors, WorkloadUpdate};
+use identity::{Bundle, Entry, Publisher, Selectors, Updates};
 use rand::Rng as _;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -33,7 +33,7 @@ pub struct Manager {
 }
 
 enum Message {
-    Subscribe(Selectors, Matched, oneshot::Sender<watch::Receiver<Arc<WorkloadUpdate>>>),
+    Subscribe(Selectors, Matched, oneshot::Sender<Updates>),
     Synced(Synced),
     RenewAll,
     Minted(Vec<Outcome>),
@@ -81,11 +81,7 @@ impl Manager {
     ///
     /// # Errors
     /// [`Stopped`].
-    pub async fn subscribe(
-        &self,
-        caller: &Attested,
-        matched: Matched,
-    ) -> Result<watch::Receiver<Arc<WorkloadUpdate>>, Stopped> {
+    pub async fn subscribe(&self, caller: &Attested, matched: Matched) -> Result<Updates, Stopped> {
         let (reply, answer) = oneshot::channel();
         let message = Message::Subscribe(caller.selectors().clone(), matched, reply);
         self.mailbox.send(message).await.map_err(|_| Stopped)?;
@@ -131,7 +127,7 @@ struct Task {
     messages: mpsc::Receiver<Message>,
     mailbox: mpsc::WeakSender<Message>,
     snapshot: Arc<ArcSwap<Snapshot>>,
-    subscribers: HashMap<Selectors, watch::Sender<Arc<WorkloadUpdate>>>,
+    subscribers: HashMap<Selectors, Publisher>,
     own: watch::Sender<Arc<Bundle>>,
     link: Arc<Link>,
     key_type: KeyType,
@@ -169,14 +165,15 @@ impl Task {
         }
     }
 
-    fn subscribe(&mut self, selectors: Selectors, matched: Matched) -> watch::Receiver<Arc<WorkloadUpdate>> {
-        if let Some(sender) = self.subscribers.get(&selectors) {
-            return sender.subscribe();
+    fn subscribe(&mut self, selectors: Selectors, matched: Matched) -> Updates {
+        if let Some(publisher) = self.subscribers.get(&selectors) {
+            return publisher.subscribe();
         }
         let update = self.cache.subscribe(&selectors, matched, SystemTime::now());
-        let (sender, receiver) = watch::channel(update);
-        self.subscribers.insert(selectors, sender);
-        receiver
+        let publisher = Publisher::new(update);
+        let updates = publisher.subscribe();
+        self.subscribers.insert(selectors, publisher);
+        updates
     }
 
     fn synced(&mut self, synced: Synced) {
@@ -253,8 +250,8 @@ impl Task {
 
     fn publish(&mut self, published: Vec<Publish>) {
         for publish in published {
-            if let Some(sender) = self.subscribers.get(&publish.selectors) {
-                sender.send_replace(publish.update);
+            if let Some(publisher) = self.subscribers.get(&publish.selectors) {
+                publisher.publish(publish.update);
             }
         }
     }
@@ -267,8 +264,8 @@ impl Task {
         self.sweep_at = Instant::now() + SWEEP;
         let now = SystemTime::now();
         let cache = &mut self.cache;
-        self.subscribers.retain(|selectors, sender| {
-            let live = sender.receiver_count() > 0;
+        self.subscribers.retain(|selectors, publisher| {
+            let live = publisher.has_listeners();
             if !live {
                 cache.unsubscribe(selectors, now);
             }

@@ -138,7 +138,7 @@ impl Caller {
     async fn svids(&mut self) -> Result<wire::X509svidResponse, Status> {
         let until = Instant::now() + MINT_PATIENCE;
         loop {
-            let update = Arc::clone(&self.admitted.updates.borrow_and_update());
+            let update = self.admitted.updates.latest();
             if update.identities.is_empty() {
                 return Err(self.no_identity());
             }
@@ -161,7 +161,7 @@ impl Caller {
     }
 
     fn bundles(&mut self, anyone: bool) -> Result<wire::X509BundlesResponse, Status> {
-        let update = Arc::clone(&self.admitted.updates.borrow_and_update());
+        let update = self.admitted.updates.latest();
         let registered = !update.identities.is_empty();
         if !registered && !anyone {
             return Err(self.no_identity());

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame};
-use identity::WorkloadUpdate;
+use identity::{Updates, WorkloadUpdate};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::server::NamedService;
@@ -53,7 +53,7 @@ pub trait Admit: Send + Sync + 'static {
 #[derive(Debug)]
 pub struct Admission {
     /// What it may have, now and later.
-    pub updates: watch::Receiver<Arc<WorkloadUpdate>>,
+    pub updates: Updates,
 }
 
 /// The service.
@@ -196,7 +196,7 @@ async fn fetch_secrets<A: Admit, B: Body<Data = Bytes> + Unpin>(
     let mut updates = shared.admit.admit(peer, "FetchSecrets").await?.updates;
     let until = Instant::now() + MINT_PATIENCE;
     loop {
-        let update = Arc::clone(&updates.borrow_and_update());
+        let update = updates.latest();
         match fetch(&shared, request.clone(), &update) {
             Ok(push) => return Ok(push),
             Err(refusal @ Refusal::NotMinted { .. }) => {

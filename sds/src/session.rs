@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http_body::{Body, Frame};
-use identity::WorkloadUpdate;
+use identity::Updates;
 use tokio::time::{Instant, Sleep};
 use tokio_stream::Stream as _;
 use tokio_stream::wrappers::WatchStream;
@@ -29,7 +29,7 @@ pub(crate) struct Session<A, B> {
     shared: Arc<Shared<A>>,
     peer: Arc<Peer>,
     inbound: Inbound<B>,
-    updates: WatchStream<Arc<WorkloadUpdate>>,
+    updates: Updates,
     machine: Stream,
     start: Instant,
     out: Frames,
@@ -66,7 +66,7 @@ impl<A: Admit, B: Body<Data = Bytes> + Unpin> Session<A, B> {
             shared,
             peer,
             inbound,
-            updates: WatchStream::new(admission.updates),
+            updates: admission.updates,
             start: Instant::now(),
             out: Frames::default(),
             look: None,
@@ -121,7 +121,7 @@ impl<A: Admit, B: Body<Data = Bytes> + Unpin> Session<A, B> {
             }
             let Some(held) = &mut self.held else { return Poll::Pending };
             match ready!(held.poll(cx, &self.shared, &self.peer)) {
-                Ok(admission) => self.updates = WatchStream::new(admission.updates),
+                Ok(admission) => self.updates = admission.updates,
                 Err(status) => return Poll::Ready(Err(status)),
             }
         }
@@ -138,7 +138,7 @@ impl<A: Admit, B: Body<Data = Bytes> + Unpin> Session<A, B> {
                 None => self.heard_out = true,
             }
         }
-        while let Poll::Ready(update) = Pin::new(&mut self.updates).poll_next(cx) {
+        while let Poll::Ready(update) = self.updates.poll_next(cx) {
             self.machine.update(update.ok_or_else(|| Status::unavailable("agent is shutting down"))?);
         }
         Ok(())
