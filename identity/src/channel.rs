@@ -30,6 +30,7 @@ pub struct Updates {
 #[error("there will be no more updates")]
 pub struct Ended;
 
+/// Wakers are woken and dropped when it is not locked: a task that goes with its last waker may listen here too.
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
@@ -119,9 +120,11 @@ impl Updates {
         if state.ended {
             return Poll::Ready(Err(Ended));
         }
-        match &mut state.listeners[self.slot] {
-            Some(waker) => waker.clone_from(cx.waker()),
-            none => *none = Some(cx.waker().clone()),
+        let listener = &mut state.listeners[self.slot];
+        if !listener.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            let before = listener.replace(cx.waker().clone());
+            drop(state);
+            drop(before);
         }
         Poll::Pending
     }
@@ -130,12 +133,14 @@ impl Updates {
 impl Drop for Updates {
     fn drop(&mut self) {
         let mut state = self.shared.state();
-        state.listeners[self.slot] = None;
+        let waker = state.listeners[self.slot].take();
         state.free.push(self.slot);
         if state.free.len() == state.listeners.len() {
             // As one that nobody has listened to.
             (state.listeners, state.free) = (Vec::new(), Vec::new());
         }
+        drop(state);
+        drop(waker);
     }
 }
 
@@ -144,7 +149,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the state, and wakes all. Not under the lock, which whoever is woken may want.
+    /// Changes the state, and wakes all.
     fn change(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.state();
         change(&mut state);
@@ -232,5 +237,28 @@ mod tests {
         assert!(!publisher.has_listeners());
         let state = publisher.shared.state();
         assert_eq!((state.listeners.capacity(), state.free.capacity()), (0, 0));
+    }
+
+    /// As a task that listens itself, and is gone with its last waker.
+    struct Task(#[expect(dead_code, reason = "held")] Updates);
+
+    impl Wake for Task {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    #[test]
+    fn a_waker_that_holds_a_listener_goes_at_any_time() {
+        let publisher = Publisher::new(update());
+        let wait = |updates: &mut Updates| {
+            let waker = Arc::new(Task(publisher.subscribe())).into();
+            while updates.poll_next(&mut Context::from_waker(&waker)).is_ready() {}
+        };
+        let mut updates = publisher.subscribe();
+        wait(&mut updates);
+        wait(&mut updates);
+        publisher.publish(update());
+        wait(&mut updates);
+        drop(updates);
+        assert!(!publisher.has_listeners());
     }
 }
