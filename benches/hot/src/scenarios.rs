@@ -30,9 +30,9 @@ pub const ALL: &[Scenario] = &[
     Scenario { name: "match_one_of_10000", prepare: match_one, allocations: 1 },
     Scenario { name: "match_none_of_10000", prepare: match_none, allocations: 0 },
     Scenario { name: "san_names_100_matchers", prepare: san_names, allocations: 0 },
-    Scenario { name: "decode_request_of_envoy", prepare: decode_first, allocations: 6 },
-    Scenario { name: "decode_ack_of_envoy", prepare: decode_ack, allocations: 6 },
-    Scenario { name: "push_and_ack", prepare: push, allocations: 10 },
+    Scenario { name: "decode_request_of_envoy", prepare: decode_first, allocations: 4 },
+    Scenario { name: "decode_ack_of_envoy", prepare: decode_ack, allocations: 2 },
+    Scenario { name: "push_and_ack", prepare: push, allocations: 4 },
     Scenario { name: "connection_push_and_ack", prepare: exchange, allocations: 1 },
 ];
 
