@@ -1,0 +1,100 @@
+//! What a list of the server's comes to.
+
+use super::*;
+
+fn wire(id: &str, revision: i64) -> types::Entry {
+    types::Entry {
+        id: id.into(),
+        spiffe_id: Some(types::Spiffeid { trust_domain: "td".into(), path: "/a".into() }),
+        selectors: vec![types::Selector { r#type: "unix".into(), value: "uid:0".into() }],
+        federates_with: vec![format!("td{revision}")],
+        revision_number: revision,
+        created_at: 1,
+        ..types::Entry::default()
+    }
+}
+
+/// What the server would answer, asked for what is stale.
+fn answer(known: &Known, entries: &[(&str, i64)]) -> (Answer, Vec<String>) {
+    let mut comparison = Comparison::new(&known.entries);
+    let revision = |(id, revision): &(&str, i64)| EntryRevision {
+        id: (*id).into(),
+        revision_number: *revision,
+        created_at: 1,
+    };
+    let listed: Vec<_> = entries.iter().map(|entry| comparison.listed(revision(entry))).collect();
+    let asked = |(id, _): &&(&str, i64)| listed.contains(&Listed::Stale((*id).into()));
+    let sent: Vec<_> = entries.iter().filter(asked).map(|(id, revision)| wire(id, *revision)).collect();
+    let ids = sent.iter().map(|entry| entry.id.clone()).collect();
+    (Answer::Listed { listed, sent }, ids)
+}
+
+/// Syncs by revisions: which were asked for, and whether the entries are told.
+fn sync(known: &mut Known, entries: &[(&str, i64)]) -> (Vec<String>, bool) {
+    let (answer, asked) = answer(known, entries);
+    known.replace(answer);
+    let held: Vec<_> = known.entries.iter().map(|entry| (&*entry.id, entry.revision)).collect();
+    assert_eq!(held, entries);
+    let domains: BTreeSet<_> = entries.iter().map(|(_, revision)| format!("td{revision}")).collect();
+    assert!(known.federates_with.iter().map(TrustDomain::name).eq(domains.iter().map(String::as_str)));
+    (asked, !std::mem::replace(&mut known.told, true))
+}
+
+#[test]
+fn only_what_changed_is_asked_for() {
+    let mut known = Known::default();
+    let of = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>();
+    assert_eq!(sync(&mut known, &[("a", 0), ("b", 0), ("c", 0)]), (of(&["a", "b", "c"]), true));
+    assert_eq!(sync(&mut known, &[("a", 0), ("b", 0), ("c", 0)]), (vec![], false));
+    assert_eq!(sync(&mut known, &[("a", 0), ("b", 1), ("c", 0)]), (of(&["b"]), true));
+    assert_eq!(sync(&mut known, &[("b", 1), ("d", 0), ("c", 0)]), (of(&["d"]), true));
+    assert_eq!(sync(&mut known, &[("c", 0), ("b", 1), ("d", 0)]), (vec![], true), "in another order");
+    assert_eq!(sync(&mut known, &[("c", 0), ("d", 0)]), (vec![], true));
+    assert_eq!(sync(&mut known, &[]), (vec![], true));
+}
+
+#[test]
+fn a_change_is_told_even_if_the_sync_failed_after_it() {
+    let mut known = Known::default();
+    assert!(!known.told, "the first is told, even if there is none");
+    sync(&mut known, &[("a", 0)]);
+    known.replace(Answer::Whole(vec![wire("a", 1)]));
+    known.replace(Answer::Whole(vec![wire("a", 1)]));
+    assert!(!known.told);
+}
+
+#[test]
+fn the_same_list_in_full_is_no_change() {
+    let mut known = Known::default();
+    sync(&mut known, &[("a", 0), ("b", 0)]);
+    known.replace(Answer::Whole(vec![wire("a", 0), wire("b", 0)]));
+    assert!(known.told);
+    known.replace(Answer::Whole(vec![wire("b", 0)]));
+    assert!(!known.told);
+}
+
+#[test]
+fn malformed_entries_are_left_out_and_asked_for_again() {
+    let mut known = Known::default();
+    let bad = types::Entry { selectors: vec![], ..wire("b", 0) };
+    known.replace(Answer::Whole(vec![wire("a", 0), bad]));
+    assert_eq!(known.entries.len(), 1);
+    assert_eq!(known.refused, BTreeMap::from([("b".to_owned(), 0)]));
+    let (_, asked) = answer(&known, &[("a", 0), ("b", 0)]);
+    assert_eq!(asked, ["b"]);
+}
+
+#[test]
+fn a_bundle_that_comes_again_is_not_read_again() {
+    let mut known = Known::default();
+    let wire = |sequence_number| types::Bundle {
+        trust_domain: "td".into(),
+        sequence_number,
+        ..types::Bundle::default()
+    };
+    let first = known.bundle(wire(1)).unwrap();
+    assert!(Arc::ptr_eq(&first, &known.bundle(wire(1)).unwrap()));
+    assert_eq!(known.bundle(wire(2)).unwrap().sequence_number, 2);
+    let nobodys = types::Bundle::default();
+    assert!(matches!(known.bundle(nobodys), Err(ServerError::Malformed(_))));
+}
