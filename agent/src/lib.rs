@@ -6,18 +6,15 @@
 //!      └───── server ───────┘                  transport (who calls)
 //! ```
 
-pub mod admission;
-pub mod backoff;
+pub mod apis;
 pub mod cli;
-pub mod health;
+pub mod door;
 pub mod keys;
 mod kubernetes;
-pub mod lifecycle;
+pub mod life;
 pub mod logging;
 pub mod manager;
-pub mod run;
-mod serve;
-pub mod server;
 pub mod store;
+pub mod upstream;
 pub mod version;
-pub mod workload;
+pub mod wiring;

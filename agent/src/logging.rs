@@ -225,7 +225,16 @@ fn ours(target: &str) -> bool {
     let crate_name = target.split("::").next().unwrap_or_default();
     matches!(
         crate_name,
-        "agent" | "finial" | "attestors" | "cache" | "config" | "identity" | "sds" | "transport"
+        "agent"
+            | "attestors"
+            | "budget"
+            | "cache"
+            | "config"
+            | "finial"
+            | "http2"
+            | "identity"
+            | "sds"
+            | "transport"
     )
 }
 

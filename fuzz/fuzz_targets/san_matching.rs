@@ -7,10 +7,10 @@ use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
 use rustls_pki_types::CertificateDer;
-use sds::san::context::{StringMatcher, Test};
-use sds::san::matcher::Matcher;
-use sds::san::names::{Kind, Name, Names};
-use sds::san::{Peer, Policy, read};
+use san::context::{StringMatcher, Test};
+use san::matcher::Matcher;
+use san::names::{Kind, Name, Names};
+use san::{Peer, Policy, read};
 use serde_json::{Value, json};
 
 libfuzzer_sys::fuzz_target!(|input: Input<'_>| {

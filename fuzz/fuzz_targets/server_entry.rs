@@ -2,7 +2,7 @@
 //! error; never a panic.
 #![no_main]
 
-use agent::server::convert;
+use agent::upstream::convert;
 use prost::Message as _;
 use proto::types;
 

@@ -1,11 +1,9 @@
 //! The nouns of the domain: identifiers, selectors, entries, SVIDs and bundles.
 //!
 //! Everything here is a plain value: no runtime, no socket, and no clock (a time is an argument or a field). Wire
-//! types become these in one place only, the agent's server client, and leave them in the served APIs. The one thing that is
-//! not a value is the channel by which a caller hears its [`WorkloadUpdate`]: the agent has one end of it and SDS the other.
+//! types become these in one place only, the agent's server client, and leave them in the served APIs.
 
 mod bundle;
-mod channel;
 mod entry;
 mod id;
 mod key;
@@ -14,7 +12,6 @@ mod svid;
 mod update;
 
 pub use bundle::{Authority, Bundle, BundleError, Bundles, JwtAuthority};
-pub use channel::{Ended, Publisher, Updates};
 pub use entry::{Entry, EntryError};
 pub use id::{IdError, SpiffeId, TrustDomain};
 pub use key::PrivateKey;

@@ -6,7 +6,6 @@
 //! - [`framing`], `sift`: requests out of DATA frames, but for what nobody reads of them; `reply`: responses into them;
 //! - `session`: one open stream, as the body of its response;
 //! - [`service`]: the gRPC service around it, by hand where tonic costs memory.
-//! - [`san`]: which peers Envoy accepts under a validation context.
 //!
 //! The agent hands in one thing, an implementation of [`Admit`]: who may listen, and to what.
 
@@ -15,7 +14,6 @@ pub mod names;
 mod node;
 mod reply;
 mod resolve;
-pub mod san;
 pub mod secret;
 pub mod service;
 mod session;

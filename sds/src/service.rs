@@ -15,7 +15,8 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame};
-use identity::{Updates, WorkloadUpdate};
+use identity::WorkloadUpdate;
+use latest::Updates;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::server::NamedService;
@@ -53,7 +54,7 @@ pub trait Admit: Send + Sync + 'static {
 #[derive(Debug)]
 pub struct Admission {
     /// What it may have, now and later.
-    pub updates: Updates,
+    pub updates: Updates<WorkloadUpdate>,
 }
 
 /// The service.

@@ -10,7 +10,8 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http_body::{Body, Frame};
-use identity::Updates;
+use identity::WorkloadUpdate;
+use latest::Updates;
 use tokio::time::{Instant, Sleep};
 use tokio_stream::Stream as _;
 use tokio_stream::wrappers::WatchStream;
@@ -29,7 +30,7 @@ pub(crate) struct Session<A, B> {
     shared: Arc<Shared<A>>,
     peer: Arc<Peer>,
     inbound: Inbound<B>,
-    updates: Updates,
+    updates: Updates<WorkloadUpdate>,
     machine: Stream,
     start: Instant,
     out: Frames,

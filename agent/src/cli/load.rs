@@ -28,7 +28,7 @@ pub(super) fn run(values: &Values) -> ExitCode {
         }
         return ExitCode::FAILURE;
     }
-    crate::run::run(settings)
+    crate::wiring::run(settings)
 }
 
 /// `validate`: as `run`, but without the plugins and without running.

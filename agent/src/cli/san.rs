@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::{self, PemObject as _};
-use sds::san::{Match, Peer, PeerError, Policy, PolicyError, Verdict, read};
+use san::{Match, Peer, PeerError, Policy, PolicyError, Verdict, read};
 use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;

@@ -10,7 +10,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTi
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::server::tls::verify_chain;
+use crate::upstream::tls::verify_chain;
 
 /// What the agent sent, parsed.
 #[derive(Debug)]

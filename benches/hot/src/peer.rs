@@ -4,8 +4,8 @@ use std::io;
 use std::time::{Duration, SystemTime};
 
 use rustls_pki_types::CertificateDer;
-use sds::san::names::Names;
-use sds::san::{Policy, read};
+use san::names::Names;
+use san::{Policy, read};
 use serde_json::json;
 
 /// The peer's certificate; its names are `spiffe://td/web` and `web.local`.

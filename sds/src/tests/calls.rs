@@ -10,7 +10,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
-use identity::Publisher;
+use latest::Publisher;
 use prost::Message as _;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
@@ -25,7 +25,7 @@ use crate::{Admission, Admit, Answer, Options, Service};
 
 /// A door that is opened, or shut, from outside.
 struct Door {
-    updates: Arc<Publisher>,
+    updates: Arc<Publisher<WorkloadUpdate>>,
     open: watch::Receiver<Option<Code>>,
     news: watch::Sender<u64>,
 }
@@ -51,7 +51,7 @@ impl Admit for Door {
 
 struct Bench {
     service: Service<Door>,
-    updates: Arc<Publisher>,
+    updates: Arc<Publisher<WorkloadUpdate>>,
     open: watch::Sender<Option<Code>>,
     peer: Arc<Peer>,
     _caller: UnixStream,

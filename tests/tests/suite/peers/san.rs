@@ -11,7 +11,7 @@ use std::time::SystemTime;
 
 use harness::{Envoy, build_finial, envoy_program, trial};
 use libtest_mimic::Trial;
-use sds::san::{Peer, Policy, read};
+use san::{Peer, Policy, read};
 use serde_json::{Value, json};
 
 use super::trial_with;

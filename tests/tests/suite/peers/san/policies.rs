@@ -3,7 +3,7 @@
 use std::slice::from_ref;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use sds::san::{Policy, read};
+use san::{Policy, read};
 use serde_json::{Value, json};
 
 use super::peers::Peers;

@@ -13,7 +13,7 @@ use tracing::{error, warn};
 
 use super::Lifecycle;
 use crate::keys::KeyError;
-use crate::server::ServerError;
+use crate::upstream::ServerError;
 
 /// The agent must stop; the process exits with 1.
 #[derive(Debug, thiserror::Error)]

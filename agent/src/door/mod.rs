@@ -8,7 +8,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use attestors::workload::{self, Attestor};
-use identity::{Selectors, Updates};
+use identity::{Selectors, WorkloadUpdate};
+use latest::Updates;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::{debug, error};
@@ -45,7 +46,7 @@ impl Attested {
 #[derive(Debug)]
 pub struct Admitted {
     /// What it may have, now and later.
-    pub updates: Updates,
+    pub updates: Updates<WorkloadUpdate>,
     /// Who it is.
     pub caller: Attested,
 }

@@ -22,7 +22,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use super::tls::{Roots, client_config};
 use super::{ServerError, dial::dial};
-use crate::backoff::jitter;
+use crate::upstream::backoff::jitter;
 
 /// The connection, opened when it is first needed.
 #[derive(Debug)]

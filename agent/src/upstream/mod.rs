@@ -6,6 +6,7 @@
 //! - [`convert`]: wire values checked one by one; a bad one is dropped and counted, the rest go on.
 
 pub mod attest;
+pub mod backoff;
 pub mod convert;
 mod dial;
 pub mod link;

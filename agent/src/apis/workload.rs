@@ -20,7 +20,7 @@ use tonic::{Code, Request, Response, Status};
 use tracing::{debug, error};
 use transport::Peer;
 
-use crate::admission::{Admission, Admitted, Denied, Patience};
+use crate::door::{Admission, Admitted, Denied, Patience};
 
 /// The service.
 #[derive(Debug, Clone)]
@@ -298,7 +298,7 @@ pub(crate) fn denied(reason: Denied) -> Status {
 }
 
 /// `log_selectors`: those that equal a configured prefix, or begin with it and a colon.
-fn selectors_to_log(caller: &crate::admission::Attested, prefixes: &[String]) -> String {
+fn selectors_to_log(caller: &crate::door::Attested, prefixes: &[String]) -> String {
     let wanted = |text: &String| {
         prefixes.iter().any(|prefix| {
             text.strip_prefix(prefix.as_str()).is_some_and(|r| r.is_empty() || r.starts_with(':'))

@@ -17,11 +17,11 @@ use tokio::task::JoinHandle;
 use tracing::{debug, error, info, warn};
 use transport::{Limits, Listener};
 
-use crate::admission::Admission;
+use crate::apis::{self, Apis};
+use crate::door::Admission;
 use crate::keys::Keys;
-use crate::lifecycle::{Fatal, Lifecycle};
-use crate::serve::{self, Apis};
-use crate::{health, kubernetes, logging};
+use crate::life::{Fatal, Lifecycle};
+use crate::{kubernetes, logging};
 
 /// Runs the agent until it is told to stop.
 #[must_use]
@@ -97,7 +97,7 @@ async fn agent(settings: Settings) -> Result<(), Fatal> {
         None => tokio::spawn(std::future::pending()),
     };
     if settings.health_checks.listener_enabled {
-        tokio::spawn(health::serve(settings.health_checks.clone(), Arc::clone(&admission)));
+        tokio::spawn(apis::health::serve(settings.health_checks.clone(), Arc::clone(&admission)));
     }
     let attestor = node_attestor(&settings, &plugins);
     let keys = keys(&plugins)?;
@@ -160,7 +160,7 @@ fn serve_apis(listener: Listener, settings: &Settings, admission: &Arc<Admission
         _ => "SDS API",
     };
     info!(address = %listener.path().display(), network = "unix", apis, "Starting agent APIs");
-    tokio::spawn(serve::serve(listener, Arc::new(Apis::new(settings, admission))))
+    tokio::spawn(apis::serve(listener, Arc::new(Apis::new(settings, admission))))
 }
 
 fn workload_attestors(

@@ -11,17 +11,18 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwap;
 use cache::{Cache, Matched, Publish, Snapshot};
 use config::KeyType;
-use identity::{Bundle, Entry, Publisher, Selectors, Updates};
+use identity::{Bundle, Entry, Selectors, WorkloadUpdate};
+use latest::{Publisher, Updates};
 use rand::Rng as _;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
-use crate::admission::Attested;
-use crate::backoff::{Backoff, jitter};
-use crate::server::link::Link;
-use crate::server::mint::{self, Outcome};
-use crate::server::sync::Synced;
+use crate::door::Attested;
+use crate::upstream::backoff::{Backoff, jitter};
+use crate::upstream::link::Link;
+use crate::upstream::mint::{self, Outcome};
+use crate::upstream::sync::Synced;
 
 /// The handle. Cheap to clone; the task ends when the last one is dropped.
 #[derive(Debug, Clone)]
@@ -33,7 +34,7 @@ pub struct Manager {
 }
 
 enum Message {
-    Subscribe(Selectors, Matched, oneshot::Sender<Updates>),
+    Subscribe(Selectors, Matched, oneshot::Sender<Updates<WorkloadUpdate>>),
     Synced(Synced),
     RenewAll,
     Minted(Vec<Outcome>),
@@ -81,7 +82,11 @@ impl Manager {
     ///
     /// # Errors
     /// [`Stopped`].
-    pub async fn subscribe(&self, caller: &Attested, matched: Matched) -> Result<Updates, Stopped> {
+    pub async fn subscribe(
+        &self,
+        caller: &Attested,
+        matched: Matched,
+    ) -> Result<Updates<WorkloadUpdate>, Stopped> {
         let (reply, answer) = oneshot::channel();
         let message = Message::Subscribe(caller.selectors().clone(), matched, reply);
         self.mailbox.send(message).await.map_err(|_| Stopped)?;
@@ -127,7 +132,7 @@ struct Task {
     messages: mpsc::Receiver<Message>,
     mailbox: mpsc::WeakSender<Message>,
     snapshot: Arc<ArcSwap<Snapshot>>,
-    subscribers: HashMap<Selectors, Publisher>,
+    subscribers: HashMap<Selectors, Publisher<WorkloadUpdate>>,
     own: watch::Sender<Arc<Bundle>>,
     link: Arc<Link>,
     key_type: KeyType,
@@ -165,7 +170,7 @@ impl Task {
         }
     }
 
-    fn subscribe(&mut self, selectors: Selectors, matched: Matched) -> Updates {
+    fn subscribe(&mut self, selectors: Selectors, matched: Matched) -> Updates<WorkloadUpdate> {
         if let Some(publisher) = self.subscribers.get(&selectors) {
             return publisher.subscribe();
         }

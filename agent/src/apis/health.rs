@@ -20,7 +20,7 @@ use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 use tracing::{error, info, warn};
 
-use crate::admission::Admission;
+use crate::door::Admission;
 
 /// The gRPC service.
 #[derive(Debug, Clone)]

@@ -30,14 +30,14 @@ use tracing::{error, info, warn};
 use self::clock::{Reasons, SyncClock};
 pub use self::judge::Fatal;
 use self::judge::Verdict;
-use crate::backoff::Backoff;
 use crate::keys::Keys;
 use crate::manager::Manager;
-use crate::server::link::{Credentials, Link};
-use crate::server::sync::{Known, sync};
-use crate::server::tls::Roots;
-use crate::server::{ServerError, attest};
 use crate::store::{Data, Store};
+use crate::upstream::backoff::Backoff;
+use crate::upstream::link::{Credentials, Link};
+use crate::upstream::sync::{Known, sync};
+use crate::upstream::tls::Roots;
+use crate::upstream::{ServerError, attest};
 
 /// The task's state.
 #[derive(Debug)]
@@ -83,7 +83,7 @@ impl Lifecycle {
         let storage = |reason| Fatal::Storage(format!("data_dir {}: {reason}", folder.display()));
         let store = Store::open(folder).map_err(storage)?;
         let data = store.load().map_err(storage)?;
-        let rules = crate::run::cache_options(&settings);
+        let rules = crate::wiring::cache_options(&settings);
         let bundle = (!data.bundle.is_empty())
             .then(|| Arc::new(Bundle::of_x509(trust_domain.clone(), data.bundle.iter().cloned())));
         let own = stored_svid(&data, &keys, &trust_domain).map(|svid| Own::stored(svid, &rules));
@@ -270,7 +270,7 @@ impl Lifecycle {
         }
     }
 
-    async fn synced(&mut self, synced: crate::server::sync::Synced) -> Result<(), ServerError> {
+    async fn synced(&mut self, synced: crate::upstream::sync::Synced) -> Result<(), ServerError> {
         self.reason.clear();
         let own = synced.bundles.get(&self.trust_domain).cloned();
         let first = self.manager.is_none();

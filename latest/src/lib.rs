@@ -1,44 +1,43 @@
-//! How a caller hears what it may have: always the latest, never a queue of them.
+//! A channel that holds the newest value and wakes its listeners. A listener that is slow hears the latest value, never a
+//! queue of old ones.
 //!
-//! Not tokio's `watch`, whose receivers wait each in a future of its own, boxed where it is polled by hand. A rotation wakes
-//! every stream of a node, and what that costs is mostly memory that has gone cold.
+//! tokio's `watch` does the same, but each of its receivers waits in a future of its own, which must be boxed where it is
+//! polled by hand. A rotation wakes every stream of a node, and most of that cost is memory that has gone cold.
 
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
-use crate::WorkloadUpdate;
-
-/// Tells all that listen. When it is dropped, they hear the end.
+/// The sending end. When it is dropped, every listener hears the end.
 #[derive(Debug)]
-pub struct Publisher {
-    shared: Arc<Shared>,
+pub struct Publisher<T> {
+    shared: Arc<Shared<T>>,
 }
 
-/// What one caller may have, now and later.
+/// The receiving end: the newest value, now and later. Dropping it ends the subscription.
 #[derive(Debug)]
-pub struct Updates {
-    shared: Arc<Shared>,
-    /// The version that was heard last.
+pub struct Updates<T> {
+    shared: Arc<Shared<T>>,
+    /// Version of the value that this listener took last; 0 before the first.
     heard: u64,
-    /// Its own among [`State::listeners`].
+    /// Index of this listener in [`State::listeners`].
     slot: usize,
 }
 
-/// There is nobody any more who publishes.
+/// The publisher is gone: no newer value will come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("there will be no more updates")]
 pub struct Ended;
 
 /// Wakers are woken and dropped when it is not locked: a task that goes with its last waker may listen here too.
 #[derive(Debug)]
-struct Shared {
-    state: Mutex<State>,
+struct Shared<T> {
+    state: Mutex<State<T>>,
 }
 
 #[derive(Debug)]
-struct State {
-    latest: Arc<WorkloadUpdate>,
+struct State<T> {
+    latest: Arc<T>,
     /// From 1, so that 0 has heard nothing.
     version: u64,
     ended: bool,
@@ -47,18 +46,18 @@ struct State {
     free: Vec<usize>,
 }
 
-impl Publisher {
-    /// Publishes `first`.
+impl<T> Publisher<T> {
+    /// A channel whose first value is `first`.
     #[must_use]
-    pub fn new(first: Arc<WorkloadUpdate>) -> Self {
+    pub fn new(first: Arc<T>) -> Self {
         let (listeners, free) = (Vec::new(), Vec::new());
         let state = State { latest: first, version: 1, ended: false, listeners, free };
         Self { shared: Arc::new(Shared { state: Mutex::new(state) }) }
     }
 
-    /// One listener more, which has heard nothing yet.
+    /// Adds a listener. It has not heard the present value yet.
     #[must_use]
-    pub fn subscribe(&self) -> Updates {
+    pub fn subscribe(&self) -> Updates<T> {
         let mut state = self.shared.state();
         let slot = state.free.pop().unwrap_or_else(|| {
             state.listeners.push(None);
@@ -68,8 +67,8 @@ impl Publisher {
         Updates { shared: Arc::clone(&self.shared), heard: 0, slot }
     }
 
-    /// Replaces what there was.
-    pub fn publish(&self, update: Arc<WorkloadUpdate>) {
+    /// Replaces the value and wakes every listener.
+    pub fn publish(&self, update: Arc<T>) {
         self.shared.change(|state| {
             state.version += 1;
             state.latest = update;
@@ -84,27 +83,27 @@ impl Publisher {
     }
 }
 
-impl Drop for Publisher {
+impl<T> Drop for Publisher<T> {
     fn drop(&mut self) {
         self.shared.change(|state| state.ended = true);
     }
 }
 
-impl Updates {
-    /// What there is, which then has been heard.
+impl<T> Updates<T> {
+    /// The newest value, which this listener then has heard.
     #[must_use]
-    pub fn latest(&mut self) -> Arc<WorkloadUpdate> {
+    pub fn latest(&mut self) -> Arc<T> {
         let state = self.shared.state();
         self.heard = state.version;
         Arc::clone(&state.latest)
     }
 
-    /// What has not been heard; `None` at the end.
-    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Arc<WorkloadUpdate>>> {
+    /// The newest value once it is one that this listener has not heard; `None` when the publisher is gone.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Arc<T>>> {
         Poll::Ready(ready!(self.poll_changed(cx)).ok().map(|()| self.latest()))
     }
 
-    /// Waits for what has not been heard; [`Updates::latest`] has it.
+    /// Waits for a value that this listener has not heard; [`Updates::latest`] returns it.
     ///
     /// # Errors
     /// [`Ended`].
@@ -130,7 +129,7 @@ impl Updates {
     }
 }
 
-impl Drop for Updates {
+impl<T> Drop for Updates<T> {
     fn drop(&mut self) {
         let mut state = self.shared.state();
         let waker = state.listeners[self.slot].take();
@@ -144,13 +143,13 @@ impl Drop for Updates {
     }
 }
 
-impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
+impl<T> Shared<T> {
+    fn state(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes the state, and wakes all.
-    fn change(&self, change: impl FnOnce(&mut State)) {
+    fn change(&self, change: impl FnOnce(&mut State<T>)) {
         let mut state = self.state();
         change(&mut state);
         let waiting: Vec<Waker> = state.listeners.iter_mut().filter_map(Option::take).collect();
@@ -165,7 +164,6 @@ mod tests {
     use std::task::Wake;
 
     use super::*;
-    use crate::{Bundle, Bundles, TrustDomain};
 
     #[derive(Default)]
     struct Count(AtomicUsize);
@@ -176,9 +174,8 @@ mod tests {
         }
     }
 
-    fn update() -> Arc<WorkloadUpdate> {
-        let domain = TrustDomain::parse("td").unwrap();
-        Arc::new(WorkloadUpdate::new(vec![], Arc::new(Bundle::of_x509(domain, [])), Bundles::new()))
+    fn update() -> Arc<u8> {
+        Arc::new(0)
     }
 
     #[test]
@@ -210,7 +207,7 @@ mod tests {
         assert_eq!(count.0.load(Ordering::Relaxed), 2);
         assert!(heard().is_some(), "the last is heard before the end");
         assert!(matches!(updates.poll_next(&mut cx), Poll::Ready(None)));
-        assert!(!updates.latest().bundle.trust_domain.name().is_empty());
+        assert_eq!(*updates.latest(), 0);
     }
 
     #[test]
@@ -240,7 +237,7 @@ mod tests {
     }
 
     /// As a task that listens itself, and is gone with its last waker.
-    struct Task(#[expect(dead_code, reason = "held")] Updates);
+    struct Task(#[expect(dead_code, reason = "held")] Updates<u8>);
 
     impl Wake for Task {
         fn wake(self: Arc<Self>) {}
@@ -249,7 +246,7 @@ mod tests {
     #[test]
     fn a_waker_that_holds_a_listener_goes_at_any_time() {
         let publisher = Publisher::new(update());
-        let wait = |updates: &mut Updates| {
+        let wait = |updates: &mut Updates<u8>| {
             let waker = Arc::new(Task(publisher.subscribe())).into();
             while updates.poll_next(&mut Context::from_waker(&waker)).is_ready() {}
         };

@@ -4,6 +4,9 @@
 //! Not by tonic's server: that one ends a call whose deadline has passed as Cancelled, where every client has
 //! DeadlineExceeded of its own, and brings a router of which three services have no need.
 
+pub mod health;
+pub mod workload;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -26,9 +29,9 @@ use tower::Service as _;
 use tracing::debug;
 use transport::{Limits, Listener, Peer, StreamPermit};
 
-use crate::admission::{Admission, Denied, Patience};
-use crate::health::Health;
-use crate::workload::Workload;
+use self::health::Health;
+use self::workload::Workload;
+use crate::door::{Admission, Denied, Patience};
 
 /// What is served.
 #[derive(Debug)]
@@ -217,7 +220,7 @@ struct Door(Arc<Admission>);
 impl sds::Admit for Door {
     async fn admit(&self, peer: Arc<Peer>, _method: &'static str) -> Result<sds::Admission, Status> {
         let admitted = self.0.admit(&peer, Patience::Endless).await;
-        let admitted = admitted.map_err(|reason: Denied| crate::workload::denied(reason))?;
+        let admitted = admitted.map_err(|reason: Denied| workload::denied(reason))?;
         Ok(sds::Admission { updates: admitted.updates })
     }
 

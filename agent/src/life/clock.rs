@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::error;
 
-use crate::backoff::{Backoff, jitter};
+use crate::upstream::backoff::{Backoff, jitter};
 
 /// When to sync: at the interval, sooner on demand, with backoff after an error.
 #[derive(Debug)]

@@ -1,0 +1,1 @@
+//! What callers may make the agent keep and do.
