@@ -10,6 +10,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
+use identity::WorkloadUpdate;
 use latest::Publisher;
 use prost::Message as _;
 use tokio::net::UnixStream;
