@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use attestors::node::{Attestor as NodeAttestor, JoinToken, K8sPsat};
 use attestors::workload::{Attestor as WorkloadAttestor, k8s, unix};
@@ -23,7 +24,7 @@ use crate::keys::Keys;
 use crate::life::{Fatal, Lifecycle};
 use crate::{kubernetes, logging};
 
-/// Runs the agent until it is told to stop.
+/// Runs the agent until it is told to stop, and sees to it that the last lines of its log get out.
 #[must_use]
 pub fn run(settings: Settings) -> ExitCode {
     let (level, format) = (settings.log_level, settings.log_format);
@@ -33,6 +34,12 @@ pub fn run(settings: Settings) -> ExitCode {
         eprintln!("cannot open log_file: {reason}");
         return ExitCode::FAILURE;
     }
+    let code = run_logged(settings);
+    logging::flush(LAST_LINES);
+    code
+}
+
+fn run_logged(settings: Settings) -> ExitCode {
     // One thread: what takes long (keys, hashes, lists of pods) has threads of its own, and everything else is so short
     // that handing it to another thread costs more than doing it (measured: `benches/REPORT.md`).
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -118,7 +125,7 @@ fn handle_user_signals() -> Result<(), Fatal> {
         loop {
             tokio::select! {
                 _ = reload.recv() => warn!("SIGUSR1: reconfiguring plugins is not supported yet; restart the agent"),
-                _ = reopen.recv() => match logging::reopen() {
+                _ = reopen.recv() => match logging::reopen().await {
                     Ok(()) => info!("Log file reopened"),
                     Err(reason) => error!(error = %reason, "Failed to reopen the log file"),
                 },
@@ -214,6 +221,9 @@ fn proc_folder() -> PathBuf {
         .filter(|value| !value.is_empty())
         .map_or_else(|| "/proc".into(), PathBuf::from)
 }
+
+/// To write the last lines of the log, if its reader is slow.
+const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// Of descriptors.
 const FD_RESERVE: u64 = 128;

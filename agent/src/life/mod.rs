@@ -15,10 +15,10 @@
 mod clock;
 mod judge;
 
-use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use attestors::file;
 use attestors::node::Attestor;
 use config::{BundleFormat, RebootstrapMode, Settings, TrustBundleSource};
 use identity::{Bundle, TrustDomain, X509Svid};
@@ -202,7 +202,7 @@ impl Lifecycle {
             TrustBundleSource::File { path, format } => (path, format),
         };
         let named = |reason: String| format!("trust_bundle_path {}: {reason}", path.display());
-        let text = fs::read_to_string(path).map_err(|reason| named(reason.to_string()))?;
+        let text = file::read_text(path, BUNDLE_BYTES).map_err(|reason| named(reason.to_string()))?;
         let domain = self.trust_domain.clone();
         let bundle = match format {
             BundleFormat::Pem => Bundle::from_pem(domain, &text),
@@ -390,3 +390,5 @@ fn stored_svid(data: &Data, keys: &Keys, trust_domain: &TrustDomain) -> Option<A
 const SKEW: Duration = Duration::from_secs(1);
 /// The wall clock can jump while a sleep runs.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+/// Most that is read of a trust bundle: thousands of authorities.
+const BUNDLE_BYTES: u64 = 16 * 1024 * 1024;

@@ -1,11 +1,11 @@
 //! `k8s_psat`: a projected service account token, read anew at each attempt (the kubelet rotates it).
 
-use std::fs;
 use std::path::PathBuf;
 
 use zeroize::Zeroizing;
 
 use super::NodeError;
+use crate::file::read_text;
 
 /// Where the token is and which cluster the server knows it under.
 #[derive(Debug)]
@@ -19,9 +19,8 @@ pub struct K8sPsat {
 impl K8sPsat {
     /// `{"cluster","token"}`; the token is not trimmed (SPIRE, `psat.go`).
     pub(super) fn payload(&self) -> Result<Zeroizing<Vec<u8>>, NodeError> {
-        let read = fs::read_to_string(&self.token_path);
+        let read = read_text(&self.token_path, TOKEN_BYTES);
         let token = read.map_err(|source| NodeError::Unreadable { path: self.token_path.clone(), source })?;
-        let token = Zeroizing::new(token);
         if token.is_empty() {
             return Err(NodeError::Empty(self.token_path.clone()));
         }
@@ -36,8 +35,13 @@ impl K8sPsat {
     }
 }
 
+/// Most that is read of a token: a thousand times what one has, and little beside what a node has.
+const TOKEN_BYTES: u64 = 1024 * 1024;
+
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

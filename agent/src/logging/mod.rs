@@ -2,6 +2,12 @@
 //!
 //! A subscriber of our own, because nothing of spans is needed and the form is given: fields sorted, the message under
 //! `msg`, the time first. Targets of other crates are capped at `warn`, so that no level prints a header or a token.
+//!
+//! Who logs never waits: a line is put into a bounded queue, which a thread of its own writes out. If that thread is
+//! held up (nobody reads standard output, the disk is slow), the least important lines are left out and counted.
+
+mod queue;
+mod writer;
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
@@ -9,7 +15,8 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use config::{LogFormat, LogLevel};
 use time::OffsetDateTime;
@@ -17,39 +24,81 @@ use time::format_description::well_known::Rfc3339;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber, span};
 
-/// Starts logging for the whole process.
+use writer::{Sink, Writer};
+
+/// Starts logging for the whole process, with a thread that writes the lines.
 ///
 /// # Errors
-/// When the log file cannot be opened.
+/// When the log file cannot be opened, or the system gives no thread.
 pub fn start(level: LogLevel, format: LogFormat, file: Option<&Path>, location: bool) -> io::Result<()> {
-    let sink = match file {
-        Some(path) => Sink::File(open(path)?, path.to_owned()),
-        None => Sink::Stdout,
-    };
-    let sink = SINK.get_or_init(|| Mutex::new(sink));
-    let logger = Logger { level: tracing_level(level), format, location, sink };
     // A second start in one process (tests) keeps the first.
-    let _ = tracing::subscriber::set_global_default(logger);
+    if STARTED.get().is_some() {
+        return Ok(());
+    }
+    let sink: Sink = match file {
+        Some(path) => Box::new(open(path)?),
+        None => Box::new(io::stdout()),
+    };
+    let writer = Writer::start(sink, QUEUE_BYTES, left_out(format))?;
+    let logger = Logger { level: tracing_level(level), format, location, writer: Arc::clone(&writer) };
+    if STARTED.set(Started { writer, file: file.map(Path::to_owned) }).is_ok() {
+        let _ = tracing::subscriber::set_global_default(logger);
+    }
     Ok(())
 }
 
-/// Opens the log file anew, for who has rotated it away (SPIRE does so on SIGUSR2).
+/// Opens the log file anew, for who has rotated it away (SPIRE does so on SIGUSR2). What is logged after this has
+/// returned goes to the new file. The disk is waited for on a thread that serves nobody.
 ///
 /// # Errors
 /// When the file cannot be opened; the old one stays in use.
-pub fn reopen() -> io::Result<()> {
-    let Some(sink) = SINK.get() else { return Ok(()) };
-    if let Sink::File(file, path) = &mut *sink.lock().unwrap_or_else(PoisonError::into_inner) {
-        *file = open(path)?;
-    }
+pub async fn reopen() -> io::Result<()> {
+    let Some(Started { writer, file: Some(path) }) = STARTED.get() else { return Ok(()) };
+    let file = tokio::task::spawn_blocking(|| open(path)).await.map_err(io::Error::other)??;
+    writer.switch(Box::new(file));
     Ok(())
+}
+
+/// Waits until all lines logged so far are written, for whoever ends the process: it ends the thread that writes, too.
+/// Gives up after `timeout`, because nobody may be reading the log.
+pub fn flush(timeout: Duration) {
+    if let Some(Started { writer, .. }) = STARTED.get() {
+        writer.flush(timeout);
+    }
 }
 
 fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).mode(0o640).open(path)
 }
 
-static SINK: OnceLock<Mutex<Sink>> = OnceLock::new();
+struct Started {
+    writer: Arc<Writer>,
+    /// `None`: standard output.
+    file: Option<PathBuf>,
+}
+
+static STARTED: OnceLock<Started> = OnceLock::new();
+
+/// Of lines that wait to be written. Some two thousand lines: minutes of an agent at `info`, and no more memory than
+/// an agent can always spare.
+const QUEUE_BYTES: usize = 256 * 1024;
+
+/// What tells, in the configured form, how many lines were left out.
+fn left_out(format: LogFormat) -> fn(u64) -> String {
+    fn record(count: u64) -> Record<'static> {
+        Record {
+            level: "warning",
+            message: "Log lines were left out: the reader of the log is slow".to_owned(),
+            fields: BTreeMap::from([("count".to_owned(), Value::Bare(count.to_string()))]),
+            time: OffsetDateTime::now_utc(),
+        }
+    }
+    match format {
+        LogFormat::Json => |count| record(count).line(LogFormat::Json),
+        LogFormat::Text => |count| record(count).line(LogFormat::Text),
+        LogFormat::Default => |count| record(count).line(LogFormat::Default),
+    }
+}
 
 /// One line in the configured form, to standard output; for what must be said before logging is set up.
 pub fn line(level: &str, message: &str, fields: &[(&str, String)]) {
@@ -63,12 +112,7 @@ struct Logger {
     level: Level,
     format: LogFormat,
     location: bool,
-    sink: &'static Mutex<Sink>,
-}
-
-enum Sink {
-    Stdout,
-    File(File, PathBuf),
+    writer: Arc<Writer>,
 }
 
 impl Subscriber for Logger {
@@ -105,16 +149,7 @@ impl Subscriber for Logger {
         };
         let record =
             Record { level, message: fields.message, fields: fields.fields, time: OffsetDateTime::now_utc() };
-        let line = match self.format {
-            LogFormat::Json => record.json(),
-            LogFormat::Text => record.text(false),
-            LogFormat::Default => record.text(true),
-        };
-        // A full disk must not stop an agent.
-        let _ = match &mut *self.sink.lock().unwrap_or_else(PoisonError::into_inner) {
-            Sink::Stdout => io::stdout().write_all(line.as_bytes()),
-            Sink::File(file, _) => file.write_all(line.as_bytes()),
-        };
+        self.writer.push(*event.metadata().level(), record.line(self.format));
     }
 
     // Spans are of no use here; every one is the same.
@@ -179,6 +214,14 @@ struct Record<'a> {
 }
 
 impl Record<'_> {
+    fn line(&self, format: LogFormat) -> String {
+        match format {
+            LogFormat::Json => self.json(),
+            LogFormat::Text => self.text(false),
+            LogFormat::Default => self.text(true),
+        }
+    }
+
     fn timestamp(&self, whole_seconds: bool) -> String {
         let time =
             if whole_seconds { self.time.replace_nanosecond(0).unwrap_or(self.time) } else { self.time };
@@ -278,6 +321,14 @@ mod tests {
     fn json_is_as_logrus_writes_it() {
         let expected = r#"{"a":7,"b":"x y","e":"","level":"info","msg":"Starting agent APIs","time":"2023-11-14T22:13:20.123456789Z"}"#;
         assert_eq!(record().json().trim_end(), expected);
+    }
+
+    #[test]
+    fn what_was_left_out_is_told_in_the_configured_form() {
+        let said = "level=warning msg=\"Log lines were left out: the reader of the log is slow\" count=7\n";
+        assert!(left_out(LogFormat::Default)(7).ends_with(said));
+        assert!(left_out(LogFormat::Text)(7).ends_with(said));
+        assert!(left_out(LogFormat::Json)(7).starts_with("{\"count\":7,\"level\":\"warning\","));
     }
 
     #[test]

@@ -1,0 +1,74 @@
+//! Files that somebody else puts there: read without ever waiting for who writes them, and only so much.
+
+use std::fs::OpenOptions;
+use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use nix::fcntl::OFlag;
+use zeroize::Zeroizing;
+
+/// The text of a regular file of at most `most` bytes, zeroized when dropped because it may be a secret.
+///
+/// Anything else than a regular file is refused: a FIFO would hold up the agent until somebody writes to it, and a
+/// device may never end.
+///
+/// # Errors
+/// When the file cannot be read, is not a regular file, is longer than `most` bytes or is not UTF-8.
+pub fn read_text(path: &Path, most: u64) -> io::Result<Zeroizing<String>> {
+    let invalid = |reason: String| io::Error::new(io::ErrorKind::InvalidData, reason);
+    // Without this flag, opening a FIFO waits for its writer. Regular files know no difference.
+    let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(invalid("is not a regular file (a FIFO?): give the path of a regular file".to_owned()));
+    }
+    let too_long = || invalid(format!("is longer than {most} bytes: is it the right file?"));
+    if metadata.len() > most {
+        return Err(too_long());
+    }
+    // In one piece from the start: a string that grows leaves copies that nobody zeroizes.
+    let length = usize::try_from(metadata.len()).map_err(|_| too_long())?;
+    let mut text = Zeroizing::new(String::with_capacity(length + 1));
+    // The file may have grown since.
+    file.take(most.saturating_add(1)).read_to_string(&mut text)?;
+    if text.len() as u64 > most {
+        return Err(too_long());
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use nix::sys::stat::Mode;
+    use nix::unistd::mkfifo;
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_up_to_the_limit() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        assert_eq!(read_text(&path, 5).unwrap_err().kind(), io::ErrorKind::NotFound);
+        fs::write(&path, "12345").unwrap();
+        assert_eq!(*read_text(&path, 5).unwrap(), "12345");
+        assert!(read_text(&path, 4).unwrap_err().to_string().starts_with("is longer than 4 bytes"));
+        // A projected token is a link.
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert_eq!(*read_text(&link, 5).unwrap(), "12345");
+    }
+
+    #[test]
+    fn what_might_never_end_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let fifo = folder.path().join("fifo");
+        mkfifo(&fifo, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
+        for path in [&*fifo, folder.path(), Path::new("/dev/zero")] {
+            let reason = read_text(path, 1024).unwrap_err().to_string();
+            assert!(reason.starts_with("is not a regular file (a FIFO?): "), "{reason}");
+        }
+    }
+}
