@@ -7,9 +7,14 @@
 //!
 //! A charge is refused when it exceeds the account's or the group's limit. When the whole is short, the group that holds
 //! most loses first: a group that holds more than its fair share is refused, one that holds less is served from a spare
-//! amount, and the idlest account of the greediest group is told to go ([`Account::poll_evicted`]).
+//! amount, and the idlest account of the greediest group is told to go ([`Account::poll_notice`]).
 //!
-//! The crate knows no socket and no clock: "idlest" is the account that was used the longest number of uses ago.
+//! Work is counted too ([`turns`]): a group has an allowance for each round, and whoever wants more waits for the next.
+//!
+//! The crate knows no socket and no clock: "idlest" is the account that was used the longest number of uses ago, and a
+//! round ends when the owner says so.
+
+pub mod turns;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -17,10 +22,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Waker};
 
+use turns::{Rounds, Share};
+
 #[cfg(test)]
 mod tests;
 
-/// The limits of a [`Budget`], all in the same unit.
+/// The limits of a [`Budget`], all but `work` in the same unit.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// What all groups may hold together.
@@ -31,6 +38,8 @@ pub struct Limits {
     pub group: usize,
     /// What one account may hold.
     pub account: usize,
+    /// The work that the accounts of one group may do in a round, in units of the owner's choice.
+    pub work: u64,
 }
 
 /// The root of the tree. Cheap to clone.
@@ -58,6 +67,15 @@ pub struct Charge {
     amount: usize,
 }
 
+/// Why a connection is to end, though its client has done nothing wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Notice {
+    /// Everybody is to finish what was begun, and to begin nothing new.
+    Drain,
+    /// Others need what the account holds: it must go now.
+    Evicted,
+}
+
 /// There is no room for a charge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
@@ -78,6 +96,8 @@ struct Whole {
     held: AtomicUsize,
     /// Grows with each use of any account; tells which account was used last.
     uses: AtomicU64,
+    draining: AtomicBool,
+    rounds: Rounds,
     groups: Mutex<HashMap<Box<str>, Weak<GroupNode>>>,
 }
 
@@ -85,6 +105,7 @@ struct GroupNode {
     whole: Arc<Whole>,
     key: Box<str>,
     held: AtomicUsize,
+    share: Share,
     accounts: Mutex<Vec<Weak<AccountNode>>>,
 }
 
@@ -93,6 +114,8 @@ struct AccountNode {
     held: AtomicUsize,
     used: AtomicU64,
     evicted: AtomicBool,
+    /// Waits for its turn, or was called to take it.
+    turn: turns::State,
     waker: Mutex<Option<Waker>>,
 }
 
@@ -100,8 +123,14 @@ impl Budget {
     /// An empty tree.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        let whole =
-            Whole { limits, held: AtomicUsize::new(0), uses: AtomicU64::new(0), groups: Mutex::default() };
+        let whole = Whole {
+            limits,
+            held: AtomicUsize::new(0),
+            uses: AtomicU64::new(0),
+            draining: AtomicBool::new(false),
+            rounds: Rounds::default(),
+            groups: Mutex::default(),
+        };
         Self { whole: Arc::new(whole) }
     }
 
@@ -116,6 +145,7 @@ impl Budget {
             whole: Arc::clone(&self.whole),
             key: key.into(),
             held: AtomicUsize::new(0),
+            share: Share::default(),
             accounts: Mutex::default(),
         });
         groups.insert(key.into(), Arc::downgrade(&node));
@@ -126,6 +156,16 @@ impl Budget {
     #[must_use]
     pub fn held(&self) -> usize {
         self.whole.held.load(Ordering::Relaxed)
+    }
+
+    /// Gives every account [`Notice::Drain`], those that are opened later too.
+    pub fn drain(&self) {
+        self.whole.draining.store(true, Ordering::Release);
+        let groups: Vec<_> = lock(&self.whole.groups).values().filter_map(Weak::upgrade).collect();
+        for group in groups {
+            let accounts: Vec<_> = lock(&group.accounts).iter().filter_map(Weak::upgrade).collect();
+            accounts.iter().for_each(|account| account.wake());
+        }
     }
 
     /// How many groups there are.
@@ -144,6 +184,7 @@ impl Group {
             held: AtomicUsize::new(0),
             used: AtomicU64::new(self.node.whole.uses.fetch_add(1, Ordering::Relaxed)),
             evicted: AtomicBool::new(false),
+            turn: turns::State::default(),
             waker: Mutex::default(),
         });
         let mut accounts = lock(&self.node.accounts);
@@ -171,7 +212,7 @@ impl Account {
     /// An account of a tree of its own, with this limit; for callers that have nobody to share with.
     #[must_use]
     pub fn alone(limit: usize) -> Self {
-        let limits = Limits { whole: limit, spare: 0, group: limit, account: limit };
+        let limits = Limits { whole: limit, spare: 0, group: limit, account: limit, work: u64::MAX };
         Budget::new(limits).group("").account()
     }
 
@@ -196,14 +237,14 @@ impl Account {
         self.node.used.store(now, Ordering::Relaxed);
     }
 
-    /// Whether the connection must go, because others need what it holds. Where it need not, `cx` is woken when it must.
+    /// Whether the connection is to end. Where it is not, `cx` is woken when it must.
     #[must_use]
-    pub fn poll_evicted(&self, cx: &Context<'_>) -> bool {
-        let mut waker = lock(&self.node.waker);
-        if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-            *waker = Some(cx.waker().clone());
+    pub fn poll_notice(&self, cx: &Context<'_>) -> Option<Notice> {
+        self.node.register(cx);
+        if self.node.evicted.load(Ordering::Acquire) {
+            return Some(Notice::Evicted);
         }
-        self.node.evicted.load(Ordering::Acquire)
+        self.node.group.whole.draining.load(Ordering::Acquire).then_some(Notice::Drain)
     }
 
     fn take(&self, amount: usize) -> Result<(), Refused> {
@@ -282,10 +323,23 @@ impl Whole {
         let idlest = accounts.iter().filter(stays).min_by_key(|account| account.used.load(Ordering::Relaxed));
         if let Some(idlest) = idlest {
             idlest.evicted.store(true, Ordering::Release);
-            let waker = lock(&idlest.waker).take();
-            if let Some(waker) = waker {
-                waker.wake();
-            }
+            idlest.wake();
+        }
+    }
+}
+
+impl AccountNode {
+    fn register(&self, cx: &Context<'_>) {
+        let mut waker = lock(&self.waker);
+        if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+    }
+
+    fn wake(&self) {
+        let waker = lock(&self.waker).take();
+        if let Some(waker) = waker {
+            waker.wake();
         }
     }
 }

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn limits(whole: usize, spare: usize, group: usize, account: usize) -> Limits {
-    Limits { whole, spare, group, account }
+    Limits { whole, spare, group, account, work: 100 }
 }
 
 #[test]
@@ -28,12 +28,12 @@ fn a_newcomer_is_served_from_the_spare_and_the_greediest_loses_its_idlest() {
     let (_kept, _too) = (idle.charge(50).unwrap(), busy.charge(50).unwrap());
     busy.touch();
     let cx = Context::from_waker(Waker::noop());
-    assert!(!idle.poll_evicted(&cx) && !busy.poll_evicted(&cx));
+    assert!(idle.poll_notice(&cx).is_none() && busy.poll_notice(&cx).is_none());
     assert_eq!(busy.charge(1).unwrap_err(), Refused::Group);
     let newcomer = budget.group("new").account();
     let _served = newcomer.charge(10).unwrap();
-    assert!(idle.poll_evicted(&cx), "the idlest of the greediest group goes");
-    assert!(!busy.poll_evicted(&cx) && !newcomer.poll_evicted(&cx));
+    assert_eq!(idle.poll_notice(&cx), Some(Notice::Evicted), "the idlest of the greediest group goes");
+    assert!(busy.poll_notice(&cx).is_none() && newcomer.poll_notice(&cx).is_none());
 }
 
 #[test]
@@ -53,6 +53,48 @@ fn a_group_is_forgotten_with_its_last_handle() {
     assert_eq!(budget.group("a").held(), 3);
     drop(charge);
     assert_eq!((budget.groups(), budget.held()), (0, 0));
+}
+
+#[test]
+fn a_group_that_has_used_up_its_allowance_waits_in_order_and_others_do_not() {
+    let budget = Budget::new(limits(10, 0, 10, 10));
+    let cx = Context::from_waker(Waker::noop());
+    let group = budget.group("greedy");
+    let accounts: Vec<_> = (0..6).map(|_| group.account()).collect();
+    let other = budget.group("other").account();
+    assert!(budget.poll_parked(&cx).is_pending());
+    assert!(accounts[0].poll_turn(&cx, false).is_ready());
+    accounts[0].work(100);
+    for account in &accounts {
+        assert!(account.poll_turn(&cx, false).is_pending());
+    }
+    assert!(other.poll_turn(&cx, false).is_ready(), "another group has its own allowance");
+    assert!(budget.poll_parked(&cx).is_ready());
+    budget.next_round();
+    assert!(accounts[4].poll_turn(&cx, false).is_pending(), "it was not called yet");
+    assert!(accounts[0].poll_turn(&cx, false).is_ready());
+    accounts[0].work(99);
+    assert!(accounts[1].poll_turn(&cx, false).is_ready());
+    accounts[1].work(1);
+    assert!(accounts[2].poll_turn(&cx, false).is_pending(), "nothing is left for it");
+    assert!(accounts[1].poll_turn(&cx, true).is_pending());
+    budget.next_round();
+    assert!(accounts[1].poll_turn(&cx, false).is_ready(), "who was interrupted goes first");
+    assert!(accounts[2].poll_turn(&cx, false).is_ready());
+    drop((accounts, group));
+    budget.next_round();
+    assert!(budget.poll_parked(&cx).is_pending(), "nobody is left who waits");
+}
+
+#[test]
+fn draining_reaches_all_accounts_and_those_that_come() {
+    let budget = Budget::new(limits(10, 0, 10, 10));
+    let cx = Context::from_waker(Waker::noop());
+    let before = budget.group("a").account();
+    assert_eq!(before.poll_notice(&cx), None);
+    budget.drain();
+    assert_eq!(before.poll_notice(&cx), Some(Notice::Drain));
+    assert_eq!(budget.group("b").account().poll_notice(&cx), Some(Notice::Drain));
 }
 
 /// What a random history of charges may do.

@@ -1,11 +1,12 @@
 //! Requests and responses as header blocks (RFC 9113 §8).
 
 use bytes::{BufMut, BytesMut};
-use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, StatusCode, Uri};
 
 use crate::hpack::{Decoder, HpackError};
+use crate::{Limits, costs};
 
 /// What a client's header block says.
 #[derive(Debug)]
@@ -16,15 +17,19 @@ pub(crate) enum Block {
     Trailers,
     /// More than [`crate::Limits::headers`].
     TooLong,
+    /// So much more that it can only be meant to keep us busy.
+    Excessive,
     /// Breaks a rule of RFC 9113 §8.2 or §8.3.
     Malformed,
 }
 
-/// Decodes a header block. All of it, whatever is wrong with it: the table is the connection's.
-pub(crate) fn read(decoder: &mut Decoder, block: &[u8], limit: usize) -> Result<Block, HpackError> {
-    let mut reading = Reading { left: limit, ..Reading::default() };
+/// Decodes a header block, and says what work that was. All of it is decoded, whatever is wrong with it: the table is the
+/// connection's.
+pub(crate) fn read(decoder: &mut Decoder, block: &[u8], limits: &Limits) -> Result<(Block, u64), HpackError> {
+    let mut reading = Reading { limit: limits.headers as usize, kept: limits.fields, ..Reading::default() };
     decoder.decode(block, |name, value| reading.field(name, value))?;
-    Ok(reading.finish())
+    let work = block.len() as u64 * costs::HEADER_BYTE + reading.count * costs::HEADER_FIELD;
+    Ok((reading.finish(), work))
 }
 
 /// A response's head.
@@ -51,8 +56,12 @@ pub(crate) fn write_fields(out: &mut BytesMut, headers: &HeaderMap) {
 
 #[derive(Debug, Default)]
 struct Reading {
-    left: usize,
-    too_long: bool,
+    /// Names of the fields that are kept.
+    kept: &'static [&'static str],
+    limit: usize,
+    /// Bytes of all fields so far, as RFC 9113 §6.5.2 counts them.
+    listed: usize,
+    count: u64,
     malformed: bool,
     method: Option<Method>,
     path: Option<PathAndQuery>,
@@ -61,15 +70,15 @@ struct Reading {
     /// A field that is not a pseudo-header has come.
     fields: bool,
     headers: HeaderMap,
+    /// `content-length`.
+    announced: Option<u64>,
 }
 
 impl Reading {
     fn field(&mut self, name: &[u8], value: &[u8]) {
-        match self.left.checked_sub(name.len() + value.len() + FIELD) {
-            Some(left) => self.left = left,
-            None => self.too_long = true,
-        }
-        if !self.too_long && !self.malformed {
+        self.listed += name.len() + value.len() + FIELD;
+        self.count += 1;
+        if self.listed <= self.limit && !self.malformed {
             self.malformed = self.take(name, value).is_none();
         }
     }
@@ -80,16 +89,31 @@ impl Reading {
             return self.pseudo(name, value);
         }
         self.fields = true;
-        // Upper case is refused here, where `from_bytes` would mend it.
-        let lower = !name.iter().any(u8::is_ascii_uppercase);
-        let name = lower.then(|| HeaderName::from_bytes(name).ok())??;
-        let of_the_connection =
-            [CONNECTION, TRANSFER_ENCODING, UPGRADE].contains(&name) || OLD.contains(&name.as_str());
-        if of_the_connection || (name == TE && value != b"trailers") {
+        let sound = !name.is_empty() && name.iter().all(|byte| is_of_a_name(*byte));
+        let of_the_connection = OF_THE_CONNECTION.iter().any(|refused| refused.as_bytes() == name);
+        if !sound || of_the_connection || (name == b"te" && value != b"trailers") {
             return None;
         }
+        if !value.iter().all(|byte| is_of_a_value(*byte)) {
+            return None;
+        }
+        // What nobody reads is not kept.
+        let Some(name) = self.kept.iter().find(|kept| kept.as_bytes() == name) else {
+            return match name {
+                b"content-length" => self.length(value),
+                _ => Some(()),
+            };
+        };
         let value = HeaderValue::from_bytes(value).ok()?;
-        self.headers.try_append(name, value).ok().map(|_| ())
+        self.headers.try_append(HeaderName::from_static(name), value).ok().map(|_| ())
+    }
+
+    /// Twice the same is once; anything else is malformed (RFC 9110 §8.6).
+    fn length(&mut self, value: &[u8]) -> Option<()> {
+        let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+        let length = digits.then(|| std::str::from_utf8(value).ok()?.parse().ok())??;
+        let before = self.announced.replace(length);
+        before.is_none_or(|before| before == length).then_some(())
     }
 
     fn pseudo(&mut self, name: &[u8], value: &[u8]) -> Option<()> {
@@ -108,25 +132,30 @@ impl Reading {
     fn finish(self) -> Block {
         let no_pseudo = self.method.is_none() && self.path.is_none() && !self.scheme && !self.authority;
         match (self.method, self.path) {
-            _ if self.too_long => Block::TooLong,
+            _ if self.listed > self.limit * EXCESS => Block::Excessive,
+            _ if self.listed > self.limit => Block::TooLong,
             _ if self.malformed => Block::Malformed,
             _ if no_pseudo => Block::Trailers,
             (Some(method), Some(path)) if self.scheme => {
-                let Ok(length) = content_length(&self.headers) else { return Block::Malformed };
                 let mut request = Box::new(Request::new(()));
                 *request.method_mut() = method;
                 *request.uri_mut() = Uri::from(path);
                 *request.headers_mut() = self.headers;
-                Block::Request(request, length)
+                Block::Request(request, self.announced)
             }
             _ => Block::Malformed,
         }
     }
 }
 
-fn content_length(headers: &HeaderMap) -> Result<Option<u64>, std::num::ParseIntError> {
-    let Some(length) = headers.get(CONTENT_LENGTH) else { return Ok(None) };
-    length.to_str().unwrap_or_default().parse().map(Some)
+/// A token (RFC 9110 §5.1), in lower case (RFC 9113 §8.2).
+fn is_of_a_name(byte: u8) -> bool {
+    matches!(byte, b'a'..=b'z' | b'0'..=b'9') || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// RFC 9110 §5.5.
+fn is_of_a_value(byte: u8) -> bool {
+    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
 
 /// A string literal, not in Huffman code.
@@ -146,8 +175,11 @@ fn string(out: &mut BytesMut, text: &[u8]) {
     out.put_slice(text);
 }
 
-/// Of HTTP/1.1 connections, and never registered as names of their own.
-const OLD: [&str; 2] = ["keep-alive", "proxy-connection"];
+/// Fields that speak of an HTTP/1.1 connection (RFC 9113 §8.2.2).
+const OF_THE_CONNECTION: [&str; 5] =
+    ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
+/// How many times the limit a header list may have before the connection is ended, and not only its request refused.
+const EXCESS: usize = 8;
 /// What a field counts beside its text (RFC 9113 §6.5.2).
 const FIELD: usize = 32;
 /// RFC 7541 §6.1 and Appendix A.

@@ -104,6 +104,12 @@ impl Decoder {
         self.table.size()
     }
 
+    /// Bytes that the dynamic table takes, with what the allocator adds.
+    #[must_use]
+    pub fn kept(&self) -> usize {
+        self.table.kept()
+    }
+
     fn resize(&mut self, capacity: usize) -> Result<(), HpackError> {
         if capacity > self.limit {
             return Err(HpackError::SizeUpdateAboveLimit);

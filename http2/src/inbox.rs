@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicIsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -19,33 +18,7 @@ pub(crate) struct Inbox {
     pub(crate) stream: Arc<StreamWaker>,
     /// The same, as the stream is polled with it.
     pub(crate) waker: Waker,
-    room: Arc<Room>,
     state: Mutex<State>,
-}
-
-/// What may be kept of all streams of the connections that share it, when calls do not read. Calls of well-behaved
-/// clients read whatever comes.
-#[derive(Debug)]
-pub struct Room {
-    left: AtomicIsize,
-}
-
-impl Room {
-    /// For so many bytes.
-    #[must_use]
-    pub fn new(bytes: usize) -> Self {
-        Self { left: AtomicIsize::new(isize::try_from(bytes).unwrap_or(isize::MAX)) }
-    }
-
-    /// Takes so many bytes, to be given back in any case; whether they were left.
-    fn take(&self, bytes: usize) -> bool {
-        let bytes = isize::try_from(bytes).unwrap_or(isize::MAX);
-        self.left.fetch_sub(bytes, Ordering::Relaxed) >= bytes
-    }
-
-    fn give_back(&self, bytes: usize) {
-        self.left.fetch_add(isize::try_from(bytes).unwrap_or(isize::MAX), Ordering::Relaxed);
-    }
 }
 
 #[derive(Debug, Default)]
@@ -65,15 +38,10 @@ struct State {
 }
 
 impl Inbox {
-    pub(crate) fn new(waker: StreamWaker, ended: bool, room: &Arc<Room>) -> Arc<Self> {
+    pub(crate) fn new(waker: StreamWaker, ended: bool) -> Arc<Self> {
         let state = State { ended, ..State::default() };
         let stream = Arc::new(waker);
-        Arc::new(Self {
-            waker: Arc::clone(&stream).into(),
-            stream,
-            room: Arc::clone(room),
-            state: Mutex::new(state),
-        })
+        Arc::new(Self { waker: Arc::clone(&stream).into(), stream, state: Mutex::new(state) })
     }
 
     /// From the connection, which polls the stream next.
@@ -111,17 +79,17 @@ impl Inbox {
         std::mem::take(&mut state.consumed)
     }
 
-    /// Moves what the call has not read into memory of its own: a stream that is not read must not hold the buffer.
-    /// Whether there is room for it: what nobody reads is bounded, for all connections together.
-    pub(crate) fn settle(&self) -> bool {
+    /// Moves what the call has not read into memory of its own: a stream that is not read must not hold the buffer. How many
+    /// bytes it takes there.
+    pub(crate) fn settle(&self) -> usize {
         let mut state = self.state();
         let State { kept, data, .. } = &mut *state;
-        let before = kept.len();
+        let more = data.iter().map(Bytes::len).sum();
+        kept.reserve(more);
         for data in std::mem::take(data) {
             kept.extend_from_slice(&data);
         }
-        let more = kept.len() - before;
-        more == 0 || self.room.take(more)
+        kept.capacity()
     }
 
     /// The stream is over; how much was never read.
@@ -129,7 +97,7 @@ impl Inbox {
         let mut state = self.state();
         state.ended = true;
         state.ignored = true;
-        let unread = state.take_unread(&self.room) + std::mem::take(&mut state.consumed);
+        let unread = state.take_unread() + std::mem::take(&mut state.consumed);
         self.tell_reader(state);
         unread
     }
@@ -140,9 +108,8 @@ impl Inbox {
 }
 
 impl State {
-    fn next(&mut self, room: &Room) -> Option<Bytes> {
+    fn next(&mut self) -> Option<Bytes> {
         if !self.kept.is_empty() {
-            room.give_back(self.kept.len());
             return Some(std::mem::take(&mut self.kept).into());
         }
         let data = self.data.pop_front()?;
@@ -154,8 +121,8 @@ impl State {
     }
 
     /// Drops it, and says how much it was.
-    fn take_unread(&mut self, room: &Room) -> u32 {
-        std::iter::from_fn(|| self.next(room)).map(|data| len(&data)).sum()
+    fn take_unread(&mut self) -> u32 {
+        std::iter::from_fn(|| self.next()).map(|data| len(&data)).sum()
     }
 }
 
@@ -181,7 +148,7 @@ impl Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let mut state = self.inbox.state();
-        let Some(data) = state.next(&self.inbox.room) else {
+        let Some(data) = state.next() else {
             if state.ended {
                 return Poll::Ready(None);
             }
@@ -214,7 +181,7 @@ impl Drop for RequestBody {
         let mut state = self.inbox.state();
         state.ignored = true;
         state.reader = None;
-        state.consumed += state.take_unread(&self.inbox.room);
+        state.consumed += state.take_unread();
     }
 }
 

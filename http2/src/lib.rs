@@ -6,16 +6,19 @@
 //! calls and bodies are polled by their connection, each when it was woken.
 //!
 //! - [`Connection`]: a future that serves one accepted stream; [`serve`] makes it;
-//! - [`RequestBody`]: what a client sends, as an [`http_body::Body`]; what is answered is any such body. [`Room`] bounds what
-//!   is kept of it;
+//! - [`RequestBody`]: what a client sends, as an [`http_body::Body`]; what is answered is any such body;
+//! - [`budget::Account`]: all that a connection keeps for its client is charged there, and all that it does is counted
+//!   there; it works only when it is its group's turn;
 //! - `frame`: frames as bytes; `head`: requests and responses as header blocks; [`hpack`]: header compression;
 //! - `machine`: what a client's frames do to the connection, without I/O; `stream`: one call; `window`: flow control;
+//! - `temper`: how much of what only makes work is put up with; `costs`: what things cost;
 //! - `out`: what waits to be written; `wake`: which streams are to be polled; `scratch`: the thread's buffers.
 //!
 //! Not here: clients, server push, priorities (read and passed over), upgrades from HTTP/1.1, CONNECT.
 //! `:authority` may be anything: gRPC C-core sends the percent-encoded path of the socket, grpc-java a raw one.
 
 mod connection;
+mod costs;
 mod frame;
 mod head;
 pub mod hpack;
@@ -24,6 +27,7 @@ mod machine;
 mod out;
 mod scratch;
 mod stream;
+mod temper;
 #[cfg(test)]
 mod tests;
 mod wake;
@@ -31,7 +35,7 @@ mod window;
 
 pub use connection::{Connection, serve};
 pub use frame::Reason;
-pub use inbox::{RequestBody, Room};
+pub use inbox::RequestBody;
 
 /// What a client may take.
 #[derive(Debug, Clone, Copy)]
@@ -42,6 +46,8 @@ pub struct Limits {
     pub window: u32,
     /// Bytes of a request's headers, counted as RFC 9113 §6.5.2 says: 32 for each beside its text.
     pub headers: u32,
+    /// Names, in lower case, of the request headers that calls read. The others are checked and dropped.
+    pub fields: &'static [&'static str],
 }
 
 /// Why a connection ended other than by the client's closing it.

@@ -5,24 +5,27 @@ mod calls;
 
 use std::sync::Arc;
 
+use budget::Account;
 use bytes::{Buf, Bytes, BytesMut};
 use http::Request;
 
 use crate::frame::{self, FrameHead, Reason};
 use crate::hpack::Decoder;
-use crate::inbox::Room;
 use crate::out::Out;
-use crate::stream::{Known, Stream, Streams};
+use crate::stream::{StreamState, Stream, Streams};
+use crate::temper::{Provocation, Temper};
 use crate::wake::Woken;
 use crate::window::{self, ReceiveWindow, SendWindow};
-use crate::{Error, Limits, RequestBody};
+use crate::{Error, Limits, RequestBody, costs};
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Machine {
     limits: Limits,
     woken: Arc<Woken>,
-    room: Arc<Room>,
+    account: Account,
+    /// Bytes that a call takes before it is answered.
+    call_size: u32,
     stage: Stage,
     decoder: Decoder,
     /// A header block that is not complete.
@@ -34,10 +37,20 @@ pub(crate) struct Machine {
     first_window: u32,
     /// The client has spoken of its table: that we use none is to be said in the next header block (RFC 7541 §4.2).
     tell_table: bool,
-    /// Calls that the client took back before they were answered, or made us end, less those that were answered.
-    resets: u32,
+    pub(crate) temper: Temper,
+    /// No more calls are taken: those above this stream were not looked at.
+    leaving: bool,
     /// The connection's window, or all streams', may have grown since streams were last told.
     opened: bool,
+}
+
+/// What a frame came to.
+#[derive(Debug)]
+pub(crate) enum Heard {
+    /// Nothing that concerns a call.
+    Nothing,
+    /// Something is to be done.
+    Event(Event),
 }
 
 /// What is to be done about a call.
@@ -70,7 +83,13 @@ type Outcome = Result<Option<Event>, Error>;
 
 impl Machine {
     /// A connection's beginning; what the server says first goes out.
-    pub(crate) fn new(limits: Limits, woken: Arc<Woken>, room: Arc<Room>, out: &mut Out) -> Self {
+    pub(crate) fn new(
+        limits: Limits,
+        account: Account,
+        call_size: u32,
+        woken: Arc<Woken>,
+        out: &mut Out,
+    ) -> Self {
         // Before it hears of less, a client may send that much.
         let limits = Limits { window: limits.window.max(window::INITIAL), ..limits };
         out.frames(|out| {
@@ -89,7 +108,8 @@ impl Machine {
         Self {
             limits,
             woken,
-            room,
+            account,
+            call_size,
             stage: Stage::Preface,
             decoder: Decoder::new(TABLE),
             block: None,
@@ -98,30 +118,34 @@ impl Machine {
             receive: ReceiveWindow::new(limits.window),
             first_window: window::INITIAL,
             tell_table: false,
-            resets: 0,
+            temper: Temper::default(),
+            leaving: false,
             opened: false,
         }
     }
 
-    /// Takes frames from `read` up to the next event; `None` when no frame in it is complete.
-    pub(crate) fn next(&mut self, read: &mut BytesMut, out: &mut Out) -> Outcome {
-        loop {
-            if self.stage == Stage::Preface && !self.preface(read)? {
-                return Ok(None);
-            }
-            let Some(head) = FrameHead::read(read) else { return Ok(None) };
-            if head.len > frame::FRAME_LIMIT {
-                return Err(broken(Reason::FrameSize, "a frame is longer than SETTINGS_MAX_FRAME_SIZE"));
-            }
-            if read.len() < FrameHead::LEN + head.len {
-                return Ok(None);
-            }
-            read.advance(FrameHead::LEN);
-            let payload = read.split_to(head.len).freeze();
-            if let Some(event) = self.frame(head, payload, out)? {
-                return Ok(Some(event));
-            }
+    /// Takes one frame from `read`; `None` when none is complete.
+    pub(crate) fn next(&mut self, read: &mut BytesMut, out: &mut Out) -> Result<Option<Heard>, Error> {
+        if self.stage == Stage::Preface && !self.preface(read)? {
+            return Ok(None);
         }
+        let Some(head) = FrameHead::read(read) else { return Ok(None) };
+        if head.len > frame::FRAME_LIMIT {
+            return Err(broken(Reason::FrameSize, "a frame is longer than SETTINGS_MAX_FRAME_SIZE"));
+        }
+        if read.len() < FrameHead::LEN + head.len {
+            return Ok(None);
+        }
+        self.account.work(costs::FRAME + (head.len / costs::PAYLOAD_BYTES_PER_NS) as u64);
+        read.advance(FrameHead::LEN);
+        let payload = read.split_to(head.len).freeze();
+        self.frame(head, payload, out).map(|event| Some(event.map_or(Heard::Nothing, Heard::Event)))
+    }
+
+    /// Bytes that are kept between two polls, those of streams left out.
+    pub(crate) fn kept(&self) -> usize {
+        let block = self.block.as_ref().map_or(0, |block| size_of::<OpenBlock>() + block.bytes.capacity());
+        block + self.decoder.kept() + self.streams.kept()
     }
 
     fn preface(&mut self, read: &mut BytesMut) -> Result<bool, Error> {
@@ -147,6 +171,7 @@ impl Machine {
         if self.block.is_some() != (head.kind == frame::CONTINUATION) {
             return Err(broken(Reason::Protocol, "CONTINUATION is missing, or continues nothing"));
         }
+        self.judge(head)?;
         match head.kind {
             frame::DATA => self.data(head, payload, out),
             frame::HEADERS => self.headers(head, &payload, out),
@@ -162,10 +187,24 @@ impl Machine {
         }
     }
 
+    /// Counts frames that ask for nothing.
+    fn judge(&mut self, head: FrameHead) -> Result<(), Error> {
+        match head.kind {
+            // Of which more must be known.
+            frame::DATA | frame::RST_STREAM => Ok(()),
+            frame::HEADERS => {
+                self.temper.useful();
+                Ok(())
+            }
+            frame::CONTINUATION if head.len > 0 => Ok(()),
+            _ => self.temper.provoked(Provocation::Idle),
+        }
+    }
+
     // What the client says.
 
     fn data(&mut self, head: FrameHead, payload: Bytes, out: &mut Out) -> Outcome {
-        let known = self.of_a_stream(head)?;
+        let state = self.of_a_stream(head)?;
         let inner = frame::padding(&head, &payload)
             .ok_or_else(|| broken(Reason::Protocol, "more padding than frame"))?;
         let len = u32::try_from(payload.len()).expect("not more than a frame");
@@ -174,7 +213,7 @@ impl Machine {
             .ok_or_else(|| broken(Reason::FlowControl, "more than the connection's window"))?;
         let Some(stream) = self.streams.get(head.stream) else {
             self.give_back(len, out);
-            return if known == Known::Closed {
+            return if state == StreamState::Closed {
                 self.refuse(head.stream, Reason::StreamClosed, out)
             } else {
                 Ok(None)
@@ -182,6 +221,11 @@ impl Machine {
         };
         let data = payload.slice(inner);
         let ended = head.has(frame::END_STREAM);
+        if data.is_empty() && !ended {
+            self.temper.provoked(Provocation::Idle)?;
+        } else {
+            self.temper.useful();
+        }
         let refused = if stream.client_done {
             Some(Reason::StreamClosed)
         } else if stream.receive.receive(len).is_none() {
@@ -212,8 +256,8 @@ impl Machine {
             _ => Reason::FrameSize,
         };
         // Of a stream that is idle no RST_STREAM may be sent (RFC 9113 §6.4).
-        match self.streams.known(head.stream) {
-            Known::Idle => Err(broken(reason, "a malformed PRIORITY of a stream that is idle")),
+        match self.streams.state(head.stream) {
+            StreamState::Idle => Err(broken(reason, "a malformed PRIORITY of a stream that is idle")),
             _ => self.refuse(head.stream, reason, out),
         }
     }
@@ -268,6 +312,7 @@ impl Machine {
     /// Once for all that was read: the streams that waited for a window are to be polled.
     pub(crate) fn tell_streams(&mut self) -> Result<(), Error> {
         if std::mem::take(&mut self.opened) {
+            self.account.work(costs::VISIT * self.streams.len() as u64);
             for stream in self.streams.iter_mut() {
                 stream.send.grow(0, self.first_window).ok_or_else(too_large)?;
                 stream.may_go_on();
@@ -325,11 +370,11 @@ impl Machine {
     }
 
     /// A frame that must be of a stream which the client has begun.
-    fn of_a_stream(&self, head: FrameHead) -> Result<Known, Error> {
-        match self.streams.known(head.stream) {
+    fn of_a_stream(&self, head: FrameHead) -> Result<StreamState, Error> {
+        match self.streams.state(head.stream) {
             _ if head.stream == 0 => Err(broken(Reason::Protocol, "a frame of a stream on stream 0")),
-            Known::Idle => Err(broken(Reason::Protocol, "a frame on a stream that is idle")),
-            known => Ok(known),
+            StreamState::Idle => Err(broken(Reason::Protocol, "a frame on a stream that is idle")),
+            state => Ok(state),
         }
     }
 
@@ -340,13 +385,10 @@ impl Machine {
     }
 
     /// Before a stream ends by what the client says, be it RST_STREAM or a broken rule. Cheap as a call is that is not even
-    /// begun: whoever does nothing else is sent away.
+    /// answered: whoever does nothing else is sent away.
     fn count_reset(&mut self, id: u32) -> Result<(), Error> {
         if self.streams.get(id).is_some_and(|stream| !stream.answered) {
-            self.resets += 1;
-        }
-        if self.resets > RESETS {
-            return Err(broken(Reason::EnhanceYourCalm, "too many calls are taken back"));
+            self.temper.provoked(Provocation::Reset)?;
         }
         Ok(())
     }
@@ -383,6 +425,4 @@ fn broken(reason: Reason, what: &'static str) -> Error {
 /// Of our decoder; SETTINGS_HEADER_TABLE_SIZE is left as it is.
 const TABLE: usize = 4096;
 const PRIORITY_LEN: usize = 5;
-/// Calls taken back before they were answered. A client that cancels on a deadline does so now and then.
-const RESETS: u32 = 1000;
 const FRAME_SIZES: std::ops::RangeInclusive<u32> = 16_384..=16_777_215;

@@ -54,6 +54,11 @@ impl Out {
         self.len
     }
 
+    /// Bytes that what was set aside takes; a response's bytes count as if they were its own.
+    pub(crate) fn kept(&self) -> usize {
+        self.len + self.pieces.capacity() * size_of::<Piece>()
+    }
+
     pub(crate) fn clear(&mut self) {
         self.pieces.clear();
         self.own.clear();

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use budget::Charge;
 use bytes::Bytes;
 
 use crate::inbox::Inbox;
@@ -23,6 +24,10 @@ pub(crate) struct Stream {
     pub(crate) answered: bool,
     /// Of the response, what no window had room for.
     pub(crate) pending: Bytes,
+    /// What the call itself takes, in bytes; first the future that makes the response, then the response's body.
+    pub(crate) call_size: u32,
+    /// All that is kept for the stream: the call, what it has not read, and `pending`.
+    pub(crate) charge: Charge,
 }
 
 /// Whoever reads elsewhere than in a call, which is dropped, would otherwise wait for ever.
@@ -43,24 +48,27 @@ pub(crate) struct Streams {
     ended: VecDeque<u32>,
 }
 
-/// What may be said of an identifier.
+/// What a stream with an identifier is, as the connection remembers it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Known {
+pub(crate) enum StreamState {
+    /// Not begun yet.
     Idle,
+    /// Open, or half closed by the client.
     Open,
-    /// By us, lately.
+    /// Ended by us, so lately that the client may not know it yet.
     Ended,
+    /// Over.
     Closed,
 }
 
 impl Streams {
-    pub(crate) fn known(&self, id: u32) -> Known {
+    pub(crate) fn state(&self, id: u32) -> StreamState {
         match self.place(id) {
-            Ok(_) => Known::Open,
+            Ok(_) => StreamState::Open,
             // Even ones are ours, and we begin none.
-            Err(_) if id > self.last || id.is_multiple_of(2) => Known::Idle,
-            Err(_) if self.ended.contains(&id) => Known::Ended,
-            Err(_) => Known::Closed,
+            Err(_) if id > self.last || id.is_multiple_of(2) => StreamState::Idle,
+            Err(_) if self.ended.contains(&id) => StreamState::Ended,
+            Err(_) => StreamState::Closed,
         }
     }
 
@@ -103,6 +111,11 @@ impl Streams {
 
     pub(crate) fn len(&self) -> usize {
         self.open.len()
+    }
+
+    /// Bytes that the lists take.
+    pub(crate) fn kept(&self) -> usize {
+        self.open.capacity() * size_of::<Stream>() + self.ended.capacity() * size_of::<u32>()
     }
 
     pub(crate) fn last(&self) -> u32 {

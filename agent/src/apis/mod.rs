@@ -13,11 +13,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use budget::Budget;
 use bytes::Bytes;
 use config::Settings;
 use http::{HeaderMap, Request, Response};
 use http_body::Frame;
-use http2::{RequestBody, Room};
+use http2::RequestBody;
 use proto::health::health_server::HealthServer;
 use proto::workload::spiffe_workload_api_server::SpiffeWorkloadApiServer;
 use tokio::sync::watch;
@@ -27,10 +28,11 @@ use tonic::body::Body;
 use tonic::server::NamedService;
 use tower::Service as _;
 use tracing::debug;
-use transport::{Limits, Listener, Peer, StreamPermit};
+use transport::{Listener, Peer, StreamPermit};
 
 use self::health::Health;
 use self::workload::Workload;
+use crate::door::shares::{SHARES, run_rounds};
 use crate::door::{Admission, Denied, Patience};
 
 /// What is served.
@@ -79,17 +81,21 @@ impl Apis {
 /// Serves until it is dropped.
 pub(crate) async fn serve(listener: Listener, apis: Arc<Apis>) {
     let limits = http2::Limits {
-        streams: u32::try_from(Limits::default().streams_per_process).unwrap_or(u32::MAX),
+        streams: STREAMS,
         window: WINDOW,
         headers: HEADERS_LIMIT,
+        fields: &FIELDS,
     };
-    let room = Arc::new(Room::new(UNREAD));
+    let budget = Budget::new(SHARES);
+    tokio::spawn(run_rounds(budget.clone()));
     loop {
         let connection = listener.accept().await;
         let (peer, apis) = (connection.peer(), Arc::clone(&apis));
-        let served = http2::serve(connection, limits, &room, move |request| {
+        let account = budget.group(&format!("uid:{}", peer.uid)).account();
+        let served = http2::serve(connection, limits, account, move |request| {
             answer(Arc::clone(&peer), Arc::clone(&apis), request)
         });
+        let Ok(served) = served else { continue };
         tokio::spawn(async move {
             if let Err(reason) = served.await {
                 debug!(error = %reason, "Connection ended");
@@ -250,8 +256,11 @@ fn sds_options(settings: &Settings) -> sds::Options {
 /// Of a stream and of a connection. An Envoy's message has 61 KB, and all of it is taken as soon as it comes, so a window
 /// is not memory: smaller ones only cost a system call for each refill (measured: `benches/REPORT.md`).
 const WINDOW: u32 = 256 * 1024;
-/// What is kept of all streams that are not read: Envoys' are.
-const UNREAD: usize = 16 * 1024 * 1024;
+/// Streams at once on one connection. More than any client has; the budget decides long before.
+const STREAMS: u32 = 1000;
+/// The request headers that are read: by the judge of calls, by SDS, by the Workload API.
+const FIELDS: [&str; 5] =
+    ["content-type", "grpc-timeout", "grpc-encoding", "grpc-accept-encoding", "workload.spiffe.io"];
 const SDS: &str = sds::Service::<Door>::NAME;
 const HEADERS_LIMIT: u32 = 16 * 1024;
 

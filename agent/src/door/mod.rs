@@ -1,6 +1,8 @@
 //! The one door. Every call on the public socket passes here once, whatever its API: the agent is ready, the caller is
 //! attested, still alive and still who connected; then it may listen.
 
+pub(crate) mod shares;
+
 use std::collections::HashSet;
 use std::fs;
 use std::path::PathBuf;

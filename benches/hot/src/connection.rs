@@ -7,10 +7,11 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
+use budget::Account;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame};
-use http2::{Connection, Limits, RequestBody, Room};
+use http2::{Connection, Limits, RequestBody};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// What lies between the client and the server.
@@ -51,8 +52,9 @@ impl Exchange {
             let answers = Answers { request: request.into_body(), of, heard: 0, with: with.clone() };
             std::future::ready(Response::new(answers))
         });
-        let limits = Limits { streams: 100, window: 256 * 1024, headers: 16 * 1024 };
-        let connection = http2::serve(io.clone(), limits, &Arc::new(Room::new(1 << 20)), call);
+        let limits = Limits { streams: 100, window: 256 * 1024, headers: 16 * 1024, fields: &[] };
+        let connection = http2::serve(io.clone(), limits, Account::alone(1 << 20), call);
+        let connection = connection.expect("there is room");
         let message = vec![0; of].chunks(16_384).flat_map(|part| frame(0, 0, 1, part)).collect();
         let mut exchange = Self { connection, io, message };
         exchange.say(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");

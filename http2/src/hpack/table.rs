@@ -60,6 +60,11 @@ impl Table {
         self.size
     }
 
+    pub(super) fn kept(&self) -> usize {
+        // Each text is an allocation of its own, of which 32 bytes are counted already.
+        self.size + self.entries.capacity() * size_of::<Entry>()
+    }
+
     /// The name of an index. Not copied: two bytes of a block ask for one as long as the table.
     fn shared(&self, index: usize) -> Option<Name> {
         let index = index.checked_sub(1)?;
@@ -74,6 +79,10 @@ impl Table {
         while self.size > size {
             let Some(oldest) = self.entries.pop_back() else { return };
             self.size -= oldest.size();
+        }
+        if self.entries.is_empty() {
+            // As a table that has never had an entry.
+            self.entries = VecDeque::new();
         }
     }
 }

@@ -7,6 +7,7 @@ use http::{HeaderMap, Response};
 
 use super::Machine;
 use crate::frame::{self, Reason};
+use crate::costs;
 use crate::head;
 use crate::out::Out;
 
@@ -28,20 +29,31 @@ impl Machine {
         self.settle(id, out)
     }
 
-    /// What a call has not read moves out of the thread's buffer. False when the stream is over, for want of room.
+    /// What a call has not read moves out of the thread's buffer, and what is kept for the stream is charged. False when the
+    /// stream is over, for want of room.
     pub(crate) fn settle(&mut self, id: u32, out: &mut Out) -> bool {
-        let fits = self.streams.get(id).is_none_or(|stream| stream.inbox.settle());
+        let Some(stream) = self.streams.get(id) else { return true };
+        let kept = stream.inbox.settle() + stream.pending.len();
+        let fits = stream.charge.set(costs::INBOX + stream.call_size as usize + kept).is_ok();
         if !fits {
             self.reset(id, Reason::EnhanceYourCalm, out);
         }
         fits
     }
 
-    /// The head of an answer; with `end` it is all there is.
-    pub(crate) fn answer(&mut self, id: u32, response: &Response<()>, end: bool, out: &mut Out) {
+    /// The head of an answer; with `end` it is all there is. The call takes `call_size` bytes from now on.
+    pub(crate) fn answer(
+        &mut self,
+        id: u32,
+        response: &Response<()>,
+        call_size: u32,
+        end: bool,
+        out: &mut Out,
+    ) {
         let Some(stream) = self.streams.get(id) else { return };
         stream.answered = true;
-        self.resets = self.resets.saturating_sub(1);
+        stream.call_size = call_size;
+        self.temper.answered();
         self.write_head(id, response, end, out);
         if end {
             self.finish(id, out);
@@ -68,6 +80,7 @@ impl Machine {
             }
             self.send.take(fits);
             stream.send.take(fits);
+            self.temper.useful();
             let part = stream.pending.split_to(fits);
             out.frames(|out| frame::head(out, part.len(), frame::DATA, 0, id));
             out.shared(part);
@@ -103,10 +116,16 @@ impl Machine {
         true
     }
 
-    /// The last word.
+    /// The last word about calls: which was the last that was looked at. Those that the client begins later are refused.
     pub(crate) fn leave(&mut self, reason: Reason, out: &mut Out) {
         let last = self.streams.last();
+        self.leaving = true;
         out.frames(|out| frame::go_away(out, last, reason));
+    }
+
+    /// Whether it has been said that no more calls are taken.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaving
     }
 
     pub(super) fn write_head(&mut self, id: u32, response: &Response<()>, end: bool, out: &mut Out) {

@@ -3,15 +3,18 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::header::CONTENT_TYPE;
 use http::{Response, StatusCode};
 
 use super::{Event, Machine, OpenBlock, Outcome, PRIORITY_LEN, announced, broken, depends_on};
+use crate::costs;
 use crate::RequestBody;
 use crate::frame::{self, FrameHead, Reason};
 use crate::head::{self, Block};
 use crate::inbox::Inbox;
 use crate::out::Out;
-use crate::stream::{Known, Stream};
+use crate::stream::{StreamState, Stream};
+use crate::temper::Provocation;
 use crate::wake::StreamWaker;
 use crate::window::{ReceiveWindow, SendWindow};
 
@@ -20,7 +23,7 @@ impl Machine {
         if head.stream.is_multiple_of(2) {
             return Err(broken(Reason::Protocol, "HEADERS on a stream that is not a client's"));
         }
-        if self.streams.known(head.stream) == Known::Closed {
+        if self.streams.state(head.stream) == StreamState::Closed {
             return Err(broken(Reason::StreamClosed, "HEADERS on a stream that is over"));
         }
         let inner = frame::padding(&head, payload)
@@ -48,7 +51,7 @@ impl Machine {
         let block = self.block.as_mut().filter(|block| block.stream == head.stream);
         let block = block.ok_or_else(|| broken(Reason::Protocol, "CONTINUATION of another stream"))?;
         block.bytes.extend_from_slice(payload);
-        block.frames += 1;
+        block.frames += u32::from(!payload.is_empty());
         if block.bytes.len() > limit || block.frames > CONTINUATIONS {
             return Err(broken(Reason::EnhanceYourCalm, "a header block without end"));
         }
@@ -60,16 +63,20 @@ impl Machine {
     }
 
     fn block(&mut self, id: u32, end: bool, malformed: bool, fragment: &[u8], out: &mut Out) -> Outcome {
-        let block = head::read(&mut self.decoder, fragment, self.limits.headers as usize)
+        let (block, work) = head::read(&mut self.decoder, fragment, &self.limits)
             .map_err(|_| broken(Reason::Compression, "a header block cannot be decoded"))?;
+        self.account.work(work);
+        if let Block::Excessive = block {
+            return Err(broken(Reason::EnhanceYourCalm, "a header list many times longer than allowed"));
+        }
         let block = if malformed { Block::Malformed } else { block };
-        match (self.streams.known(id), block) {
-            (Known::Idle, block) => {
+        match (self.streams.state(id), block) {
+            (StreamState::Idle, block) => {
                 self.streams.begin(id);
                 self.call(id, end, block, out)
             }
-            (Known::Open, block) => self.trailers_of_client(id, end, &block, out),
-            (Known::Ended | Known::Closed, _) => Ok(None),
+            (StreamState::Open, block) => self.trailers_of_client(id, end, &block, out),
+            (StreamState::Ended | StreamState::Closed, _) => Ok(None),
         }
     }
 
@@ -79,16 +86,25 @@ impl Machine {
             Block::TooLong => {
                 let head = Response::builder().status(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE).body(());
                 self.write_head(id, &head.expect("a status"), true, out);
+                self.temper.provoked(Provocation::TooLong)?;
                 return if end { Ok(None) } else { self.refuse(id, Reason::No, out) };
             }
-            Block::Request(..) | Block::Trailers | Block::Malformed => {
+            Block::Request(..) | Block::Trailers | Block::Malformed | Block::Excessive => {
+                self.temper.provoked(Provocation::Malformed)?;
                 return self.refuse(id, Reason::Protocol, out);
             }
         };
-        if self.streams.len() >= self.limits.streams as usize {
+        if self.leaving || self.streams.len() >= self.limits.streams as usize {
+            self.temper.provoked(Provocation::Refused)?;
             return self.refuse(id, Reason::RefusedStream, out);
         }
-        let inbox = Inbox::new(StreamWaker::new(id, &self.woken), end, &self.room);
+        let Ok(charge) = self.account.charge(costs::INBOX + self.call_size as usize) else {
+            self.temper.provoked(Provocation::Refused)?;
+            self.write_no_room(id, out);
+            return if end { Ok(None) } else { self.refuse(id, Reason::No, out) };
+        };
+        self.account.work(costs::CALL);
+        let inbox = Inbox::new(StreamWaker::new(id, &self.woken), end);
         inbox.stream.queue();
         let body = RequestBody::new(Arc::clone(&inbox));
         self.streams.insert(Stream {
@@ -100,8 +116,19 @@ impl Machine {
             client_done: end,
             answered: false,
             pending: Bytes::new(),
+            call_size: self.call_size,
+            charge,
         });
         Ok(Some(Event::Call(id, Box::new(request.map(|()| body)))))
+    }
+
+    /// In the words of gRPC, whose clients try again later with that, and not at once as after REFUSED_STREAM.
+    fn write_no_room(&mut self, id: u32, out: &mut Out) {
+        let head = Response::builder()
+            .header(CONTENT_TYPE, "application/grpc")
+            .header("grpc-status", RESOURCE_EXHAUSTED)
+            .header("grpc-message", "the agent holds as much for this caller as it may");
+        self.write_head(id, &head.body(()).expect("sound headers"), true, out);
     }
 
     fn trailers_of_client(&mut self, id: u32, end: bool, block: &Block, out: &mut Out) -> Outcome {
@@ -122,5 +149,7 @@ impl Machine {
     }
 }
 
-/// In a header block. Clients need none.
-const CONTINUATIONS: u32 = 32;
+/// Frames of a header block that have content. Frames without are counted elsewhere.
+const CONTINUATIONS: u32 = 256;
+/// `google.rpc.Code.RESOURCE_EXHAUSTED`.
+const RESOURCE_EXHAUSTED: &str = "8";

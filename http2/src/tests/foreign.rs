@@ -8,9 +8,9 @@ use super::*;
 
 async fn connected(window: u32, buffer: usize) -> SendRequest<Bytes> {
     let (io, theirs) = tokio::io::duplex(buffer);
-    tokio::spawn(serve(theirs, Limits { streams: 200, ..LIMITS }, &room(), |request| {
-        call(Arc::default(), request)
-    }));
+    let limits = Limits { streams: 200, ..LIMITS };
+    let served = serve(theirs, limits, Account::alone(ROOM), |request| call(Arc::default(), request));
+    tokio::spawn(served.expect("there is room"));
     let mut builder = client::Builder::new();
     let (client, connection) = builder.initial_window_size(window).handshake(io).await.expect("a handshake");
     tokio::spawn(connection);

@@ -10,7 +10,7 @@ use crate::wake::{StreamWaker, Woken};
 
 fn inbox() -> (Arc<Woken>, Arc<Inbox>, RequestBody) {
     let woken = Arc::<Woken>::default();
-    let inbox = Inbox::new(StreamWaker::new(1, &woken), false, &room());
+    let inbox = Inbox::new(StreamWaker::new(1, &woken), false);
     (woken, Arc::clone(&inbox), RequestBody::new(inbox))
 }
 
@@ -50,7 +50,8 @@ fn half_of_the_smallest_window_read_elsewhere_is_given_back() {
 async fn a_window_below_what_clients_begin_with_is_not_announced() {
     let (mut io, theirs) = tokio::io::duplex(1024);
     let limits = Limits { window: 10, ..LIMITS };
-    let mut served = std::pin::pin!(serve(theirs, limits, &room(), |request| call(Arc::default(), request)));
+    let served = serve(theirs, limits, Account::alone(ROOM), |request| call(Arc::default(), request));
+    let mut served = std::pin::pin!(served.expect("there is room"));
     assert!(now(served.as_mut()).is_pending());
     let mut settings = [0; 27];
     io.read_exact(&mut settings).await.expect("SETTINGS");
@@ -153,42 +154,138 @@ async fn a_call_that_panics_is_the_end_of_its_connection_only() {
     assert_eq!(new.answer(1).await.1, b"hello");
 }
 
-#[test]
-fn what_nobody_reads_has_room_once_for_all() {
-    let (woken, room) = (Arc::<Woken>::default(), Arc::new(Room::new(100)));
-    let inbox = |id| Inbox::new(StreamWaker::new(id, &woken), false, &room);
-    let (first, second) = (inbox(1), inbox(3));
-    let mut body = RequestBody::new(Arc::clone(&first));
-    first.put(vec![1; 60].into(), false);
-    second.put(vec![2; 41].into(), false);
-    assert!(first.settle() && !second.settle());
-    // Over, it makes room; so does reading.
-    assert_eq!(second.close(), 41);
-    first.put(vec![3; 40].into(), false);
-    assert!(first.settle());
-    assert!(read(&mut body).is_ready());
-    first.put(vec![4; 100].into(), false);
-    assert!(first.settle());
+/// Bytes that a client sends to a call that does not read.
+async fn send_unread(client: &mut Client, stream: u32, mut bytes: usize) -> Vec<Said> {
+    while bytes > 0 {
+        let piece = bytes.min(16_384);
+        client.say(&frame(frame::DATA, 0, stream, &vec![0; piece])).await;
+        bytes -= piece;
+    }
+    client.until_pong().await
 }
 
 #[tokio::test]
 async fn a_stream_for_which_there_is_no_room_is_reset() {
     let mut client = Client::greeted().await;
-    for stream in [1, 3, 5] {
+    for stream in [1, 3] {
         client.say(&headers(stream, 0, &get("/hold"))).await;
     }
-    // Another connection's.
-    let inbox = Inbox::new(StreamWaker::new(1, &Arc::default()), false, &client.room);
-    inbox.put(vec![0; 1024 * 1024 - 10].into(), false);
-    assert!(inbox.settle());
-    client.say(&frame(frame::DATA, 0, 3, &[0; 11])).await;
-    let said = client.until_pong().await;
+    client.until_pong().await;
+    let taken = client.account.charge(ROOM - client.account.held() - 20_000).expect("there is room");
+    assert_eq!(send_unread(&mut client, 1, 15_000).await, []);
+    let said = send_unread(&mut client, 3, 8000).await;
     assert_eq!(
         (said[0].kind, said[0].stream, said[0].payload[3]),
         (frame::RST_STREAM, 3, Reason::EnhanceYourCalm as u8)
     );
     assert_eq!(client.seen.dropped.load(Ordering::Relaxed), 1);
-    inbox.close();
-    client.say(&frame(frame::DATA, 0, 5, &[0; 11])).await;
-    assert_eq!(client.until_pong().await, []);
+    drop(taken);
+    client.say(&headers(5, 0, &get("/hold"))).await;
+    assert_eq!(send_unread(&mut client, 5, 8000).await, []);
+}
+
+/// What is kept is charged, and given back when it is gone.
+#[tokio::test]
+async fn what_is_kept_for_a_client_is_charged_until_it_is_gone() {
+    let mut client = Client::greeted().await;
+    let idle = client.account.held();
+    let entries: Vec<u8> =
+        (0..40_u8).flat_map(|n| [&[0x40, 1, b'a' + n % 26, 30][..], &[b'v'; 30]].concat()).collect();
+    client.say(&headers(1, 0, &[get("/hold"), entries].concat())).await;
+    client.say(&frame(frame::DATA, 0, 1, &[0; 5000])).await;
+    client.until_pong().await;
+    let held = client.account.held();
+    assert!(held > idle + 5000 + 40 * 63, "{held}");
+    client.say(&frame(frame::HEADERS, 0, 3, &[0; 3000])).await;
+    // Until a frame is complete it is kept as it is.
+    client.say(&frame(frame::CONTINUATION, 0, 3, &[0; 9000])[..8000]).await;
+    while client.account.held() < held + 11_000 {
+        tokio::task::yield_now().await;
+    }
+    drop(client.io);
+    client.served.await.expect("no panic").expect("no error");
+    assert_eq!(client.account.held(), 0);
+}
+
+#[tokio::test]
+async fn a_call_for_which_there_is_no_room_is_told_so() {
+    let mut client = Client::greeted().await;
+    let taken = client.account.charge(ROOM - client.account.held() - 100).expect("there is room");
+    client.say(&headers(1, frame::END_STREAM, &get("/"))).await;
+    let said = client.until_pong().await;
+    assert_eq!((said[0].kind, said[0].stream, said[0].flags & frame::END_STREAM), (frame::HEADERS, 1, 1));
+    assert!(said[0].payload.windows(13).any(|part| part == b"grpc-status\x018"), "{:?}", said[0].payload);
+    drop(taken);
+    client.say(&headers(3, frame::END_STREAM, &get("/"))).await;
+    assert_eq!(client.answer(3).await.1, b"hello");
+}
+
+#[tokio::test]
+async fn a_connection_for_which_there_is_no_room_is_not_served() {
+    let (_, theirs) = tokio::io::duplex(1024);
+    let served = serve::<_, _, _, Answer>(theirs, LIMITS, Account::alone(10), |request| {
+        call(Arc::default(), request)
+    });
+    assert!(served.is_err());
+}
+
+/// Answers that a client never reads are kept, up to what there is room for.
+#[tokio::test]
+async fn a_client_that_does_not_read_is_sent_away_when_there_is_no_room() {
+    let mut client = Client::mute(64 * 1024);
+    let _taken = client.account.charge(ROOM - client.account.held() - 20_000).expect("there is room");
+    client.say(&greeting()).await;
+    client.say(&setting_first_window(1 << 30)).await;
+    client.say(&frame(frame::WINDOW_UPDATE, 0, 0, &(1_u32 << 30).to_be_bytes())).await;
+    client.say(&headers(1, frame::END_STREAM, &get("/bytes/500000"))).await;
+    let ended = client.served.await.expect("no panic");
+    let told = matches!(ended, Err(Error::Protocol { reason: Reason::EnhanceYourCalm, .. }));
+    assert!(told, "{ended:?}");
+}
+
+fn setting_first_window(size: u32) -> Vec<u8> {
+    frame(frame::SETTINGS, 0, 0, &[&[0, 4], &size.to_be_bytes()[..]].concat())
+}
+
+/// Three calls of one group, whose allowance is used up by each frame: the connections take turns, in rounds.
+#[tokio::test]
+async fn a_group_that_does_much_waits_for_the_next_round() {
+    let limits = budget::Limits { whole: ROOM, spare: 0, group: ROOM, account: ROOM, work: 1 };
+    let budget = budget::Budget::new(limits);
+    let group = budget.group("greedy");
+    let mut clients: Vec<_> = (0..3).map(|_| Client::with(group.account())).collect();
+    for client in &mut clients {
+        client.say(&[greeting(), headers(1, frame::END_STREAM, &get("/"))].concat()).await;
+    }
+    tokio::task::yield_now().await;
+    let mut rounds = 0;
+    while now(std::pin::pin!(std::future::poll_fn(|cx| budget.poll_parked(cx)))).is_ready() {
+        rounds += 1;
+        budget.next_round();
+        tokio::task::yield_now().await;
+    }
+    // Two frames and a call each, of which the first frame came before the first round.
+    assert!((6..=20).contains(&rounds), "{rounds}");
+    for client in &mut clients {
+        assert_eq!(client.answer(1).await.1, b"hello");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_drains_answers_what_was_begun_and_ends() {
+    let limits = budget::Limits { whole: ROOM, spare: 0, group: ROOM, account: ROOM, work: u64::MAX };
+    let budget = budget::Budget::new(limits);
+    let mut client = Client::with(budget.group("a").account()).greet().await;
+    client.say(&headers(1, 0, &get("/count"))).await;
+    client.until_pong().await;
+    budget.drain();
+    let said = client.hear().await.expect("GOAWAY");
+    assert_eq!((said.kind, said.payload), (frame::GO_AWAY, vec![0, 0, 0, 1, 0, 0, 0, 0]));
+    client.say(&headers(3, frame::END_STREAM, &get("/"))).await;
+    let (said, _) = client.answer(3).await;
+    assert_eq!((said[0].kind, said[0].payload[3]), (frame::RST_STREAM, Reason::RefusedStream as u8));
+    client.say(&frame(frame::DATA, frame::END_STREAM, 1, b"12")).await;
+    client.answer(1).await;
+    assert_eq!(client.hear().await, None);
+    client.served.await.expect("no panic").expect("no error");
 }

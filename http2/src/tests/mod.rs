@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
+use budget::Account;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::{Body, Frame};
@@ -19,7 +20,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::task::JoinHandle;
 
 use crate::frame::{self, FrameHead};
-use crate::{Error, Limits, RequestBody, Room, serve};
+use crate::{Error, Limits, RequestBody, serve};
 
 type Answer = Pin<Box<dyn Body<Data = Bytes, Error = Infallible> + Send>>;
 
@@ -80,17 +81,15 @@ impl Drop for Guard {
     }
 }
 
-const LIMITS: Limits = Limits { streams: 10, window: 100_000, headers: 4096 };
-
-fn room() -> Arc<Room> {
-    Arc::new(Room::new(1024 * 1024))
-}
+const LIMITS: Limits = Limits { streams: 10, window: 100_000, headers: 4096, fields: &["late", "x"] };
+/// Bytes of a connection in tests.
+const ROOM: usize = 1024 * 1024;
 
 /// A client that writes frames, beside a server that answers.
 struct Client {
     io: DuplexStream,
     served: JoinHandle<Result<(), Error>>,
-    room: Arc<Room>,
+    account: Account,
     seen: Arc<Seen>,
 }
 
@@ -116,10 +115,25 @@ impl Client {
     where
         F: Future<Output = Response<Answer>> + Send + 'static,
     {
+        Self::charged(buffer, Account::alone(ROOM), call)
+    }
+
+    /// One that has an account with others.
+    fn with(account: Account) -> Self {
+        Self::charged(1024 * 1024, account, |request| call(Arc::default(), request))
+    }
+
+    fn charged<F>(
+        buffer: usize,
+        account: Account,
+        call: impl Fn(Request<RequestBody>) -> F + Send + Unpin + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Response<Answer>> + Send + 'static,
+    {
         let (io, theirs) = tokio::io::duplex(buffer);
-        let room = room();
-        let served = tokio::spawn(serve(theirs, LIMITS, &room, call));
-        Self { io, served, room, seen: Arc::default() }
+        let served = serve(theirs, LIMITS, account.clone(), call).expect("there is room");
+        Self { io, served: tokio::spawn(served), account, seen: Arc::default() }
     }
 
     /// Has exchanged settings.

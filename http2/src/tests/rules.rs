@@ -73,7 +73,7 @@ async fn connection_errors() {
         ),
         (
             "CONTINUATION without end",
-            greeted(&[&frame(frame::HEADERS, 0, 1, &[]), &frame(frame::CONTINUATION, 0, 1, &[]).repeat(40)]),
+            greeted(&[&frame(frame::HEADERS, 0, 1, &[]), &frame(frame::CONTINUATION, 0, 1, &[0]).repeat(300)]),
             Reason::EnhanceYourCalm,
         ),
         ("PRIORITY on stream 0", greeted(&[&frame(frame::PRIORITY, 0, 0, &[0; 5])]), Reason::Protocol),
@@ -174,6 +174,72 @@ async fn connection_errors_that_h2spec_does_not_know() {
     for (what, bytes, reason) in cases {
         ends(what, bytes, *reason).await;
     }
+}
+
+/// What costs us more than it costs the client.
+#[tokio::test]
+async fn whoever_provokes_too_often_is_sent_away() {
+    let many = |one: &[u8]| greeted(&[&headers(1, 0, &get("/hold")), &one.repeat(3000)]);
+    let calls = |flags: u8, block: &[u8]| {
+        greeted(&[&(0..11_000).flat_map(|n| headers(n * 2 + 1, flags, block)).collect::<Vec<_>>()])
+    };
+    let table = [&get("/")[..], &[0x40, 1, b'a', 127, 0xb9, 0x0e], &[b'v'; 1976]].concat();
+    let long = [&get("/")[..], &[0xbe; 3]].concat();
+    let cases: &[(&str, Vec<u8>)] = &[
+        ("PING", many(&frame(frame::PING, 0, 0, &[0; 8]))),
+        ("SETTINGS", many(&frame(frame::SETTINGS, 0, 0, &[]))),
+        ("PRIORITY", many(&frame(frame::PRIORITY, 0, 9, &[0, 0, 0, 3, 1]))),
+        ("unknown frames", many(&frame(0xfe, 0, 0, &[]))),
+        ("empty DATA", many(&frame(frame::DATA, 0, 1, &[]))),
+        ("DATA that is padding", many(&frame(frame::DATA, frame::PADDED, 1, &[3, 0, 0, 0]))),
+        ("windows", many(&frame(frame::WINDOW_UPDATE, 0, 1, &[0, 0, 0, 1]))),
+        (
+            "empty CONTINUATION",
+            greeted(&[
+                &frame(frame::HEADERS, 0, 1, &[]),
+                &frame(frame::CONTINUATION, 0, 1, &[]).repeat(3000),
+            ]),
+        ),
+        ("malformed requests", calls(frame::END_STREAM, &[0x82])),
+        ("calls above the limit", calls(0, &get("/hold"))),
+        (
+            "header lists too long",
+            greeted(&[
+                &headers(1, frame::END_STREAM, &table),
+                &(1..200).flat_map(|n| headers(n * 2 + 1, frame::END_STREAM, &long)).collect::<Vec<_>>(),
+            ]),
+        ),
+        ("a header list far too long", greeted(&[&headers(1, 0, &[0x82; 16_000])])),
+    ];
+    for (what, bytes) in cases {
+        ends(what, bytes, Reason::EnhanceYourCalm).await;
+    }
+}
+
+/// Keep-alive pings of years, one at a time.
+#[tokio::test]
+async fn a_ping_now_and_then_is_no_provocation() {
+    let mut client = Client::greeted().await;
+    for _ in 0..3000 {
+        client.until_pong().await;
+    }
+}
+
+/// As many as a header block may have frames.
+#[tokio::test]
+async fn a_header_block_in_many_parts_is_served() {
+    let mut client = Client::greeted().await;
+    let block = get("/");
+    let parts: Vec<u8> = block[..3]
+        .iter()
+        .enumerate()
+        .flat_map(|(n, byte)| frame(if n == 0 { frame::HEADERS } else { frame::CONTINUATION }, 0, 1, &[*byte]))
+        .collect();
+    let rest: Vec<u8> = (0..60).flat_map(|_| frame(frame::CONTINUATION, 0, 1, &[])).collect();
+    let last = frame(frame::CONTINUATION, frame::END_HEADERS, 1, &block[3..]);
+    client.say(&[parts, rest, last].concat()).await;
+    client.say(&frame(frame::DATA, frame::END_STREAM, 1, &[])).await;
+    assert_eq!(client.answer(1).await.1, b"hello");
 }
 
 fn setting(name: u8, value: u32) -> Vec<u8> {

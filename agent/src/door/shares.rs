@@ -1,0 +1,29 @@
+//! What callers may make the agent keep and do.
+
+use std::future::poll_fn;
+
+use budget::{Budget, Limits};
+use tokio::task::yield_now;
+
+/// Bytes and work of all callers. A DaemonSet gives the agent 64 MiB, of which it takes 11 for itself.
+pub(crate) const SHARES: Limits = Limits {
+    whole: 26 * MIB,
+    // A newcomer has its place while the group that holds most is made to let go.
+    spare: 4 * MIB,
+    group: 22 * MIB,
+    // 1,000 streams of the largest kind, each with what an Envoy may ask for.
+    account: 12 * MIB,
+    // Nanoseconds. A call of somebody else takes about six rounds.
+    work: 250_000,
+};
+
+/// Begins rounds as long as somebody waits for one. All other tasks that are ready have a go in between.
+pub(crate) async fn run_rounds(budget: Budget) {
+    loop {
+        poll_fn(|cx| budget.poll_parked(cx)).await;
+        yield_now().await;
+        budget.next_round();
+    }
+}
+
+const MIB: usize = 1024 * 1024;
