@@ -5,6 +5,9 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 
+use budget::Group;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
 /// What `/proc/PID/status` says of a process's credentials.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Credentials {
@@ -50,6 +53,39 @@ pub fn read_credentials(proc: &Path, pid: i32) -> io::Result<Credentials> {
     // A command name is any bytes, cut off at fifteen.
     credentials(&String::from_utf8_lossy(&text)).map_err(io::Error::other)
 }
+
+/// The same for a caller of this group, and with no more than [`GROUPS_MOST`] supplementary groups. Where it takes long, it
+/// is done on another thread, after those that came before.
+///
+/// # Errors
+/// When there is no such process, or a [`ProcError`] within the error.
+pub async fn read_credentials_of(proc: &Path, pid: i32, group: &Group) -> io::Result<Credentials> {
+    let mut credentials = if group.is_slow() {
+        let _turn = slow_turn().await;
+        let proc = proc.to_owned();
+        let read = tokio::task::spawn_blocking(move || read_credentials(&proc, pid));
+        read.await.map_err(io::Error::other)??
+    } else {
+        read_credentials(proc, pid)?
+    };
+    if credentials.groups.len() > GROUPS_MOST {
+        group.mark_slow();
+        credentials.groups.truncate(GROUPS_MOST);
+        credentials.groups.shrink_to_fit();
+    }
+    Ok(credentials)
+}
+
+/// Waits until it may be done what takes long.
+pub(crate) async fn slow_turn() -> SemaphorePermit<'static> {
+    SLOW.acquire().await.expect("it is never closed")
+}
+
+/// Two at a time: one that is stuck does not stop all.
+static SLOW: Semaphore = Semaphore::const_new(2);
+
+/// Supplementary groups that a process may have before its callers are slow. More than this become no selectors.
+pub const GROUPS_MOST: usize = 1024;
 
 /// The start time (field 22, in clock ticks since boot) in `/proc/PID/stat`. The command name (field 2) may hold
 /// anything, brackets and spaces too: what counts comes after the last closing bracket.

@@ -105,6 +105,7 @@ struct GroupNode {
     whole: Arc<Whole>,
     key: Box<str>,
     held: AtomicUsize,
+    slow: AtomicBool,
     share: Share,
     accounts: Mutex<Vec<Weak<AccountNode>>>,
 }
@@ -145,6 +146,7 @@ impl Budget {
             whole: Arc::clone(&self.whole),
             key: key.into(),
             held: AtomicUsize::new(0),
+            slow: AtomicBool::new(false),
             share: Share::default(),
             accounts: Mutex::default(),
         });
@@ -199,6 +201,17 @@ impl Group {
     #[must_use]
     pub fn held(&self) -> usize {
         self.node.held.load(Ordering::Relaxed)
+    }
+
+    /// Notes that one piece of work for a member took longer than others should wait for.
+    pub fn mark_slow(&self) {
+        self.node.slow.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether work for members is to be done elsewhere than where others wait.
+    #[must_use]
+    pub fn is_slow(&self) -> bool {
+        self.node.slow.load(Ordering::Relaxed)
     }
 
     /// The name that the group was made with.

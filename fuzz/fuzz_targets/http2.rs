@@ -1,6 +1,7 @@
 //! Whatever a client says, however it is cut and however slowly it reads, the server's frames are sound; and to a client that
 //! keeps the rules it keeps them too: windows, order, one end per stream, no GOAWAY, and an answer to each call that can have
-//! one, by a connection that is polled only when it was woken.
+//! one, by a connection that is polled only when it was woken. What is kept is never more than its account allows, and
+//! nothing is left charged at the end.
 #![no_main]
 
 use std::cell::{Cell, RefCell};
@@ -14,18 +15,24 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::task::{Context, Poll, Wake, Waker, ready};
 
+use budget::Budget;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::{Body, Frame};
-use http2::{Connection, Error, Limits, RequestBody, Room};
+use http2::{Connection, Error, Limits, RequestBody};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let mut input = Input(data);
     let window = 65_535 + u32::from(input.byte()) * 1000;
     let calls = Rc::<Calls>::default();
-    let mut server = Server::new(window, &calls);
+    // A turn may be as short as one frame.
+    let work = 1 << (input.byte() % 32);
+    let scarce = input.byte().is_multiple_of(4).then(|| 4096 << (input.byte() % 8));
+    let Some(mut server) = Server::new(window, scarce.unwrap_or(PLENTY), work, &calls) else { return };
     let mut client = Client::new(window);
+    // Who is short of room may be refused whatever it does.
+    client.lawful = scarce.is_none();
     client.greet();
     for _ in 0..OPS {
         if input.0.is_empty() || server.over.is_some() {
@@ -112,8 +119,10 @@ fn finish(mut client: Client, mut server: Server, calls: &Calls) {
         Err(Error::Protocol { .. }) => assert!(!client.lawful),
         Err(Error::Io(reason)) => panic!("{reason}"),
     }
+    let budget = server.budget.clone();
     drop(server);
     assert_eq!(calls.open.get(), 0, "calls outlive their connection");
+    assert_eq!(budget.held(), 0, "something is charged that is gone");
 }
 
 /// The fuzzer's bytes; zeros behind them.
@@ -147,29 +156,40 @@ struct Server {
     io: Rc<RefCell<Pipe>>,
     woken: Arc<Flag>,
     over: Option<Result<(), Error>>,
+    budget: Budget,
+    room: usize,
 }
 
 impl Server {
-    fn new(window: u32, calls: &Rc<Calls>) -> Self {
+    /// None where there is no room even for a connection.
+    fn new(window: u32, room: usize, work: u64, calls: &Rc<Calls>) -> Option<Self> {
         let io = Rc::<RefCell<Pipe>>::default();
         let calls = Rc::clone(calls);
         let serve: Serve = Box::new(move |request| Box::pin(calls.answer(request)));
-        let limits = Limits { streams: STREAMS, window, headers: 4096 };
-        let connection = http2::serve(Io(Rc::clone(&io)), limits, &Arc::new(Room::new(usize::MAX)), serve);
+        let limits = Limits { streams: STREAMS, window, headers: 4096, fields: &[] };
+        let budget =
+            Budget::new(budget::Limits { whole: room, spare: 0, group: room, account: room, work });
+        let account = budget.group("").account();
+        let connection = http2::serve(Io(Rc::clone(&io)), limits, account, serve).ok()?;
         // Whoever spawns polls once.
-        Self { connection, io, woken: Arc::new(Flag(true.into())), over: None }
+        Some(Self { connection, io, woken: Arc::new(Flag(true.into())), over: None, budget, room })
     }
 
     fn run(&mut self) {
         let waker = Waker::from(Arc::clone(&self.woken));
         for polls in 0.. {
+            let mut cx = Context::from_waker(&waker);
+            if self.over.is_none() && !self.woken.0.load(SeqCst) && self.budget.poll_parked(&cx).is_ready() {
+                self.budget.next_round();
+            }
             if self.over.is_some() || !self.woken.0.swap(false, SeqCst) {
                 return;
             }
             assert!(polls < POLLS, "it wakes itself without end");
-            if let Poll::Ready(over) = pin!(&mut self.connection).poll(&mut Context::from_waker(&waker)) {
+            if let Poll::Ready(over) = pin!(&mut self.connection).poll(&mut cx) {
                 self.over = Some(over);
             }
+            assert!(self.budget.held() <= self.room);
         }
     }
 }
@@ -902,6 +922,8 @@ impl Client {
 }
 
 const STREAMS: u32 = 10;
+/// Bytes that a connection never needs.
+const PLENTY: usize = 1 << 40;
 /// More than all that is ever sent.
 const ALL: u32 = 1 << 29;
 const OPS: usize = 400;

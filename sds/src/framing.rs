@@ -27,6 +27,12 @@ pub struct Intake {
 pub struct Message(Vec<u8>);
 
 impl Message {
+    /// Bytes that it takes.
+    #[must_use]
+    pub fn kept(&self) -> usize {
+        self.0.capacity()
+    }
+
     /// The request that it is.
     ///
     /// # Errors
@@ -91,6 +97,12 @@ impl Intake {
         self.seen == 0
     }
 
+    /// Bytes that are kept of a message that is not complete.
+    #[must_use]
+    pub fn kept(&self) -> usize {
+        self.message.as_ref().map_or(0, Sift::kept)
+    }
+
     fn head(&mut self, bytes: &mut Bytes, skip_node: bool) -> Result<(), RequestError> {
         let seen = usize::from(self.seen);
         let here = bytes.len().min(HEAD - seen);
@@ -141,6 +153,11 @@ pub(crate) struct Inbound<B> {
 impl<B: Body<Data = Bytes> + Unpin> Inbound<B> {
     pub(crate) fn new(body: B) -> Self {
         Self { body, intake: Intake::default(), rest: Bytes::new() }
+    }
+
+    /// Bytes that are kept of what the client has said.
+    pub(crate) fn kept(&self) -> usize {
+        self.intake.kept()
     }
 
     /// The next message; `None` when the client has said its last, or has gone away.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
+use budget::Refused;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
@@ -23,7 +24,7 @@ use tonic::server::NamedService;
 use tonic::{Code, Status};
 use transport::Peer;
 
-use crate::framing::{Inbound, RequestError};
+use crate::framing::{Inbound, Message, RequestError};
 use crate::node::NodeFacts;
 use crate::reply::Unary;
 use crate::secret::Secrets;
@@ -156,8 +157,9 @@ async fn stream_secrets<A: Admit, B: Body<Data = Bytes> + Unpin>(
     mut inbound: Inbound<B>,
 ) -> Result<Session<A, B>, Status> {
     let mut admitted = Box::pin(shared.admit.admit(Arc::clone(&peer), "StreamSecrets"));
-    let mut first = None;
+    let mut first: Option<Message> = None;
     let mut node = NodeFacts::default();
+    let mut kept = peer.account().charge(0).map_err(no_room)?;
     // Requests are taken in while the agent is starting: else a herd of Envoys would fill its windows with Nodes. The
     // last one says what is wanted.
     let admission = poll_fn(|cx| {
@@ -165,7 +167,13 @@ async fn stream_secrets<A: Admit, B: Body<Data = Bytes> + Unpin>(
             return Poll::Ready(admitted);
         }
         loop {
-            let Poll::Ready(message) = inbound.poll_message(cx, node.seen) else { return Poll::Pending };
+            let Poll::Ready(message) = inbound.poll_message(cx, node.seen) else {
+                let now = inbound.kept() + first.as_ref().map_or(0, Message::kept);
+                return match kept.set(now) {
+                    Ok(()) => Poll::Pending,
+                    Err(refused) => Poll::Ready(Err(no_room(refused))),
+                };
+            };
             let latched = message.map(|message| {
                 let message = message?;
                 node.latch(message.request()?.node.as_ref());
@@ -182,7 +190,7 @@ async fn stream_secrets<A: Admit, B: Body<Data = Bytes> + Unpin>(
     })
     .await?;
     drop(admitted);
-    Session::new(shared, peer, inbound, admission, first.map(|message| (message, node)))
+    Session::new(shared, peer, inbound, admission, first.map(|message| (message, node)), kept)
 }
 
 async fn fetch_secrets<A: Admit, B: Body<Data = Bytes> + Unpin>(
@@ -190,7 +198,15 @@ async fn fetch_secrets<A: Admit, B: Body<Data = Bytes> + Unpin>(
     peer: Arc<Peer>,
     mut inbound: Inbound<B>,
 ) -> Result<Push, Status> {
-    let message = poll_fn(|cx| inbound.poll_message(cx, false)).await;
+    let mut kept = peer.account().charge(0).map_err(no_room)?;
+    let message = poll_fn(|cx| {
+        let message = inbound.poll_message(cx, false);
+        match kept.set(inbound.kept()) {
+            Ok(()) => message.map(Ok),
+            Err(refused) => Poll::Ready(Err(no_room(refused))),
+        }
+    })
+    .await?;
     let message = message.ok_or_else(|| Status::internal("the call has no request"))?;
     let message = message.map_err(|reason| status_of_request(&reason))?;
     let request = message.request().map_err(|reason| status_of_request(&reason))?;
@@ -252,6 +268,11 @@ fn accepted(headers: &HeaderMap) -> Result<(), Status> {
             Err(status)
         }
     }
+}
+
+/// There is no room for what a call keeps.
+pub(crate) fn no_room(refused: Refused) -> Status {
+    Status::resource_exhausted(refused.to_string())
 }
 
 pub(crate) fn status_of(refusal: &Refusal) -> Status {

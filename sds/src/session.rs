@@ -3,11 +3,13 @@
 //! a node has hundreds of streams, a gateway thousands, nearly all of them idle.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
 
+use budget::Charge;
 use bytes::Bytes;
 use http_body::{Body, Frame};
 use identity::WorkloadUpdate;
@@ -17,12 +19,12 @@ use tokio_stream::Stream as _;
 use tokio_stream::wrappers::WatchStream;
 use tonic::Status;
 use tracing::{debug, error, info, warn};
-use transport::Peer;
+use transport::{Peer, Words};
 
 use crate::framing::{Inbound, Message};
 use crate::node::NodeFacts;
 use crate::reply::{self, Frames};
-use crate::service::{Admission, Admit, BoxFuture, Shared, status_of, status_of_request};
+use crate::service::{Admission, Admit, BoxFuture, Shared, no_room, status_of, status_of_request};
 use crate::stream::{Heard, Next, Push, Stream};
 
 /// See the module.
@@ -37,6 +39,8 @@ pub(crate) struct Session<A, B> {
     /// When to look at the machine again without an event.
     look: Option<Pin<Box<Sleep>>>,
     held: Option<Box<Held>>,
+    /// All that is kept for the stream beside itself.
+    kept: Charge,
     /// The client has said its last; what it has asked for is still answered.
     heard_out: bool,
     over: bool,
@@ -60,6 +64,7 @@ impl<A: Admit, B: Body<Data = Bytes> + Unpin> Session<A, B> {
         inbound: Inbound<B>,
         admission: Admission,
         first: Option<(Message, NodeFacts)>,
+        kept: Charge,
     ) -> Result<Self, Status> {
         let salt = shared.admit.random();
         let mut session = Self {
@@ -72,6 +77,7 @@ impl<A: Admit, B: Body<Data = Bytes> + Unpin> Session<A, B> {
             out: Frames::default(),
             look: None,
             held: None,
+            kept,
             heard_out: false,
             over: false,
         };
@@ -106,7 +112,10 @@ impl<A: Admit, B: Body<Data = Bytes> + Unpin> Session<A, B> {
                 }
                 Ok(Next::Wait(until)) => self.look_at(until.map(|until| self.start + until)),
                 Err(refusal) => {
-                    error!(pid = self.peer.process.pid, error = %refusal, "Error building stream secrets response");
+                    if self.peer.complain("refused") {
+                        let words = refusal.to_string();
+                        error!(pid = self.peer.process.pid, error = %Words(&words), "Error building stream secrets response");
+                    }
                     return Poll::Ready(Err(status_of(&refusal)));
                 }
             }
@@ -142,21 +151,34 @@ impl<A: Admit, B: Body<Data = Bytes> + Unpin> Session<A, B> {
         while let Poll::Ready(update) = self.updates.poll_next(cx) {
             self.machine.update(update.ok_or_else(|| Status::unavailable("agent is shutting down"))?);
         }
-        Ok(())
+        self.charge()
+    }
+
+    /// Charges what is kept now.
+    fn charge(&mut self) -> Result<(), Status> {
+        let held = if self.held.is_some() { HELD } else { 0 };
+        let kept = self.inbound.kept() + self.machine.kept() + held;
+        if kept == self.kept.amount() {
+            return Ok(());
+        }
+        self.kept.set(kept).map_err(no_room)
     }
 
     fn request(&mut self, message: &Message) -> Result<(), Status> {
         let request = message.request().map_err(|reason| status_of_request(&reason))?;
         let pid = self.peer.process.pid;
-        debug!(pid, resource_names = ?request.resource_names, version_info = %request.version_info,
-            nonce = %request.response_nonce, "Received StreamSecrets request");
+        debug!(pid, resource_names = %Names(&request.resource_names), version_info = %Words(request.version_info),
+            nonce = %Words(request.response_nonce), "Received StreamSecrets request");
+        let nonce = request.response_nonce;
         match self.machine.request(request).map_err(|refusal| status_of(&refusal))? {
-            Heard::Nack(reason) => error!(pid, error = %reason, "Envoy reported errors applying secrets"),
-            Heard::Stale { nonce, expected } => {
-                // Two pushes in a row make the first ACK look like this: nothing to worry about.
-                warn!(pid, nonce = %nonce, expect = %expected, "Received unexpected nonce; ignoring request");
+            Heard::Nack(reason) if self.peer.complain("nack") => {
+                error!(pid, error = %Words(&reason), "Envoy reported errors applying secrets");
             }
-            Heard::Asked | Heard::Ack => {}
+            // Two pushes in a row make the first ACK look like this: nothing to worry about.
+            Heard::Stale { expected } if self.peer.complain("stale nonce") => {
+                warn!(pid, nonce = %Words(nonce), expect = %expected, "Received unexpected nonce; ignoring request");
+            }
+            Heard::Asked | Heard::Ack | Heard::Nack(_) | Heard::Stale { .. } => {}
         }
         Ok(())
     }
@@ -174,8 +196,10 @@ impl<A: Admit, B: Body<Data = Bytes> + Unpin> Session<A, B> {
         if self.machine.unresolved().is_empty() {
             self.held = None;
         } else if self.held.is_none() {
-            info!(pid = self.peer.process.pid, resource_names = ?self.machine.unresolved(),
-                "Workload is not authorized for the requested identities (yet); the stream is held");
+            if self.peer.complain("held") {
+                info!(pid = self.peer.process.pid, resource_names = %Names(self.machine.unresolved()),
+                    "Workload is not authorized for the requested identities (yet); the stream is held");
+            }
             self.held =
                 Some(Box::new(Held::new(WatchStream::from_changes(self.shared.admit.news()), self.start)));
         }
@@ -258,6 +282,26 @@ impl<A: Admit, B: Body<Data = Bytes> + Unpin> Body for Session<A, B> {
     }
 }
 
+/// Names that a caller asks for, as the log may have them.
+struct Names<'a, T>(&'a [T]);
+
+impl<T: AsRef<str>> fmt::Display for Names<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(names) = self;
+        f.write_str("[")?;
+        for (place, name) in names.iter().take(NAMES_SHOWN).enumerate() {
+            write!(f, "{}\"{}\"", if place > 0 { ", " } else { "" }, Words(name.as_ref()))?;
+        }
+        match names.len().saturating_sub(NAMES_SHOWN) {
+            0 => f.write_str("]"),
+            more => write!(f, " and {more} more]"),
+        }
+    }
+}
+
+const NAMES_SHOWN: usize = 8;
+/// Bytes of what a held stream has beside itself: its timer, its attestation while one runs.
+const HELD: usize = 1024;
 /// After the first attestation, and after news.
 const AGAIN_FIRST: Duration = Duration::from_secs(1);
 const AGAIN_MOST: Duration = Duration::from_secs(30);

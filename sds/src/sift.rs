@@ -144,6 +144,11 @@ impl Sift {
         }
     }
 
+    /// Bytes that are kept so far.
+    pub(crate) fn kept(&self) -> usize {
+        self.kept.capacity()
+    }
+
     /// What was kept, once all of the message has been fed: a message too.
     pub(crate) fn finish(self) -> Result<Vec<u8>, SiftError> {
         if self.depth > 0 || self.left[0] > 0 || !matches!(self.stage, Stage::Key(Varint { bytes: 0, .. })) {

@@ -106,8 +106,6 @@ pub enum Heard {
     Nack(String),
     /// It answers an older response than the last: ignored.
     Stale {
-        /// The nonce that it has.
-        nonce: String,
         /// The nonce that would have been right.
         expected: String,
     },
@@ -159,8 +157,7 @@ impl Stream {
         if let Some(expected) =
             self.nonces.last().filter(|last| last.as_bytes() != request.response_nonce.as_bytes())
         {
-            let (nonce, expected) = (request.response_nonce.to_owned(), expected.as_str().to_owned());
-            return Ok(Heard::Stale { nonce, expected });
+            return Ok(Heard::Stale { expected: expected.as_str().to_owned() });
         }
         let names = names(request.resource_names)?;
         self.unanswered = None;
@@ -273,6 +270,15 @@ impl Stream {
         &self.unresolved
     }
 
+    /// Bytes that are kept for the stream beside itself, with what the allocator adds.
+    #[must_use]
+    pub fn kept(&self) -> usize {
+        let names = self.wanted.as_ref().map(|wanted| &*wanted.names).unwrap_or_default();
+        let wanted: usize = names.iter().map(|name| name.text.len() + NAME_KEPT).sum();
+        let unresolved: usize = self.unresolved.iter().map(|name| name.len() + NAME_KEPT).sum();
+        wanted + unresolved + self.sent.capacity() * size_of::<Arc<Encoded>>()
+    }
+
     /// Whether the last response has been answered.
     #[must_use]
     pub fn answered(&self) -> bool {
@@ -371,3 +377,5 @@ pub const ACK_PATIENCE: Duration = Duration::from_secs(5);
 /// What the names of one request may weigh: dozens of the longest SPIFFE IDs, and bounded memory per stream.
 const NAMES_LIMIT: usize = 64 * 1024;
 const NAME_OVERHEAD: usize = 24;
+/// Bytes that a name takes beside its text.
+const NAME_KEPT: usize = 40;

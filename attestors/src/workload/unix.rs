@@ -4,6 +4,9 @@
 //! (`setuid`, `exec`). Remembered is what is expensive, by what it depends on: a hash by the binary's device, inode, size,
 //! mtime and ctime; the names of users and groups by the files that they are in, and for ten seconds, as they may come from
 //! a network. A call that finds all of it remembered is answered on the spot, any other on a thread that may wait.
+//!
+//! A process may have 65,536 supplementary groups, and then each look at its credentials takes milliseconds. The callers of
+//! its group are looked at elsewhere from then on, two at a time, and have the selectors of the first 1,024 of their groups.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -13,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_lc_rs::digest::{Context, SHA256};
+use budget::Group;
 use identity::Selector;
 
 use self::named::{Named, selector};
@@ -99,14 +103,26 @@ impl Unix {
     ///
     /// # Errors
     /// [`UnixError`].
-    pub async fn attest(&self, pid: i32, uid: u32, gid: u32) -> Result<Vec<Selector>, UnixError> {
-        let credentials = self.shared.credentials(pid, uid, gid)?;
+    pub async fn attest(
+        &self,
+        pid: i32,
+        uid: u32,
+        gid: u32,
+        group: &Group,
+    ) -> Result<Vec<Selector>, UnixError> {
+        let read = |source| UnixError::Read { path: self.shared.file(pid, "status"), source };
+        let credentials =
+            proc::read_credentials_of(&self.shared.options.proc, pid, group).await.map_err(read)?;
+        if (credentials.uid, credentials.gid) != (uid, gid) {
+            return Err(UnixError::Changed { uid: credentials.uid, gid: credentials.gid });
+        }
         if !self.shared.options.discover_workload_path
             && let Some(found) = self.shared.named.remembered(&credentials)
         {
             return Ok(found);
         }
         let shared = Arc::clone(&self.shared);
+        let _turn = if group.is_slow() { Some(proc::slow_turn().await) } else { None };
         // Names come from NSS, which may ask a network; hashing reads a whole binary.
         let work = tokio::task::spawn_blocking(move || shared.attest(pid, &credentials));
         work.await.map_err(|_| UnixError::Interrupted)?
@@ -114,15 +130,6 @@ impl Unix {
 }
 
 impl Shared {
-    fn credentials(&self, pid: i32, uid: u32, gid: u32) -> Result<Credentials, UnixError> {
-        let read = |source| UnixError::Read { path: self.file(pid, "status"), source };
-        let credentials = proc::read_credentials(&self.options.proc, pid).map_err(read)?;
-        if (credentials.uid, credentials.gid) != (uid, gid) {
-            return Err(UnixError::Changed { uid: credentials.uid, gid: credentials.gid });
-        }
-        Ok(credentials)
-    }
-
     fn attest(&self, pid: i32, credentials: &Credentials) -> Result<Vec<Selector>, UnixError> {
         let mut found = self.named.selectors(credentials);
         if self.options.discover_workload_path {
@@ -213,11 +220,16 @@ mod tests {
         Unix::new(Options { discover_workload_path, workload_size_limit, proc: "/proc".into() })
     }
 
+    fn group() -> Group {
+        let limits = budget::Limits { whole: 1, spare: 0, group: 1, account: 1, work: 1 };
+        budget::Budget::new(limits).group("")
+    }
+
     #[tokio::test]
     async fn own_process() {
         let pid = std::process::id().try_into().unwrap();
         let found =
-            values(&attestor(true, 0).attest(pid, geteuid().as_raw(), getegid().as_raw()).await.unwrap());
+            values(&attestor(true, 0).attest(pid, geteuid().as_raw(), getegid().as_raw(), &group()).await.unwrap());
         let exe = std::env::current_exe().unwrap();
         assert!(found.contains(&format!("unix:uid:{}", geteuid())));
         assert!(found.contains(&format!("unix:gid:{}", getegid())));
@@ -230,21 +242,21 @@ mod tests {
     async fn path_and_hash_are_asked_for() {
         let pid = std::process::id().try_into().unwrap();
         let plain =
-            values(&attestor(false, 0).attest(pid, geteuid().as_raw(), getegid().as_raw()).await.unwrap());
+            values(&attestor(false, 0).attest(pid, geteuid().as_raw(), getegid().as_raw(), &group()).await.unwrap());
         assert!(!plain.iter().any(|s| s.starts_with("unix:path") || s.starts_with("unix:sha256")));
         let unhashed =
-            values(&attestor(true, -1).attest(pid, geteuid().as_raw(), getegid().as_raw()).await.unwrap());
+            values(&attestor(true, -1).attest(pid, geteuid().as_raw(), getegid().as_raw(), &group()).await.unwrap());
         assert!(unhashed.iter().any(|s| s.starts_with("unix:path")));
         assert!(!unhashed.iter().any(|s| s.starts_with("unix:sha256")));
         assert!(matches!(
-            attestor(true, 1).attest(pid, geteuid().as_raw(), getegid().as_raw()).await,
+            attestor(true, 1).attest(pid, geteuid().as_raw(), getegid().as_raw(), &group()).await,
             Err(UnixError::TooLarge { limit: 1, .. })
         ));
     }
 
     #[tokio::test]
     async fn a_process_that_is_gone() {
-        assert!(matches!(attestor(false, 0).attest(i32::MAX, 0, 0).await, Err(UnixError::Read { .. })));
+        assert!(matches!(attestor(false, 0).attest(i32::MAX, 0, 0, &group()).await, Err(UnixError::Read { .. })));
     }
 
     #[tokio::test]
@@ -252,7 +264,7 @@ mod tests {
         let pid = std::process::id().try_into().unwrap();
         let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
         for (uid, gid) in [(uid + 1, gid), (uid, gid + 1)] {
-            assert!(matches!(attestor(false, 0).attest(pid, uid, gid).await, Err(UnixError::Changed { .. })));
+            assert!(matches!(attestor(false, 0).attest(pid, uid, gid, &group()).await, Err(UnixError::Changed { .. })));
         }
     }
 
@@ -263,7 +275,24 @@ mod tests {
         let status = b"Name:\t\xd0\xd0\nUid:\t0\t5\t0\t0\nGid:\t0\t6\t0\t0\nGroups:\t\n";
         fs::write(folder.path().join("7/status"), status).unwrap();
         let unix = Unix::new(Options { proc: folder.path().to_owned(), ..Options::default() });
-        assert!(values(&unix.attest(7, 5, 6).await.unwrap()).contains(&"unix:uid:5".to_owned()));
+        assert!(values(&unix.attest(7, 5, 6, &group()).await.unwrap()).contains(&"unix:uid:5".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn a_process_of_very_many_groups_has_the_first_of_them_and_makes_its_callers_slow() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("7")).unwrap();
+        let groups: String = (100_000..165_536).map(|gid| format!("{gid} ")).collect();
+        let status = format!("Name:\tx\nUid:\t0\t5\t0\t0\nGid:\t0\t6\t0\t0\nGroups:\t{groups}\n");
+        fs::write(folder.path().join("7/status"), status).unwrap();
+        let unix = Unix::new(Options { proc: folder.path().to_owned(), ..Options::default() });
+        let group = group();
+        for slow in [false, true] {
+            assert_eq!(group.is_slow(), slow);
+            let found = values(&unix.attest(7, 5, 6, &group).await.unwrap());
+            assert!(found.contains(&"unix:supplementary_gid:101023".to_owned()));
+            assert!(!found.contains(&"unix:supplementary_gid:101024".to_owned()));
+        }
     }
 
     #[test]

@@ -22,6 +22,8 @@ struct Held {
     sources: Sources,
     since: Instant,
     known: HashMap<Credentials, Vec<Selector>>,
+    /// Supplementary groups of all that is known.
+    groups: usize,
 }
 
 /// The files that decide names, as they were.
@@ -38,6 +40,9 @@ impl Named {
 
     /// The same, with names looked up. May take as long as NSS takes.
     pub(super) fn selectors(&self, credentials: &Credentials) -> Vec<Selector> {
+        if credentials.groups.len() > GROUPS_OF_ONE {
+            return look_up(credentials);
+        }
         if let Some(found) = self.remembered(credentials) {
             return found;
         }
@@ -46,12 +51,14 @@ impl Named {
         let found = look_up(credentials);
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let valid = |held: &Held| {
-            held.sources == sources && held.known.len() < KNOWN && held.since.elapsed() < NAMES_HOLD
+            let room = held.known.len() < KNOWN && held.groups < GROUPS_OF_ALL;
+            held.sources == sources && room && held.since.elapsed() < NAMES_HOLD
         };
         if !held.as_ref().is_some_and(valid) {
-            *held = Some(Held { sources, since, known: HashMap::new() });
+            *held = Some(Held { sources, since, known: HashMap::new(), groups: 0 });
         }
         if let Some(held) = &mut *held {
+            held.groups += credentials.groups.len();
             held.known.insert(credentials.clone(), found.clone());
         }
         found
@@ -87,6 +94,9 @@ const SOURCES: [&str; 3] = ["/etc/passwd", "/etc/group", "/etc/nsswitch.conf"];
 const NAMES_HOLD: Duration = Duration::from_secs(10);
 /// Sets of credentials; a node has fewer.
 const KNOWN: usize = 1024;
+/// Supplementary groups of a process whose names are remembered, and of all together: some 100 bytes each.
+const GROUPS_OF_ONE: usize = 64;
+const GROUPS_OF_ALL: usize = 8192;
 
 #[cfg(test)]
 mod tests {
