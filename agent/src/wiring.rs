@@ -14,15 +14,16 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tracing::{debug, error, info, warn};
-use transport::{Limits, Listener};
+use transport::{BindError, Limits, Listener};
 
 use crate::apis::{self, Apis};
 use crate::door::Admission;
 use crate::keys::Keys;
 use crate::life::{Fatal, Lifecycle};
 use crate::{kubernetes, logging};
+
+mod socket;
 
 /// Runs the agent until it is told to stop, and sees to it that the last lines of its log get out.
 #[must_use]
@@ -92,15 +93,18 @@ async fn agent(settings: Settings) -> Result<(), Fatal> {
     let trust_domain = TrustDomain::parse(&settings.trust_domain);
     let trust_domain = trust_domain.map_err(|reason| Fatal::Storage(format!("trust_domain: {reason}")))?;
     let limits = limits();
-    let listener = open_socket(&settings, limits)?;
+    // Now, so that what cannot be mended ends the agent before it has done anything.
+    let socket = socket_path(&settings).map(|path| first_try(path, limits)).transpose()?;
     // After the public socket's folder, before private ones (SPIRE, `run_posix.go`).
     umask(Mode::from_bits_truncate(umask(Mode::empty()).bits() | 0o027));
     let (ready, manager) = watch::channel(None);
     let proc = proc_folder();
     let attestors = workload_attestors(&plugins, &settings.experimental, &proc)?;
     let admission = Arc::new(Admission::new(attestors, manager, proc));
-    let apis = match listener {
-        Some(listener) => serve_apis(listener, &settings, &admission),
+    let apis = match socket {
+        Some(socket) => {
+            tokio::spawn(serve_apis(socket, limits, Arc::clone(&settings), Arc::clone(&admission)))
+        }
         None => tokio::spawn(std::future::pending()),
     };
     if settings.health_checks.listener_enabled {
@@ -112,7 +116,7 @@ async fn agent(settings: Settings) -> Result<(), Fatal> {
     let life = tokio::spawn(lifecycle.run());
     tokio::select! {
         ended = life => Err(ended.unwrap_or(Fatal::Stopped("the lifecycle"))),
-        _ = apis => Err(Fatal::Stopped("the server of the public socket")),
+        ended = apis => Err(ended.unwrap_or(Fatal::Stopped("the server of the public socket"))),
         _ = interrupt.recv() => Ok(()),
         _ = terminate.recv() => Ok(()),
     }
@@ -139,12 +143,25 @@ fn on(kind: SignalKind) -> Result<Signal, Fatal> {
     signal(kind).map_err(|reason| Fatal::Storage(format!("cannot handle signals: {reason}")))
 }
 
-fn open_socket(settings: &Settings, limits: Limits) -> Result<Option<Listener>, Fatal> {
-    if settings.disable_workload_api && settings.disable_sds_api {
-        return Ok(None);
+/// `None` when no API is served on the public socket.
+fn socket_path(settings: &Settings) -> Option<PathBuf> {
+    let wanted = !(settings.disable_workload_api && settings.disable_sds_api);
+    wanted
+        .then(|| std::path::absolute(&settings.socket_path).unwrap_or_else(|_| settings.socket_path.clone()))
+}
+
+/// The public socket, or why it is not there yet.
+struct Socket {
+    path: PathBuf,
+    tried: Result<Listener, BindError>,
+}
+
+fn first_try(path: PathBuf, limits: Limits) -> Result<Socket, Fatal> {
+    let tried = Listener::bind(&path, limits);
+    match tried {
+        Err(reason) if reason.is_final() => Err(Fatal::Storage(reason.to_string())),
+        tried => Ok(Socket { path, tried }),
     }
-    let path = std::path::absolute(&settings.socket_path).unwrap_or_else(|_| settings.socket_path.clone());
-    Listener::bind(&path, limits).map(Some).map_err(|reason| Fatal::Storage(reason.to_string()))
 }
 
 /// Descriptors: as many as the system allows, of which a reserve is kept for health, the server and files.
@@ -160,14 +177,28 @@ fn limits() -> Limits {
     Limits { connections: limits.connections.min(most.max(1)), ..limits }
 }
 
-fn serve_apis(listener: Listener, settings: &Settings, admission: &Arc<Admission>) -> JoinHandle<()> {
+/// Serves the public socket for ever, from when it can be had.
+async fn serve_apis(
+    socket: Socket,
+    limits: Limits,
+    settings: Arc<Settings>,
+    admission: Arc<Admission>,
+) -> Fatal {
+    let listener = match socket.tried {
+        Ok(listener) => listener,
+        Err(reason) => match socket::bound(reason, || Listener::bind(&socket.path, limits)).await {
+            Ok(listener) => listener,
+            Err(reason) => return Fatal::Storage(reason.to_string()),
+        },
+    };
     let apis = match (settings.disable_workload_api, settings.disable_sds_api) {
         (false, false) => "Workload and SDS APIs",
         (false, true) => "Workload API",
         _ => "SDS API",
     };
     info!(address = %listener.path().display(), network = "unix", apis, "Starting agent APIs");
-    tokio::spawn(apis::serve(listener, Arc::new(Apis::new(settings, admission))))
+    apis::serve(listener, Arc::new(Apis::new(&settings, &admission))).await;
+    Fatal::Stopped("the server of the public socket")
 }
 
 fn workload_attestors(

@@ -1,20 +1,17 @@
 //! Binding and accepting.
 
-use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::os::unix::net as unix;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use rustix::io::Errno;
-use rustix::net;
 use tokio::net::UnixListener;
 use tokio::sync::Semaphore;
 use tracing::warn;
 
 use crate::Connection;
+use crate::bind::{BindError, bind};
 use crate::peer::{Peer, Processes};
 
 /// The public socket.
@@ -44,35 +41,10 @@ impl Default for Limits {
     }
 }
 
-/// Why the socket cannot be had.
-#[derive(Debug, thiserror::Error)]
-pub enum BindError {
-    /// Somebody answers on it.
-    #[error("another process is serving on {0}: stop it first, or choose another socket_path")]
-    InUse(PathBuf),
-    /// Something else stands there.
-    #[error("{0} exists and is not a socket: move it away, or choose another socket_path")]
-    NotASocket(PathBuf),
-    /// The name does not fit into a socket address.
-    #[error("{path} is {len} bytes long, a socket path may have 107: choose a shorter socket_path", len = path.as_os_str().len())]
-    TooLong {
-        /// The configured path.
-        path: PathBuf,
-    },
-    /// The system says no.
-    #[error("cannot listen on {path}: {source}")]
-    Io {
-        /// The configured path.
-        path: PathBuf,
-        /// Its reason.
-        source: io::Error,
-    },
-}
-
 impl Listener {
     /// Takes the listener that the supervisor handed over (`LISTEN_FDS`, where one of them is bound to `path`), else
-    /// binds. The file is open to all (0777) and is never unlinked: pods bind-mount it, and a new file under the same
-    /// name would be another file. One that is in the way goes only when connecting to it is refused.
+    /// makes the socket file. It is open to all (0777) and never unlinked: pods bind-mount it, and a new file under the
+    /// same name would be another file.
     ///
     /// # Errors
     /// [`BindError`].
@@ -138,35 +110,4 @@ fn same(a: &Path, b: &Path) -> bool {
     a == b || (a.file_name() == b.file_name() && folder(a).is_some() && folder(a) == folder(b))
 }
 
-fn bind(path: &Path) -> Result<unix::UnixListener, BindError> {
-    let io = |source| BindError::Io { path: path.to_owned(), source };
-    if path.as_os_str().len() > PATH_LIMIT {
-        return Err(BindError::TooLong { path: path.to_owned() });
-    }
-    if let Some(folder) = path.parent() {
-        fs::DirBuilder::new().recursive(true).mode(0o755).create(folder).map_err(io)?;
-    }
-    match fs::symlink_metadata(path) {
-        Ok(found) if found.file_type().is_socket() => match connect(path) {
-            // With a full backlog (a server that is stopped, say) there is no waiting for a place.
-            Ok(()) | Err(Errno::AGAIN) => return Err(BindError::InUse(path.to_owned())),
-            Err(Errno::CONNREFUSED) => fs::remove_file(path).map_err(io)?,
-            Err(reason) => return Err(io(reason.into())),
-        },
-        Ok(_) => return Err(BindError::NotASocket(path.to_owned())),
-        Err(reason) if reason.kind() == io::ErrorKind::NotFound => {}
-        Err(reason) => return Err(io(reason)),
-    }
-    let socket = unix::UnixListener::bind(path).map_err(io)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o777)).map_err(io)?;
-    Ok(socket)
-}
-
-fn connect(path: &Path) -> Result<(), Errno> {
-    let flags = net::SocketFlags::NONBLOCK | net::SocketFlags::CLOEXEC;
-    let socket = net::socket_with(net::AddressFamily::UNIX, net::SocketType::STREAM, flags, None)?;
-    net::connect(&socket, &net::SocketAddrUnix::new(path)?)
-}
-
-const PATH_LIMIT: usize = 107;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

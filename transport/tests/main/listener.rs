@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use caller::Caller;
 use futures_util::FutureExt as _;
-use nix::sys::socket::{Backlog, listen};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use transport::{BindError, Connection, Limits, Listener};
@@ -77,27 +76,6 @@ async fn leaves_a_served_socket_alone() {
 }
 
 #[tokio::test]
-async fn does_not_wait_for_a_server_that_is_stuck() {
-    let place = place();
-    let stuck = UnixListener::bind(&place.path).expect("a socket");
-    listen(&stuck, Backlog::new(0).expect("a backlog")).expect("a short backlog");
-    let _waiting = UnixStream::connect(&place.path).expect("the only place in the backlog");
-    assert!(matches!(place.bind(), Err(BindError::InUse(_))));
-}
-
-#[tokio::test]
-async fn refuses_what_is_no_socket() {
-    let place = place();
-    fs::write(&place.path, "precious").expect("a file");
-    assert!(matches!(place.bind(), Err(BindError::NotASocket(_))));
-    assert_eq!(fs::read_to_string(&place.path).expect("the file"), "precious");
-
-    fs::remove_file(&place.path).expect("removed");
-    std::os::unix::fs::symlink("elsewhere.sock", &place.path).expect("a link");
-    assert!(matches!(place.bind(), Err(BindError::NotASocket(_))));
-}
-
-#[tokio::test]
 async fn refuses_a_path_that_is_too_long() {
     let place = place();
     let room = 107 - place.folder.path().as_os_str().len() - 1;
@@ -106,14 +84,6 @@ async fn refuses_a_path_that_is_too_long() {
     let error = Listener::bind(&longest.with_extension("y"), LIMITS).expect_err("109 bytes are not");
     assert!(matches!(error, BindError::TooLong { .. }));
     assert!(error.to_string().contains("is 109 bytes long"), "{error}");
-}
-
-#[tokio::test]
-async fn says_why_it_cannot_listen() {
-    let place = place();
-    fs::write(place.folder.path().join("file"), "").expect("a file");
-    let error = Listener::bind(&place.folder.path().join("file/agent.sock"), LIMITS).expect_err("no folder");
-    assert!(matches!(error, BindError::Io { .. }), "{error}");
 }
 
 #[tokio::test]
