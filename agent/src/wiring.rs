@@ -8,21 +8,24 @@ use std::time::Duration;
 
 use attestors::node::{Attestor as NodeAttestor, JoinToken, K8sPsat};
 use attestors::workload::{Attestor as WorkloadAttestor, k8s, unix};
+use budget::Budget;
 use config::{Experimental, Plugins, Settings};
 use identity::TrustDomain;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tracing::{debug, error, info, warn};
-use transport::{Limits, Listener};
+use transport::{BindError, Listener, Options};
 
 use crate::apis::{self, Apis};
 use crate::door::Admission;
+use crate::door::shares::{SHARES, run_rounds};
 use crate::keys::Keys;
 use crate::life::{Fatal, Lifecycle};
 use crate::{kubernetes, logging};
+
+mod socket;
 
 /// Runs the agent until it is told to stop, and sees to it that the last lines of its log get out.
 #[must_use]
@@ -91,16 +94,21 @@ async fn agent(settings: Settings) -> Result<(), Fatal> {
     let plugins = settings.plugins().map_err(|problems| Fatal::Storage(problems_text(problems)))?.clone();
     let trust_domain = TrustDomain::parse(&settings.trust_domain);
     let trust_domain = trust_domain.map_err(|reason| Fatal::Storage(format!("trust_domain: {reason}")))?;
-    let limits = limits();
-    let listener = open_socket(&settings, limits)?;
+    let proc = proc_folder();
+    let bytes = Budget::new(SHARES);
+    tokio::spawn(run_rounds(bytes.clone()));
+    let options = Options { slots: connection_slots(), bytes, proc: proc.clone() };
+    // Now, so that what cannot be mended ends the agent before it has done anything.
+    let socket = socket_path(&settings).map(|path| first_try(path, &options)).transpose()?;
     // After the public socket's folder, before private ones (SPIRE, `run_posix.go`).
     umask(Mode::from_bits_truncate(umask(Mode::empty()).bits() | 0o027));
     let (ready, manager) = watch::channel(None);
-    let proc = proc_folder();
     let attestors = workload_attestors(&plugins, &settings.experimental, &proc)?;
     let admission = Arc::new(Admission::new(attestors, manager, proc));
-    let apis = match listener {
-        Some(listener) => serve_apis(listener, &settings, &admission),
+    let apis = match socket {
+        Some(socket) => {
+            tokio::spawn(serve_apis(socket, options, Arc::clone(&settings), Arc::clone(&admission)))
+        }
         None => tokio::spawn(std::future::pending()),
     };
     if settings.health_checks.listener_enabled {
@@ -112,7 +120,7 @@ async fn agent(settings: Settings) -> Result<(), Fatal> {
     let life = tokio::spawn(lifecycle.run());
     tokio::select! {
         ended = life => Err(ended.unwrap_or(Fatal::Stopped("the lifecycle"))),
-        _ = apis => Err(Fatal::Stopped("the server of the public socket")),
+        ended = apis => Err(ended.unwrap_or(Fatal::Stopped("the server of the public socket"))),
         _ = interrupt.recv() => Ok(()),
         _ = terminate.recv() => Ok(()),
     }
@@ -139,35 +147,75 @@ fn on(kind: SignalKind) -> Result<Signal, Fatal> {
     signal(kind).map_err(|reason| Fatal::Storage(format!("cannot handle signals: {reason}")))
 }
 
-fn open_socket(settings: &Settings, limits: Limits) -> Result<Option<Listener>, Fatal> {
-    if settings.disable_workload_api && settings.disable_sds_api {
-        return Ok(None);
-    }
-    let path = std::path::absolute(&settings.socket_path).unwrap_or_else(|_| settings.socket_path.clone());
-    Listener::bind(&path, limits).map(Some).map_err(|reason| Fatal::Storage(reason.to_string()))
+/// `None` when no API is served on the public socket.
+fn socket_path(settings: &Settings) -> Option<PathBuf> {
+    let wanted = !(settings.disable_workload_api && settings.disable_sds_api);
+    wanted
+        .then(|| std::path::absolute(&settings.socket_path).unwrap_or_else(|_| settings.socket_path.clone()))
 }
 
-/// Descriptors: as many as the system allows, of which a reserve is kept for health, the server and files.
-fn limits() -> Limits {
-    let limits = Limits::default();
-    let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return limits };
-    if let Err(reason) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
-        debug!(error = %reason, "Cannot raise the limit of open files");
-    }
-    let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, hard));
-    // A connection takes a descriptor, and its process another.
-    let most = usize::try_from(soft.saturating_sub(FD_RESERVE) / 2).unwrap_or(limits.connections);
-    Limits { connections: limits.connections.min(most.max(1)), ..limits }
+/// The public socket, or why it is not there yet.
+struct Socket {
+    path: PathBuf,
+    tried: Result<Listener, BindError>,
 }
 
-fn serve_apis(listener: Listener, settings: &Settings, admission: &Arc<Admission>) -> JoinHandle<()> {
+fn first_try(path: PathBuf, options: &Options) -> Result<Socket, Fatal> {
+    let tried = Listener::bind(&path, options.clone());
+    match tried {
+        Err(reason) if reason.is_final() => Err(Fatal::Storage(reason.to_string())),
+        tried => Ok(Socket { path, tried }),
+    }
+}
+
+/// How many connections callers may have: raises the limit of open files as far as it goes, and shares out what the
+/// agent does not need itself.
+fn connection_slots() -> budget::Limits {
+    let files = match getrlimit(Resource::RLIMIT_NOFILE) {
+        Ok((soft, hard)) => match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
+            Ok(()) => hard,
+            Err(reason) => {
+                debug!(error = %reason, "Cannot raise the limit of open files");
+                soft
+            }
+        },
+        Err(_) => USUAL_FILES,
+    };
+    slots(files)
+}
+
+/// The places for connections where this many files may be open.
+fn slots(files: u64) -> budget::Limits {
+    let for_callers = files - FILES_RESERVE.min(files / 2);
+    // A connection takes a descriptor, and its process may take another.
+    let places = usize::try_from(for_callers / 2).unwrap_or(usize::MAX).clamp(2, CONNECTIONS);
+    let spare = (places / 8).max(1);
+    let whole = places - spare;
+    budget::Limits { whole, spare, group: (whole - whole / 8).max(1), account: 1, work: u64::MAX }
+}
+
+/// Serves the public socket for ever, from when it can be had.
+async fn serve_apis(
+    socket: Socket,
+    options: Options,
+    settings: Arc<Settings>,
+    admission: Arc<Admission>,
+) -> Fatal {
+    let listener = match socket.tried {
+        Ok(listener) => listener,
+        Err(reason) => match socket::bound(reason, || Listener::bind(&socket.path, options.clone())).await {
+            Ok(listener) => listener,
+            Err(reason) => return Fatal::Storage(reason.to_string()),
+        },
+    };
     let apis = match (settings.disable_workload_api, settings.disable_sds_api) {
         (false, false) => "Workload and SDS APIs",
         (false, true) => "Workload API",
         _ => "SDS API",
     };
     info!(address = %listener.path().display(), network = "unix", apis, "Starting agent APIs");
-    tokio::spawn(apis::serve(listener, Arc::new(Apis::new(settings, admission))))
+    apis::serve(listener, Arc::new(Apis::new(&settings, &admission))).await;
+    Fatal::Stopped("the server of the public socket")
 }
 
 fn workload_attestors(
@@ -225,5 +273,12 @@ fn proc_folder() -> PathBuf {
 /// To write the last lines of the log, if its reader is slow.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
-/// Of descriptors.
-const FD_RESERVE: u64 = 128;
+/// Descriptors for what is no caller: the server, health checks, files, attestors.
+const FILES_RESERVE: u64 = 256;
+/// The limit of open files where the system does not tell it.
+const USUAL_FILES: u64 = 1024;
+/// However many files may be open: each costs memory too.
+const CONNECTIONS: usize = 65_536;
+
+#[cfg(test)]
+mod tests;

@@ -31,10 +31,9 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
             }
             4 if !charges.is_empty() => drop(charges.swap_remove(usize::from(at) % charges.len())),
             5 => {
-                if accounts[account].poll_turn(&cx, amount.is_multiple_of(2)).is_ready() {
-                    waits[account] = 0;
-                    accounts[account].work(amount.into());
-                }
+                let ready = accounts[account].poll_turn(&cx, amount.is_multiple_of(2)).is_ready();
+                waits[account] = u32::from(!ready);
+                accounts[account].work(if ready { amount.into() } else { 0 });
             }
             6 => {
                 budget.next_round();

@@ -167,8 +167,7 @@ impl Server {
         let calls = Rc::clone(calls);
         let serve: Serve = Box::new(move |request| Box::pin(calls.answer(request)));
         let limits = Limits { streams: STREAMS, window, headers: 4096, fields: &[] };
-        let budget =
-            Budget::new(budget::Limits { whole: room, spare: 0, group: room, account: room, work });
+        let budget = Budget::new(budget::Limits { whole: room, spare: 0, group: room, account: room, work });
         let account = budget.group("").account();
         let connection = http2::serve(Io(Rc::clone(&io)), limits, account, serve).ok()?;
         // Whoever spawns polls once.

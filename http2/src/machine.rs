@@ -12,7 +12,7 @@ use http::Request;
 use crate::frame::{self, FrameHead, Reason};
 use crate::hpack::Decoder;
 use crate::out::Out;
-use crate::stream::{StreamState, Stream, Streams};
+use crate::stream::{Stream, StreamState, Streams};
 use crate::temper::{Provocation, Temper};
 use crate::wake::Woken;
 use crate::window::{self, ReceiveWindow, SendWindow};

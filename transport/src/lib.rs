@@ -1,13 +1,20 @@
 //! The Unix socket door: who knocks.
 //!
-//! - [`Listener`]: binds (or inherits) the socket and accepts; a socket file that somebody still serves is left alone;
-//! - [`Peer`]: the caller's credentials and process, taken at accept; attestors read it;
-//! - [`Connection`]: the accepted stream.
+//! - [`Listener`]: binds (or inherits) the socket and accepts;
+//! - [`BindError`]: what stands in the way of that; a socket that somebody still serves is left alone;
+//! - [`Peer`]: the caller's credentials, process and group, taken at accept; attestors read it;
+//! - [`Connection`]: the accepted stream;
+//! - [`Complaints`], [`Words`]: what callers may bring about in the log.
 
+mod bind;
+mod complaints;
 mod connection;
+mod group;
 mod listener;
 mod peer;
 
-pub use connection::Connection;
-pub use listener::{BindError, Limits, Listener};
-pub use peer::{Peer, Process, StreamPermit};
+pub use bind::{BindError, Leftover};
+pub use complaints::{Complaints, WORDS, Words};
+pub use connection::{Connection, SILENCE};
+pub use listener::{Listener, Options};
+pub use peer::{Peer, Process};

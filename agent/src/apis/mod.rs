@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use budget::Budget;
 use bytes::Bytes;
 use config::Settings;
 use http::{HeaderMap, Request, Response};
@@ -28,11 +27,10 @@ use tonic::body::Body;
 use tonic::server::NamedService;
 use tower::Service as _;
 use tracing::debug;
-use transport::{Listener, Peer, StreamPermit};
+use transport::{Listener, Peer};
 
 use self::health::Health;
 use self::workload::Workload;
-use crate::door::shares::{SHARES, run_rounds};
 use crate::door::{Admission, Denied, Patience};
 
 /// What is served.
@@ -79,19 +77,12 @@ impl Apis {
 }
 
 /// Serves until it is dropped.
-pub(crate) async fn serve(listener: Listener, apis: Arc<Apis>) {
-    let limits = http2::Limits {
-        streams: STREAMS,
-        window: WINDOW,
-        headers: HEADERS_LIMIT,
-        fields: &FIELDS,
-    };
-    let budget = Budget::new(SHARES);
-    tokio::spawn(run_rounds(budget.clone()));
+pub(crate) async fn serve(mut listener: Listener, apis: Arc<Apis>) {
+    let limits = http2::Limits { streams: STREAMS, window: WINDOW, headers: HEADERS_LIMIT, fields: &FIELDS };
     loop {
         let connection = listener.accept().await;
         let (peer, apis) = (connection.peer(), Arc::clone(&apis));
-        let account = budget.group(&format!("uid:{}", peer.uid)).account();
+        let account = peer.account().clone();
         let served = http2::serve(connection, limits, account, move |request| {
             answer(Arc::clone(&peer), Arc::clone(&apis), request)
         });
@@ -104,12 +95,7 @@ pub(crate) async fn serve(listener: Listener, apis: Arc<Apis>) {
     }
 }
 
-async fn answer(peer: Arc<Peer>, apis: Arc<Apis>, request: Request<RequestBody>) -> Response<Counted> {
-    // Before anything is read of the request: a caller may open streams and never say what it wants.
-    let Some(permit) = peer.open_stream() else {
-        let full = Status::resource_exhausted("too many streams of one process").into_http();
-        return full.map(|answer| Counted { answer, permit: None, deadline: None });
-    };
+async fn answer(peer: Arc<Peer>, apis: Arc<Apis>, request: Request<RequestBody>) -> Response<Timed> {
     let deadline = timeout(request.headers()).map(|timeout| timeout.map(|timeout| Instant::now() + timeout));
     let (response, deadline) = match deadline {
         Ok(None) => (apis.call(peer, request).await, None),
@@ -120,7 +106,7 @@ async fn answer(peer: Arc<Peer>, apis: Arc<Apis>, request: Request<RequestBody>)
         Err(Malformed) => (Status::internal("malformed grpc-timeout").into_http(), None),
     };
     let deadline = deadline.map(|at| Box::pin(sleep_until(at)));
-    response.map(|answer| Counted { answer, permit: Some(permit), deadline })
+    response.map(|answer| Timed { answer, deadline })
 }
 
 /// The body of a response, of one API or another.
@@ -161,15 +147,13 @@ impl http_body::Body for Answer {
     }
 }
 
-/// An answer, its stream's place among those of the caller's process, and when the call is to be over.
-struct Counted {
+/// An answer, and when the call is to be over.
+struct Timed {
     answer: Answer,
-    #[expect(dead_code, reason = "held until the response is over")]
-    permit: Option<StreamPermit>,
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
-impl http_body::Body for Counted {
+impl http_body::Body for Timed {
     type Data = Bytes;
     type Error = Status;
 

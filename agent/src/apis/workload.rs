@@ -46,7 +46,13 @@ impl Workload {
         let peer = Arc::clone(peer.ok_or_else(|| Status::internal("connection has no peer"))?);
         let admitted =
             self.admission.admit(&peer, Patience::Limited(START_PATIENCE)).await.map_err(denied)?;
-        Ok(Caller { admitted, pid: peer.process.pid, method, log_selectors: Arc::clone(&self.log_selectors) })
+        Ok(Caller {
+            admitted,
+            pid: peer.process.pid,
+            peer,
+            method,
+            log_selectors: Arc::clone(&self.log_selectors),
+        })
     }
 }
 
@@ -124,6 +130,7 @@ impl SpiffeWorkloadApi for Workload {
 struct Caller {
     admitted: Admitted,
     pid: i32,
+    peer: Arc<Peer>,
     method: &'static str,
     log_selectors: Arc<[String]>,
 }
@@ -173,8 +180,10 @@ impl Caller {
     }
 
     fn no_identity(&self) -> Status {
-        let shown = selectors_to_log(&self.admitted.caller, &self.log_selectors);
-        error!(pid = self.pid, method = self.method, registered = false, selectors = %shown, "No identity issued");
+        if self.peer.complain("no identity") {
+            let shown = selectors_to_log(&self.admitted.caller, &self.log_selectors);
+            error!(pid = self.pid, method = self.method, registered = false, selectors = %shown, "No identity issued");
+        }
         Status::permission_denied("no identity issued")
     }
 
@@ -184,7 +193,9 @@ impl Caller {
             Some(_) => format!("X.509-SVID of {id} has expired and the server has not renewed it yet"),
             None => format!("X.509-SVID of {id} is not available yet"),
         };
-        error!(pid = self.pid, method = self.method, error = %reason, "Cannot serve X.509-SVIDs");
+        if self.peer.complain("no SVID") {
+            error!(pid = self.pid, method = self.method, error = %reason, "Cannot serve X.509-SVIDs");
+        }
         Status::unavailable(reason)
     }
 }
@@ -294,7 +305,10 @@ fn security_header(metadata: &MetadataMap) -> Result<(), Status> {
 
 /// The status of a caller that is turned away.
 pub(crate) fn denied(reason: Denied) -> Status {
-    Status::unavailable(reason.to_string())
+    match reason {
+        Denied::NoRoom(_) => Status::resource_exhausted(reason.to_string()),
+        Denied::Starting | Denied::Attestation | Denied::Stopped => Status::unavailable(reason.to_string()),
+    }
 }
 
 /// `log_selectors`: those that equal a configured prefix, or begin with it and a colon.

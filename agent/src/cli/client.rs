@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::io;
+use std::os::fd::AsFd as _;
+use std::os::unix::net as unix;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,26 +11,42 @@ use hyper_util::rt::TokioIo;
 use proto::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient;
 use proto::workload::{X509svidRequest, X509svidResponse};
 use tokio::net::UnixStream;
+use tokio::time::timeout;
 use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Request, Status, Streaming};
 
 use super::golang;
 
-/// A connection to the socket.
+/// A connection to the socket, once the other end has said something: whoever accepts and stays mute is no agent.
 ///
 /// # Errors
-/// When nobody listens there.
+/// When nobody listens there, no more callers are taken at the moment, or nothing is heard for [`CONNECT_LIMIT`].
 pub(super) async fn connect(path: &Path) -> Result<Channel, RpcError> {
+    timeout(CONNECT_LIMIT, dial(path)).await.unwrap_or(Err(RpcError::Mute))
+}
+
+async fn dial(path: &Path) -> Result<Channel, RpcError> {
     let dial = |source| RpcError::Dial { path: path.to_owned(), source };
-    let mut stream = Some(UnixStream::connect(path).await.map_err(dial)?);
+    let stream = UnixStream::connect(path).await.map_err(dial)?;
+    let twin = twin(&stream).map_err(dial)?;
+    let mut stream = Some(stream);
     // One connection: a client command that loses it is over, or starts anew.
     let connector = tower::service_fn(move |_: Uri| {
         let stream = stream.take();
         async move { stream.map(TokioIo::new).ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected)) }
     });
     let channel = Endpoint::from_static("http://localhost").connect_with_connector(connector).await;
-    channel.map_err(|reason| RpcError::Status(Status::unavailable(reason.to_string()).into()))
+    let channel =
+        channel.map_err(|reason| RpcError::Status(Status::unavailable(reason.to_string()).into()))?;
+    // Now that we have spoken: a server may wait for that. Its settings make this readable, and so does its end.
+    twin.readable().await.map_err(dial)?;
+    Ok(channel)
+}
+
+/// The same socket once more, for the connection does not tell when it hears the first word.
+fn twin(stream: &UnixStream) -> io::Result<UnixStream> {
+    UnixStream::from_std(unix::UnixStream::from(stream.as_fd().try_clone_to_owned()?))
 }
 
 /// Opens a stream of X.509-SVIDs.
@@ -61,7 +79,7 @@ pub(super) async fn within<T>(
 ) -> Result<T, RpcError> {
     match limit {
         None => work.await,
-        Some(limit) => tokio::time::timeout(limit, work).await.unwrap_or(Err(RpcError::Deadline)),
+        Some(limit) => timeout(limit, work).await.unwrap_or(Err(RpcError::Deadline)),
     }
 }
 
@@ -70,6 +88,8 @@ pub(super) async fn within<T>(
 pub(super) enum RpcError {
     /// Nobody listens.
     Dial { path: PathBuf, source: io::Error },
+    /// Somebody takes the connection and says nothing.
+    Mute,
     /// The agent says no, or the connection broke.
     Status(Box<Status>),
     /// It took too long.
@@ -84,7 +104,7 @@ impl RpcError {
     /// The status code, as far as there is one.
     pub(super) fn code(&self) -> Code {
         match self {
-            Self::Dial { .. } => Code::Unavailable,
+            Self::Dial { .. } | Self::Mute => Code::Unavailable,
             Self::Status(status) => status.code(),
             Self::Deadline => Code::DeadlineExceeded,
             Self::Canceled => Code::Cancelled,
@@ -109,6 +129,10 @@ impl fmt::Display for RpcError {
                 path.display(),
                 golang::os_error(source)
             ),
+            Self::Mute => {
+                "connection error: desc = \"error reading server preface: context deadline exceeded\""
+                    .to_owned()
+            }
             Self::Status(status) => status.message().to_owned(),
             Self::Deadline => "context deadline exceeded".to_owned(),
             Self::Canceled => "context canceled".to_owned(),
@@ -123,23 +147,8 @@ impl fmt::Display for RpcError {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// As long as grpc-go waits for a connection and the server's first word.
+pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(20);
 
-    #[test]
-    fn errors_read_as_those_of_grpc_go() {
-        let refused = RpcError::from(Status::permission_denied("no identity issued"));
-        assert_eq!(refused.to_string(), "rpc error: code = PermissionDenied desc = no identity issued");
-        let late = RpcError::Deadline.to_string();
-        assert_eq!(late, "rpc error: code = DeadlineExceeded desc = context deadline exceeded");
-        let absent = RpcError::Dial { path: "/x".into(), source: io::Error::from_raw_os_error(2) };
-        assert_eq!(
-            absent.to_string(),
-            "rpc error: code = Unavailable desc = connection error: desc = \"transport: Error while dialing: \
-             dial unix /x: connect: no such file or directory\""
-        );
-        assert_eq!(RpcError::Canceled.to_string(), "rpc error: code = Canceled desc = context canceled");
-        assert_eq!(RpcError::End.to_string(), "EOF");
-    }
-}
+#[cfg(test)]
+pub(super) mod tests;

@@ -130,6 +130,9 @@ pub(super) fn time(time: OffsetDateTime) -> String {
 /// An error without Rust's `(os error 2)`, in lower case.
 pub(super) fn os_error(error: &io::Error) -> String {
     match error.raw_os_error() {
+        Some(code) if code == nix::errno::Errno::EAGAIN as i32 => {
+            "resource temporarily unavailable".to_owned()
+        }
         Some(code) => nix::errno::Errno::from_raw(code).desc().to_lowercase(),
         None => error.to_string(),
     }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use proto::health::HealthCheckRequest;
 use proto::health::health_check_response::ServingStatus;
@@ -12,7 +13,7 @@ use super::flags::{FlagSet, Values, switch};
 use super::socket::{self, SocketError};
 use super::{block_on, console};
 
-/// `healthcheck`. There is no deadline: that is for whoever calls it.
+/// `healthcheck`: over after [`LIMIT`], however mute the agent is.
 pub(super) fn run(values: &Values) -> ExitCode {
     block_on(async {
         match check(values).await {
@@ -46,8 +47,11 @@ async fn check(values: &Values) -> Result<(), Unhealthy> {
 }
 
 async fn ask(path: &Path) -> Result<ServingStatus, RpcError> {
-    let mut client = HealthClient::new(client::connect(path).await?);
-    Ok(client.check(HealthCheckRequest::default()).await?.into_inner().status())
+    let asked = async {
+        let mut client = HealthClient::new(client::connect(path).await?);
+        Ok(client.check(HealthCheckRequest::default()).await?.into_inner().status())
+    };
+    client::within(Some(LIMIT), asked).await
 }
 
 /// Why the agent is not healthy, in spire-agent's words.
@@ -61,6 +65,9 @@ enum Unhealthy {
     Status(&'static str),
 }
 
+/// After this spire-agent's gives up a socket that is mute.
+const LIMIT: Duration = client::CONNECT_LIMIT;
+
 /// The flags of `healthcheck`. `-shallow` makes no difference.
 pub(super) const FLAGS: FlagSet = FlagSet {
     name: "health",
@@ -71,3 +78,22 @@ pub(super) const FLAGS: FlagSet = FlagSet {
         switch("verbose", "Print verbose information"),
     ],
 };
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::cli::client::tests::{mute, speaks_once};
+
+    #[tokio::test(start_paused = true)]
+    async fn an_agent_that_says_nothing_is_unhealthy_after_twenty_seconds() {
+        let (_mute, mute, _listener) = mute();
+        let (_once, once) = speaks_once();
+        for path in [mute, once] {
+            let start = Instant::now();
+            ask(&path).await.unwrap_err();
+            assert_eq!(start.elapsed().as_secs(), 20, "{}", path.display());
+        }
+    }
+}

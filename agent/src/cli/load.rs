@@ -1,9 +1,8 @@
 //! `run` and `validate`: their flags, and the settings that come of flags and file.
 
 use std::fmt;
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -104,7 +103,13 @@ fn load(values: &Values) -> Result<Settings, LoadError> {
     } else {
         text
     };
-    Ok(Settings::load(&text, &overrides(values), &|path| fs::read_to_string(path))?)
+    Ok(Settings::load(&text, &overrides(values), &read_named)?)
+}
+
+/// Reads a file that the configuration names.
+fn read_named(path: &Path) -> io::Result<String> {
+    // Taken out of what zeroizes it, for `config` asks for a plain text.
+    attestors::file::read_text(path, NAMED_BYTES).map(|mut text| std::mem::take(&mut *text))
 }
 
 fn overrides(values: &Values) -> Overrides {
@@ -137,8 +142,9 @@ fn overrides(values: &Values) -> Overrides {
 /// `run` opens it, so `validate` finds out whether that will work.
 fn try_log_file(path: Option<&Path>) -> Result<(), LoadError> {
     let Some(path) = path else { return Ok(()) };
-    let opened = OpenOptions::new().append(true).create(true).mode(0o640).open(path);
-    opened.map(drop).map_err(|source| LoadError::LogFile { path: path.to_owned(), source })
+    crate::logging::open(path)
+        .map(drop)
+        .map_err(|source| LoadError::LogFile { path: path.to_owned(), source })
 }
 
 /// The flags of `run`.
@@ -182,6 +188,8 @@ const FLAGS: &[Flag] = &[
     text("trustDomain", "", "The trust domain that this agent belongs to"),
 ];
 const DEFAULT_CONFIG: &str = "conf/agent/agent.conf";
+/// Of a join token's file and of a plugin's data file. Theirs are of some hundred.
+const NAMED_BYTES: u64 = 1024 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -238,6 +246,25 @@ mod tests {
         assert!(error.contains("/conf/agent/agent.conf: please"), "{error}");
         let error = load(&values(&["-config", "/"])).unwrap_err().to_string();
         assert_eq!(error, "unable to read configuration at \"/\": read /: is a directory");
+    }
+
+    #[test]
+    fn a_fifo_that_the_configuration_names_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let fifo = folder.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let conf = folder.path().join("agent.conf");
+        let text = "agent { data_dir = \"/d\" server_address = \"s\" server_port = \"1\" trust_domain = \"t\" \
+                    insecure_bootstrap = true }\nplugins { NodeAttestor \"join_token\" { plugin_data {} } \
+                    KeyManager \"memory\" { plugin_data {} } \
+                    WorkloadAttestor \"unix\" { plugin_data_file = \"FIFO\" } }\n";
+        fs::write(&conf, text.replace("FIFO", &fifo.display().to_string())).unwrap();
+        let (conf, fifo) = (conf.display().to_string(), fifo.display().to_string());
+        let error = load(&values(&["-config", &conf, "-joinTokenFile", &fifo])).unwrap_err().to_string();
+        assert!(error.contains("unable to read join token file") && error.contains("(a FIFO?)"), "{error}");
+        let settings = load(&values(&["-config", &conf])).unwrap();
+        let problems = format!("{:?}", settings.plugin_problems());
+        assert!(problems.contains("(a FIFO?)"), "{problems}");
     }
 
     #[test]

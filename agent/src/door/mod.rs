@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use attestors::workload::{self, Attestor};
+use budget::Refused;
 use identity::{Selectors, WorkloadUpdate};
 use latest::Updates;
 use tokio::sync::watch;
@@ -65,6 +66,9 @@ pub enum Denied {
     /// The agent is stopping.
     #[error("agent is shutting down")]
     Stopped,
+    /// The caller, or its group, holds as much as it may.
+    #[error(transparent)]
+    NoRoom(Refused),
 }
 
 /// How long a call waits while the agent is starting.
@@ -101,7 +105,8 @@ impl Admission {
             debug!(pid = peer.process.pid, "A new process matches no entry; asking the server for changes");
             manager.unmatched();
         }
-        let updates = manager.subscribe(&caller, matched).await.map_err(|_| Denied::Stopped)?;
+        let charge = peer.account().charge(shares::remembered(&caller.selectors)).map_err(Denied::NoRoom)?;
+        let updates = manager.subscribe(&caller, matched, charge).await.map_err(|_| Denied::Stopped)?;
         Ok(Admitted { updates, caller })
     }
 
@@ -128,27 +133,35 @@ impl Admission {
         let found = workload::attest(&self.attestors, peer).await;
         // Facts were read by pid. They are the caller's only if it still has the credentials that it connected with (a
         // setuid program may run in it by now, and its child may hold the connection), and has not exited meanwhile.
-        let same_user = self.has_credentials_of(peer);
+        let same_user = self.has_credentials_of(peer).await;
         if !peer.process.is_alive() || !same_user {
             let reason = if same_user { "the process has exited" } else { "its credentials have changed" };
-            error!(pid = peer.process.pid, reason, "Failed to attest the workload; closing its connection");
+            if peer.complain("changed") {
+                error!(
+                    pid = peer.process.pid,
+                    reason, "Failed to attest the workload; closing its connection"
+                );
+            }
             peer.hang_up();
             return Err(Denied::Attestation);
         }
         match found {
             Ok(found) => {
+                peer.account().work(shares::ATTESTATION + shares::SELECTOR * found.selectors.len() as u64);
                 debug!(pid = peer.process.pid, selectors = ?found.selectors, "PID attested to have selectors");
                 Ok(Attested { selectors: found.selectors })
             }
             Err(reason) => {
-                error!(pid = peer.process.pid, error = %reason, "Failed to attest the workload");
+                if peer.complain("attestation") {
+                    error!(pid = peer.process.pid, error = %reason, "Failed to attest the workload");
+                }
                 Err(Denied::Attestation)
             }
         }
     }
 
-    fn has_credentials_of(&self, peer: &Peer) -> bool {
-        let now = attestors::proc::read_credentials(&self.proc, peer.process.pid);
+    async fn has_credentials_of(&self, peer: &Peer) -> bool {
+        let now = attestors::proc::read_credentials_of(&self.proc, peer.process.pid, peer.group()).await;
         now.is_ok_and(|now| (now.uid, now.gid) == (peer.uid, peer.gid))
     }
 

@@ -13,12 +13,14 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use config::{LogFormat, LogLevel};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tracing::field::{Field, Visit};
@@ -67,8 +69,25 @@ pub fn flush(timeout: Duration) {
     }
 }
 
-fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).mode(0o640).open(path)
+/// Opens a log file, made where there is none, without ever waiting.
+///
+/// # Errors
+/// When it cannot be opened. A FIFO that nobody reads cannot.
+pub(crate) fn open(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    // Without this flag, opening a FIFO waits for its reader. Regular files know no difference.
+    options.append(true).create(true).mode(0o640).custom_flags(OFlag::O_NONBLOCK.bits());
+    let file = options.open(path).map_err(|reason| {
+        let unread = reason.raw_os_error() == Some(Errno::ENXIO as i32);
+        if unread && path.metadata().is_ok_and(|found| found.file_type().is_fifo()) {
+            io::Error::other("is a FIFO that nobody reads: start its reader first, or give a regular file")
+        } else {
+            reason
+        }
+    })?;
+    // The thread that writes may wait, and shall not lose what a pipe has no room for.
+    fcntl(&file, FcntlArg::F_SETFL(OFlag::O_APPEND))?;
+    Ok(file)
 }
 
 struct Started {
@@ -307,6 +326,21 @@ mod tests {
             fields: fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
             time: OffsetDateTime::from_unix_timestamp_nanos(1_700_000_000_123_456_789).unwrap(),
         }
+    }
+
+    #[test]
+    fn a_fifo_is_a_log_file_once_somebody_reads_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let fifo = folder.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let reason = open(&fifo).unwrap_err().to_string();
+        assert!(reason.starts_with("is a FIFO that nobody reads: start its reader first"), "{reason}");
+        let mut reader = OpenOptions::new();
+        let _reads = reader.read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(&fifo).unwrap();
+        let file = open(&fifo).unwrap();
+        let flags = OFlag::from_bits_truncate(fcntl(&file, FcntlArg::F_GETFL).unwrap());
+        assert!(!flags.contains(OFlag::O_NONBLOCK), "a line must not be lost where the reader is slow");
+        open(Path::new("/dev/null")).unwrap();
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
+use budget::Charge;
 use cache::{Cache, Matched, Publish, Snapshot};
 use config::KeyType;
 use identity::{Bundle, Entry, Selectors, WorkloadUpdate};
@@ -34,7 +35,7 @@ pub struct Manager {
 }
 
 enum Message {
-    Subscribe(Selectors, Matched, oneshot::Sender<Updates<WorkloadUpdate>>),
+    Subscribe(Selectors, Matched, Charge, oneshot::Sender<Updates<WorkloadUpdate>>),
     Synced(Synced),
     RenewAll,
     Minted(Vec<Outcome>),
@@ -78,7 +79,8 @@ impl Manager {
         Self { mailbox, snapshot, bundle, demand }
     }
 
-    /// Listens for what an attested caller may have; `matched` is its match against a snapshot, which may be old.
+    /// Listens for what an attested caller may have; `matched` is its match against a snapshot, which may be old. `charge` is
+    /// for its selectors, as long as they are remembered.
     ///
     /// # Errors
     /// [`Stopped`].
@@ -86,9 +88,10 @@ impl Manager {
         &self,
         caller: &Attested,
         matched: Matched,
+        charge: Charge,
     ) -> Result<Updates<WorkloadUpdate>, Stopped> {
         let (reply, answer) = oneshot::channel();
-        let message = Message::Subscribe(caller.selectors().clone(), matched, reply);
+        let message = Message::Subscribe(caller.selectors().clone(), matched, charge, reply);
         self.mailbox.send(message).await.map_err(|_| Stopped)?;
         answer.await.map_err(|_| Stopped)
     }
@@ -132,7 +135,8 @@ struct Task {
     messages: mpsc::Receiver<Message>,
     mailbox: mpsc::WeakSender<Message>,
     snapshot: Arc<ArcSwap<Snapshot>>,
-    subscribers: HashMap<Selectors, Publisher<WorkloadUpdate>>,
+    /// Who listens, by what is known of it; with the charge for remembering that.
+    subscribers: HashMap<Selectors, (Publisher<WorkloadUpdate>, Charge)>,
     own: watch::Sender<Arc<Bundle>>,
     link: Arc<Link>,
     key_type: KeyType,
@@ -160,8 +164,8 @@ impl Task {
 
     fn handle(&mut self, message: Message) {
         match message {
-            Message::Subscribe(selectors, matched, reply) => {
-                drop(reply.send(self.subscribe(selectors, matched)))
+            Message::Subscribe(selectors, matched, charge, reply) => {
+                drop(reply.send(self.subscribe(selectors, matched, charge)))
             }
             Message::Synced(synced) => self.synced(synced),
             Message::RenewAll => self.cache.renew_all(SystemTime::now()),
@@ -170,14 +174,19 @@ impl Task {
         }
     }
 
-    fn subscribe(&mut self, selectors: Selectors, matched: Matched) -> Updates<WorkloadUpdate> {
-        if let Some(publisher) = self.subscribers.get(&selectors) {
+    fn subscribe(
+        &mut self,
+        selectors: Selectors,
+        matched: Matched,
+        charge: Charge,
+    ) -> Updates<WorkloadUpdate> {
+        if let Some((publisher, _)) = self.subscribers.get(&selectors) {
             return publisher.subscribe();
         }
         let update = self.cache.subscribe(&selectors, matched, SystemTime::now());
         let publisher = Publisher::new(update);
         let updates = publisher.subscribe();
-        self.subscribers.insert(selectors, publisher);
+        self.subscribers.insert(selectors, (publisher, charge));
         updates
     }
 
@@ -255,7 +264,7 @@ impl Task {
 
     fn publish(&mut self, published: Vec<Publish>) {
         for publish in published {
-            if let Some(publisher) = self.subscribers.get(&publish.selectors) {
+            if let Some((publisher, _)) = self.subscribers.get(&publish.selectors) {
                 publisher.publish(publish.update);
             }
         }
@@ -269,7 +278,7 @@ impl Task {
         self.sweep_at = Instant::now() + SWEEP;
         let now = SystemTime::now();
         let cache = &mut self.cache;
-        self.subscribers.retain(|selectors, publisher| {
+        self.subscribers.retain(|selectors, (publisher, _)| {
             let live = publisher.has_listeners();
             if !live {
                 cache.unsubscribe(selectors, now);

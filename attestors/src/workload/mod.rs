@@ -54,7 +54,7 @@ impl Attestor {
 
     async fn attest(&self, peer: &Peer) -> Result<Vec<Selector>, AttestorError> {
         match self {
-            Self::Unix(unix) => Ok(unix.attest(peer.process.pid, peer.uid, peer.gid).await?),
+            Self::Unix(unix) => Ok(unix.attest(peer.process.pid, peer.uid, peer.gid, peer.group()).await?),
             Self::K8s(k8s) => Ok(k8s.attest(peer.process.pid).await?),
         }
     }
@@ -82,6 +82,9 @@ pub async fn attest(attestors: &[Attestor], peer: &Peer) -> Result<Attested, All
             Ok(selectors) => found.extend(selectors),
             Err(reason) => {
                 failed += 1;
+                if !peer.complain(attestor.name()) {
+                    continue;
+                }
                 error!(pid = peer.process.pid, error = %reason, "workload attestor {:?} failed", attestor.name());
             }
         }

@@ -228,8 +228,9 @@ mod tests {
     #[tokio::test]
     async fn own_process() {
         let pid = std::process::id().try_into().unwrap();
-        let found =
-            values(&attestor(true, 0).attest(pid, geteuid().as_raw(), getegid().as_raw(), &group()).await.unwrap());
+        let found = values(
+            &attestor(true, 0).attest(pid, geteuid().as_raw(), getegid().as_raw(), &group()).await.unwrap(),
+        );
         let exe = std::env::current_exe().unwrap();
         assert!(found.contains(&format!("unix:uid:{}", geteuid())));
         assert!(found.contains(&format!("unix:gid:{}", getegid())));
@@ -241,11 +242,13 @@ mod tests {
     #[tokio::test]
     async fn path_and_hash_are_asked_for() {
         let pid = std::process::id().try_into().unwrap();
-        let plain =
-            values(&attestor(false, 0).attest(pid, geteuid().as_raw(), getegid().as_raw(), &group()).await.unwrap());
+        let plain = values(
+            &attestor(false, 0).attest(pid, geteuid().as_raw(), getegid().as_raw(), &group()).await.unwrap(),
+        );
         assert!(!plain.iter().any(|s| s.starts_with("unix:path") || s.starts_with("unix:sha256")));
-        let unhashed =
-            values(&attestor(true, -1).attest(pid, geteuid().as_raw(), getegid().as_raw(), &group()).await.unwrap());
+        let unhashed = values(
+            &attestor(true, -1).attest(pid, geteuid().as_raw(), getegid().as_raw(), &group()).await.unwrap(),
+        );
         assert!(unhashed.iter().any(|s| s.starts_with("unix:path")));
         assert!(!unhashed.iter().any(|s| s.starts_with("unix:sha256")));
         assert!(matches!(
@@ -256,7 +259,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_process_that_is_gone() {
-        assert!(matches!(attestor(false, 0).attest(i32::MAX, 0, 0, &group()).await, Err(UnixError::Read { .. })));
+        assert!(matches!(
+            attestor(false, 0).attest(i32::MAX, 0, 0, &group()).await,
+            Err(UnixError::Read { .. })
+        ));
     }
 
     #[tokio::test]
@@ -264,7 +270,10 @@ mod tests {
         let pid = std::process::id().try_into().unwrap();
         let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
         for (uid, gid) in [(uid + 1, gid), (uid, gid + 1)] {
-            assert!(matches!(attestor(false, 0).attest(pid, uid, gid, &group()).await, Err(UnixError::Changed { .. })));
+            assert!(matches!(
+                attestor(false, 0).attest(pid, uid, gid, &group()).await,
+                Err(UnixError::Changed { .. })
+            ));
         }
     }
 

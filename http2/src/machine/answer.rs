@@ -6,8 +6,8 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Response};
 
 use super::Machine;
-use crate::frame::{self, Reason};
 use crate::costs;
+use crate::frame::{self, Reason};
 use crate::head;
 use crate::out::Out;
 

@@ -7,13 +7,13 @@ use http::header::CONTENT_TYPE;
 use http::{Response, StatusCode};
 
 use super::{Event, Machine, OpenBlock, Outcome, PRIORITY_LEN, announced, broken, depends_on};
-use crate::costs;
 use crate::RequestBody;
+use crate::costs;
 use crate::frame::{self, FrameHead, Reason};
 use crate::head::{self, Block};
 use crate::inbox::Inbox;
 use crate::out::Out;
-use crate::stream::{StreamState, Stream};
+use crate::stream::{Stream, StreamState};
 use crate::temper::Provocation;
 use crate::wake::StreamWaker;
 use crate::window::{ReceiveWindow, SendWindow};

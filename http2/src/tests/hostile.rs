@@ -223,9 +223,8 @@ async fn a_call_for_which_there_is_no_room_is_told_so() {
 #[tokio::test]
 async fn a_connection_for_which_there_is_no_room_is_not_served() {
     let (_, theirs) = tokio::io::duplex(1024);
-    let served = serve::<_, _, _, Answer>(theirs, LIMITS, Account::alone(10), |request| {
-        call(Arc::default(), request)
-    });
+    let served =
+        serve::<_, _, _, Answer>(theirs, LIMITS, Account::alone(10), |request| call(Arc::default(), request));
     assert!(served.is_err());
 }
 

@@ -73,7 +73,10 @@ async fn connection_errors() {
         ),
         (
             "CONTINUATION without end",
-            greeted(&[&frame(frame::HEADERS, 0, 1, &[]), &frame(frame::CONTINUATION, 0, 1, &[0]).repeat(300)]),
+            greeted(&[
+                &frame(frame::HEADERS, 0, 1, &[]),
+                &frame(frame::CONTINUATION, 0, 1, &[0]).repeat(300),
+            ]),
             Reason::EnhanceYourCalm,
         ),
         ("PRIORITY on stream 0", greeted(&[&frame(frame::PRIORITY, 0, 0, &[0; 5])]), Reason::Protocol),
@@ -233,7 +236,9 @@ async fn a_header_block_in_many_parts_is_served() {
     let parts: Vec<u8> = block[..3]
         .iter()
         .enumerate()
-        .flat_map(|(n, byte)| frame(if n == 0 { frame::HEADERS } else { frame::CONTINUATION }, 0, 1, &[*byte]))
+        .flat_map(|(n, byte)| {
+            frame(if n == 0 { frame::HEADERS } else { frame::CONTINUATION }, 0, 1, &[*byte])
+        })
         .collect();
     let rest: Vec<u8> = (0..60).flat_map(|_| frame(frame::CONTINUATION, 0, 1, &[])).collect();
     let last = frame(frame::CONTINUATION, frame::END_HEADERS, 1, &block[3..]);

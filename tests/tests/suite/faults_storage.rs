@@ -16,6 +16,7 @@ pub(super) fn trials() -> Vec<Trial> {
         trial("a_corrupt_key_file_is_named_and_kept", corrupt_key_file),
         trial("a_corrupt_agent_data_file_is_kept_aside", corrupt_agent_data),
         trial("a_full_disk_does_not_stop_the_agent", full_disk),
+        trial("what_stands_in_the_socket_s_place_is_waited_out", socket_in_the_way),
         trial("all_errors_of_a_configuration_at_once", all_errors_at_once),
     ]
 }
@@ -113,6 +114,22 @@ async fn full_disk() {
         ids(&stream.message().await.expect("served").expect("a message")),
         ["spiffe://example.org/web"]
     );
+}
+
+/// The agent lives on without its socket, says once why, and serves when the operator has made room.
+async fn socket_in_the_way() {
+    let server = server().await;
+    let conf = Conf::join_token(&server);
+    let folder = Arc::new(tempfile::tempdir().expect("a temporary folder"));
+    std::fs::write(folder.path().join("api.sock"), "precious").expect("written");
+    let mut agent = Agent::start_in(&conf, folder);
+    let line = agent.logged("The public socket cannot be opened").await;
+    assert!(line.contains("api.sock is a regular file: move it away"), "{line}");
+    agent.logged("Agent is ready").await;
+    assert_eq!(std::fs::read_to_string(agent.socket()).expect("left alone"), "precious");
+    std::fs::remove_file(agent.socket()).expect("removed");
+    agent.logged("The public socket can be opened now").await;
+    assert!(harness::health(&agent.wait_for_socket().await).await);
 }
 
 async fn all_errors_at_once() {

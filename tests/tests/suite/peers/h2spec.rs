@@ -2,10 +2,10 @@
 
 use std::net::Shutdown;
 use std::path::PathBuf;
-use std::sync::Arc;
 
+use budget::Account;
 use http_body_util::{BodyExt as _, Full};
-use http2::{Limits, RequestBody, Room};
+use http2::{Limits, RequestBody};
 use hyper::body::Bytes;
 use hyper::{Request, Response};
 use libtest_mimic::Trial;
@@ -57,11 +57,12 @@ async fn answer(stream: TcpStream) {
 /// The server that is judged. It answers when the whole request is there: what is wrong with its end is an error of the
 /// stream only until then.
 async fn serve(stream: TcpStream) {
-    let limits = Limits { streams: 100, window: 1024 * 1024, headers: 16 * 1024 };
+    let limits = Limits { streams: 100, window: 1024 * 1024, headers: 16 * 1024, fields: &[] };
     let call = async |request: Request<RequestBody>| {
         request.into_body().collect().await.ok();
         Response::new(Full::new(Bytes::from_static(b"an answer")))
     };
     // How a connection ends is h2spec's to judge.
-    http2::serve(stream, limits, &Arc::new(Room::new(1024 * 1024)), call).await.ok();
+    let served = http2::serve(stream, limits, Account::alone(1 << 20), call);
+    served.expect("there is room").await.ok();
 }

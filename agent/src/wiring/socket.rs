@@ -1,0 +1,46 @@
+//! The public socket that cannot be had yet: tried again until an operator has mended what is in its way.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+use tracing::{error, info};
+use transport::BindError;
+
+#[cfg(test)]
+mod tests;
+
+/// Calls `bind` until it works, with pauses that grow from [`FIRST`] to [`MOST`]. `reason` is why it did not work the
+/// first time. A reason is logged when it is new, and how often it failed when that is over.
+///
+/// # Errors
+/// A reason that is final ([`BindError::is_final`]).
+pub(super) async fn bound<T>(
+    mut reason: BindError,
+    mut bind: impl FnMut() -> Result<T, BindError>,
+) -> Result<T, BindError> {
+    let (mut logged, mut failures, mut pause) = (String::new(), 0_u64, FIRST);
+    loop {
+        if reason.is_final() {
+            return Err(reason);
+        }
+        failures += 1;
+        let text = reason.to_string();
+        if text != logged {
+            error!(error = text, failures, "The public socket cannot be opened; trying again until it can");
+            logged = text;
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(MOST);
+        match bind() {
+            Ok(bound) => {
+                info!(failures, "The public socket can be opened now");
+                return Ok(bound);
+            }
+            Err(next) => reason = next,
+        }
+    }
+}
+
+const FIRST: Duration = Duration::from_secs(1);
+/// Short enough for a person who has just mended it and looks on.
+const MOST: Duration = Duration::from_secs(30);
