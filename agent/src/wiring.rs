@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use attestors::node::{Attestor as NodeAttestor, JoinToken, K8sPsat};
 use attestors::workload::{Attestor as WorkloadAttestor, k8s, unix};
+use budget::Budget;
 use config::{Experimental, Plugins, Settings};
 use identity::TrustDomain;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -15,7 +16,7 @@ use nix::sys::stat::{Mode, umask};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
-use transport::{BindError, Limits, Listener};
+use transport::{BindError, Listener, Options};
 
 use crate::apis::{self, Apis};
 use crate::door::Admission;
@@ -92,18 +93,19 @@ async fn agent(settings: Settings) -> Result<(), Fatal> {
     let plugins = settings.plugins().map_err(|problems| Fatal::Storage(problems_text(problems)))?.clone();
     let trust_domain = TrustDomain::parse(&settings.trust_domain);
     let trust_domain = trust_domain.map_err(|reason| Fatal::Storage(format!("trust_domain: {reason}")))?;
-    let limits = limits();
+    let proc = proc_folder();
+    let options =
+        Options { slots: connection_slots(), bytes: Budget::new(CALLERS_BYTES), proc: proc.clone() };
     // Now, so that what cannot be mended ends the agent before it has done anything.
-    let socket = socket_path(&settings).map(|path| first_try(path, limits)).transpose()?;
+    let socket = socket_path(&settings).map(|path| first_try(path, &options)).transpose()?;
     // After the public socket's folder, before private ones (SPIRE, `run_posix.go`).
     umask(Mode::from_bits_truncate(umask(Mode::empty()).bits() | 0o027));
     let (ready, manager) = watch::channel(None);
-    let proc = proc_folder();
     let attestors = workload_attestors(&plugins, &settings.experimental, &proc)?;
     let admission = Arc::new(Admission::new(attestors, manager, proc));
     let apis = match socket {
         Some(socket) => {
-            tokio::spawn(serve_apis(socket, limits, Arc::clone(&settings), Arc::clone(&admission)))
+            tokio::spawn(serve_apis(socket, options, Arc::clone(&settings), Arc::clone(&admission)))
         }
         None => tokio::spawn(std::future::pending()),
     };
@@ -156,37 +158,50 @@ struct Socket {
     tried: Result<Listener, BindError>,
 }
 
-fn first_try(path: PathBuf, limits: Limits) -> Result<Socket, Fatal> {
-    let tried = Listener::bind(&path, limits);
+fn first_try(path: PathBuf, options: &Options) -> Result<Socket, Fatal> {
+    let tried = Listener::bind(&path, options.clone());
     match tried {
         Err(reason) if reason.is_final() => Err(Fatal::Storage(reason.to_string())),
         tried => Ok(Socket { path, tried }),
     }
 }
 
-/// Descriptors: as many as the system allows, of which a reserve is kept for health, the server and files.
-fn limits() -> Limits {
-    let limits = Limits::default();
-    let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return limits };
-    if let Err(reason) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
-        debug!(error = %reason, "Cannot raise the limit of open files");
-    }
-    let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, hard));
-    // A connection takes a descriptor, and its process another.
-    let most = usize::try_from(soft.saturating_sub(FD_RESERVE) / 2).unwrap_or(limits.connections);
-    Limits { connections: limits.connections.min(most.max(1)), ..limits }
+/// How many connections callers may have: raises the limit of open files as far as it goes, and shares out what the
+/// agent does not need itself.
+fn connection_slots() -> budget::Limits {
+    let files = match getrlimit(Resource::RLIMIT_NOFILE) {
+        Ok((soft, hard)) => match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
+            Ok(()) => hard,
+            Err(reason) => {
+                debug!(error = %reason, "Cannot raise the limit of open files");
+                soft
+            }
+        },
+        Err(_) => USUAL_FILES,
+    };
+    slots(files)
+}
+
+/// The places for connections where this many files may be open.
+fn slots(files: u64) -> budget::Limits {
+    let for_callers = files - FILES_RESERVE.min(files / 2);
+    // A connection takes a descriptor, and its process may take another.
+    let places = usize::try_from(for_callers / 2).unwrap_or(usize::MAX).clamp(2, CONNECTIONS);
+    let spare = (places / 8).max(1);
+    let whole = places - spare;
+    budget::Limits { whole, spare, group: (whole - whole / 8).max(1), account: 1 }
 }
 
 /// Serves the public socket for ever, from when it can be had.
 async fn serve_apis(
     socket: Socket,
-    limits: Limits,
+    options: Options,
     settings: Arc<Settings>,
     admission: Arc<Admission>,
 ) -> Fatal {
     let listener = match socket.tried {
         Ok(listener) => listener,
-        Err(reason) => match socket::bound(reason, || Listener::bind(&socket.path, limits)).await {
+        Err(reason) => match socket::bound(reason, || Listener::bind(&socket.path, options.clone())).await {
             Ok(listener) => listener,
             Err(reason) => return Fatal::Storage(reason.to_string()),
         },
@@ -256,5 +271,17 @@ fn proc_folder() -> PathBuf {
 /// To write the last lines of the log, if its reader is slow.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
-/// Of descriptors.
-const FD_RESERVE: u64 = 128;
+/// Descriptors for what is no caller: the server, health checks, files, attestors.
+const FILES_RESERVE: u64 = 256;
+/// The limit of open files where the system does not tell it.
+const USUAL_FILES: u64 = 1024;
+/// However many files may be open: each costs memory too.
+const CONNECTIONS: usize = 65_536;
+
+/// What is kept for callers: of 64 MiB that an agent may have in all, it needs some 12 itself, and memory that is free
+/// again is not given back to the system at once.
+const CALLERS_BYTES: budget::Limits =
+    budget::Limits { whole: 16 << 20, spare: 4 << 20, group: 14 << 20, account: 8 << 20 };
+
+#[cfg(test)]
+mod tests;

@@ -1,23 +1,33 @@
 //! The accepted stream.
 
+use std::future::Future as _;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
+use budget::{Account, Charge};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Sleep, sleep};
 
 use crate::Peer;
 
 /// One caller's connection.
+///
+/// Reading and writing fail with `ConnectionAborted` once it is no longer wanted: after [`Peer::hang_up`], and when its
+/// place is needed for another group of callers. Reading fails with `TimedOut` where the caller has not said a byte for
+/// [`SILENCE`] since it has connected.
 #[derive(Debug)]
 pub struct Connection {
     stream: UnixStream,
     peer: Arc<Peer>,
+    /// How long the first byte may take; `None` when it has come.
+    silence: Option<Pin<Box<Sleep>>>,
+    slots: Account,
     /// Its place among the descriptors that connections may take.
-    _slot: OwnedSemaphorePermit,
+    _slot: Charge,
 }
 
 impl Connection {
@@ -27,13 +37,15 @@ impl Connection {
         Arc::clone(&self.peer)
     }
 
-    /// After [`Peer::hang_up`] it is not. Whoever reads or writes is woken by that too.
+    /// Whoever reads or writes is woken when it no longer is.
     fn still_wanted(&self, cx: &Context<'_>) -> io::Result<()> {
-        if self.peer.is_hung_up(cx) { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
+        let unwanted = self.peer.is_hung_up(cx) || self.slots.poll_evicted(cx);
+        if unwanted { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
     }
 
-    pub(crate) fn new(stream: UnixStream, peer: Peer, slot: OwnedSemaphorePermit) -> Self {
-        Self { stream, peer: Arc::new(peer), _slot: slot }
+    pub(crate) fn new(stream: UnixStream, peer: Peer, slots: Account, slot: Charge) -> Self {
+        let silence = Some(Box::pin(sleep(SILENCE)));
+        Self { stream, peer: Arc::new(peer), silence, slots, _slot: slot }
     }
 }
 
@@ -44,7 +56,18 @@ impl AsyncRead for Connection {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         self.still_wanted(cx)?;
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let before = buf.filled().len();
+        if let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(cx, buf) {
+            if buf.filled().len() > before {
+                self.silence = None;
+                self.slots.touch();
+                self.peer.account().touch();
+            }
+            return Poll::Ready(read);
+        }
+        let Some(silence) = &mut self.silence else { return Poll::Pending };
+        ready!(silence.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
@@ -75,3 +98,7 @@ impl AsyncWrite for Connection {
         self.stream.is_write_vectored()
     }
 }
+
+/// How long a caller may take for its first byte. A client of gRPC speaks as soon as it is connected; only one that is
+/// stopped, or wants nothing but our descriptors, does not.
+pub const SILENCE: Duration = Duration::from_secs(30);

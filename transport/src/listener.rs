@@ -1,44 +1,49 @@
-//! Binding and accepting.
+//! Accepting.
 
+use std::collections::VecDeque;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net as unix;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tokio::net::UnixListener;
-use tokio::sync::Semaphore;
+use budget::{Account, Budget, Charge};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{SocketFlags, accept_with};
+use tokio::net::{UnixListener, UnixStream};
 use tracing::warn;
 
 use crate::Connection;
 use crate::bind::{BindError, bind};
-use crate::peer::{Peer, Processes};
+use crate::peer::{Peer, Processes, Unidentified};
+use crate::refusals::Refusals;
 
 /// The public socket.
 #[derive(Debug)]
 pub struct Listener {
     socket: UnixListener,
     path: PathBuf,
+    /// Taken from the backlog, and not looked at yet.
+    arrived: VecDeque<OwnedFd>,
+    /// There may be more in the backlog, but the connections of the last batch come first.
+    yields: bool,
     processes: Processes,
-    limits: Limits,
-    slots: Arc<Semaphore>,
+    slots: Budget,
+    bytes: Budget,
+    refusals: Refusals,
 }
 
-/// What callers may take. The socket is open to everybody on the node.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// Connections of one process.
-    pub connections_per_process: usize,
-    /// Streams of one process, over all its connections.
-    pub streams_per_process: usize,
-    /// Connections of all processes; more wait in the socket's backlog, and descriptors stay free for health.
-    pub connections: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { connections_per_process: 1024, streams_per_process: 4096, connections: 65_536 }
-    }
+/// What callers may take, and where they are looked up. The socket is open to everybody on the node.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Connections, each of which takes one. The process of a connection takes a descriptor too, so the whole and its
+    /// spare may be half as many as there are descriptors for callers.
+    pub slots: budget::Limits,
+    /// What is kept for callers, in bytes. Each connection gets an account in it.
+    pub bytes: Budget,
+    /// The `/proc` of the host.
+    pub proc: PathBuf,
 }
 
 impl Listener {
@@ -48,7 +53,7 @@ impl Listener {
     ///
     /// # Errors
     /// [`BindError`].
-    pub fn bind(path: &Path, limits: Limits) -> Result<Self, BindError> {
+    pub fn bind(path: &Path, options: Options) -> Result<Self, BindError> {
         let io = |source| BindError::Io { path: path.to_owned(), source };
         let socket = match inherited(path) {
             Some(socket) => socket,
@@ -58,9 +63,12 @@ impl Listener {
         Ok(Self {
             socket: UnixListener::from_std(socket).map_err(io)?,
             path: path.to_owned(),
-            processes: Processes::default(),
-            limits,
-            slots: Arc::new(Semaphore::new(limits.connections)),
+            arrived: VecDeque::with_capacity(BATCH),
+            yields: false,
+            processes: Processes::new(options.proc),
+            slots: Budget::new(options.slots),
+            bytes: options.bytes,
+            refusals: Refusals::default(),
         })
     }
 
@@ -70,24 +78,109 @@ impl Listener {
         &self.path
     }
 
-    /// The next caller. Those that cannot be identified are closed here, with a warning.
-    pub async fn accept(&self) -> Connection {
+    /// The next caller. Those that cannot be identified, or for which there is no place, are closed here. To be called
+    /// again at once: others have their turn after each [`BATCH`] of callers.
+    pub async fn accept(&mut self) -> Connection {
         loop {
-            let slot = Arc::clone(&self.slots).acquire_owned().await.expect("the semaphore is never closed");
+            while let Some(arrived) = self.arrived.pop_front() {
+                if let Some(caller) = self.admit(&arrived) {
+                    match UnixStream::from_std(arrived.into()) {
+                        Ok(stream) => return caller.connection(stream),
+                        Err(reason) => self.failed(NOBODY, &reason),
+                    }
+                }
+            }
+            if std::mem::take(&mut self.yields) {
+                tokio::task::yield_now().await;
+            }
             match self.socket.accept().await {
-                Ok((stream, _)) => match Peer::of(&stream, &self.processes, self.limits) {
-                    Ok(peer) => return Connection::new(stream, peer, slot),
-                    Err(reason) if reason.kind() == io::ErrorKind::QuotaExceeded => {}
-                    Err(reason) => warn!(error = %reason, "Connection failed during accept"),
-                },
-                // EMFILE and the like: the caller waits in the backlog until a descriptor is free again.
+                Ok((stream, _)) => {
+                    self.receive();
+                    if let Some(count) = self.refusals.taken(NOBODY) {
+                        warn!(count, "Connections failed during accept");
+                    }
+                    if let Some(caller) = self.admit(&stream) {
+                        return caller.connection(stream);
+                    }
+                }
+                // The caller waits in the backlog until a descriptor, or memory, is free again.
                 Err(reason) => {
-                    warn!(error = %reason, "Connection failed during accept");
+                    self.failed(NOBODY, &reason);
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
     }
+
+    /// Takes those that have come with the first, at most [`BATCH`], from the backlog: it is short, and once it is full,
+    /// the system refuses everybody else. What goes wrong here goes wrong again at the next first one, and is told there.
+    fn receive(&mut self) {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        while self.arrived.len() < BATCH {
+            let Ok(arrived) = accept_with(&self.socket, flags) else { return };
+            self.arrived.push_back(arrived);
+        }
+        self.yields = true;
+    }
+
+    /// Finds out who it is, and takes a place for it. `None` when there is none, or nobody to have it.
+    fn admit(&mut self, socket: &impl AsFd) -> Option<Caller> {
+        // Who connects and goes, again and again, is to cost us next to nothing.
+        if has_gone(socket) {
+            return None;
+        }
+        let peer = match Peer::of(socket, &self.processes, &self.bytes) {
+            Ok(peer) => peer,
+            Err(Unidentified { reason, group }) => {
+                self.failed(&group, &reason);
+                return None;
+            }
+        };
+        let group = self.slots.group(peer.group().key());
+        let slots = group.account();
+        match slots.charge(1) {
+            Ok(slot) => {
+                if let Some(count) = self.refusals.taken(group.key()) {
+                    warn!(count, group = group.key(), "Connections were refused");
+                }
+                Some(Caller { peer, slots, slot })
+            }
+            Err(reason) => {
+                if self.refusals.refused(group.key()) {
+                    let (group, connections) = (group.key(), group.held());
+                    warn!(error = %reason, group, connections, pid = peer.process.pid, "Connection refused");
+                }
+                None
+            }
+        }
+    }
+
+    fn failed(&mut self, group: &str, reason: &io::Error) {
+        if self.refusals.refused(group) {
+            warn!(error = %reason, group, "Connection failed during accept");
+        }
+    }
+}
+
+/// A caller that has a place.
+struct Caller {
+    peer: Peer,
+    slots: Account,
+    slot: Charge,
+}
+
+impl Caller {
+    fn connection(self, stream: UnixStream) -> Connection {
+        Connection::new(stream, self.peer, self.slots, self.slot)
+    }
+}
+
+/// Whether the other end is closed, so that nothing that we say reaches anybody.
+fn has_gone(socket: &impl AsFd) -> bool {
+    let mut polled = [PollFd::new(socket, PollFlags::empty())];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    // Half closed is not closed: such a caller still reads.
+    poll(&mut polled, Some(&now)).is_ok() && polled[0].revents().contains(PollFlags::HUP)
 }
 
 /// The listeners that were handed over are taken from the environment once: each waits here for its `bind`.
@@ -110,4 +203,8 @@ fn same(a: &Path, b: &Path) -> bool {
     a == b || (a.file_name() == b.file_name() && folder(a).is_some() && folder(a) == folder(b))
 }
 
+/// Callers taken from the backlog at once.
+const BATCH: usize = 64;
+/// The group of the callers of whom nothing is known, as there is no descriptor for them.
+const NOBODY: &str = "";
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -1,18 +1,20 @@
-//! The caller: credentials, and its process by pidfd.
+//! The caller: credentials, its process by pidfd, its group.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
+use budget::{Account, Budget, Group};
 use futures_util::task::AtomicWaker;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{getsockopt, sockopt};
 
-use crate::Limits;
+use crate::group::Place;
 
 /// Who is on the other end of one connection. Credentials are those of the moment of `connect(2)`.
 pub struct Peer {
@@ -22,41 +24,59 @@ pub struct Peer {
     pub gid: u32,
     /// The process, shared by all its connections.
     pub process: Arc<Process>,
+    group: Group,
+    account: Account,
     hung_up: AtomicBool,
     waker: AtomicWaker,
-    limits: Limits,
+}
+
+/// A caller that cannot be identified.
+#[derive(Debug)]
+pub(crate) struct Unidentified {
+    pub(crate) reason: io::Error,
+    /// What is known of its group: its user.
+    pub(crate) group: String,
 }
 
 impl Peer {
-    /// Reads the credentials of an accepted socket.
+    /// Reads the credentials of an accepted socket, and opens an account for it in the budget of bytes.
     ///
     /// # Errors
     /// When the caller has no pid in our pid namespace (the agent needs hostPID), or is gone already.
-    pub(crate) fn of(socket: &impl AsFd, processes: &Processes, limits: Limits) -> io::Result<Self> {
-        let credentials = getsockopt(socket, sockopt::PeerCredentials)?;
-        if credentials.pid() <= 0 {
-            return Err(io::Error::other(
-                "caller has no pid here: the agent must share the host's pid namespace (hostPID)",
-            ));
-        }
-        let process = processes.process(socket, credentials.pid())?;
-        let taken = process.connections.fetch_add(1, Ordering::Relaxed);
-        // Constructed before the check, so that the count goes down again by drop.
-        let peer = Self {
-            uid: credentials.uid(),
+    pub(crate) fn of(
+        socket: &impl AsFd,
+        processes: &Processes,
+        bytes: &Budget,
+    ) -> Result<Self, Unidentified> {
+        let credentials = getsockopt(socket, sockopt::PeerCredentials);
+        let credentials = credentials
+            .map_err(|reason| Unidentified { reason: reason.into(), group: "unknown".to_owned() })?;
+        let uid = credentials.uid();
+        let process = processes
+            .process(socket, credentials.pid())
+            .map_err(|reason| Unidentified { reason, group: Place::Host.group(uid) })?;
+        let group = bytes.group(&processes.place(&process).group(uid));
+        Ok(Self {
+            uid,
             gid: credentials.gid(),
             process,
+            account: group.account(),
+            group,
             hung_up: AtomicBool::new(false),
             waker: AtomicWaker::new(),
-            limits,
-        };
-        if taken >= limits.connections_per_process {
-            let reason = format!("process {} has {taken} connections, no more are taken", peer.process.pid);
-            // Said once: a process that hammers the socket must not fill the log too.
-            let said = peer.process.refused.swap(true, Ordering::Relaxed);
-            return Err(if said { io::ErrorKind::QuotaExceeded.into() } else { io::Error::other(reason) });
-        }
-        Ok(peer)
+        })
+    }
+
+    /// The callers that share one budget with this one, in bytes: those of its pod or container, else of its user.
+    #[must_use]
+    pub fn group(&self) -> &Group {
+        &self.group
+    }
+
+    /// The connection's account in the budget of bytes: what is kept for this caller is charged here.
+    #[must_use]
+    pub fn account(&self) -> &Account {
+        &self.account
     }
 
     /// Closes the connection: the caller turned out not to be what it was.
@@ -65,24 +85,9 @@ impl Peer {
         self.waker.wake();
     }
 
-    /// One more stream of this caller's process; `None` when it has as many as it may.
-    #[must_use]
-    pub fn open_stream(&self) -> Option<StreamPermit> {
-        let process = Arc::clone(&self.process);
-        let open = process.streams.fetch_add(1, Ordering::Relaxed);
-        let permit = StreamPermit { process };
-        (open < self.limits.streams_per_process).then_some(permit)
-    }
-
     pub(crate) fn is_hung_up(&self, context: &std::task::Context<'_>) -> bool {
         self.waker.register(context.waker());
         self.hung_up.load(Ordering::Acquire)
-    }
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        self.process.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -92,19 +97,8 @@ impl fmt::Debug for Peer {
             .field("pid", &self.process.pid)
             .field("uid", &self.uid)
             .field("gid", &self.gid)
+            .field("group", &self.group.key())
             .finish_non_exhaustive()
-    }
-}
-
-/// Counts as one open stream of a process until dropped.
-#[derive(Debug)]
-pub struct StreamPermit {
-    process: Arc<Process>,
-}
-
-impl Drop for StreamPermit {
-    fn drop(&mut self) {
-        self.process.streams.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -114,10 +108,8 @@ pub struct Process {
     /// In our pid namespace.
     pub pid: i32,
     pidfd: OwnedFd,
-    connections: AtomicUsize,
-    streams: AtomicUsize,
-    /// A connection too many has been logged.
-    refused: AtomicBool,
+    /// Read once: a process that is moved to another cgroup stays in its group while it has connections.
+    place: OnceLock<Place>,
 }
 
 impl Process {
@@ -128,33 +120,36 @@ impl Process {
         let mut fds = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
         matches!(poll(&mut fds, PollTimeout::ZERO), Ok(0))
     }
-
-    fn new(pid: i32, pidfd: OwnedFd) -> Self {
-        Self {
-            pid,
-            pidfd,
-            connections: AtomicUsize::new(0),
-            streams: AtomicUsize::new(0),
-            refused: AtomicBool::new(false),
-        }
-    }
 }
 
 /// The processes that have a connection: one pidfd each, however many connections they open.
-#[derive(Debug, Default)]
-pub(crate) struct Processes(Mutex<HashMap<i32, Weak<Process>>>);
+#[derive(Debug)]
+pub(crate) struct Processes {
+    /// The `/proc` of the host.
+    proc: PathBuf,
+    held: Mutex<HashMap<i32, Weak<Process>>>,
+}
 
 impl Processes {
+    pub(crate) fn new(proc: PathBuf) -> Self {
+        Self { proc, held: Mutex::default() }
+    }
+
     /// The process with this pid, whose socket this is. A caller that has exited is refused, as its pid may mean
     /// another process by now, one that has connections of its own.
     fn process(&self, socket: &impl AsFd, pid: i32) -> io::Result<Arc<Process>> {
+        if pid <= 0 {
+            return Err(io::Error::other(
+                "caller has no pid here: the agent must share the host's pid namespace (hostPID)",
+            ));
+        }
         // Opened for every connection: that this process and the one we hold are alive, in this order, proves that
         // they are the same one.
-        let fresh = Process::new(pid, pidfd(socket, pid)?);
+        let fresh = Process { pid, pidfd: pidfd(socket, pid)?, place: OnceLock::new() };
         if !fresh.is_alive() {
             return Err(io::Error::other(format!("process {pid} has exited")));
         }
-        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(process) = held.get(&pid).and_then(Weak::upgrade).filter(|process| process.is_alive()) {
             return Ok(process);
         }
@@ -164,6 +159,18 @@ impl Processes {
         }
         held.insert(pid, Arc::downgrade(&process));
         Ok(process)
+    }
+
+    /// Where a process is. What cannot be read now is read again for its next connection.
+    fn place(&self, process: &Process) -> Place {
+        if let Some(place) = process.place.get() {
+            return place.clone();
+        }
+        match Place::of_process(&self.proc, process.pid) {
+            // Read by pid, so it may be of a successor, unless the process is still there.
+            Ok(place) if process.is_alive() => process.place.get_or_init(|| place).clone(),
+            _ => Place::Host,
+        }
     }
 }
 

@@ -27,7 +27,7 @@ use tonic::body::Body;
 use tonic::server::NamedService;
 use tower::Service as _;
 use tracing::debug;
-use transport::{Limits, Listener, Peer, StreamPermit};
+use transport::{Listener, Peer};
 
 use self::health::Health;
 use self::workload::Workload;
@@ -77,12 +77,8 @@ impl Apis {
 }
 
 /// Serves until it is dropped.
-pub(crate) async fn serve(listener: Listener, apis: Arc<Apis>) {
-    let limits = http2::Limits {
-        streams: u32::try_from(Limits::default().streams_per_process).unwrap_or(u32::MAX),
-        window: WINDOW,
-        headers: HEADERS_LIMIT,
-    };
+pub(crate) async fn serve(mut listener: Listener, apis: Arc<Apis>) {
+    let limits = http2::Limits { streams: STREAMS, window: WINDOW, headers: HEADERS_LIMIT };
     let room = Arc::new(Room::new(UNREAD));
     loop {
         let connection = listener.accept().await;
@@ -98,12 +94,7 @@ pub(crate) async fn serve(listener: Listener, apis: Arc<Apis>) {
     }
 }
 
-async fn answer(peer: Arc<Peer>, apis: Arc<Apis>, request: Request<RequestBody>) -> Response<Counted> {
-    // Before anything is read of the request: a caller may open streams and never say what it wants.
-    let Some(permit) = peer.open_stream() else {
-        let full = Status::resource_exhausted("too many streams of one process").into_http();
-        return full.map(|answer| Counted { answer, permit: None, deadline: None });
-    };
+async fn answer(peer: Arc<Peer>, apis: Arc<Apis>, request: Request<RequestBody>) -> Response<Timed> {
     let deadline = timeout(request.headers()).map(|timeout| timeout.map(|timeout| Instant::now() + timeout));
     let (response, deadline) = match deadline {
         Ok(None) => (apis.call(peer, request).await, None),
@@ -114,7 +105,7 @@ async fn answer(peer: Arc<Peer>, apis: Arc<Apis>, request: Request<RequestBody>)
         Err(Malformed) => (Status::internal("malformed grpc-timeout").into_http(), None),
     };
     let deadline = deadline.map(|at| Box::pin(sleep_until(at)));
-    response.map(|answer| Counted { answer, permit: Some(permit), deadline })
+    response.map(|answer| Timed { answer, deadline })
 }
 
 /// The body of a response, of one API or another.
@@ -155,15 +146,13 @@ impl http_body::Body for Answer {
     }
 }
 
-/// An answer, its stream's place among those of the caller's process, and when the call is to be over.
-struct Counted {
+/// An answer, and when the call is to be over.
+struct Timed {
     answer: Answer,
-    #[expect(dead_code, reason = "held until the response is over")]
-    permit: Option<StreamPermit>,
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
-impl http_body::Body for Counted {
+impl http_body::Body for Timed {
     type Data = Bytes;
     type Error = Status;
 
@@ -247,6 +236,8 @@ fn sds_options(settings: &Settings) -> sds::Options {
     }
 }
 
+/// At once on one connection.
+const STREAMS: u32 = 1000;
 /// Of a stream and of a connection. An Envoy's message has 61 KB, and all of it is taken as soon as it comes, so a window
 /// is not memory: smaller ones only cost a system call for each refill (measured: `benches/REPORT.md`).
 const WINDOW: u32 = 256 * 1024;

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use budget::Budget;
 use bytes::{BufMut, Bytes};
 use envoy_types::pb::envoy::service::discovery::v3::DiscoveryRequest;
 use futures_util::FutureExt as _;
@@ -19,7 +20,7 @@ use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::body::Body;
 use tonic::{Code, Status};
-use transport::{Limits, Listener, Peer};
+use transport::{Listener, Options as Callers, Peer};
 
 use super::{WEB, identity, svid, update};
 use crate::{Admission, Admit, Answer, Options, Service};
@@ -60,7 +61,10 @@ struct Bench {
 
 async fn bench(open: Option<Code>) -> Bench {
     let folder = tempfile::tempdir().unwrap();
-    let listener = Listener::bind(&folder.path().join("s"), Limits::default()).unwrap();
+    let slots = budget::Limits { whole: 1, spare: 0, group: 1, account: 1 };
+    let bytes = Budget::new(budget::Limits { whole: 1 << 20, spare: 0, group: 1 << 20, account: 1 << 20 });
+    let callers = Callers { slots, bytes, proc: "/proc".into() };
+    let mut listener = Listener::bind(&folder.path().join("s"), callers).unwrap();
     let caller = UnixStream::connect(listener.path()).await.unwrap();
     let peer = listener.accept().await.peer();
     let (open, opened) = watch::channel(open);

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::{env, io};
 
-use transport::{Limits, Listener};
+use transport::Listener;
+
+use crate::listener::options;
 
 /// A process that holds connections until it is told to end.
 pub(crate) struct Caller {
@@ -54,6 +56,13 @@ impl Drop for Caller {
     }
 }
 
+/// A process that has connected and exited, while its child holds the connection until that is closed.
+pub(crate) fn exited(path: &Path) {
+    let mut child = program();
+    child.args(["--exact", "caller::leaves_its_connection_to_a_child"]).env(EXIT, path).stdout(Stdio::null());
+    assert!(child.status().expect("a child").success());
+}
+
 /// A process that inherits `sockets` and binds `paths`.
 pub(crate) fn heir(sockets: [UnixListener; 2], paths: [&PathBuf; 2]) -> Child {
     let [first, second] = sockets.map(OwnedFd::from);
@@ -73,6 +82,7 @@ fn program() -> Command {
 }
 
 const CONNECT: &str = "FINIAL_TEST_CONNECT";
+const EXIT: &str = "FINIAL_TEST_EXIT";
 const COUNT: &str = "FINIAL_TEST_COUNT";
 const INHERIT: &str = "FINIAL_TEST_INHERIT";
 const CONNECTED: &str = "connected";
@@ -87,13 +97,23 @@ fn holds_connections() {
     io::stdin().read_to_end(&mut Vec::new()).expect("the end of the input");
 }
 
+/// The child of [`exited`].
+#[test]
+#[expect(clippy::zombie_processes, reason = "it ends before its child does, on purpose")]
+fn leaves_its_connection_to_a_child() {
+    let Some(path) = env::var_os(EXIT) else { return };
+    let connection = UnixStream::connect(path).expect("a connection");
+    Command::new("cat").stdin(OwnedFd::from(connection)).stdout(Stdio::null()).spawn().expect("a child");
+}
+
 /// The child of [`heir`]; each of its listeners has a caller in the backlog.
 #[tokio::test]
 async fn inherits() {
     let Some(paths) = env::var_os(INHERIT) else { return };
     let mut held = Vec::new();
     for path in env::split_paths(&paths) {
-        let listener = Listener::bind(&path, Limits::default()).expect("the listener that was handed over");
+        let mut listener =
+            Listener::bind(&path, options(1, 0, 1)).expect("the listener that was handed over");
         assert_eq!(listener.path(), path);
         held.push((listener.accept().await, listener));
     }

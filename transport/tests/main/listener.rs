@@ -3,18 +3,29 @@
 use crate::caller;
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use budget::Budget;
 use caller::Caller;
 use futures_util::FutureExt as _;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use transport::{BindError, Connection, Limits, Listener};
+use tokio::time::{Duration, Instant, timeout};
+use transport::{BindError, Connection, Listener, Options, SILENCE};
 
-const LIMITS: Limits = Limits { connections_per_process: 3, streams_per_process: 2, connections: 5 };
+/// So many places for all, these for those that have less than their share, and so many for one group.
+pub(crate) fn options(whole: usize, spare: usize, group: usize) -> Options {
+    let bytes = budget::Limits { whole: 100, spare: 0, group: 80, account: 60 };
+    Options {
+        slots: budget::Limits { whole, spare, group, account: 1 },
+        bytes: Budget::new(bytes),
+        proc: "/proc".into(),
+    }
+}
 
 struct Place {
     folder: TempDir,
@@ -29,7 +40,7 @@ fn place() -> Place {
 
 impl Place {
     fn bind(&self) -> Result<Listener, BindError> {
-        Listener::bind(&self.path, LIMITS)
+        Listener::bind(&self.path, options(100, 1, 90))
     }
 }
 
@@ -43,7 +54,7 @@ async fn is_closed(stream: UnixStream) -> bool {
 async fn makes_folder_and_socket_for_everybody() {
     let place = place();
     let path = place.folder.path().join("new/folder/agent.sock");
-    let listener = Listener::bind(&path, LIMITS).expect("a listener");
+    let listener = Listener::bind(&path, options(100, 1, 90)).expect("a listener");
     assert_eq!(listener.path(), path);
     let found = fs::metadata(&path).expect("the socket file");
     assert!(found.file_type().is_socket());
@@ -61,7 +72,7 @@ async fn leaves_the_socket_file_behind() {
 async fn replaces_a_socket_file_that_nobody_serves() {
     let place = place();
     drop(UnixListener::bind(&place.path).expect("a socket file"));
-    let listener = place.bind().expect("a listener");
+    let mut listener = place.bind().expect("a listener");
     let _client = UnixStream::connect(&place.path).expect("a connection");
     listener.accept().await;
 }
@@ -80,8 +91,9 @@ async fn refuses_a_path_that_is_too_long() {
     let place = place();
     let room = 107 - place.folder.path().as_os_str().len() - 1;
     let longest = place.folder.path().join("x".repeat(room));
-    Listener::bind(&longest, LIMITS).expect("107 bytes are fine");
-    let error = Listener::bind(&longest.with_extension("y"), LIMITS).expect_err("109 bytes are not");
+    Listener::bind(&longest, options(100, 1, 90)).expect("107 bytes are fine");
+    let error =
+        Listener::bind(&longest.with_extension("y"), options(100, 1, 90)).expect_err("109 bytes are not");
     assert!(matches!(error, BindError::TooLong { .. }));
     assert!(error.to_string().contains("is 109 bytes long"), "{error}");
 }
@@ -99,57 +111,134 @@ async fn serves_what_the_supervisor_handed_over() {
 }
 
 #[tokio::test]
-async fn caps_the_connections_of_a_process() {
+async fn a_group_has_so_many_places() {
     let place = place();
-    let listener = place.bind().expect("a listener");
-    let mut accepted = Vec::new();
-    for _ in 0..3 {
-        let client = UnixStream::connect(&place.path).expect("a connection");
-        accepted.push((listener.accept().await, client));
-    }
+    let mut listener = Listener::bind(&place.path, options(5, 1, 3)).expect("a listener");
+    let (_clients, mut accepted) = accept(&mut listener, &place, 3).await;
     let fourth = UnixStream::connect(&place.path).expect("a connection");
-    let other = Caller::connect(&place.path, 1);
-    let connection = listener.accept().await;
-    assert_eq!(connection.peer().process.pid, other.pid());
+    assert!(listener.accept().now_or_never().is_none());
     assert!(is_closed(fourth).await);
-
     accepted.pop();
     let _fifth = UnixStream::connect(&place.path).expect("a connection");
     assert_eq!(listener.accept().await.peer().process.pid, own_pid());
 }
 
+/// Both processes are this user's; what the host's `/proc` says of their cgroups is made up.
 #[tokio::test]
-async fn more_connections_than_there_are_places_wait() {
+async fn a_newcomer_of_another_group_is_served_and_the_idlest_of_the_greediest_goes() {
     let place = place();
-    let limits = Limits { connections_per_process: 9, connections: 2, ..LIMITS };
-    let listener = Listener::bind(&place.path, limits).expect("a listener");
-    let _clients: [_; 3] = std::array::from_fn(|_| UnixStream::connect(&place.path).expect("a connection"));
-    let first = listener.accept().await;
-    let _second = listener.accept().await;
-    assert!(listener.accept().now_or_never().is_none());
-    drop(first);
-    listener.accept().await;
+    let proc = place.folder.path().join("proc");
+    in_container(&proc, own_pid(), 'a');
+    let options = Options { proc: proc.clone(), ..options(2, 1, 2) };
+    let mut listener = Listener::bind(&place.path, options).expect("a listener");
+    let (mut clients, mut accepted) = accept(&mut listener, &place, 2).await;
+    clients[0].write_all(b"busy").expect("written");
+    accepted[0].read_exact(&mut [0; 4]).await.expect("read");
+    let mut idle = accepted.pop().expect("the second");
+    let reading = tokio::spawn(async move { idle.read(&mut [0]).await.expect_err("ended").kind() });
+    tokio::task::yield_now().await;
+
+    let other = Caller::connect(&place.path, 1);
+    in_container(&proc, other.pid(), 'b');
+    let newcomer = listener.accept().await.peer();
+    assert_eq!(newcomer.process.pid, other.pid());
+    assert_eq!(newcomer.group().key(), container('b'));
+    assert_eq!(reading.await.expect("no panic"), std::io::ErrorKind::ConnectionAborted);
+    clients[0].write_all(b"busy").expect("written");
+    accepted[0].read_exact(&mut [0; 4]).await.expect("the one that does something stays");
 }
 
 #[tokio::test]
-async fn caps_the_streams_of_a_process() {
+async fn a_group_is_that_of_the_container_else_of_the_user() {
     let place = place();
-    let listener = place.bind().expect("a listener");
-    let (_clients, peers) = accept(&listener, &place, 2).await;
-    let [first, second] = [&peers[0], &peers[1]].map(Connection::peer);
-    assert!(Arc::ptr_eq(&first.process, &second.process));
-    let held = [first.open_stream(), second.open_stream()];
-    assert!(held.iter().all(Option::is_some));
-    assert!(first.open_stream().is_none());
-    drop(held);
-    assert!(second.open_stream().is_some());
+    let proc = place.folder.path().join("proc");
+    let options = Options { proc: proc.clone(), ..options(9, 1, 8) };
+    let bytes = options.bytes.clone();
+    let mut listener = Listener::bind(&place.path, options).expect("a listener");
+    let (_first, accepted) = accept(&mut listener, &place, 1).await;
+    let user = format!("uid:{}", nix::unistd::geteuid());
+    assert_eq!(accepted[0].peer().group().key(), user);
+
+    // What could not be read is read again, and then never more: a process does not change its group.
+    in_container(&proc, own_pid(), 'a');
+    let (_second, second) = accept(&mut listener, &place, 1).await;
+    in_container(&proc, own_pid(), 'b');
+    let (_third, third) = accept(&mut listener, &place, 1).await;
+    let [second, third] = [second[0].peer(), third[0].peer()];
+    assert_eq!([second.group().key(), third.group().key()], [container('a'), container('a')]);
+
+    // One account for each connection, under one group.
+    let charges =
+        [second.account().charge(50), third.account().charge(30)].map(|charge| charge.expect("room"));
+    assert_eq!((second.account().held(), second.group().held(), bytes.held()), (50, 80, 80));
+    assert!(third.account().charge(1).is_err());
+    drop(charges);
+    assert_eq!(bytes.held(), 0);
+}
+
+fn container(digit: char) -> String {
+    format!("container:{}", digit.to_string().repeat(64))
+}
+
+fn in_container(proc: &std::path::Path, pid: i32, digit: char) {
+    let folder = proc.join(pid.to_string());
+    fs::create_dir_all(&folder).expect("made");
+    let line = format!("0::/docker/{}\n", digit.to_string().repeat(64));
+    fs::write(folder.join("cgroup"), line).expect("written");
+}
+
+#[tokio::test]
+async fn many_are_taken_from_the_backlog_at_once_and_then_others_have_their_turn() {
+    let place = place();
+    let mut listener = Listener::bind(&place.path, options(200, 1, 200)).expect("a listener");
+    let _clients: Vec<_> =
+        (0..100).map(|_| UnixStream::connect(&place.path).expect("a connection")).collect();
+    let mut accepted = vec![listener.accept().await];
+    while let Some(connection) = listener.accept().now_or_never() {
+        accepted.push(connection);
+    }
+    assert_eq!(accepted.len(), 1 + 64, "the first, and those that came with it");
+    for _ in 65..100 {
+        accepted.push(listener.accept().await);
+    }
+    assert!(listener.accept().now_or_never().is_none());
+}
+
+#[tokio::test]
+async fn who_has_gone_is_not_looked_at() {
+    let place = place();
+    let proc = place.folder.path().join("proc");
+    let mut listener = Listener::bind(&place.path, Options { proc, ..options(1, 0, 1) }).expect("a listener");
+    for _ in 0..20 {
+        let mut gone = UnixStream::connect(&place.path).expect("a connection");
+        gone.write_all(b"nobody hears the answer").expect("written");
+    }
+    let half = UnixStream::connect(&place.path).expect("a connection");
+    half.shutdown(std::net::Shutdown::Write).expect("half closed");
+    let mut connection = listener.accept().await;
+    connection.write_all(b"heard").await.expect("written");
+    assert!(!is_closed(half).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_never_says_a_byte_is_closed() {
+    let place = place();
+    let mut listener = place.bind().expect("a listener");
+    let (mut clients, mut accepted) = accept(&mut listener, &place, 2).await;
+    clients[1].write_all(b"x").expect("written");
+    let start = Instant::now();
+    accepted[1].read_exact(&mut [0]).await.expect("a byte");
+    let mute = accepted[0].read(&mut [0]).await.expect_err("closed");
+    assert_eq!((mute.kind(), start.elapsed().as_secs()), (std::io::ErrorKind::TimedOut, SILENCE.as_secs()));
+    // Whoever has spoken may be idle for as long as it likes.
+    timeout(Duration::from_secs(3600), accepted[1].read(&mut [0])).await.expect_err("still open");
 }
 
 #[tokio::test]
 async fn hanging_up_ends_reading_and_writing() {
     let place = place();
-    let listener = place.bind().expect("a listener");
-    let (_clients, accepted) = accept(&listener, &place, 2).await;
+    let mut listener = place.bind().expect("a listener");
+    let (_clients, accepted) = accept(&mut listener, &place, 2).await;
     let peers = [&accepted[0], &accepted[1]].map(Connection::peer);
     let [mut reads, mut writes] = <[Connection; 2]>::try_from(accepted).expect("two");
     let reading = tokio::spawn(async move { reads.read(&mut [0]).await });
@@ -161,7 +250,7 @@ async fn hanging_up_ends_reading_and_writing() {
     assert!(writing.await.expect("no panic").is_err());
 }
 
-async fn accept(listener: &Listener, place: &Place, count: usize) -> (Vec<UnixStream>, Vec<Connection>) {
+async fn accept(listener: &mut Listener, place: &Place, count: usize) -> (Vec<UnixStream>, Vec<Connection>) {
     let (mut clients, mut accepted) = (Vec::new(), Vec::new());
     for _ in 0..count {
         clients.push(UnixStream::connect(&place.path).expect("a connection"));
@@ -173,8 +262,8 @@ async fn accept(listener: &Listener, place: &Place, count: usize) -> (Vec<UnixSt
 #[tokio::test]
 async fn knows_its_caller() {
     let place = place();
-    let listener = place.bind().expect("a listener");
-    let (_client, accepted) = accept(&listener, &place, 1).await;
+    let mut listener = place.bind().expect("a listener");
+    let (_client, accepted) = accept(&mut listener, &place, 1).await;
     let peer = accepted[0].peer();
     assert_eq!(peer.uid, nix::unistd::geteuid().as_raw());
     assert_eq!(peer.gid, nix::unistd::getegid().as_raw());
@@ -186,8 +275,7 @@ async fn knows_its_caller() {
 #[tokio::test]
 async fn a_process_has_one_pidfd_however_many_connections_and_ends_with_it() {
     let place = place();
-    let limits = Limits { connections_per_process: 100, connections: 100, ..LIMITS };
-    let listener = Listener::bind(&place.path, limits).expect("a listener");
+    let mut listener = place.bind().expect("a listener");
     let other = Caller::connect(&place.path, 20);
     let mut accepted = Vec::new();
     for _ in 0..20 {
@@ -206,8 +294,8 @@ async fn a_process_has_one_pidfd_however_many_connections_and_ends_with_it() {
 #[tokio::test]
 async fn a_caller_that_has_exited_is_refused() {
     let place = place();
-    let listener = place.bind().expect("a listener");
-    Caller::connect(&place.path, 2).end();
+    let mut listener = place.bind().expect("a listener");
+    caller::exited(&place.path);
     let _client = UnixStream::connect(&place.path).expect("a connection");
     assert_eq!(listener.accept().await.peer().process.pid, own_pid());
 }
