@@ -1,6 +1,7 @@
 //! Wiring, from leaf to root: log, limits, socket, door, APIs, health, and the life with the server. Then wait for the
 //! first to end: a signal (exit 0) or something fatal (exit 1).
 
+use std::future::poll_fn;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::time::timeout;
 use tracing::{debug, error, info, warn};
 use transport::{BindError, Listener, Options};
 
@@ -23,6 +25,7 @@ use crate::door::Admission;
 use crate::door::shares::{SHARES, run_rounds};
 use crate::keys::Keys;
 use crate::life::{Fatal, Lifecycle};
+use crate::manager::Manager;
 use crate::{kubernetes, logging};
 
 mod socket;
@@ -97,7 +100,7 @@ async fn agent(settings: Settings) -> Result<(), Fatal> {
     let proc = proc_folder();
     let bytes = Budget::new(SHARES);
     tokio::spawn(run_rounds(bytes.clone()));
-    let options = Options { slots: connection_slots(), bytes, proc: proc.clone() };
+    let options = Options { slots: connection_slots(), bytes: bytes.clone(), proc: proc.clone() };
     // Now, so that what cannot be mended ends the agent before it has done anything.
     let socket = socket_path(&settings).map(|path| first_try(path, &options)).transpose()?;
     // After the public socket's folder, before private ones (SPIRE, `run_posix.go`).
@@ -105,7 +108,7 @@ async fn agent(settings: Settings) -> Result<(), Fatal> {
     let (ready, manager) = watch::channel(None);
     let attestors = workload_attestors(&plugins, &settings.experimental, &proc)?;
     let admission = Arc::new(Admission::new(attestors, manager, proc));
-    let apis = match socket {
+    let mut apis = match socket {
         Some(socket) => {
             tokio::spawn(serve_apis(socket, options, Arc::clone(&settings), Arc::clone(&admission)))
         }
@@ -116,13 +119,28 @@ async fn agent(settings: Settings) -> Result<(), Fatal> {
     }
     let attestor = node_attestor(&settings, &plugins);
     let keys = keys(&plugins)?;
-    let lifecycle = Lifecycle::new(Arc::clone(&settings), trust_domain, attestor, keys, ready)?;
-    let life = tokio::spawn(lifecycle.run());
+    let lifecycle = Lifecycle::new(Arc::clone(&settings), trust_domain, attestor, keys, ready.clone())?;
+    let mut life = tokio::spawn(lifecycle.run());
     tokio::select! {
-        ended = life => Err(ended.unwrap_or(Fatal::Stopped("the lifecycle"))),
-        ended = apis => Err(ended.unwrap_or(Fatal::Stopped("the server of the public socket"))),
-        _ = interrupt.recv() => Ok(()),
-        _ = terminate.recv() => Ok(()),
+        ended = &mut life => return Err(ended.unwrap_or(Fatal::Stopped("the lifecycle"))),
+        ended = &mut apis => return Err(ended.unwrap_or(Fatal::Stopped("the server of the public socket"))),
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    apis.abort();
+    life.abort();
+    drain(&bytes, ready).await;
+    Ok(())
+}
+
+/// Has the callers go: what they have begun is answered, and streams end as there is no manager any more. Those that do
+/// not read are not waited for.
+async fn drain(bytes: &Budget, ready: watch::Sender<Option<Manager>>) {
+    ready.send_replace(None);
+    drop(ready);
+    bytes.drain();
+    if timeout(DRAIN, poll_fn(|cx| bytes.poll_drained(cx))).await.is_err() {
+        debug!(bytes = bytes.held(), "Stopped while some callers had not taken their last answers");
     }
 }
 
@@ -270,6 +288,8 @@ fn proc_folder() -> PathBuf {
         .map_or_else(|| "/proc".into(), PathBuf::from)
 }
 
+/// Before the agent stops, for callers to take their last answers.
+const DRAIN: Duration = Duration::from_secs(2);
 /// To write the last lines of the log, if its reader is slow.
 const LAST_LINES: Duration = Duration::from_secs(1);
 

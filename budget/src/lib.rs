@@ -20,7 +20,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 
 use turns::{Rounds, Share};
 
@@ -97,6 +97,8 @@ struct Whole {
     /// Grows with each use of any account; tells which account was used last.
     uses: AtomicU64,
     draining: AtomicBool,
+    /// Waits until nothing is held any more.
+    drained: Mutex<Option<Waker>>,
     rounds: Rounds,
     groups: Mutex<HashMap<Box<str>, Weak<GroupNode>>>,
 }
@@ -129,6 +131,7 @@ impl Budget {
             held: AtomicUsize::new(0),
             uses: AtomicU64::new(0),
             draining: AtomicBool::new(false),
+            drained: Mutex::default(),
             rounds: Rounds::default(),
             groups: Mutex::default(),
         };
@@ -168,6 +171,12 @@ impl Budget {
             let accounts: Vec<_> = lock(&group.accounts).iter().filter_map(Weak::upgrade).collect();
             accounts.iter().for_each(|account| account.wake());
         }
+    }
+
+    /// Ready when nothing is held any more, after [`Self::drain`]. For one task only.
+    pub fn poll_drained(&self, cx: &Context<'_>) -> Poll<()> {
+        *lock(&self.whole.drained) = Some(cx.waker().clone());
+        if self.held() == 0 { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// How many groups there are.
@@ -290,7 +299,14 @@ impl Account {
     fn give_back(&self, amount: usize) {
         self.node.held.fetch_sub(amount, Ordering::Relaxed);
         self.node.group.held.fetch_sub(amount, Ordering::Relaxed);
-        self.node.group.whole.held.fetch_sub(amount, Ordering::Relaxed);
+        let whole = &self.node.group.whole;
+        let before = whole.held.fetch_sub(amount, Ordering::Relaxed);
+        if before == amount && whole.draining.load(Ordering::Relaxed) {
+            let drained = lock(&whole.drained).take();
+            if let Some(drained) = drained {
+                drained.wake();
+            }
+        }
     }
 }
 

@@ -95,6 +95,10 @@ fn draining_reaches_all_accounts_and_those_that_come() {
     budget.drain();
     assert_eq!(before.poll_notice(&cx), Some(Notice::Drain));
     assert_eq!(budget.group("b").account().poll_notice(&cx), Some(Notice::Drain));
+    let charge = before.charge(1).unwrap();
+    assert!(budget.poll_drained(&cx).is_pending());
+    drop(charge);
+    assert!(budget.poll_drained(&cx).is_ready());
 }
 
 /// What a random history of charges may do.
