@@ -252,6 +252,17 @@ const HEADERS_LIMIT: u32 = 16 * 1024;
 mod tests {
     use super::*;
 
+    fn size<P, A, R, F: Future<Output = Response<Timed>>>(_: impl FnOnce(P, A, R) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Each call takes as much until it is answered, and then what its answer takes.
+    #[test]
+    fn a_call_is_small() {
+        println!("{} {}", size(answer), size_of::<Timed>());
+        assert!(size(answer) <= 4096 && size_of::<Timed>() <= 640);
+    }
+
     #[test]
     fn timeouts() {
         let read = |text: &str| {
