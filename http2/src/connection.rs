@@ -36,7 +36,7 @@ where
     let charge = account.charge(size_of::<Connection<T, C, F, B>>() + BESIDE)?;
     let woken = Arc::<Woken>::default();
     let mut out = Out::default();
-    let asked = u32::try_from(size_of::<F>()).unwrap_or(u32::MAX);
+    let asked = u32::try_from(size_of::<F>() + costs::REQUEST).unwrap_or(u32::MAX);
     let machine = Machine::new(limits, account.clone(), asked, Arc::clone(&woken), &mut out);
     let aside = out.set_aside().map(Box::new);
     let partial = Bytes::new();

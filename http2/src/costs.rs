@@ -16,5 +16,7 @@ pub(crate) const POLL: u64 = 800;
 /// To visit a stream when all are told that a window has grown.
 pub(crate) const VISIT: u64 = 20;
 
+/// Bytes that a request's path and headers take, until the call is answered.
+pub(crate) const REQUEST: usize = 1152;
 /// Bytes that a stream's inbox and its waker take, with what the allocator adds.
 pub(crate) const INBOX: usize = 288;

@@ -15,7 +15,6 @@ use identity::{Bundle, Identity, WorkloadUpdate};
 use proto::workload as wire;
 use proto::workload::spiffe_workload_api_server::SpiffeWorkloadApi;
 use tokio::time::{Instant, timeout_at};
-use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Response, Status};
 use tracing::{debug, error};
 use transport::Peer;
@@ -41,7 +40,6 @@ impl Workload {
     }
 
     async fn admit<T>(&self, request: &Request<T>, method: &'static str) -> Result<Caller, Status> {
-        security_header(request.metadata())?;
         let peer = request.extensions().get::<Arc<Peer>>();
         let peer = Arc::clone(peer.ok_or_else(|| Status::internal("connection has no peer"))?);
         let admitted =
@@ -87,41 +85,36 @@ impl SpiffeWorkloadApi for Workload {
 
     async fn fetch_jwtsvid(
         &self,
-        request: Request<wire::JwtsvidRequest>,
+        _: Request<wire::JwtsvidRequest>,
     ) -> Result<Response<wire::JwtsvidResponse>, Status> {
-        security_header(request.metadata())?;
         Err(Status::unimplemented("fetching JWT-SVIDs is not implemented yet"))
     }
 
     async fn fetch_jwt_bundles(
         &self,
-        request: Request<wire::JwtBundlesRequest>,
+        _: Request<wire::JwtBundlesRequest>,
     ) -> Result<Response<Self::FetchJWTBundlesStream>, Status> {
-        security_header(request.metadata())?;
         Err(Status::unimplemented("fetching JWT bundles is not implemented yet"))
     }
 
     async fn validate_jwtsvid(
         &self,
-        request: Request<wire::ValidateJwtsvidRequest>,
+        _: Request<wire::ValidateJwtsvidRequest>,
     ) -> Result<Response<wire::ValidateJwtsvidResponse>, Status> {
-        security_header(request.metadata())?;
         Err(Status::unimplemented("validating JWT-SVIDs is not implemented yet"))
     }
 
     async fn fetch_witsvid(
         &self,
-        request: Request<wire::WitsvidRequest>,
+        _: Request<wire::WitsvidRequest>,
     ) -> Result<Response<Self::FetchWITSVIDStream>, Status> {
-        security_header(request.metadata())?;
         Err(Status::unimplemented("fetching WIT-SVIDs is not implemented"))
     }
 
     async fn fetch_wit_bundles(
         &self,
-        request: Request<wire::WitBundlesRequest>,
+        _: Request<wire::WitBundlesRequest>,
     ) -> Result<Response<Self::FetchWITBundlesStream>, Status> {
-        security_header(request.metadata())?;
         Err(Status::unimplemented("fetching WIT bundles is not implemented"))
     }
 }
@@ -292,15 +285,6 @@ fn unique_hints<'a>(identities: &[&'a Identity]) -> Vec<&'a Identity> {
         oldest.get(&*identity.entry.hint).is_none_or(|kept| kept.entry.id == identity.entry.id)
     };
     identities.iter().filter(kept).copied().collect()
-}
-
-/// WE §3: the header must occur exactly once, with the value `true`.
-fn security_header(metadata: &MetadataMap) -> Result<(), Status> {
-    let mut values = metadata.get_all("workload.spiffe.io").iter();
-    match (values.next(), values.next()) {
-        (Some(value), None) if value == "true" => Ok(()),
-        _ => Err(Status::invalid_argument("security header missing from request")),
-    }
 }
 
 /// The status of a caller that is turned away.
