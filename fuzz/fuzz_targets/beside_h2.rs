@@ -70,15 +70,16 @@ impl Client {
             || self.has_odd_blocks()
     }
 
-    /// A frame after a stream was ended, or of a stream that never was: which of them end the connection depends on how long
-    /// a server remembers a stream (RFC 9113 §5.1 leaves it open); h2 remembers those that it reset by time.
+    /// A frame of a stream after its end: which of them end the connection depends on how long a server remembers a stream
+    /// (RFC 9113 §5.1 leaves it open), and h2 remembers by time.
     fn has_late_frames(&self) -> bool {
-        let mut seen = [false; 10];
+        let mut over = [false; 10];
         self.frames.iter().any(|(kind, flags, stream, _)| {
-            let seen = &mut seen[*stream as usize];
-            let late = *kind == RST_STREAM || (*seen && *kind == HEADERS) || (*kind == DATA);
-            *seen |= *kind == HEADERS;
-            late || (*kind == HEADERS && flags & END_HEADERS == 0)
+            let over = &mut over[*stream as usize];
+            let late = *over && *stream != 0;
+            let ends = matches!(*kind, DATA | HEADERS) && flags & END_STREAM != 0;
+            *over |= ends || *kind == RST_STREAM;
+            late
         })
     }
 
@@ -188,6 +189,6 @@ const GO_AWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 const ACK: u8 = 0x1;
-const END_HEADERS: u8 = 0x4;
+const END_STREAM: u8 = 0x1;
 const PADDED: u8 = 0x8;
 const WITH_PRIORITY: u8 = 0x20;

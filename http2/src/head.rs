@@ -54,6 +54,11 @@ pub(crate) fn write_fields(out: &mut BytesMut, headers: &HeaderMap) {
     }
 }
 
+/// A request's `:path` where it is no path of HTTP: in the request's extensions, whose URI is `/` then. gRPC servers answer
+/// such calls, and name it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OddPath(pub String);
+
 #[derive(Debug, Default)]
 struct Reading {
     /// Names of the fields that are kept.
@@ -65,6 +70,7 @@ struct Reading {
     malformed: bool,
     method: Option<Method>,
     path: Option<PathAndQuery>,
+    odd_path: Option<OddPath>,
     scheme: bool,
     authority: bool,
     /// A field that is not a pseudo-header has come.
@@ -120,13 +126,30 @@ impl Reading {
         let first = match name {
             _ if self.fields => false,
             b":method" => self.method.replace(Method::from_bytes(value).ok()?).is_none(),
-            b":path" => self.path.replace(PathAndQuery::try_from(value).ok()?).is_none() && !value.is_empty(),
+            b":path" => {
+                let path = self.path_of(value)?;
+                self.path.replace(path).is_none()
+            }
             b":scheme" => !std::mem::replace(&mut self.scheme, true),
             // Whatever it says: see the crate's documentation.
             b":authority" => !std::mem::replace(&mut self.authority, true),
             _ => false,
         };
         first.then_some(())
+    }
+
+    /// `None` when it cannot even be named.
+    fn path_of(&mut self, value: &[u8]) -> Option<PathAndQuery> {
+        // A fragment would be cut off.
+        if value.first() == Some(&b'/')
+            && !value.contains(&b'#')
+            && let Ok(path) = PathAndQuery::try_from(value)
+        {
+            return Some(path);
+        }
+        let printable = !value.is_empty() && value.iter().all(|byte| (b' '..=b'~').contains(byte));
+        self.odd_path = printable.then(|| OddPath(String::from_utf8_lossy(value).into_owned()));
+        printable.then(|| PathAndQuery::from_static("/"))
     }
 
     fn finish(self) -> Block {
@@ -141,6 +164,9 @@ impl Reading {
                 *request.method_mut() = method;
                 *request.uri_mut() = Uri::from(path);
                 *request.headers_mut() = self.headers;
+                if let Some(odd) = self.odd_path {
+                    request.extensions_mut().insert(odd);
+                }
                 Block::Request(request, self.announced)
             }
             _ => Block::Malformed,

@@ -35,6 +35,7 @@ mod window;
 
 pub use connection::{Connection, serve};
 pub use frame::Reason;
+pub use head::OddPath;
 pub use inbox::RequestBody;
 
 /// What a client may take.

@@ -91,10 +91,10 @@ impl Intake {
         Ok(message.map(Message))
     }
 
-    /// Whether no message has begun.
+    /// Whether no message has begun. An unfinished head is none, as for grpc-go.
     #[must_use]
     pub fn is_between(&self) -> bool {
-        self.seen == 0
+        self.message.is_none()
     }
 
     /// Bytes that are kept of a message that is not complete.

@@ -7,9 +7,10 @@ use std::time::Duration;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
-use http::{Method, Response, StatusCode};
+use http::{HeaderMap, Method, Response, StatusCode};
 use http_body::Body;
 use http_body_util::BodyExt as _;
+use http2::OddPath;
 use tokio::time::Instant;
 use tonic::Status;
 use tonic::metadata::MetadataValue;
@@ -98,7 +99,12 @@ fn not_grpc(head: &Parts) -> Option<String> {
 
 /// `grpc-timeout`: up to eight digits and a unit (gRPC over HTTP/2, "Timeout"); or why it is not that.
 fn timeout(head: &Parts) -> Result<Option<Duration>, String> {
-    let Some(value) = head.headers.get("grpc-timeout") else { return Ok(None) };
+    // Of several the last counts, and each must be sound.
+    let all = head.headers.get_all("grpc-timeout");
+    all.iter().try_fold(None, |_, value| one_timeout(value).map(Some))
+}
+
+fn one_timeout(value: &HeaderValue) -> Result<Duration, String> {
     let text = String::from_utf8_lossy(value.as_bytes());
     if text.len() < 2 {
         return Err(format!("transport: timeout string is too short: {text:?}"));
@@ -122,12 +128,13 @@ fn timeout(head: &Parts) -> Result<Option<Duration>, String> {
         .flatten()
         .ok_or_else(|| format!("strconv.ParseUint: parsing {number:?}: invalid syntax"))?;
     // No call lasts a hundred years, which is more than the clock may count.
-    Ok(Some(Duration::from_nanos(number.saturating_mul(nanoseconds)).min(LONGEST)))
+    Ok(Duration::from_nanos(number.saturating_mul(nanoseconds)).min(LONGEST))
 }
 
 /// The service and the method that a path names.
 fn method(head: &Parts, services: &'static [Service]) -> Result<(&'static Service, Shape), Status> {
-    let path = head.uri.path_and_query().map_or("", |path| path.as_str());
+    let odd = head.extensions.get::<OddPath>().map(|OddPath(path)| path.as_str());
+    let path = odd.unwrap_or_else(|| head.uri.path_and_query().map_or("", |path| path.as_str()));
     let (service, method) = path
         .strip_prefix('/')
         .and_then(|path| path.rsplit_once('/'))
@@ -186,10 +193,12 @@ where
     let mut wanted = HEAD;
     while kept.len() < wanted {
         let Some(mut data) = next(&mut body).await else {
-            return Err(match (kept.len(), streaming) {
-                (0, true) => Status::internal(NO_MESSAGE),
-                (0, false) => Status::unknown("EOF"),
-                _ => Status::internal("unexpected EOF"),
+            // An unfinished head is no message.
+            return Err(match (kept.len() < HEAD, streaming) {
+                (true, true) => Status::internal(NO_MESSAGE),
+                (true, false) => Status::unknown("EOF"),
+                (false, true) => Status::internal("unexpected EOF"),
+                (false, false) => Status::unknown("unexpected EOF"),
             });
         };
         while data.has_remaining() && kept.len() < wanted {
@@ -246,6 +255,39 @@ fn flag(flag: u8) -> Result<(), Status> {
     }
 }
 
+/// Makes the words of a status as grpc-go writes them: of printable characters only `%` is escaped, and a message that is
+/// not protobuf is called that.
+pub(crate) fn reword(headers: &mut HeaderMap, shape: Shape) {
+    let Some(words) = headers.get_mut("grpc-message") else { return };
+    let mut plain = Vec::with_capacity(words.len());
+    let mut rest = words.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        let escaped = after.first_chunk().filter(|_| byte == b'%').and_then(|digits| hex(*digits));
+        match escaped {
+            Some(escaped) if (b' '..=b'~').contains(&escaped) && escaped != b'%' => {
+                plain.push(escaped);
+                rest = &after[2..];
+            }
+            _ => {
+                plain.push(byte);
+                rest = after;
+            }
+        }
+    }
+    if plain.starts_with(NOT_PROTOBUF) {
+        let of_a_stream = matches!(shape, Shape::ServerStreaming(_));
+        plain = if of_a_stream { UNREADABLE_IN_STREAM } else { UNREADABLE }.into();
+    }
+    if let Ok(plain) = HeaderValue::from_bytes(&plain) {
+        *words = plain;
+    }
+}
+
+fn hex([high, low]: [u8; 2]) -> Option<u8> {
+    let digit = |digit: u8| char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    Some(digit(high)? << 4 | digit(low)?)
+}
+
 impl NoCall {
     fn new(http: StatusCode, grpc: Status) -> Self {
         Self { http, grpc: Box::new(grpc) }
@@ -254,6 +296,7 @@ impl NoCall {
     /// The whole answer.
     pub(crate) fn response(self) -> Response<tonic::body::Body> {
         let mut response = self.grpc.into_http();
+        reword(response.headers_mut(), Shape::Own);
         *response.status_mut() = self.http;
         response
     }
@@ -270,6 +313,11 @@ const HEAD: usize = 5;
 /// A timeout below this has passed before anything could be done.
 const AT_ONCE: Duration = Duration::from_micros(1);
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+/// How prost begins.
+const NOT_PROTOBUF: &[u8] = b"failed to decode Protobuf message";
+const UNREADABLE: &[u8] = b"grpc: error unmarshalling request: proto: cannot parse invalid wire-format data";
+const UNREADABLE_IN_STREAM: &[u8] =
+    b"grpc: failed to unmarshal the received message: proto: cannot parse invalid wire-format data";
 const NO_MESSAGE: &str = "cardinality violation: received no request message from non-client-streaming RPC";
 const TWO_MESSAGES: &str =
     "cardinality violation: received multiple request messages for non-client-streaming RPC";

@@ -167,7 +167,9 @@ async fn answer(peer: Arc<Peer>, apis: Arc<Apis>, request: Request<RequestBody>)
         }
     };
     let deadline = call.deadline.map(|at| Box::pin(sleep_until(at)));
-    response.map(|answer| Timed { answer, deadline, _charge: charge })
+    let mut response = response.map(|answer| Timed { answer, deadline, shape: call.shape, _charge: charge });
+    call::reword(response.headers_mut(), call.shape);
+    response
 }
 
 /// The body of a response, of one API or another.
@@ -212,13 +214,14 @@ impl http_body::Body for Answer {
 struct Timed {
     answer: Answer,
     deadline: Option<Pin<Box<Sleep>>>,
+    shape: Shape,
     _charge: Option<Charge>,
 }
 
 impl Timed {
     /// One that nothing more is waited for.
     fn at_once(answer: Answer) -> Self {
-        Self { answer, deadline: None, _charge: None }
+        Self { answer, deadline: None, shape: Shape::Own, _charge: None }
     }
 }
 
@@ -230,7 +233,10 @@ impl http_body::Body for Timed {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        if let Poll::Ready(frame) = Pin::new(&mut self.answer).poll_frame(cx) {
+        if let Poll::Ready(mut frame) = Pin::new(&mut self.answer).poll_frame(cx) {
+            if let Some(trailers) = frame.as_mut().and_then(|frame| frame.as_mut().ok()?.trailers_mut()) {
+                call::reword(trailers, self.shape);
+            }
             return Poll::Ready(frame);
         }
         let Some(deadline) = &mut self.deadline else { return Poll::Pending };

@@ -345,6 +345,24 @@ async fn stream_errors() {
     }
 }
 
+/// gRPC servers answer such calls.
+#[tokio::test]
+async fn paths_that_are_none_of_http_are_handed_on() {
+    let mut client = Client::of(1024 * 1024, |request: Request<RequestBody>| {
+        let odd = request.extensions().get::<crate::OddPath>().map(|path| path.0.clone());
+        let answer: Answer = Box::pin(Full::from(odd.unwrap_or_default()));
+        std::future::ready(Response::new(answer))
+    })
+    .greet()
+    .await;
+    for (n, path) in ["no/slash", "/a b", "/a#b", "http://x/y", "/sound"].into_iter().enumerate() {
+        let stream = u32::try_from(n * 2 + 1).expect("few");
+        client.say(&headers(stream, frame::END_STREAM, &get(path))).await;
+        let expected = if path == "/sound" { "" } else { path };
+        assert_eq!(client.answer(stream).await.1, expected.as_bytes());
+    }
+}
+
 #[tokio::test]
 async fn what_is_unknown_or_of_no_interest_is_passed_over() {
     let mut client = Client::greeted().await;

@@ -77,7 +77,9 @@ fn messages_that_no_client_may_send() {
     assert_eq!(refused(&[1, 0, 0, 0, 0]), RequestError::Compressed);
     assert_eq!(refused(&[2]), RequestError::Flag(2));
     assert_eq!(refused(&[0, 0, 64, 0, 1]), RequestError::TooLong { len: 4 * 1024 * 1024 + 1 });
-    assert_eq!(refused(&framed(b"x")[..3]), RequestError::Truncated);
+    assert_eq!(refused(&framed(b"\x0a\x01x")[..6]), RequestError::Truncated);
+    // An unfinished head is no message.
+    assert_eq!(messages([&framed(b"x")[..3]], false).unwrap(), []);
     let version_info = "x".repeat(64 * 1024);
     let too_much = discovery::DiscoveryRequest { version_info, ..Default::default() };
     assert_eq!(one(&too_much.encode_to_vec()).unwrap_err(), RequestError::TooMuch);

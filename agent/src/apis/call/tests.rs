@@ -136,6 +136,40 @@ fn heads_that_are_fine() {
     }
 }
 
+/// What is no path of HTTP is named all the same.
+#[test]
+fn odd_paths() {
+    let mut head = head("POST", "/", &[TYPE]);
+    head.extensions.insert(OddPath("a.B/One".to_owned()));
+    let status = method(&head, SERVICES).unwrap_err();
+    assert_eq!(
+        (status.code(), status.message()),
+        (Code::Unimplemented, "malformed method name: \"a.B/One\"")
+    );
+}
+
+#[test]
+fn of_two_timeouts_the_last_counts() {
+    let head = head("POST", "/a.B/One", &[TYPE, ("grpc-timeout", "1n"), ("grpc-timeout", "2S")]);
+    assert_eq!(timeout(&head), Ok(Some(Duration::from_secs(2))));
+}
+
+#[test]
+fn words_are_those_of_grpc_go() {
+    let reworded = |status: Status, shape| {
+        let mut headers = HeaderMap::new();
+        status.add_header(&mut headers).unwrap();
+        reword(&mut headers, shape);
+        assert_eq!(Status::from_header_map(&headers).unwrap().code(), status.code());
+        headers["grpc-message"].to_str().unwrap().to_owned()
+    };
+    let plain = Status::unknown("a \"b\" 100% {c}? \u{e4}\n");
+    assert_eq!(reworded(plain, Shape::Own), "a \"b\" 100%25 {c}? %C3%A4%0A");
+    let garbage = || Status::internal("failed to decode Protobuf message: invalid varint");
+    assert_eq!(reworded(garbage(), Shape::Unary(1)).as_bytes(), UNREADABLE);
+    assert_eq!(reworded(garbage(), Shape::ServerStreaming(1)).as_bytes(), UNREADABLE_IN_STREAM);
+}
+
 #[test]
 fn a_header_that_a_service_asks_for() {
     let sure = |values: &[&'static str]| {
@@ -163,8 +197,6 @@ async fn one_message_is_read_however_it_is_cut() {
         assert_eq!(said(shape, &[&message[..3], &[], &message[3..6], &message[6..]]).await.unwrap(), message);
         assert_eq!(said(shape, &[&[0; 5]]).await.unwrap(), [0; 5]);
         let internal = |words: &str| Err((Code::Internal, words.to_owned()));
-        assert_eq!(said(shape, &[&message[..4]]).await, internal("unexpected EOF"));
-        assert_eq!(said(shape, &[&message[..7]]).await, internal("unexpected EOF"));
         assert_eq!(
             said(shape, &[&[1, 0, 0, 0, 0]]).await,
             internal("grpc: compressed flag set with identity or empty encoding")
@@ -178,11 +210,17 @@ async fn one_message_is_read_however_it_is_cut() {
     }
     // As grpc-go: of a unary call nothing is read after its message.
     assert_eq!(said(unary, &[&message, &message]).await.unwrap(), message);
-    assert_eq!(said(unary, &[]).await, Err((Code::Unknown, "EOF".to_owned())));
+    let unknown = |words: &str| Err((Code::Unknown, words.to_owned()));
+    assert_eq!(said(unary, &[&message[..7]]).await, unknown("unexpected EOF"));
+    let internal = |words: &str| Err((Code::Internal, words.to_owned()));
+    assert_eq!(said(many, &[&message[..7]]).await, internal("unexpected EOF"));
+    for none in [&[][..], &[&message[..4]]] {
+        assert_eq!(said(unary, none).await, unknown("EOF"));
+        assert_eq!(said(many, none).await, internal(NO_MESSAGE));
+    }
     for two in [&[&message[..], &message[..]][..], &[&[message, message].concat()]] {
         assert_eq!(said(many, two).await, Err((Code::Internal, TWO_MESSAGES.to_owned())));
     }
-    assert_eq!(said(many, &[]).await, Err((Code::Internal, NO_MESSAGE.to_owned())));
 }
 
 /// What there is no room for is not kept.
