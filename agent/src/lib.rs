@@ -14,6 +14,7 @@ mod kubernetes;
 pub mod life;
 pub mod logging;
 pub mod manager;
+mod status;
 pub mod store;
 pub mod upstream;
 pub mod version;

@@ -16,16 +16,19 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::{debug, error, info, warn};
 use transport::{BindError, Listener, Options};
 
-use crate::apis::{self, Apis};
+use crate::apis::admin::Admin;
+use crate::apis::{self, Public};
 use crate::door::Admission;
 use crate::door::shares::{SHARES, run_rounds};
 use crate::keys::Keys;
 use crate::life::{Fatal, Lifecycle};
 use crate::manager::Manager;
+use crate::status::Status;
 use crate::{kubernetes, logging};
 
 mod socket;
@@ -100,7 +103,8 @@ async fn agent(settings: Settings) -> Result<(), Fatal> {
     let proc = proc_folder();
     let bytes = Budget::new(SHARES);
     tokio::spawn(run_rounds(bytes.clone()));
-    let options = Options { slots: connection_slots(), bytes: bytes.clone(), proc: proc.clone() };
+    let options =
+        Options { slots: connection_slots(), bytes: bytes.clone(), proc: proc.clone(), mode: 0o777 };
     // Now, so that what cannot be mended ends the agent before it has done anything.
     let socket = socket_path(&settings).map(|path| first_try(path, &options)).transpose()?;
     // After the public socket's folder, before private ones (SPIRE, `run_posix.go`).
@@ -108,6 +112,8 @@ async fn agent(settings: Settings) -> Result<(), Fatal> {
     let (ready, manager) = watch::channel(None);
     let attestors = workload_attestors(&plugins, &settings.experimental, &proc)?;
     let admission = Arc::new(Admission::new(attestors, manager, proc));
+    let status = Arc::new(Status::new());
+    let admin = admin(&settings, &options, &admission, &status)?;
     let mut apis = match socket {
         Some(socket) => {
             tokio::spawn(serve_apis(socket, options, Arc::clone(&settings), Arc::clone(&admission)))
@@ -119,7 +125,14 @@ async fn agent(settings: Settings) -> Result<(), Fatal> {
     }
     let attestor = node_attestor(&settings, &plugins);
     let keys = keys(&plugins)?;
-    let lifecycle = Lifecycle::new(Arc::clone(&settings), trust_domain, attestor, keys, ready.clone())?;
+    let lifecycle = Lifecycle::new(
+        Arc::clone(&settings),
+        trust_domain,
+        attestor,
+        keys,
+        ready.clone(),
+        Arc::clone(&status),
+    )?;
     let mut life = tokio::spawn(lifecycle.run());
     tokio::select! {
         ended = &mut life => return Err(ended.unwrap_or(Fatal::Stopped("the lifecycle"))),
@@ -128,9 +141,27 @@ async fn agent(settings: Settings) -> Result<(), Fatal> {
         _ = terminate.recv() => {}
     }
     apis.abort();
+    admin.abort();
     life.abort();
     drain(&bytes, ready).await;
     Ok(())
+}
+
+/// Serves the admin socket, where one is configured, for ever. A dead one is replaced, as the public one is.
+fn admin(
+    settings: &Arc<Settings>,
+    options: &Options,
+    admission: &Arc<Admission>,
+    status: &Arc<Status>,
+) -> Result<JoinHandle<()>, Fatal> {
+    let Some(path) = &settings.admin_socket_path else {
+        return Ok(tokio::spawn(std::future::pending()));
+    };
+    let options = Options { mode: 0o770, ..options.clone() };
+    let listener = Listener::bind(path, options).map_err(|reason| Fatal::Storage(reason.to_string()))?;
+    info!(address = %path.display(), network = "unix", "Starting Admin APIs");
+    let apis = Arc::new(Admin::new(settings, admission, status));
+    Ok(tokio::spawn(apis::serve(listener, apis)))
 }
 
 /// Has the callers go: what they have begun is answered, and streams end as there is no manager any more. Those that do
@@ -232,7 +263,7 @@ async fn serve_apis(
         _ => "SDS API",
     };
     info!(address = %listener.path().display(), network = "unix", apis, "Starting agent APIs");
-    apis::serve(listener, Arc::new(Apis::new(&settings, &admission))).await;
+    apis::serve(listener, Arc::new(Public::new(&settings, &admission))).await;
     Fatal::Stopped("the server of the public socket")
 }
 

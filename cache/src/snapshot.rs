@@ -55,6 +55,14 @@ impl Matched {
 }
 
 impl Snapshot {
+    /// The entries of a match, as they are now: those that are gone are left out.
+    pub fn of<'a>(&'a self, matched: &'a Matched) -> impl Iterator<Item = &'a Arc<Entry>> {
+        matched.ids.iter().filter_map(|id| {
+            let place = self.entries().binary_search_by(|entry| (*entry.id).cmp(id)).ok()?;
+            Some(&self.entries()[place])
+        })
+    }
+
     /// Indexes entries (any order). Entries whose SVID goes to a store match no caller.
     pub fn new(generation: u64, entries: impl IntoIterator<Item = Arc<Entry>>) -> Self {
         let mut entries: Vec<_> = entries.into_iter().filter(|entry| !entry.store_svid).collect();

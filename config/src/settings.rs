@@ -23,6 +23,10 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// The public socket (SPIRE: `agent.socket_path`). Not opened if both APIs are disabled.
     pub socket_path: PathBuf,
+    /// The admin socket (SPIRE: `agent.admin_socket_path`); none unless it is configured.
+    pub admin_socket_path: Option<PathBuf>,
+    /// SPIFFE IDs of callers that may ask for others' identities on the admin socket (SPIRE: `agent.authorized_delegates`).
+    pub authorized_delegates: Vec<String>,
     /// SPIRE: `agent.disable_workload_api`.
     pub disable_workload_api: bool,
     /// SPIRE: `agent.disable_sds_api`.

@@ -10,9 +10,9 @@ pub(crate) const HEADER_BYTE: u64 = 5;
 /// To look at a header field that was decoded.
 pub(crate) const HEADER_FIELD: u64 = 40;
 /// To begin a call and to drop it again, without what the call itself does.
-pub(crate) const CALL: u64 = 4000;
+pub(crate) const CALL: u64 = 8000;
 /// To poll a call.
-pub(crate) const POLL: u64 = 800;
+pub(crate) const POLL: u64 = 1500;
 /// To visit a stream when all are told that a window has grown.
 pub(crate) const VISIT: u64 = 20;
 

@@ -1,4 +1,4 @@
-//! Wire bindings: the SPIRE server's APIs, the SPIFFE Workload API and gRPC health.
+//! Wire bindings: the SPIRE server's APIs, those of an agent's admin socket, the SPIFFE Workload API and gRPC health.
 //!
 //! The `.proto` files in `protos/` hold only what the agent sends or reads; what is left out stays readable on the
 //! wire as unknown fields. The code in `generated/` is checked in, so that building needs no protobuf compiler;
@@ -14,7 +14,26 @@
 /// The packages as they are nested on the wire: generated code refers to its neighbours by these paths.
 #[expect(unreachable_pub, reason = "what is used is exported again below")]
 mod spire {
+    pub mod agent {
+        pub mod debug {
+            pub mod v1 {
+                include!("generated/spire.agent.debug.v1.rs");
+            }
+        }
+    }
     pub mod api {
+        pub mod agent {
+            pub mod logger {
+                pub mod v1 {
+                    include!("generated/spire.api.agent.logger.v1.rs");
+                }
+            }
+            pub mod delegatedidentity {
+                pub mod v1 {
+                    include!("generated/spire.api.agent.delegatedidentity.v1.rs");
+                }
+            }
+        }
         pub mod types {
             include!("generated/spire.api.types.rs");
         }
@@ -43,6 +62,8 @@ mod spire {
     }
 }
 
+pub use spire::agent::debug::v1 as debug;
+pub use spire::api::agent::{delegatedidentity::v1 as delegated, logger::v1 as logger};
 pub use spire::api::server::{
     agent::v1 as agent, bundle::v1 as bundle, entry::v1 as entry, svid::v1 as svid,
 };
@@ -84,4 +105,7 @@ opaque! {
     workload::ValidateJwtsvidRequest,
     workload::Witsvid,
     workload::WitsvidResponse,
+    delegated::X509svidWithKey,
+    delegated::SubscribeToX509sviDsResponse,
+    delegated::FetchJwtsviDsResponse,
 }

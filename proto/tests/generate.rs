@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 /// Messages that can hold a secret; `lib.rs` gives them a `Debug` that prints nothing of it.
-const OPAQUE: [&str; 14] = [
+const OPAQUE: [&str; 17] = [
     ".spire.api.types.AttestationData",
     ".spire.api.types.JWTSVID",
     ".spire.api.server.agent.v1.AttestAgentRequest",
@@ -19,6 +19,9 @@ const OPAQUE: [&str; 14] = [
     ".ValidateJWTSVIDRequest",
     ".WITSVID",
     ".WITSVIDResponse",
+    ".spire.api.agent.delegatedidentity.v1.X509SVIDWithKey",
+    ".spire.api.agent.delegatedidentity.v1.SubscribeToX509SVIDsResponse",
+    ".spire.api.agent.delegatedidentity.v1.FetchJWTSVIDsResponse",
 ];
 
 #[test]
@@ -31,6 +34,9 @@ fn generated_code_is_current() {
         "spire/api/server/entry.proto",
         "spire/api/server/bundle.proto",
         "spire/api/server/svid.proto",
+        "spire/api/agent/debug.proto",
+        "spire/api/agent/logger.proto",
+        "spire/api/agent/delegatedidentity.proto",
         "grpc/health/v1/health.proto",
         "spiffe/workload/workload.proto",
     ];

@@ -152,26 +152,27 @@ impl fmt::Display for Leftover {
     }
 }
 
-/// Makes the socket, open to all (0777), and listens. A slash at the end of the path is ignored, as spire-agent does.
+/// Makes the socket with these permissions, and listens. A slash at the end of the path is ignored, as spire-agent does.
 ///
 /// # Errors
 /// [`BindError`].
-pub(crate) fn bind(path: &Path) -> Result<unix::UnixListener, BindError> {
+pub(crate) fn bind(path: &Path, mode: u32) -> Result<unix::UnixListener, BindError> {
     let path: &Path = &path.components().collect::<PathBuf>();
     if path.as_os_str().len() > PATH_LIMIT {
         return Err(BindError::TooLong { path: path.to_owned() });
     }
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        make_folder(path, folder)?;
+        // Whoever may use the socket must get there, and nobody else need.
+        make_folder(path, folder, if mode & 0o7 == 0 { 0o750 } else { 0o755 })?;
     }
     make_room(path)?;
     let socket = unix::UnixListener::bind(path).map_err(|reason| BindError::of(path, reason))?;
-    set_mode(path, sys::FileType::Socket, 0o777)?;
+    set_mode(path, sys::FileType::Socket, mode)?;
     Ok(socket)
 }
 
 /// Makes the socket's folder where there is none, and those above it.
-fn make_folder(path: &Path, folder: &Path) -> Result<(), BindError> {
+fn make_folder(path: &Path, folder: &Path, mode: u32) -> Result<(), BindError> {
     let not_a_folder = || BindError::NotAFolder { path: path.to_owned(), folder: folder.to_owned() };
     match fs::metadata(folder) {
         Ok(found) if found.is_dir() => return Ok(()),
@@ -180,11 +181,11 @@ fn make_folder(path: &Path, folder: &Path) -> Result<(), BindError> {
         Err(reason) => return Err(BindError::of(path, reason)),
     }
     if let Some(above) = folder.parent() {
-        make_folder(path, above)?;
+        make_folder(path, above, mode)?;
     }
-    match fs::DirBuilder::new().mode(0o755).create(folder) {
-        // Whatever the umask is: callers must get through.
-        Ok(()) => set_mode(folder, sys::FileType::Directory, 0o755),
+    match fs::DirBuilder::new().mode(mode).create(folder) {
+        // Whatever the umask is.
+        Ok(()) => set_mode(folder, sys::FileType::Directory, mode),
         Err(reason) if reason.kind() == io::ErrorKind::AlreadyExists => {
             // Made by somebody else meanwhile, or a link that leads nowhere.
             if folder.is_dir() { Ok(()) } else { Err(not_a_folder()) }

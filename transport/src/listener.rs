@@ -44,12 +44,14 @@ pub struct Options {
     pub bytes: Budget,
     /// The `/proc` of the host.
     pub proc: PathBuf,
+    /// Permissions of the socket file: 0777 for the public one, 0770 for the admin one.
+    pub mode: u32,
 }
 
 impl Listener {
     /// Takes the listener that the supervisor handed over (`LISTEN_FDS`, where one of them is bound to `path`), else
-    /// makes the socket file. It is open to all (0777) and never unlinked: pods bind-mount it, and a new file under the
-    /// same name would be another file.
+    /// makes the socket file. It is never unlinked: pods bind-mount it, and a new file under the same name would be another
+    /// file.
     ///
     /// # Errors
     /// [`BindError`].
@@ -57,7 +59,7 @@ impl Listener {
         let io = |source| BindError::Io { path: path.to_owned(), source };
         let socket = match inherited(path) {
             Some(socket) => socket,
-            None => bind(path)?,
+            None => bind(path, options.mode)?,
         };
         socket.set_nonblocking(true).map_err(io)?;
         Ok(Self {

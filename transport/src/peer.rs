@@ -71,6 +71,26 @@ impl Peer {
         })
     }
 
+    /// Another process, by its pid, on behalf of this caller: what it costs is charged here. The credentials are those of
+    /// now.
+    ///
+    /// # Errors
+    /// When there is no such process.
+    pub fn on_behalf(&self, pid: i32, uid: u32, gid: u32) -> io::Result<Self> {
+        let raw = rustix::process::Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
+        let pidfd = rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty())?;
+        Ok(Self {
+            uid,
+            gid,
+            process: Arc::new(Process { pid, pidfd, place: OnceLock::new() }),
+            group: self.group.clone(),
+            account: self.account.clone(),
+            complaints: Arc::clone(&self.complaints),
+            hung_up: AtomicBool::new(false),
+            waker: AtomicWaker::new(),
+        })
+    }
+
     /// The callers that share one budget with this one, in bytes: those of its pod or container, else of its user.
     #[must_use]
     pub fn group(&self) -> &Group {

@@ -4,6 +4,7 @@
 //! Not by tonic's server: that one ends a call whose deadline has passed as Cancelled, where every client has
 //! DeadlineExceeded of its own, and brings a router of which three services have no need.
 
+pub(crate) mod admin;
 mod call;
 pub mod health;
 pub mod workload;
@@ -36,15 +37,29 @@ use self::health::Health;
 use self::workload::Workload;
 use crate::door::{Admission, Denied, Patience};
 
-/// What is served.
+/// The APIs of one socket.
+pub(crate) trait Apis: Send + Sync + 'static {
+    /// Their services. A new API is a row there, and a file beside this one.
+    const SERVICES: &'static [Service];
+
+    /// Answers a call; where it holds something beside itself, with the charge for that.
+    fn call(
+        &self,
+        peer: Arc<Peer>,
+        call: &Judged,
+        request: Request<RequestBody>,
+    ) -> impl Future<Output = (Response<Answer>, Option<Charge>)> + Send;
+}
+
+/// What is served on the public socket.
 #[derive(Debug)]
-pub(crate) struct Apis {
+pub(crate) struct Public {
     health: HealthServer<Health>,
     workload: Option<SpiffeWorkloadApiServer<Workload>>,
     sds: Option<sds::Service<Door>>,
 }
 
-impl Apis {
+impl Public {
     /// The APIs that are not disabled, behind one door.
     pub(crate) fn new(settings: &Settings, admission: &Arc<Admission>) -> Self {
         let workload = || {
@@ -59,8 +74,11 @@ impl Apis {
             sds: (!settings.disable_sds_api).then(sds),
         }
     }
+}
 
-    /// Answers a call; where it holds something beside itself, with the charge for that.
+impl Apis for Public {
+    const SERVICES: &'static [Service] = PUBLIC;
+
     async fn call(
         &self,
         peer: Arc<Peer>,
@@ -90,7 +108,7 @@ impl Apis {
     }
 }
 
-/// The services of the public socket. A new API is a row here, and a file beside this one.
+/// The services of the public socket.
 const PUBLIC: &[Service] = &[
     Service {
         name: SDS,
@@ -124,6 +142,7 @@ async fn read(
     request: Request<RequestBody>,
 ) -> Result<(Request<Body>, Charge), Status> {
     let mut charge = peer.account().charge(TONIC).map_err(no_room)?;
+    peer.account().work(TONIC_WORK);
     let (head, body) = request.into_parts();
     let message = call::read(body, call.shape, |len| charge.set(TONIC + len).map_err(no_room)).await?;
     Ok((Request::from_parts(head, Body::new(Full::new(message))), charge))
@@ -134,7 +153,7 @@ fn no_room(refused: Refused) -> Status {
 }
 
 /// Serves until it is dropped.
-pub(crate) async fn serve(mut listener: Listener, apis: Arc<Apis>) {
+pub(crate) async fn serve<A: Apis>(mut listener: Listener, apis: Arc<A>) {
     let limits = http2::Limits { streams: STREAMS, window: WINDOW, headers: HEADERS_LIMIT, fields: &FIELDS };
     loop {
         let connection = listener.accept().await;
@@ -152,9 +171,9 @@ pub(crate) async fn serve(mut listener: Listener, apis: Arc<Apis>) {
     }
 }
 
-async fn answer(peer: Arc<Peer>, apis: Arc<Apis>, request: Request<RequestBody>) -> Response<Timed> {
+async fn answer<A: Apis>(peer: Arc<Peer>, apis: Arc<A>, request: Request<RequestBody>) -> Response<Timed> {
     let (head, body) = request.into_parts();
-    let call = match call::judge(&head, PUBLIC, Instant::now()) {
+    let call = match call::judge(&head, A::SERVICES, Instant::now()) {
         Ok(call) => call,
         Err(refused) => return refused.response().map(|body| Timed::at_once(Answer::Other(body))),
     };
@@ -174,7 +193,7 @@ async fn answer(peer: Arc<Peer>, apis: Arc<Apis>, request: Request<RequestBody>)
 
 /// The body of a response, of one API or another.
 #[expect(clippy::large_enum_variant, reason = "nearly all are of SDS")]
-enum Answer {
+pub(crate) enum Answer {
     Sds(sds::Answer<Door, RequestBody>),
     Other(Body),
 }
@@ -254,7 +273,7 @@ impl http_body::Body for Timed {
 
 /// The door as SDS sees it.
 #[derive(Debug)]
-struct Door(Arc<Admission>);
+pub(crate) struct Door(Arc<Admission>);
 
 impl sds::Admit for Door {
     async fn admit(&self, peer: Arc<Peer>, _method: &'static str) -> Result<sds::Admission, Status> {
@@ -303,6 +322,8 @@ const MESSAGE: u32 = 4 * 1024;
 const TOKEN_MESSAGE: u32 = 64 * 1024;
 /// Bytes that tonic takes for a call: its futures, decoder and encoder.
 const TONIC: usize = 2560;
+/// What tonic does for a call, in nanoseconds.
+const TONIC_WORK: u64 = 15_000;
 const HEADERS_LIMIT: u32 = 16 * 1024;
 
 #[cfg(test)]
@@ -316,6 +337,6 @@ mod tests {
     /// Each call takes as much until it is answered, and then what its answer takes.
     #[test]
     fn a_call_is_small() {
-        assert!(size(answer) <= 4096 && size_of::<Timed>() <= 640);
+        assert!(size(answer::<Public>) <= 4096 && size_of::<Timed>() <= 640);
     }
 }

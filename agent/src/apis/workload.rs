@@ -296,7 +296,7 @@ pub(crate) fn denied(reason: Denied) -> Status {
 }
 
 /// `log_selectors`: those that equal a configured prefix, or begin with it and a colon.
-fn selectors_to_log(caller: &crate::door::Attested, prefixes: &[String]) -> String {
+fn selectors_to_log(caller: &crate::door::Caller, prefixes: &[String]) -> String {
     let wanted = |text: &String| {
         prefixes.iter().any(|prefix| {
             text.strip_prefix(prefix.as_str()).is_some_and(|r| r.is_empty() || r.starts_with(':'))
@@ -306,7 +306,7 @@ fn selectors_to_log(caller: &crate::door::Attested, prefixes: &[String]) -> Stri
     texts.join(",")
 }
 
-fn der(bundle: &Bundle) -> Bytes {
+pub(crate) fn der(bundle: &Bundle) -> Bytes {
     bundle.x509_der().into()
 }
 

@@ -33,11 +33,36 @@ pub struct Admission {
 
 /// Proof that a caller was attested. Only [`Admission`] makes one, and without one there is nothing to listen to.
 #[derive(Debug, Clone)]
-pub struct Attested {
+pub struct Caller {
     selectors: Selectors,
 }
 
-impl Attested {
+/// Proof that an authorised caller of the admin socket asked for the identities of somebody else: of whoever has these
+/// selectors. Only [`Admission`] makes one.
+#[derive(Debug, Clone)]
+pub struct Delegate {
+    selectors: Selectors,
+}
+
+/// What lets its holder listen. There are two: [`Caller`] and [`Delegate`].
+pub trait Proof {
+    /// What is known of whom the identities are for.
+    fn selectors(&self) -> &Selectors;
+}
+
+impl Proof for Caller {
+    fn selectors(&self) -> &Selectors {
+        &self.selectors
+    }
+}
+
+impl Proof for Delegate {
+    fn selectors(&self) -> &Selectors {
+        &self.selectors
+    }
+}
+
+impl Caller {
     /// What is known of the caller.
     #[must_use]
     pub fn selectors(&self) -> &Selectors {
@@ -51,7 +76,7 @@ pub struct Admitted {
     /// What it may have, now and later.
     pub updates: Updates<WorkloadUpdate>,
     /// Who it is.
-    pub caller: Attested,
+    pub caller: Caller,
 }
 
 /// Why a caller is turned away.
@@ -78,6 +103,17 @@ pub enum Patience {
     Endless,
     /// This long, then [`Denied::Starting`].
     Limited(Duration),
+}
+
+/// Why a caller of the admin socket may not ask for others' identities.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NoDelegate {
+    /// No entry matches it.
+    #[error("no identity issued")]
+    NoIdentity,
+    /// None of its SPIFFE IDs is among `authorized_delegates`.
+    #[error("caller not configured as an authorized delegate")]
+    NotListed,
 }
 
 impl Admission {
@@ -110,6 +146,81 @@ impl Admission {
         Ok(Admitted { updates, caller })
     }
 
+    /// Attests a caller of the admin socket.
+    ///
+    /// # Errors
+    /// [`Denied`].
+    pub async fn caller(&self, peer: &Peer) -> Result<Caller, Denied> {
+        self.ready(Patience::Limited(Duration::ZERO)).await?;
+        self.attest(peer).await
+    }
+
+    /// Whether a caller may ask for others' identities now: one of its own is on the list.
+    ///
+    /// # Errors
+    /// [`NoDelegate`].
+    pub fn authorize(&self, caller: &Caller, delegates: &[String]) -> Result<(), NoDelegate> {
+        let manager = self.manager.borrow().clone().ok_or(NoDelegate::NoIdentity)?;
+        let snapshot = manager.snapshot();
+        let matched = snapshot.matching(&caller.selectors);
+        if matched.is_empty() {
+            return Err(NoDelegate::NoIdentity);
+        }
+        let listed = snapshot.of(&matched).any(|entry| delegates.contains(&entry.spiffe_id.to_string()));
+        if listed { Ok(()) } else { Err(NoDelegate::NotListed) }
+    }
+
+    /// What an authorised caller asks for, by the selectors of somebody whom it has attested itself.
+    ///
+    /// # Errors
+    /// [`NoDelegate`].
+    pub fn delegate(
+        &self,
+        caller: &Caller,
+        delegates: &[String],
+        selectors: Selectors,
+    ) -> Result<Delegate, NoDelegate> {
+        self.authorize(caller, delegates).map(|()| Delegate { selectors })
+    }
+
+    /// The same by a pid, which is attested as if it had called.
+    ///
+    /// # Errors
+    /// [`Denied::Attestation`] also where there is no such process.
+    pub async fn attest_pid(&self, peer: &Peer, pid: i32) -> Result<Selectors, Denied> {
+        let credentials = attestors::proc::read_credentials_of(&self.proc, pid, peer.group()).await;
+        let subject = credentials.and_then(|found| peer.on_behalf(pid, found.uid, found.gid));
+        match subject {
+            Ok(subject) => Ok(self.attest(&subject).await?.selectors),
+            Err(reason) => {
+                if peer.complain("attestation") {
+                    error!(pid, error = %reason, "Workload attestation failed");
+                }
+                Err(Denied::Attestation)
+            }
+        }
+    }
+
+    /// Listens for what the holder of a proof may have; it is charged to `peer`.
+    ///
+    /// # Errors
+    /// [`Denied`].
+    pub async fn subscribe(
+        &self,
+        peer: &Peer,
+        proof: &impl Proof,
+    ) -> Result<Updates<WorkloadUpdate>, Denied> {
+        let manager = self.ready(Patience::Limited(Duration::ZERO)).await?;
+        let matched = manager.snapshot().matching(proof.selectors());
+        let charge = peer.account().charge(shares::remembered(proof.selectors())).map_err(Denied::NoRoom)?;
+        manager.subscribe(proof, matched, charge).await.map_err(|_| Denied::Stopped)
+    }
+
+    /// The manager, when the agent is ready.
+    pub(crate) fn manager(&self) -> Option<Manager> {
+        self.manager.borrow().clone()
+    }
+
     /// Grows when who was attested before may be found to be more than it was.
     #[must_use]
     pub fn news(&self) -> watch::Receiver<u64> {
@@ -129,7 +240,7 @@ impl Admission {
         }
     }
 
-    async fn attest(&self, peer: &Peer) -> Result<Attested, Denied> {
+    async fn attest(&self, peer: &Peer) -> Result<Caller, Denied> {
         let found = workload::attest(&self.attestors, peer).await;
         // Facts were read by pid. They are the caller's only if it still has the credentials that it connected with (a
         // setuid program may run in it by now, and its child may hold the connection), and has not exited meanwhile.
@@ -149,7 +260,7 @@ impl Admission {
             Ok(found) => {
                 peer.account().work(shares::ATTESTATION + shares::SELECTOR * found.selectors.len() as u64);
                 debug!(pid = peer.process.pid, selectors = ?found.selectors, "PID attested to have selectors");
-                Ok(Attested { selectors: found.selectors })
+                Ok(Caller { selectors: found.selectors })
             }
             Err(reason) => {
                 if peer.complain("attestation") {

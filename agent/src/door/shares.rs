@@ -15,7 +15,7 @@ pub(crate) const SHARES: Limits = Limits {
     // 1,000 streams of the largest kind, each with what an Envoy may ask for.
     account: 12 * MIB,
     // Nanoseconds. A call of somebody else takes about six rounds.
-    work: 250_000,
+    work: 200_000,
 };
 
 /// Begins rounds as long as somebody waits for one. All other tasks that are ready have a go in between.

@@ -32,6 +32,7 @@ pub use self::judge::Fatal;
 use self::judge::Verdict;
 use crate::keys::Keys;
 use crate::manager::Manager;
+use crate::status::Status;
 use crate::store::{Data, Store};
 use crate::upstream::backoff::Backoff;
 use crate::upstream::link::{Credentials, Link};
@@ -55,6 +56,7 @@ pub struct Lifecycle {
     bundle: Option<Arc<Bundle>>,
     manager: Option<Manager>,
     ready: watch::Sender<Option<Manager>>,
+    status: Arc<Status>,
     demand: (mpsc::Sender<()>, mpsc::Receiver<()>),
     mode: RebootstrapMode,
     reason: Reasons,
@@ -72,12 +74,13 @@ impl Lifecycle {
     ///
     /// # Errors
     /// [`Fatal::Storage`], [`Fatal::Configuration`].
-    pub fn new(
+    pub(crate) fn new(
         settings: Arc<Settings>,
         trust_domain: TrustDomain,
         attestor: Attestor,
         keys: Keys,
         ready: watch::Sender<Option<Manager>>,
+        status: Arc<Status>,
     ) -> Result<Self, Fatal> {
         let folder = &settings.data_dir;
         let storage = |reason| Fatal::Storage(format!("data_dir {}: {reason}", folder.display()));
@@ -110,6 +113,7 @@ impl Lifecycle {
             own,
             bundle,
             ready,
+            status,
             mode,
         };
         if this.own.is_some() {
@@ -167,6 +171,7 @@ impl Lifecycle {
         let request = self.keys.renew(current.as_ref().map(identity::PrivateKey::pkcs8))?;
         let attested = attest::attest(&self.link, roots, &self.attestor, request).await?;
         self.reason.clear();
+        self.status.synced();
         info!(spiffe_id = %attested.svid.id, reattestable = attested.reattestable, "Node attestation was successful");
         if !attested.reattestable && matches!(self.attestor, Attestor::JoinToken(_)) && self.keys.is_memory()
         {
@@ -186,6 +191,7 @@ impl Lifecycle {
     }
 
     fn refresh_credentials(&self) {
+        self.status.certified(self.own.as_ref().map_or(&[], |own| &own.svid.chain));
         if let (Some(own), Some(bundle)) = (&self.own, &self.bundle) {
             let roots = Roots::Bundle(Arc::clone(bundle));
             self.link.set_credentials(Credentials { roots, svid: Some(Arc::clone(&own.svid)) });

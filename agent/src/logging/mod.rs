@@ -15,6 +15,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -42,7 +43,8 @@ pub fn start(level: LogLevel, format: LogFormat, file: Option<&Path>, location: 
         None => Box::new(io::stdout()),
     };
     let writer = Writer::start(sink, QUEUE_BYTES, left_out(format))?;
-    let logger = Logger { level: tracing_level(level), format, location, writer: Arc::clone(&writer) };
+    LEVEL.store(level as u8, Ordering::Relaxed);
+    let logger = Logger { format, location, writer: Arc::clone(&writer) };
     if STARTED.set(Started { writer, file: file.map(Path::to_owned) }).is_ok() {
         let _ = tracing::subscriber::set_global_default(logger);
     }
@@ -59,6 +61,19 @@ pub async fn reopen() -> io::Result<()> {
     let file = tokio::task::spawn_blocking(|| open(path)).await.map_err(io::Error::other)??;
     writer.switch(Box::new(file));
     Ok(())
+}
+
+/// The level that is logged at; `None` before logging is started.
+pub(crate) fn level() -> Option<LogLevel> {
+    let level = LEVEL.load(Ordering::Relaxed);
+    LEVELS.into_iter().find(|one| *one as u8 == level)
+}
+
+/// Logs at another level from now on.
+pub(crate) fn set_level(level: LogLevel) {
+    LEVEL.store(level as u8, Ordering::Relaxed);
+    // Whether a line of the program is of interest is remembered where it is.
+    tracing::callsite::rebuild_interest_cache();
 }
 
 /// Waits until all lines logged so far are written, for whoever ends the process: it ends the thread that writes, too.
@@ -96,6 +111,18 @@ struct Started {
     file: Option<PathBuf>,
 }
 
+/// A [`LogLevel`] as a number.
+static LEVEL: AtomicU8 = AtomicU8::new(u8::MAX);
+const LEVELS: [LogLevel; 7] = [
+    LogLevel::Panic,
+    LogLevel::Fatal,
+    LogLevel::Error,
+    LogLevel::Warn,
+    LogLevel::Info,
+    LogLevel::Debug,
+    LogLevel::Trace,
+];
+
 static STARTED: OnceLock<Started> = OnceLock::new();
 
 /// Of lines that wait to be written. Some two thousand lines: minutes of an agent at `info`, and no more memory than
@@ -128,7 +155,6 @@ pub fn line(level: &str, message: &str, fields: &[(&str, String)]) {
 }
 
 struct Logger {
-    level: Level,
     format: LogFormat,
     location: bool,
     writer: Arc<Writer>,
@@ -136,19 +162,20 @@ struct Logger {
 
 impl Subscriber for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        let level = level().map_or(Level::INFO, tracing_level);
         let most = if ours(metadata.target()) {
-            self.level
+            level
         } else if metadata.target().starts_with("kube") {
             // It reports what it also returns, and without the cause.
             return false;
         } else {
-            self.level.min(Level::WARN)
+            level.min(Level::WARN)
         };
         metadata.is_event() && *metadata.level() <= most
     }
 
     fn max_level_hint(&self) -> Option<tracing::level_filters::LevelFilter> {
-        Some(self.level.into())
+        Some(level().map_or(Level::INFO, tracing_level).into())
     }
 
     fn event(&self, event: &Event<'_>) {

@@ -6,20 +6,21 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use budget::Charge;
 use cache::{Cache, Matched, Publish, Snapshot};
 use config::KeyType;
-use identity::{Bundle, Entry, Selectors, WorkloadUpdate};
+use identity::{Bundle, Bundles, Entry, Selectors, WorkloadUpdate};
 use latest::{Publisher, Updates};
 use rand::Rng as _;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
-use crate::door::Attested;
+use crate::door::Proof;
 use crate::upstream::backoff::{Backoff, jitter};
 use crate::upstream::link::Link;
 use crate::upstream::mint::{self, Outcome};
@@ -31,6 +32,9 @@ pub struct Manager {
     mailbox: mpsc::Sender<Message>,
     snapshot: Arc<ArcSwap<Snapshot>>,
     bundle: watch::Receiver<Arc<Bundle>>,
+    /// Those of all trust domains that entries name, the own one included.
+    bundles: watch::Receiver<Bundles>,
+    svids: Arc<AtomicUsize>,
     demand: mpsc::Sender<()>,
 }
 
@@ -61,7 +65,11 @@ impl Manager {
         let cache = Cache::new(options, Arc::clone(&bundle));
         let snapshot = Arc::new(ArcSwap::new(cache.snapshot()));
         let (own, bundle) = watch::channel(bundle);
+        let (all, bundles) = watch::channel(Bundles::new());
+        let svids = Arc::<AtomicUsize>::default();
         let task = Task {
+            all,
+            svids: Arc::clone(&svids),
             snapshot: Arc::clone(&snapshot),
             cache,
             messages,
@@ -76,22 +84,22 @@ impl Manager {
             sweep_at: Instant::now() + SWEEP,
         };
         tokio::spawn(task.run());
-        Self { mailbox, snapshot, bundle, demand }
+        Self { mailbox, snapshot, bundle, bundles, svids, demand }
     }
 
-    /// Listens for what an attested caller may have; `matched` is its match against a snapshot, which may be old. `charge` is
+    /// Listens for what the holder of a proof may have; `matched` is its match against a snapshot, which may be old. `charge` is
     /// for its selectors, as long as they are remembered.
     ///
     /// # Errors
     /// [`Stopped`].
     pub async fn subscribe(
         &self,
-        caller: &Attested,
+        proof: &impl Proof,
         matched: Matched,
         charge: Charge,
     ) -> Result<Updates<WorkloadUpdate>, Stopped> {
         let (reply, answer) = oneshot::channel();
-        let message = Message::Subscribe(caller.selectors().clone(), matched, charge, reply);
+        let message = Message::Subscribe(proof.selectors().clone(), matched, charge, reply);
         self.mailbox.send(message).await.map_err(|_| Stopped)?;
         answer.await.map_err(|_| Stopped)
     }
@@ -106,6 +114,18 @@ impl Manager {
     #[must_use]
     pub fn bundle(&self) -> watch::Receiver<Arc<Bundle>> {
         self.bundle.clone()
+    }
+
+    /// The bundles of all trust domains, now and later.
+    #[must_use]
+    pub fn bundles(&self) -> watch::Receiver<Bundles> {
+        self.bundles.clone()
+    }
+
+    /// How many X.509-SVIDs are held.
+    #[must_use]
+    pub fn svid_count(&self) -> usize {
+        self.svids.load(Ordering::Relaxed)
     }
 
     /// A new process matched nothing: its entry may be younger than the last sync.
@@ -138,6 +158,8 @@ struct Task {
     /// Who listens, by what is known of it; with the charge for remembering that.
     subscribers: HashMap<Selectors, (Publisher<WorkloadUpdate>, Charge)>,
     own: watch::Sender<Arc<Bundle>>,
+    all: watch::Sender<Bundles>,
+    svids: Arc<AtomicUsize>,
     link: Arc<Link>,
     key_type: KeyType,
     /// How many entries go into one call: halved when one fails, doubled when one works.
@@ -159,6 +181,7 @@ impl Task {
                 () = tokio::time::sleep_until(alarm) => self.sweep(),
             }
             self.mint_due();
+            self.svids.store(self.cache.svid_count(), Ordering::Relaxed);
         }
     }
 
@@ -203,6 +226,16 @@ impl Task {
             let changed = !Arc::ptr_eq(own, bundle);
             if changed {
                 *own = Arc::clone(bundle);
+            }
+            changed
+        });
+        let own = Arc::clone(bundle);
+        let mut bundles = self.cache.federated().clone();
+        bundles.insert(own.trust_domain.clone(), own);
+        self.all.send_if_modified(|all| {
+            let changed = *all != bundles;
+            if changed {
+                *all = bundles;
             }
             changed
         });

@@ -51,6 +51,8 @@ impl Agent<'_> {
             socket_path: self
                 .path("socket_path", flags.socket_path.as_ref())
                 .unwrap_or_else(|| DEFAULT_SOCKET_PATH.into()),
+            admin_socket_path: self.admin_socket_path(),
+            authorized_delegates: self.authorized_delegates(),
             disable_workload_api: switch("disable_workload_api", flags.disable_workload_api),
             disable_sds_api: switch("disable_sds_api", flags.disable_sds_api),
             allow_unauthenticated_verifiers: switch(
@@ -98,6 +100,51 @@ impl Agent<'_> {
 
     fn path(&self, key: &'static str, flag: Option<&String>) -> Option<PathBuf> {
         self.text(key, flag).map(|path| path.value.into())
+    }
+
+    /// Pods can reach the folder of the public socket: the admin socket must not be there (SPIRE, `run_posix.go`).
+    fn admin_socket_path(&self) -> Option<PathBuf> {
+        let Setting { value, line } =
+            self.section.text("admin_socket_path").filter(|path| !path.value.is_empty())?;
+        let flags = self.overrides;
+        let is_off = |key, flag| overrides::switch(&self.section, key, flag).value;
+        let both_off = is_off("disable_workload_api", flags.disable_workload_api)
+            && is_off("disable_sds_api", flags.disable_sds_api);
+        let public = self.path("socket_path", flags.socket_path.as_ref());
+        let public = public.unwrap_or_else(|| DEFAULT_SOCKET_PATH.into());
+        let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let (admin, public) = (absolute(Path::new(&value)), absolute(&public));
+        if !both_off && public.parent().is_some_and(|folder| admin.starts_with(folder)) {
+            self.problem(
+                line,
+                "admin socket cannot be in the same directory or a subdirectory as that containing the Workload API socket",
+            );
+        }
+        Some(admin)
+    }
+
+    fn authorized_delegates(&self) -> Vec<String> {
+        let list = self.section.texts("authorized_delegates");
+        let domain = self.trust_domain_text();
+        for Setting { value, line } in &list {
+            let member = domain.as_ref().is_none_or(|domain| {
+                let path = value.strip_prefix("spiffe://").and_then(|id| id.strip_prefix(domain.as_str()));
+                path.is_some_and(|path| path.len() > 1 && path.starts_with('/'))
+            });
+            if !member {
+                let message = format!(
+                    "error validating authorized delegate: {value:?} is not the SPIFFE ID of a member of trust_domain"
+                );
+                self.problem(*line, message);
+            }
+        }
+        list.into_iter().map(|delegate| delegate.value).collect()
+    }
+
+    /// The bare name, if it is configured.
+    fn trust_domain_text(&self) -> Option<String> {
+        let name = self.text("trust_domain", self.overrides.trust_domain.as_ref())?.value;
+        Some(name.strip_prefix("spiffe://").unwrap_or(&name).to_owned())
     }
 
     fn required(&self, key: &'static str, flag: Option<&String>) -> Option<String> {

@@ -5,8 +5,7 @@ use crate::decode::{Section, Strictness, no_hint};
 
 /// Refuses keys of `agent { }` itself.
 pub(super) fn agent(section: &Section<'_>) {
-    refuse_texts(section, &["admin_socket_path"]);
-    refuse_lists(section, &["authorized_delegates", "allowed_foreign_jwt_claims", "profiling_names"]);
+    refuse_lists(section, &["allowed_foreign_jwt_claims", "profiling_names"]);
     refuse_flags(section, &["profiling_enabled"]);
     refuse_numbers(section, &["profiling_port", "profiling_freq"]);
 }
@@ -68,14 +67,6 @@ fn refuse_broker(section: Section<'_>) {
         section.items(key);
     }
     section.finish(Strictness::Refuse, "experimental.broker", no_hint);
-}
-
-fn refuse_texts(section: &Section<'_>, keys: &[&'static str]) {
-    for key in keys {
-        if let Some(text) = section.text(key) {
-            section.report().not_supported(text.line, &section.name(key));
-        }
-    }
 }
 
 fn refuse_lists(section: &Section<'_>, keys: &[&'static str]) {

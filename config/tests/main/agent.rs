@@ -204,7 +204,7 @@ fn sources_of_the_first_bundle_exclude_each_other() {
 
 #[test]
 fn what_is_not_built_is_refused_unless_it_says_the_default() {
-    let defaults = "admin_socket_path = \"\" authorized_delegates = [] allowed_foreign_jwt_claims = []
+    let defaults = "allowed_foreign_jwt_claims = []
         profiling_enabled = false profiling_port = 0 profiling_freq = 0 profiling_names = []
         trust_bundle_url = \"\"
         experimental { require_pq_kem = false feature_flags = [] ratelimit { fetch_x509_svid = 0 } }";
@@ -214,8 +214,6 @@ fn what_is_not_built_is_refused_unless_it_says_the_default() {
     );
     assert_eq!(sound(&text).warnings, []);
     for (keys, key) in [
-        ("admin_socket_path = \"x\"", "agent.admin_socket_path"),
-        ("authorized_delegates = [\"spiffe://td/a\"]", "agent.authorized_delegates"),
         ("allowed_foreign_jwt_claims = [\"a\"]", "agent.allowed_foreign_jwt_claims"),
         ("profiling_enabled = true", "agent.profiling_enabled"),
         ("profiling_port = 1", "agent.profiling_port"),

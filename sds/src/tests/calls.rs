@@ -69,7 +69,7 @@ async fn bench(open: Option<Code>) -> Bench {
         account: 1 << 20,
         work: u64::MAX,
     });
-    let callers = Callers { slots, bytes, proc: "/proc".into() };
+    let callers = Callers { slots, bytes, proc: "/proc".into(), mode: 0o777 };
     let mut listener = Listener::bind(&folder.path().join("s"), callers).unwrap();
     let caller = UnixStream::connect(listener.path()).await.unwrap();
     let peer = listener.accept().await.peer();

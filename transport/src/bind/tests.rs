@@ -6,6 +6,10 @@ use tempfile::TempDir;
 
 use super::*;
 
+fn bind(path: &Path) -> Result<unix::UnixListener, BindError> {
+    super::bind(path, 0o777)
+}
+
 fn folder() -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("api.sock");
@@ -212,4 +216,14 @@ fn a_socket_file_without_a_socket_is_replaced() {
     mknod(&path, SFlag::S_IFSOCK, Mode::S_IRWXU, 0).unwrap();
     let _socket = bind(&path).unwrap();
     unix::UnixStream::connect(&path).unwrap();
+}
+
+/// What only the agent's user and group may use is in a folder of theirs.
+#[test]
+fn other_permissions() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("private/admin.sock");
+    let _socket = super::bind(&path, 0o770).unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o770, 0o750));
 }

@@ -24,6 +24,7 @@ pub(crate) fn options(whole: usize, spare: usize, group: usize) -> Options {
         slots: budget::Limits { whole, spare, group, account: 1, work: u64::MAX },
         bytes: Budget::new(bytes),
         proc: "/proc".into(),
+        mode: 0o777,
     }
 }
 

@@ -34,8 +34,15 @@ fn lifecycle(settings: &str, reattestable: bool) -> (Lifecycle, tempfile::TempDi
     };
     let domain = TrustDomain::parse("td").unwrap();
     let ready = watch::channel(None).0;
-    let mut lifecycle =
-        Lifecycle::new(Arc::new(settings), domain.clone(), attestor, Keys::memory(), ready).unwrap();
+    let mut lifecycle = Lifecycle::new(
+        Arc::new(settings),
+        domain.clone(),
+        attestor,
+        Keys::memory(),
+        ready,
+        Arc::new(crate::status::Status::new()),
+    )
+    .unwrap();
     lifecycle.data.reattestable = reattestable;
     lifecycle.bundle = Some(Arc::new(Bundle::of_x509(domain, [])));
     (lifecycle, folder)
