@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::admin::{self, Admin};
 use super::flags::FlagSet;
 use super::{fetch, health, load, san, watch};
 
@@ -14,6 +15,7 @@ pub(super) enum Command {
     FetchX509,
     SanCheck,
     Watch,
+    Admin(Admin),
     /// In the help, but not built yet; the words that name it.
     Unsupported(&'static str),
 }
@@ -28,6 +30,10 @@ impl Command {
             Self::FetchX509 => Some(&fetch::FLAGS),
             Self::SanCheck => Some(&san::FLAGS),
             Self::Watch => Some(&watch::FLAGS),
+            Self::Admin(Admin::GetInfo) => Some(&admin::GET_INFO),
+            Self::Admin(Admin::LoggerGet) => Some(&admin::LOGGER_GET),
+            Self::Admin(Admin::LoggerSet) => Some(&admin::LOGGER_SET),
+            Self::Admin(Admin::LoggerReset) => Some(&admin::LOGGER_RESET),
             Self::Unsupported(_) => None,
         }
     }
@@ -170,11 +176,11 @@ const COMMANDS: &[Entry] = &[
     built("api fetch x509", Command::FetchX509, FETCH_X509),
     missing("api validate jwt", "Validates a JWT SVID (not supported yet)"),
     built("api watch", Command::Watch, "Attaches to the Workload API and prints updates as they're received"),
-    missing("debug getinfo", "Prints debug information about the agent (not supported yet)"),
+    built("debug getinfo", Command::Admin(Admin::GetInfo), "Prints debug information about the agent"),
     built("healthcheck", Command::Healthcheck, "Determines agent health status"),
-    missing("logger get", "Gets the logger details (not supported yet)"),
-    missing("logger reset", "Reset the logger details to launch level (not supported yet)"),
-    missing("logger set", "Sets the logger details (not supported yet)"),
+    built("logger get", Command::Admin(Admin::LoggerGet), "Gets the logger details"),
+    built("logger reset", Command::Admin(Admin::LoggerReset), "Reset the logger details to launch level"),
+    built("logger set", Command::Admin(Admin::LoggerSet), "Sets the logger details"),
     built("run", Command::Run, "Runs the agent"),
     built(
         "san check",

@@ -6,10 +6,12 @@
 //! * `socket`, `client`: where the Workload API is, and a cheap client of it.
 //! * `fetch`, `watch`, `health`: the commands that talk to a running agent. `x509`: their answers, checked;
 //!   `print`: their output.
+//! * `admin`: the commands that talk to its admin socket.
 //! * `san`: a policy of Envoy's and a peer's certificate, without either running.
 //!
 //! Every module makes text; only `console` writes it. Help and errors go to standard error, results to standard output.
 
+mod admin;
 mod client;
 mod command;
 mod console;
@@ -73,6 +75,7 @@ fn run(command: Command, arguments: &[String]) -> ExitCode {
         Command::Healthcheck => health::run(&values),
         Command::SanCheck => san::run(&values),
         Command::Watch => watch::run(&values),
+        Command::Admin(admin) => admin::run(admin, &values),
         _ => fetch::run(&values),
     }
 }
@@ -82,7 +85,7 @@ fn refuse(command: Command, set: &FlagSet, error: &FlagError) -> ExitCode {
     console::err(&error.to_string());
     console::err(&set.usage());
     match command {
-        Command::Healthcheck => {}
+        Command::Healthcheck | Command::Admin(_) => {}
         Command::SanCheck => return ExitCode::from(san::BAD_INPUT),
         Command::Validate => console::err(&load::invalid(error)),
         _ => console::err(&error.to_string()),

@@ -104,7 +104,7 @@ pub(super) fn json(response: &X509svidResponse) -> String {
 }
 
 /// Go's encoder makes JSON that is safe inside HTML. These characters stand nowhere but in strings.
-fn escape_html(json: &str) -> String {
+pub(super) fn escape_html(json: &str) -> String {
     let mut escaped = String::with_capacity(json.len());
     for c in json.chars() {
         match c {
