@@ -198,8 +198,8 @@ async fn many_are_taken_from_the_backlog_at_once_and_then_others_have_their_turn
     while let Some(connection) = listener.accept().now_or_never() {
         accepted.push(connection);
     }
-    assert_eq!(accepted.len(), 1 + 64, "the first, and those that came with it");
-    for _ in 65..100 {
+    assert_eq!(accepted.len(), 1 + 16, "the first, and those that came with it");
+    for _ in 17..100 {
         accepted.push(listener.accept().await);
     }
     assert!(listener.accept().now_or_never().is_none());
