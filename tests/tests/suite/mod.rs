@@ -1,5 +1,6 @@
 //! The suites, by what they look at.
 
+mod admin;
 mod configurations;
 mod faults_server;
 mod faults_storage;
@@ -13,6 +14,7 @@ use libtest_mimic::Trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
     [
+        admin::trials(),
         configurations::trials(),
         life::trials(),
         faults_server::trials(),
