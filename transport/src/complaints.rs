@@ -1,4 +1,4 @@
-//! Lines of the log that a caller can bring about: its words are cut, and of many lines of one kind only the first is
+//! Lines of the log that a caller can bring about: its words are cut, and of many lines of one kind only the first few are
 //! written, then how many more there were.
 
 use std::collections::HashMap;
@@ -19,6 +19,7 @@ pub struct Complaints(Mutex<HashMap<(Box<str>, &'static str), Written>>);
 #[derive(Debug)]
 struct Written {
     at: Instant,
+    count: u32,
     left_out: u64,
 }
 
@@ -31,6 +32,10 @@ impl Complaints {
         if let Some(written) = lately.get_mut(&(Box::from(group), kind))
             && now < written.at + QUIET
         {
+            if written.count < LINES {
+                written.count += 1;
+                return true;
+            }
             written.left_out += 1;
             return false;
         }
@@ -44,7 +49,7 @@ impl Complaints {
         });
         let room = lately.len() < KEPT;
         if room {
-            lately.insert((group.into(), kind), Written { at: now, left_out: 0 });
+            lately.insert((group.into(), kind), Written { at: now, count: 1, left_out: 0 });
         }
         drop(lately);
         for ((group, kind), left_out) in over {
@@ -72,7 +77,8 @@ impl fmt::Display for Words<'_> {
 
 /// Bytes of a caller's words that are written.
 pub const WORDS: usize = 256;
-/// How long after a line no other of its kind is written about the same group.
+/// So many lines of a kind are written about one group in this time. More than one, as what goes wrong may change.
 const QUIET: Duration = Duration::from_secs(10);
+const LINES: u32 = 5;
 /// Groups and kinds that are remembered. A node has fewer pods; when there are more, the newest say nothing.
 const KEPT: usize = 1024;

@@ -1,9 +1,11 @@
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn one_line_of_a_kind_and_group_in_ten_seconds() {
+async fn a_few_lines_of_a_kind_and_group_in_ten_seconds() {
     let complaints = Complaints::default();
-    assert!(complaints.admit("pod:a", "nack"));
+    for _ in 0..LINES {
+        assert!(complaints.admit("pod:a", "nack"));
+    }
     for _ in 0..1000 {
         assert!(!complaints.admit("pod:a", "nack"));
     }
