@@ -81,7 +81,7 @@ impl Listener {
     }
 
     /// The next caller. Those that cannot be identified, or for which there is no place, are closed here. To be called
-    /// again at once: others have their turn after each [`BATCH`] of callers.
+    /// again at once: others have their turn after each batch of callers.
     pub async fn accept(&mut self) -> Connection {
         loop {
             while let Some(arrived) = self.arrived.pop_front() {
