@@ -86,8 +86,12 @@ impl Client {
     /// Header blocks that are not the usual request. What h2 makes of a malformed one depends on which rule it breaks.
     fn has_odd_blocks(&self) -> bool {
         self.frames.iter().any(|(kind, flags, _, payload)| {
+            // Of an unfinished block h2 says nothing before it has the rest.
             *kind == CONTINUATION
-                || (*kind == HEADERS && (flags & (PADDED | WITH_PRIORITY) != 0 || payload[..] != REQUEST[..]))
+                || (*kind == HEADERS
+                    && (flags & (PADDED | WITH_PRIORITY) != 0
+                        || flags & END_HEADERS == 0
+                        || payload[..] != REQUEST[..]))
         })
     }
 }
@@ -190,5 +194,6 @@ const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 const ACK: u8 = 0x1;
 const END_STREAM: u8 = 0x1;
+const END_HEADERS: u8 = 0x4;
 const PADDED: u8 = 0x8;
 const WITH_PRIORITY: u8 = 0x20;
