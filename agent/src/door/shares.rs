@@ -8,10 +8,10 @@ use tokio::task::yield_now;
 
 /// Bytes and work of all callers. A DaemonSet gives the agent 64 MiB, of which it takes 11 for itself.
 pub(crate) const SHARES: Limits = Limits {
-    whole: 28 * MIB,
+    whole: 26 * MIB,
     // A newcomer has its place while the group that holds most is made to let go.
     spare: 4 * MIB,
-    group: 26 * MIB,
+    group: 23 * MIB,
     // 1,000 streams of the largest kind, each with what an Envoy may ask for.
     account: 12 * MIB,
     // Nanoseconds. A call of somebody else takes about six rounds.
