@@ -254,6 +254,7 @@ impl Account {
     }
 
     /// Notes that the connection does something, so that it is not the idlest.
+    #[inline]
     pub fn touch(&self) {
         let now = self.node.group.whole.uses.fetch_add(1, Ordering::Relaxed);
         self.node.used.store(now, Ordering::Relaxed);
@@ -313,6 +314,7 @@ impl Account {
 impl Charge {
     /// What is held.
     #[must_use]
+    #[inline]
     pub fn amount(&self) -> usize {
         self.amount
     }
@@ -321,6 +323,7 @@ impl Charge {
     ///
     /// # Errors
     /// [`Refused`]; it stays what it was then.
+    #[inline]
     pub fn set(&mut self, amount: usize) -> Result<(), Refused> {
         if let Some(more) = amount.checked_sub(self.amount) {
             if more > 0 {

@@ -8,7 +8,7 @@
 //! calls [`Budget::next_round`]. While nobody has used up an allowance there are no rounds and nothing to run.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll, Waker};
 
@@ -31,6 +31,8 @@ pub(crate) struct Share {
     /// The round that `used` is of.
     round: AtomicU64,
     used: AtomicU64,
+    /// The queue may have somebody. Asked first: nearly always it has nobody.
+    parked: AtomicBool,
     /// The accounts that wait, in the order of their turns.
     queue: Mutex<VecDeque<Weak<AccountNode>>>,
 }
@@ -45,6 +47,7 @@ const CALLED: u8 = 2;
 
 impl Account {
     /// Counts work that was done.
+    #[inline]
     pub fn work(&self, units: u64) {
         self.node.group.begin_round();
         self.node.group.share.used.fetch_add(units, Ordering::Relaxed);
@@ -52,8 +55,18 @@ impl Account {
 
     /// Whether the group has not used up its allowance. Work in pieces asks before each piece.
     #[must_use]
+    #[inline]
     pub fn may_work(&self) -> bool {
         self.node.group.may_work()
+    }
+
+    /// Work that is left of the group's allowance.
+    #[inline]
+    #[must_use]
+    pub fn allowance(&self) -> u64 {
+        let group = &self.node.group;
+        group.begin_round();
+        group.whole.limits.work.saturating_sub(group.share.used.load(Ordering::Relaxed))
     }
 
     /// Ready when the account may begin to work. Else it is in the queue of its group, and `cx` is woken when it may try
@@ -61,6 +74,10 @@ impl Account {
     /// worked off.
     pub fn poll_turn(&self, cx: &Context<'_>, first: bool) -> Poll<()> {
         let group = &self.node.group;
+        let is_free = self.node.turn.0.load(Ordering::Relaxed) == FREE;
+        if is_free && !group.share.parked.load(Ordering::Relaxed) && group.may_work() {
+            return Poll::Ready(());
+        }
         let mut queue = lock(&group.share.queue);
         let state = self.node.turn.0.load(Ordering::Relaxed);
         if state == PARKED {
@@ -73,6 +90,7 @@ impl Account {
             return Poll::Ready(());
         }
         self.node.turn.0.store(PARKED, Ordering::Relaxed);
+        group.share.parked.store(true, Ordering::Relaxed);
         self.node.register(cx);
         if first || state == CALLED {
             queue.push_front(Arc::downgrade(&self.node));
@@ -109,6 +127,7 @@ impl Budget {
                 called.extend(next.upgrade());
             }
             let more = !queue.is_empty();
+            group.share.parked.store(more, Ordering::Relaxed);
             called.iter().for_each(|account| account.turn.0.store(CALLED, Ordering::Relaxed));
             drop(queue);
             called.iter().for_each(|account| account.wake());
@@ -135,13 +154,16 @@ impl Rounds {
 }
 
 impl GroupNode {
+    #[inline]
     fn begin_round(&self) {
         let current = self.whole.rounds.current.load(Ordering::Relaxed);
-        if self.share.round.swap(current, Ordering::Relaxed) != current {
+        if self.share.round.load(Ordering::Relaxed) != current {
+            self.share.round.store(current, Ordering::Relaxed);
             self.share.used.store(0, Ordering::Relaxed);
         }
     }
 
+    #[inline]
     fn may_work(&self) -> bool {
         self.begin_round();
         self.share.used.load(Ordering::Relaxed) < self.whole.limits.work

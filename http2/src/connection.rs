@@ -171,8 +171,16 @@ where
 
     /// Hears what was read, as far as the turn goes.
     fn hear(&mut self, read: &mut BytesMut, out: &mut Out) -> Result<(), Error> {
+        let heard = self.hear_frames(read, out);
+        // That of a client that is sent away, too.
+        self.machine.count_work();
+        heard
+    }
+
+    fn hear_frames(&mut self, read: &mut BytesMut, out: &mut Out) -> Result<(), Error> {
         self.unheard = true;
-        while self.account.may_work() {
+        let allowance = self.account.allowance();
+        while self.machine.spent() < allowance {
             match self.machine.next(read, out)? {
                 None => {
                     self.unheard = false;

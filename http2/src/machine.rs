@@ -24,6 +24,8 @@ pub(crate) struct Machine {
     limits: Limits,
     woken: Arc<Woken>,
     account: Account,
+    /// Work that was done and is not counted yet: once for all that was read costs less than once for each frame.
+    spent: u64,
     /// Bytes that a call takes before it is answered.
     call_size: u32,
     stage: Stage,
@@ -109,6 +111,7 @@ impl Machine {
             limits,
             woken,
             account,
+            spent: 0,
             call_size,
             stage: Stage::Preface,
             decoder: Decoder::new(TABLE),
@@ -136,10 +139,20 @@ impl Machine {
         if read.len() < FrameHead::LEN + head.len {
             return Ok(None);
         }
-        self.account.work(costs::FRAME + (head.len / costs::PAYLOAD_BYTES_PER_NS) as u64);
+        self.spent += costs::FRAME + (head.len / costs::PAYLOAD_BYTES_PER_NS) as u64;
         read.advance(FrameHead::LEN);
         let payload = read.split_to(head.len).freeze();
         self.frame(head, payload, out).map(|event| Some(event.map_or(Heard::Nothing, Heard::Event)))
+    }
+
+    /// Work that was done since it was last counted.
+    pub(crate) fn spent(&self) -> u64 {
+        self.spent
+    }
+
+    /// Counts it.
+    pub(crate) fn count_work(&mut self) {
+        self.account.work(std::mem::take(&mut self.spent));
     }
 
     /// Bytes that are kept between two polls, those of streams left out.
@@ -312,7 +325,7 @@ impl Machine {
     /// Once for all that was read: the streams that waited for a window are to be polled.
     pub(crate) fn tell_streams(&mut self) -> Result<(), Error> {
         if std::mem::take(&mut self.opened) {
-            self.account.work(costs::VISIT * self.streams.len() as u64);
+            self.spent += costs::VISIT * self.streams.len() as u64;
             for stream in self.streams.iter_mut() {
                 stream.send.grow(0, self.first_window).ok_or_else(too_large)?;
                 stream.may_go_on();

@@ -65,7 +65,7 @@ impl Machine {
     fn block(&mut self, id: u32, end: bool, malformed: bool, fragment: &[u8], out: &mut Out) -> Outcome {
         let (block, work) = head::read(&mut self.decoder, fragment, &self.limits)
             .map_err(|_| broken(Reason::Compression, "a header block cannot be decoded"))?;
-        self.account.work(work);
+        self.spent += work;
         if let Block::Excessive = block {
             return Err(broken(Reason::EnhanceYourCalm, "a header list many times longer than allowed"));
         }
@@ -103,7 +103,7 @@ impl Machine {
             self.write_no_room(id, out);
             return if end { Ok(None) } else { self.refuse(id, Reason::No, out) };
         };
-        self.account.work(costs::CALL);
+        self.spent += costs::CALL;
         let inbox = Inbox::new(StreamWaker::new(id, &self.woken), end);
         inbox.stream.queue();
         let body = RequestBody::new(Arc::clone(&inbox));
