@@ -25,8 +25,7 @@ use crate::apis::admin::Admin;
 use crate::apis::{self, Public};
 use crate::door::Admission;
 use crate::door::shares::{SHARES, run_rounds};
-use crate::keys::Keys;
-use crate::life::{Fatal, Lifecycle};
+use crate::life::{Fatal, Lifecycle, Stored};
 use crate::manager::Manager;
 use crate::status::Status;
 use crate::{kubernetes, logging};
@@ -124,26 +123,31 @@ async fn agent(settings: Settings) -> Result<(), Fatal> {
         tokio::spawn(apis::health::serve(settings.health_checks.clone(), Arc::clone(&admission)));
     }
     let attestor = node_attestor(&settings, &plugins);
-    let keys = keys(&plugins)?;
-    let lifecycle = Lifecycle::new(
-        Arc::clone(&settings),
-        trust_domain,
-        attestor,
-        keys,
-        ready.clone(),
-        Arc::clone(&status),
-    )?;
+    let lifecycle = async {
+        let stored = Stored::read(settings.data_dir.clone(), plugins.key_manager.clone()).await?;
+        Lifecycle::new(Arc::clone(&settings), trust_domain, attestor, stored, ready.clone(), status)
+    };
+    let lifecycle = tokio::select! {
+        lifecycle = lifecycle => lifecycle?,
+        _ = interrupt.recv() => return Ok(()),
+        _ = terminate.recv() => return Ok(()),
+    };
+    let keeper = lifecycle.keeper();
     let mut life = tokio::spawn(lifecycle.run());
-    tokio::select! {
-        ended = &mut life => return Err(ended.unwrap_or(Fatal::Stopped("the lifecycle"))),
-        ended = &mut apis => return Err(ended.unwrap_or(Fatal::Stopped("the server of the public socket"))),
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+    let ended = tokio::select! {
+        ended = &mut life => Some(ended.unwrap_or(Fatal::Stopped("the lifecycle"))),
+        ended = &mut apis => Some(ended.unwrap_or(Fatal::Stopped("the server of the public socket"))),
+        _ = interrupt.recv() => None,
+        _ = terminate.recv() => None,
+    };
+    if let Some(fatal) = ended {
+        keeper.flush(LAST_WRITE).await;
+        return Err(fatal);
     }
     apis.abort();
     admin.abort();
     life.abort();
-    drain(&bytes, ready).await;
+    tokio::join!(drain(&bytes, ready), keeper.flush(LAST_WRITE));
     Ok(())
 }
 
@@ -291,20 +295,13 @@ fn workload_attestors(
 /// A join token is used instead of the configured attestor (SPIRE, `agent.go`).
 fn node_attestor(settings: &Settings, plugins: &Plugins) -> NodeAttestor {
     if let Some(token) = &settings.join_token {
-        return NodeAttestor::JoinToken(JoinToken::new(token.expose().to_owned()));
+        return JoinToken::new(token.expose().to_owned()).into();
     }
     match &plugins.node_attestor {
-        config::NodeAttestor::JoinToken => NodeAttestor::JoinToken(JoinToken::new(String::new())),
+        config::NodeAttestor::JoinToken => JoinToken::new(String::new()).into(),
         config::NodeAttestor::K8sPsat { cluster, token_path } => {
-            NodeAttestor::K8sPsat(K8sPsat { cluster: cluster.clone(), token_path: token_path.clone() })
+            K8sPsat { cluster: cluster.clone(), token_path: token_path.clone() }.into()
         }
-    }
-}
-
-fn keys(plugins: &Plugins) -> Result<Keys, Fatal> {
-    match &plugins.key_manager {
-        config::KeyManager::Memory => Ok(Keys::memory()),
-        config::KeyManager::Disk { directory } => Ok(Keys::disk(directory.clone())?),
     }
 }
 
@@ -321,6 +318,8 @@ fn proc_folder() -> PathBuf {
 
 /// Before the agent stops, for callers to take their last answers.
 const DRAIN: Duration = Duration::from_secs(2);
+/// Before the agent stops, for its data to get to the disk.
+const LAST_WRITE: Duration = Duration::from_secs(2);
 /// To write the last lines of the log, if its reader is slow.
 const LAST_LINES: Duration = Duration::from_secs(1);
 

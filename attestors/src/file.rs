@@ -1,9 +1,11 @@
-//! Files that somebody else puts there: read without ever waiting for who writes them, and only so much.
+//! Files that somebody else puts there: read without ever waiting for who writes them, only so much, and by a runtime not
+//! on the thread that serves.
 
 use std::fs::OpenOptions;
 use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use nix::fcntl::OFlag;
 use zeroize::Zeroizing;
@@ -37,6 +39,25 @@ pub fn read_text(path: &Path, most: u64) -> io::Result<Zeroizing<String>> {
     }
     Ok(text)
 }
+
+/// As [`read_text`], on a thread of its own: a disk or a file server that does not answer holds up nobody but who asked.
+///
+/// # Errors
+/// As [`read_text`], and after [`FILE_LIMIT`].
+pub async fn load_text(path: &Path, most: u64) -> io::Result<Zeroizing<String>> {
+    let owned = path.to_owned();
+    let reading = tokio::task::spawn_blocking(move || read_text(&owned, most));
+    match tokio::time::timeout(FILE_LIMIT, reading).await {
+        Ok(read) => read.unwrap_or_else(|stopped| Err(io::Error::other(stopped))),
+        Err(_) => Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("is not read within {FILE_LIMIT:?}: does its disk answer?"),
+        )),
+    }
+}
+
+/// How long the reading of one file may take.
+pub const FILE_LIMIT: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {

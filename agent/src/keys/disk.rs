@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -15,7 +16,7 @@ use super::KeyError;
 use crate::store::write_atomic;
 
 /// The folder.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Disk {
     file: PathBuf,
 }
@@ -56,7 +57,19 @@ impl Disk {
         Ok(keys)
     }
 
-    pub(super) fn save(&self, keys: &BTreeMap<String, PrivateKey>) -> Result<(), KeyError> {
+    /// Saves these keys on a thread of its own: a slow disk holds up the renewal alone.
+    pub(super) async fn keep(&self, keys: BTreeMap<String, PrivateKey>) -> Result<(), KeyError> {
+        let disk = self.clone();
+        let saving = tokio::task::spawn_blocking(move || disk.save(&keys));
+        match tokio::time::timeout(WRITE_LIMIT, saving).await {
+            Ok(saved) => saved.unwrap_or_else(|stopped| {
+                Err(KeyError::Disk { path: self.file.clone(), source: io::Error::other(stopped) })
+            }),
+            Err(_) => Err(KeyError::Slow(self.file.clone())),
+        }
+    }
+
+    fn save(&self, keys: &BTreeMap<String, PrivateKey>) -> Result<(), KeyError> {
         // Written by hand, reserved in full: no copy of a key stays behind in a grown buffer.
         let size: usize = keys.iter().map(|(name, key)| name.len() + key.pkcs8().len() * 3 / 2 + 64).sum();
         let mut text = Zeroizing::new(String::with_capacity(size + 64));
@@ -75,6 +88,9 @@ impl Disk {
     }
 }
 
+/// How long the renewal of the agent's SVID waits for its new key to be on the disk.
+pub(super) const WRITE_LIMIT: Duration = Duration::from_secs(30);
+
 #[derive(serde::Deserialize)]
 struct File {
     keys: Option<BTreeMap<String, String>>,
@@ -87,13 +103,13 @@ mod tests {
     use super::super::Keys;
     use super::*;
 
-    #[test]
-    fn keys_survive_a_restart() {
+    #[tokio::test]
+    async fn keys_survive_a_restart() {
         let folder = tempfile::tempdir().unwrap();
         let directory = folder.path().join("keys");
         let mut keys = Keys::disk(directory.clone()).unwrap();
-        let first = keys.renew(None).unwrap();
-        keys.renew(Some(first.key.pkcs8())).unwrap();
+        let first = keys.renew(None).await.unwrap();
+        keys.renew(Some(first.key.pkcs8())).await.unwrap();
         let again = Keys::disk(directory.clone()).unwrap();
         let names: Vec<_> = again.held.keys().collect();
         assert_eq!(names, ["agent-svid-A", "agent-svid-B"]);

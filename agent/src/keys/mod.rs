@@ -44,6 +44,9 @@ pub enum KeyError {
         /// The system's reason.
         source: io::Error,
     },
+    /// The disk does not answer.
+    #[error("keymanager(disk): {0} is not written within {limit:?}: does its disk answer?", limit = disk::WRITE_LIMIT)]
+    Slow(PathBuf),
     /// `keys.json` is not as spire-agent writes it.
     #[error("keymanager(disk): {path} is not a key file: {reason}; move it away to start with new keys")]
     Corrupt {
@@ -81,7 +84,7 @@ impl Keys {
     ///
     /// # Errors
     /// [`KeyError`]; a key that cannot be kept is not used.
-    pub fn renew(&mut self, current: Option<&[u8]>) -> Result<Request, KeyError> {
+    pub async fn renew(&mut self, current: Option<&[u8]>) -> Result<Request, KeyError> {
         let slot = match self.held.get(SLOT_A) {
             Some(key) if current == Some(key.pkcs8()) => SLOT_B,
             _ => SLOT_A,
@@ -89,7 +92,7 @@ impl Keys {
         let request = request(KeyType::EcP256, None)?;
         self.held.insert(slot.to_owned(), request.key.clone());
         if let Some(disk) = &self.disk {
-            disk.save(&self.held)?;
+            disk.keep(self.held.clone()).await?;
         }
         Ok(request)
     }
@@ -143,14 +146,14 @@ const SLOT_B: &str = "agent-svid-B";
 mod tests {
     use super::*;
 
-    #[test]
-    fn slots_in_turn() {
+    #[tokio::test]
+    async fn slots_in_turn() {
         let mut keys = Keys::memory();
-        let first = keys.renew(None).unwrap();
-        let second = keys.renew(Some(first.key.pkcs8())).unwrap();
+        let first = keys.renew(None).await.unwrap();
+        let second = keys.renew(Some(first.key.pkcs8())).await.unwrap();
         assert_eq!(keys.held[SLOT_A].pkcs8(), first.key.pkcs8());
         assert_eq!(keys.held[SLOT_B].pkcs8(), second.key.pkcs8());
-        let third = keys.renew(Some(second.key.pkcs8())).unwrap();
+        let third = keys.renew(Some(second.key.pkcs8())).await.unwrap();
         assert_eq!(keys.held[SLOT_A].pkcs8(), third.key.pkcs8());
     }
 

@@ -2,7 +2,6 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use attestors::node::{Attestor, NodeError};
 use config::RebootstrapMode;
 use proto::types::permission_denied_details::Reason;
 use time::OffsetDateTime;
@@ -55,31 +54,28 @@ pub(super) enum Verdict {
 }
 
 impl Lifecycle {
-    pub(super) fn judge_bootstrap(&mut self, reason: &ServerError, start: Instant) -> Result<(), Fatal> {
-        let what = "failed to attest";
+    /// Judges a failed attestation, which began at `start`: gives the reason back where it is worth another try.
+    pub(super) fn judge_attestation(&self, reason: ServerError, start: Instant) -> Result<ServerError, Fatal> {
         let first = self.manager.is_none();
-        let join_token = matches!(self.attestor, Attestor::JoinToken(_));
-        let refused = match reason {
+        let works_once = self.attestor.works_once();
+        let refused = match &reason {
             ServerError::Refused { reason: Reason::AgentBanned, .. } => true,
-            ServerError::Node(NodeError::NoToken) => true,
+            ServerError::Node(reason) => reason.is_final(),
+            // At first contact, with nobody else to be trusted. The reason has been logged at each change.
+            ServerError::UnknownAuthority | ServerError::Untrusted(_) => {
+                first && self.mode == RebootstrapMode::Never && start.elapsed() >= FIRST_CONTACT
+            }
             _ => match reason.code() {
-                Some(Code::InvalidArgument) => join_token,
+                Some(Code::InvalidArgument) => works_once,
                 // While it serves, an agent that can attest anew keeps at it: its token may have been too old.
-                Some(Code::PermissionDenied) => first || join_token || reason.to_string().contains("banned"),
+                Some(Code::PermissionDenied) => first || works_once || reason.to_string().contains("banned"),
                 _ => false,
             },
         };
         if refused {
-            let source = Box::new(repeat(reason));
-            return Err(Fatal::Refused { what, source });
+            return Err(Fatal::Refused { what: "failed to attest", source: Box::new(reason) });
         }
-        if first && matches!(reason, ServerError::UnknownAuthority | ServerError::Untrusted(_)) {
-            // The reason is what the operator must know; it has been logged at each change.
-            if self.mode == RebootstrapMode::Never && start.elapsed() >= FIRST_CONTACT {
-                return Err(Fatal::Refused { what, source: Box::new(repeat(reason)) });
-            }
-        }
-        Ok(())
+        Ok(reason)
     }
 
     pub(super) fn judge(&mut self, reason: ServerError, refusals: u32) -> Result<Verdict, Fatal> {
@@ -94,7 +90,7 @@ impl Lifecycle {
             ServerError::Refused { .. } => {
                 error!(error = %reason, "Agent needs to re-attest: removing SVID and shutting down");
                 self.forget_svid();
-                if self.manager.is_none() && matches!(self.attestor, Attestor::JoinToken(_)) {
+                if self.manager.is_none() && self.attestor.works_once() {
                     // Nothing is served yet: a fresh token may be at hand; a spent one ends it.
                     return Ok(Verdict::Rebootstrap);
                 }
@@ -184,11 +180,6 @@ impl Lifecycle {
         self.mode = RebootstrapMode::Never;
         Ok(())
     }
-}
-
-/// The error once more, for the exit; its own fields are gone with the attempt.
-fn repeat(reason: &ServerError) -> ServerError {
-    ServerError::Malformed(reason.to_string())
 }
 
 fn parse_time(text: &str) -> Option<SystemTime> {

@@ -15,17 +15,18 @@
 mod clock;
 mod judge;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use attestors::file;
 use attestors::node::Attestor;
-use config::{BundleFormat, RebootstrapMode, Settings, TrustBundleSource};
+use config::{BundleFormat, KeyManager, RebootstrapMode, Settings, TrustBundleSource};
 use identity::{Bundle, TrustDomain, X509Svid};
 use rand::Rng as _;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use self::clock::{Reasons, SyncClock};
 pub use self::judge::Fatal;
@@ -33,7 +34,7 @@ use self::judge::Verdict;
 use crate::keys::Keys;
 use crate::manager::Manager;
 use crate::status::Status;
-use crate::store::{Data, Store};
+use crate::store::{Data, Keeper, Store};
 use crate::upstream::backoff::Backoff;
 use crate::upstream::link::{Credentials, Link};
 use crate::upstream::sync::{Known, sync};
@@ -47,7 +48,7 @@ pub struct Lifecycle {
     trust_domain: TrustDomain,
     attestor: Attestor,
     keys: Keys,
-    store: Store,
+    keeper: Keeper,
     data: Data,
     link: Arc<Link>,
     rules: cache::Options,
@@ -63,6 +64,34 @@ pub struct Lifecycle {
     started: Instant,
 }
 
+/// What an earlier run has left: the agent's data and its keys.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    store: Store,
+    data: Data,
+    keys: Keys,
+}
+
+impl Stored {
+    /// Reads it, on a thread of its own: callers are accepted meanwhile.
+    ///
+    /// # Errors
+    /// [`Fatal::Storage`].
+    pub(crate) async fn read(data_dir: PathBuf, key_manager: KeyManager) -> Result<Self, Fatal> {
+        let reading = tokio::task::spawn_blocking(move || {
+            let storage = |reason| Fatal::Storage(format!("data_dir {}: {reason}", data_dir.display()));
+            let store = Store::open(&data_dir).map_err(storage)?;
+            let data = store.load().map_err(storage)?;
+            let keys = match key_manager {
+                KeyManager::Memory => Keys::memory(),
+                KeyManager::Disk { directory } => Keys::disk(directory)?,
+            };
+            Ok(Self { store, data, keys })
+        });
+        reading.await.unwrap_or(Err(Fatal::Stopped("the reader of data_dir")))
+    }
+}
+
 #[derive(Debug, Clone)]
 struct Own {
     svid: Arc<X509Svid>,
@@ -70,22 +99,19 @@ struct Own {
 }
 
 impl Lifecycle {
-    /// Reads what is stored. The manager appears on `ready` after the first sync.
+    /// Goes on from what is stored. The manager appears on `ready` after the first sync.
     ///
     /// # Errors
-    /// [`Fatal::Storage`], [`Fatal::Configuration`].
+    /// [`Fatal::Configuration`].
     pub(crate) fn new(
         settings: Arc<Settings>,
         trust_domain: TrustDomain,
         attestor: Attestor,
-        keys: Keys,
+        stored: Stored,
         ready: watch::Sender<Option<Manager>>,
         status: Arc<Status>,
     ) -> Result<Self, Fatal> {
-        let folder = &settings.data_dir;
-        let storage = |reason| Fatal::Storage(format!("data_dir {}: {reason}", folder.display()));
-        let store = Store::open(folder).map_err(storage)?;
-        let data = store.load().map_err(storage)?;
+        let Stored { store, data, keys } = stored;
         let rules = crate::wiring::cache_options(&settings);
         let bundle = (!data.bundle.is_empty())
             .then(|| Arc::new(Bundle::of_x509(trust_domain.clone(), data.bundle.iter().cloned())));
@@ -107,7 +133,7 @@ impl Lifecycle {
             trust_domain,
             attestor,
             keys,
-            store,
+            keeper: Keeper::start(store),
             data,
             rules,
             own,
@@ -120,6 +146,11 @@ impl Lifecycle {
             this.check_mode()?;
         }
         Ok(this)
+    }
+
+    /// What writes the agent's data; whoever stops the agent gives it time to.
+    pub(crate) fn keeper(&self) -> Keeper {
+        self.keeper.clone()
     }
 
     /// Lives until something is fatal.
@@ -142,7 +173,7 @@ impl Lifecycle {
             info!(trust_domain_id = %self.trust_domain.id(), "SVID is not found. Starting node attestation");
         }
         loop {
-            let reason = match self.roots() {
+            let reason = match self.roots().await {
                 // A stored SVID is good with the configured source too (spire-agent stores no bundle for a moment at
                 // each warm start); without either there is nobody to trust with it.
                 Ok(Roots::Bundle(bundle)) if self.own.is_some() => {
@@ -152,10 +183,7 @@ impl Lifecycle {
                 }
                 Ok(roots) => match self.attest(&roots).await {
                     Ok(()) => return self.check_mode(),
-                    Err(reason) => {
-                        self.judge_bootstrap(&reason, start)?;
-                        reason.to_string()
-                    }
+                    Err(reason) => self.judge_attestation(reason, start)?.to_string(),
                 },
                 Err(reason) => reason,
             };
@@ -168,12 +196,12 @@ impl Lifecycle {
     /// Attests the node and keeps what comes of it.
     async fn attest(&mut self, roots: &Roots) -> Result<(), ServerError> {
         let current = self.own.as_ref().map(|own| own.svid.key.clone());
-        let request = self.keys.renew(current.as_ref().map(identity::PrivateKey::pkcs8))?;
+        let request = self.keys.renew(current.as_ref().map(identity::PrivateKey::pkcs8)).await?;
         let attested = attest::attest(&self.link, roots, &self.attestor, request).await?;
         self.reason.clear();
         self.status.synced();
         info!(spiffe_id = %attested.svid.id, reattestable = attested.reattestable, "Node attestation was successful");
-        if !attested.reattestable && matches!(self.attestor, Attestor::JoinToken(_)) && self.keys.is_memory()
+        if !attested.reattestable && self.attestor.works_once() && self.keys.is_memory()
         {
             warn!("KeyManager \"memory\" with an attestor that works once: a restart needs a new join token");
         }
@@ -199,7 +227,7 @@ impl Lifecycle {
     }
 
     /// Whom to trust at this attempt: the bundle that we have, else the configured source, read anew.
-    fn roots(&self) -> Result<Roots, String> {
+    async fn roots(&self) -> Result<Roots, String> {
         if let Some(bundle) = &self.bundle {
             return Ok(Roots::Bundle(Arc::clone(bundle)));
         }
@@ -208,7 +236,7 @@ impl Lifecycle {
             TrustBundleSource::File { path, format } => (path, format),
         };
         let named = |reason: String| format!("trust_bundle_path {}: {reason}", path.display());
-        let text = file::read_text(path, BUNDLE_BYTES).map_err(|reason| named(reason.to_string()))?;
+        let text = file::load_text(path, BUNDLE_BYTES).await.map_err(|reason| named(reason.to_string()))?;
         let domain = self.trust_domain.clone();
         let bundle = match format {
             BundleFormat::Pem => Bundle::from_pem(domain, &text),
@@ -313,10 +341,10 @@ impl Lifecycle {
         let Some(own) = &self.own else { return Ok(()) };
         info!(spiffe_id = %own.svid.id, "Rotating agent SVID");
         if self.data.reattestable {
-            let roots = self.roots().map_err(ServerError::Malformed)?;
+            let roots = self.roots().await.map_err(ServerError::Malformed)?;
             return self.attest(&roots).await;
         }
-        let request = self.keys.renew(Some(own.svid.key.pkcs8()))?;
+        let request = self.keys.renew(Some(own.svid.key.pkcs8())).await?;
         let svid = attest::renew(&self.link, request).await?;
         info!(spiffe_id = %svid.id, "Successfully rotated agent SVID");
         self.set_own(svid);
@@ -334,11 +362,11 @@ impl Lifecycle {
         warn!("Agent needs to attest anew; the APIs stay up");
         let mut backoff = Backoff::default();
         loop {
-            let reason = match self.roots() {
+            let reason = match self.roots().await {
                 Ok(roots) => match self.attest(&roots).await {
                     Ok(()) => return self.check_mode(),
                     Err(reason) => {
-                        self.judge_bootstrap(&reason, Instant::now())?;
+                        let reason = self.judge_attestation(reason, Instant::now())?;
                         if matches!(reason, ServerError::UnknownAuthority) {
                             // The clock of re-bootstrapping is the serve loop's.
                             return Ok(());
@@ -359,14 +387,12 @@ impl Lifecycle {
         self.persist();
     }
 
-    /// Writes what a restart needs. A full disk is no reason to stop serving; the next change tries again.
+    /// Has written what a restart needs.
     fn persist(&mut self) {
         self.data.svid = self.own.as_ref().map(|own| own.svid.chain.clone()).unwrap_or_default();
         let authorities = self.bundle.iter().flat_map(|bundle| &bundle.x509_authorities);
         self.data.bundle = authorities.map(|authority| authority.der.clone()).collect();
-        if let Err(reason) = self.store.save(&self.data) {
-            error!(error = %reason, "Failed to store agent data: a restart would have to attest anew");
-        }
+        self.keeper.save(self.data.clone());
     }
 }
 

@@ -57,7 +57,8 @@ async fn converse(
     attestor: &Attestor,
     request: Request,
 ) -> Result<(Arc<X509Svid>, bool), ServerError> {
-    let payload = Bytes::from_owner(attestor.payload()?);
+    let mut conversation = attestor.begin().await?;
+    let payload = Bytes::from_owner(conversation.payload());
     let data = AttestationData { r#type: attestor.name().into(), payload };
     let params = AgentX509svidParams { csr: request.csr.into() };
     let first = Step::Params(Params { data: Some(data), params: Some(params) });
@@ -74,7 +75,7 @@ async fn converse(
         let answer = stream.message().await.map_err(ServerError::of)?;
         match answer.and_then(|answer| answer.step) {
             Some(Answer::Challenge(challenge)) => {
-                let reply = Bytes::from_owner(attestor.answer(&challenge)?);
+                let reply = Bytes::from_owner(conversation.answer(&challenge).await?);
                 say(Step::ChallengeResponse(reply)).await?;
             }
             Some(Answer::Result(result)) => {

@@ -16,7 +16,7 @@ impl JoinToken {
         Self(Zeroizing::new(token))
     }
 
-    pub(super) fn payload(&self) -> Result<Zeroizing<Vec<u8>>, NodeError> {
+    pub(super) fn begin(&self) -> Result<Zeroizing<Vec<u8>>, NodeError> {
         if self.0.is_empty() {
             return Err(NodeError::NoToken);
         }

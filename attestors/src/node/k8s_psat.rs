@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use zeroize::Zeroizing;
 
 use super::NodeError;
-use crate::file::read_text;
+use crate::file::load_text;
 
 /// Where the token is and which cluster the server knows it under.
 #[derive(Debug)]
@@ -18,8 +18,8 @@ pub struct K8sPsat {
 
 impl K8sPsat {
     /// `{"cluster","token"}`; the token is not trimmed (SPIRE, `psat.go`).
-    pub(super) fn payload(&self) -> Result<Zeroizing<Vec<u8>>, NodeError> {
-        let read = read_text(&self.token_path, TOKEN_BYTES);
+    pub(super) async fn begin(&self) -> Result<Zeroizing<Vec<u8>>, NodeError> {
+        let read = load_text(&self.token_path, TOKEN_BYTES).await;
         let token = read.map_err(|source| NodeError::Unreadable { path: self.token_path.clone(), source })?;
         if token.is_empty() {
             return Err(NodeError::Empty(self.token_path.clone()));
@@ -44,16 +44,16 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn the_token_is_read_anew_and_not_trimmed() {
+    #[tokio::test]
+    async fn the_token_is_read_anew_and_not_trimmed() {
         let folder = tempfile::tempdir().unwrap();
         let psat = K8sPsat { cluster: "front\"end".into(), token_path: folder.path().join("token") };
-        assert!(matches!(psat.payload(), Err(NodeError::Unreadable { .. })));
+        assert!(matches!(psat.begin().await, Err(NodeError::Unreadable { .. })));
         fs::write(&psat.token_path, "").unwrap();
-        assert!(matches!(psat.payload(), Err(NodeError::Empty(_))));
+        assert!(matches!(psat.begin().await, Err(NodeError::Empty(_))));
         for token in ["first\n", "second"] {
             fs::write(&psat.token_path, token).unwrap();
-            let payload: serde_json::Value = serde_json::from_slice(&psat.payload().unwrap()).unwrap();
+            let payload: serde_json::Value = serde_json::from_slice(&psat.begin().await.unwrap()).unwrap();
             assert_eq!(payload, serde_json::json!({"cluster": "front\"end", "token": token}));
         }
     }

@@ -1,4 +1,8 @@
 //! Node attestors: what the agent shows the server to prove which node it is on.
+//!
+//! An [`Attestor`] is chosen once, when the configuration is read. Each attestation is a [`Conversation`] of its own: the
+//! payload opens it, and the server may ask back as often as its plugin likes. Nobody outside of this module asks which
+//! attestor it is; what the agent must know of one is a method.
 
 mod join_token;
 mod k8s_psat;
@@ -11,12 +15,16 @@ use zeroize::Zeroizing;
 pub use join_token::JoinToken;
 pub use k8s_psat::K8sPsat;
 
-/// One configured attestor.
+/// What is shown to the server: most likely a secret, so it is zeroized when dropped.
+pub type Shown = Zeroizing<Vec<u8>>;
+
+/// The configured attestor.
 #[derive(Debug)]
-pub enum Attestor {
-    /// `join_token`: a single-use token.
+pub struct Attestor(Kind);
+
+#[derive(Debug)]
+enum Kind {
     JoinToken(JoinToken),
-    /// `k8s_psat`: a projected service account token.
     K8sPsat(K8sPsat),
 }
 
@@ -24,29 +32,66 @@ impl Attestor {
     /// The plugin's name; the type of the attestation data.
     #[must_use]
     pub fn name(&self) -> &'static str {
-        match self {
-            Self::JoinToken(_) => "join_token",
-            Self::K8sPsat(_) => "k8s_psat",
+        match &self.0 {
+            Kind::JoinToken(_) => "join_token",
+            Kind::K8sPsat(_) => "k8s_psat",
         }
     }
 
-    /// What opens the attestation; files are read anew each time.
+    /// Whether what it shows is spent after one attestation, so that a server's refusal stands for good.
+    #[must_use]
+    pub fn works_once(&self) -> bool {
+        match &self.0 {
+            Kind::JoinToken(_) => true,
+            Kind::K8sPsat(_) => false,
+        }
+    }
+
+    /// Begins an attestation; files are read anew each time.
     ///
     /// # Errors
     /// [`NodeError`].
-    pub fn payload(&self) -> Result<Zeroizing<Vec<u8>>, NodeError> {
-        match self {
-            Self::JoinToken(token) => token.payload(),
-            Self::K8sPsat(psat) => psat.payload(),
-        }
+    pub async fn begin(&self) -> Result<Conversation, NodeError> {
+        let payload = match &self.0 {
+            Kind::JoinToken(token) => token.begin()?,
+            Kind::K8sPsat(psat) => psat.begin().await?,
+        };
+        Ok(Conversation { name: self.name(), payload })
+    }
+}
+
+impl From<JoinToken> for Attestor {
+    fn from(token: JoinToken) -> Self {
+        Self(Kind::JoinToken(token))
+    }
+}
+
+impl From<K8sPsat> for Attestor {
+    fn from(psat: K8sPsat) -> Self {
+        Self(Kind::K8sPsat(psat))
+    }
+}
+
+/// One attestation, from its payload to the server's verdict. Whatever it keeps for that goes when it is dropped.
+#[derive(Debug)]
+pub struct Conversation {
+    name: &'static str,
+    payload: Shown,
+}
+
+impl Conversation {
+    /// What opens it; empty when it was taken before.
+    pub fn payload(&mut self) -> Shown {
+        std::mem::take(&mut self.payload)
     }
 
-    /// The answer to a challenge.
+    /// The answer to the server's next challenge.
     ///
     /// # Errors
-    /// [`NodeError::UnexpectedChallenge`]: neither attestor knows one.
-    pub fn answer(&self, _challenge: &[u8]) -> Result<Zeroizing<Vec<u8>>, NodeError> {
-        Err(NodeError::UnexpectedChallenge(self.name()))
+    /// [`NodeError::UnexpectedChallenge`] where the plugin asks nothing back.
+    pub async fn answer(&mut self, challenge: &[u8]) -> Result<Shown, NodeError> {
+        let _ = challenge;
+        Err(NodeError::UnexpectedChallenge(self.name))
     }
 }
 
@@ -70,4 +115,12 @@ pub enum NodeError {
     /// The server asked something back.
     #[error("nodeattestor({0}): unexpected challenge from the server")]
     UnexpectedChallenge(&'static str),
+}
+
+impl NodeError {
+    /// Whether trying again cannot help: the operator has to give something first.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::NoToken)
+    }
 }

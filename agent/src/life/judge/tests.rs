@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use attestors::node::{JoinToken, K8sPsat};
+use attestors::node::{Attestor, JoinToken, K8sPsat};
+use config::KeyManager;
 use identity::{Bundle, PrivateKey, SpiffeId, TrustDomain, X509Svid};
 use tokio::sync::watch;
 use tonic::Status;
 
+use super::super::Stored;
 use super::*;
-use crate::keys::Keys;
 
 const ALL: [Reason; 5] = [
     Reason::AgentExpired,
@@ -18,7 +19,11 @@ const ALL: [Reason; 5] = [
     Reason::AgentMustReattest,
 ];
 
-fn lifecycle(settings: &str, reattestable: bool) -> (Lifecycle, tempfile::TempDir) {
+fn psat() -> Attestor {
+    K8sPsat { cluster: "c".into(), token_path: "none".into() }.into()
+}
+
+async fn lifecycle(settings: &str, reattestable: bool) -> (Lifecycle, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let text = format!(
         "agent {{ trust_domain = \"td\" server_address = \"localhost\" server_port = 1 trust_bundle_path = \"bundle\" \
@@ -28,21 +33,16 @@ fn lifecycle(settings: &str, reattestable: bool) -> (Lifecycle, tempfile::TempDi
     let settings =
         config::Settings::load(&text, &config::Overrides::default(), &|_| unreachable!("no files")).unwrap();
     let attestor = if reattestable {
-        Attestor::K8sPsat(K8sPsat { cluster: "c".into(), token_path: "none".into() })
+        psat()
     } else {
-        Attestor::JoinToken(JoinToken::new("t".into()))
+        JoinToken::new("t".into()).into()
     };
     let domain = TrustDomain::parse("td").unwrap();
     let ready = watch::channel(None).0;
-    let mut lifecycle = Lifecycle::new(
-        Arc::new(settings),
-        domain.clone(),
-        attestor,
-        Keys::memory(),
-        ready,
-        Arc::new(crate::status::Status::new()),
-    )
-    .unwrap();
+    let stored = Stored::read(settings.data_dir.clone(), KeyManager::Memory).await.unwrap();
+    let status = Arc::new(crate::status::Status::new());
+    let mut lifecycle =
+        Lifecycle::new(Arc::new(settings), domain.clone(), attestor, stored, ready, status).unwrap();
     lifecycle.data.reattestable = reattestable;
     lifecycle.bundle = Some(Arc::new(Bundle::of_x509(domain, [])));
     (lifecycle, folder)
@@ -69,7 +69,7 @@ fn refused(reason: Reason) -> ServerError {
 #[tokio::test]
 async fn a_refusal_makes_a_reattestable_agent_attest_anew_unless_it_is_banned() {
     for reason in ALL {
-        let (lifecycle, _folder) = lifecycle("", true);
+        let (lifecycle, _folder) = lifecycle("", true).await;
         let mut lifecycle = with_svid(lifecycle, 60);
         let verdict = lifecycle.judge(refused(reason), 1);
         if reason == Reason::AgentBanned {
@@ -85,9 +85,9 @@ async fn a_refusal_makes_a_reattestable_agent_attest_anew_unless_it_is_banned() 
 #[tokio::test]
 async fn a_refusal_ends_an_agent_that_cannot_attest_anew() {
     for reason in ALL {
-        let (lifecycle, _folder) = lifecycle("", false);
+        let (lifecycle, _folder) = lifecycle("", false).await;
         let mut lifecycle = with_svid(lifecycle, 60);
-        lifecycle.attestor = Attestor::K8sPsat(K8sPsat { cluster: "c".into(), token_path: "none".into() });
+        lifecycle.attestor = psat();
         assert!(matches!(lifecycle.judge(refused(reason), 1), Err(Fatal::Refused { .. })), "{reason:?}");
         assert!(lifecycle.own.is_none());
     }
@@ -95,7 +95,7 @@ async fn a_refusal_ends_an_agent_that_cannot_attest_anew() {
 
 #[tokio::test]
 async fn a_stored_svid_that_is_refused_at_start_gives_way_to_the_join_token() {
-    let (lifecycle, _folder) = lifecycle("", false);
+    let (lifecycle, _folder) = lifecycle("", false).await;
     let mut lifecycle = with_svid(lifecycle, 60);
     assert_eq!(lifecycle.judge(refused(Reason::AgentNotAttested), 1).unwrap(), Verdict::Rebootstrap);
     assert!(lifecycle.own.is_none());
@@ -112,16 +112,16 @@ async fn what_cannot_be_reached_is_tried_again() {
         ]
     };
     for reason in reasons() {
-        let (lifecycle, _folder) = lifecycle("", false);
+        let (lifecycle, _folder) = lifecycle("", false).await;
         let mut lifecycle = with_svid(lifecycle, 60);
         assert_eq!(lifecycle.judge(reason, 100).unwrap(), Verdict::Retry);
     }
     // With an expired SVID: attest anew where that can be, else wait until the server itself says no.
     for reason in reasons() {
-        let (lifecycle, _folder) = lifecycle("", true);
+        let (lifecycle, _folder) = lifecycle("", true).await;
         assert_eq!(with_svid(lifecycle, 0).judge(reason, 1).unwrap(), Verdict::Attest);
     }
-    let (lifecycle, _folder) = lifecycle("", false);
+    let (lifecycle, _folder) = lifecycle("", false).await;
     let mut lifecycle = with_svid(lifecycle, 0);
     let gone = || ServerError::Status(Box::new(Status::unknown("transport error")));
     assert_eq!(lifecycle.judge(gone(), REFUSALS - 1).unwrap(), Verdict::Retry);
@@ -130,16 +130,17 @@ async fn what_cannot_be_reached_is_tried_again() {
 
 #[tokio::test(start_paused = true)]
 async fn an_unknown_authority_by_mode() {
-    let (mut never, _folder) = lifecycle("", true);
+    let (mut never, _folder) = lifecycle("", true).await;
     // With a stored SVID too, first contact lasts a minute.
     assert_eq!(never.judge(ServerError::UnknownAuthority, 1).unwrap(), Verdict::Retry);
     tokio::time::advance(FIRST_CONTACT).await;
     assert!(matches!(never.judge(ServerError::UnknownAuthority, 1), Err(Fatal::UnknownAuthority(_))));
 
-    let (always, folder) = lifecycle("rebootstrap_mode = \"always\" rebootstrap_delay = \"1h\"", true);
+    let (always, folder) = lifecycle("rebootstrap_mode = \"always\" rebootstrap_delay = \"1h\"", true).await;
     let mut always = with_svid(always, 60);
     assert_eq!(always.judge(ServerError::UnknownAuthority, 1).unwrap(), Verdict::Retry);
     // The clock survives a restart.
+    always.keeper.flush(Duration::from_secs(60)).await;
     let stored = std::fs::read_to_string(folder.path().join("agent-data.json")).unwrap();
     assert!(
         stored.contains("\"bootstrap_use\":2") && stored.contains("\"connection_attempts\":1"),
@@ -152,21 +153,23 @@ async fn an_unknown_authority_by_mode() {
 
 #[tokio::test]
 async fn auto_does_without_where_the_attestor_works_once() {
-    let (mut auto, _folder) = lifecycle("rebootstrap_mode = \"auto\"", false);
+    let (mut auto, _folder) = lifecycle("rebootstrap_mode = \"auto\"", false).await;
     auto.check_mode().unwrap();
     assert_eq!(auto.mode, RebootstrapMode::Never);
-    let (mut always, _folder) = lifecycle("rebootstrap_mode = \"always\"", false);
+    let (mut always, _folder) = lifecycle("rebootstrap_mode = \"always\"", false).await;
     assert!(matches!(always.check_mode(), Err(Fatal::Configuration(_))));
 }
 
 #[tokio::test(start_paused = true)]
 async fn first_contact_with_an_unknown_authority_lasts_a_minute() {
-    let (mut lifecycle, _folder) = lifecycle("", true);
+    let (mut lifecycle, _folder) = lifecycle("", true).await;
     let start = Instant::now();
-    lifecycle.judge_bootstrap(&ServerError::UnknownAuthority, start).unwrap();
+    lifecycle.judge_attestation(ServerError::UnknownAuthority, start).unwrap();
     tokio::time::advance(FIRST_CONTACT).await;
-    assert!(lifecycle.judge_bootstrap(&ServerError::UnknownAuthority, start).is_err());
-    assert!(lifecycle.judge_bootstrap(&ServerError::Unreachable("down".into()), start).is_ok());
+    let fatal = lifecycle.judge_attestation(ServerError::UnknownAuthority, start).unwrap_err();
+    // The rule that was broken, and not its words alone.
+    assert!(matches!(fatal, Fatal::Refused { source, .. } if matches!(*source, ServerError::UnknownAuthority)));
+    assert!(lifecycle.judge_attestation(ServerError::Unreachable("down".into()), start).is_ok());
     lifecycle.mode = RebootstrapMode::Always;
-    assert!(lifecycle.judge_bootstrap(&ServerError::UnknownAuthority, start).is_ok());
+    assert!(lifecycle.judge_attestation(ServerError::UnknownAuthority, start).is_ok());
 }

@@ -1,5 +1,7 @@
 //! `<data_dir>/agent-data.json`, in spire-agent's format: either program goes on where the other stopped.
 
+mod keeper;
+
 use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
@@ -10,6 +12,8 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tracing::error;
+
+pub(crate) use self::keeper::Keeper;
 
 /// The file's place.
 #[derive(Debug)]
