@@ -120,7 +120,10 @@ impl Lifecycle {
     /// connection right after the handshake.
     pub(super) fn looks_refused(&self, reason: &ServerError) -> bool {
         match reason {
-            ServerError::Status(_) | ServerError::Untrusted(_) => true,
+            ServerError::Status(_)
+            | ServerError::Untrusted(_)
+            | ServerError::CertificateRefused(_)
+            | ServerError::Disconnected(_) => true,
             ServerError::Entries(inner) => self.looks_refused(inner),
             _ => false,
         }

@@ -15,8 +15,8 @@ use proto::types::AttestationData;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Channel;
 
+use super::channel::Channel;
 use super::link::Link;
 use super::tls::Roots;
 use super::{CALL_LIMIT, ServerError, convert};
@@ -93,9 +93,9 @@ async fn converse(
 pub async fn renew(link: &Link, request: Request) -> Result<Arc<X509Svid>, ServerError> {
     let csr = Bytes::from(request.csr);
     let answer = link
-        .call(CALL_LIMIT, async |channel| {
-            let params = Some(AgentX509svidParams { csr });
-            AgentClient::new(channel).renew_agent(RenewAgentRequest { params }).await
+        .act(CALL_LIMIT, |channel| {
+            let params = Some(AgentX509svidParams { csr: csr.clone() });
+            async { AgentClient::new(channel).renew_agent(RenewAgentRequest { params }).await }
         })
         .await?;
     convert::svid(answer.into_inner().svid, request.key)
@@ -108,7 +108,11 @@ pub async fn renew(link: &Link, request: Request) -> Result<Arc<X509Svid>, Serve
 pub async fn post_status(link: &Link) -> Result<(), ServerError> {
     let status =
         PostStatusRequest { agent_version: crate::version::compatible(), ..PostStatusRequest::default() };
-    link.call(CALL_LIMIT, async |channel| AgentClient::new(channel).post_status(status).await).await?;
+    link.act(CALL_LIMIT, |channel| {
+        let status = status.clone();
+        async { AgentClient::new(channel).post_status(status).await }
+    })
+    .await?;
     Ok(())
 }
 

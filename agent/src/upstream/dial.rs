@@ -1,41 +1,82 @@
 //! A TCP connection to the server: one of the addresses that DNS gives, through the proxy where one is set.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rand::seq::SliceRandom as _;
+use rustix::net::sockopt;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// Connects to `host:port`. All addresses are tried, in random order, so that a fleet spreads over the replicas.
-pub(super) async fn dial(host: &str, port: u16) -> io::Result<TcpStream> {
-    match proxy_for(host, port) {
-        Some(proxy) => through(&proxy, host, port).await,
-        None => connect(host, port).await,
-    }
+/// Where the server is.
+#[derive(Debug)]
+pub(super) struct Dialer {
+    host: String,
+    port: u16,
+    /// The addresses that DNS gave last, of the server or of the proxy; they are used when it gives none.
+    resolved: Mutex<Vec<SocketAddr>>,
 }
 
-async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
-    let mut addresses: Vec<_> = tokio::net::lookup_host((host, port)).await?.collect();
-    addresses.shuffle(&mut rand::rng());
-    let mut last = io::Error::new(io::ErrorKind::NotFound, format!("{host} has no address"));
-    // One replica that swallows packets must not use up the time of the others.
-    let each = if addresses.len() > 1 { SHORT } else { LONG };
-    for address in addresses {
-        let connected = timeout(each, TcpStream::connect(address)).await;
-        match connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-            Ok(stream) => {
-                stream.set_nodelay(true)?;
-                return Ok(stream);
+impl Dialer {
+    pub(super) fn new(host: String, port: u16) -> Self {
+        Self { host, port, resolved: Mutex::default() }
+    }
+
+    /// Connects. All addresses are tried, in random order, so that a fleet spreads over the replicas.
+    pub(super) async fn dial(&self) -> io::Result<TcpStream> {
+        match proxy_for(&self.host, self.port) {
+            Some(proxy) => {
+                let stream = self.connect(&proxy.host, proxy.port).await?;
+                through(stream, &proxy, &self.host, self.port).await
             }
-            Err(reason) => last = io::Error::new(reason.kind(), format!("{address}: {reason}")),
+            None => self.connect(&self.host, self.port).await,
         }
     }
-    Err(last)
+
+    async fn connect(&self, host: &str, port: u16) -> io::Result<TcpStream> {
+        let mut addresses = self.resolve(host, port).await?;
+        addresses.shuffle(&mut rand::rng());
+        let mut last = io::Error::new(io::ErrorKind::NotFound, format!("{host} has no address"));
+        // One replica that swallows packets must not use up the time of the others.
+        let each = if addresses.len() > 1 { SHORT } else { LONG };
+        for address in addresses {
+            let connected = timeout(each, TcpStream::connect(address)).await;
+            match connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+                Ok(stream) => {
+                    stream.set_nodelay(true)?;
+                    // Sent and not acknowledged for so long: the other end, or the way to it, is gone.
+                    sockopt::set_tcp_user_timeout(&stream, USER_TIMEOUT)?;
+                    return Ok(stream);
+                }
+                Err(reason) => last = io::Error::new(reason.kind(), format!("{address}: {reason}")),
+            }
+        }
+        Err(last)
+    }
+
+    /// The addresses that DNS gives; the last good ones when it gives none, or does not answer.
+    async fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        // The system's resolver, on a thread of its own.
+        let answered = timeout(DNS_LIMIT, tokio::net::lookup_host((host, port))).await;
+        let found = answered.unwrap_or_else(|_| {
+            Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {DNS_LIMIT:?}")))
+        });
+        let mut resolved = self.resolved.lock().unwrap_or_else(PoisonError::into_inner);
+        let reason = match found.map(Iterator::collect::<Vec<_>>) {
+            Ok(addresses) if !addresses.is_empty() => {
+                resolved.clone_from(&addresses);
+                return Ok(addresses);
+            }
+            Ok(_) => io::Error::new(io::ErrorKind::NotFound, format!("{host} has no address")),
+            Err(reason) => io::Error::new(reason.kind(), format!("lookup {host}: {reason}")),
+        };
+        if resolved.is_empty() { Err(reason) } else { Ok(resolved.clone()) }
+    }
 }
 
 /// An HTTP proxy that tunnels (`CONNECT`, RFC 9110 §9.3.6).
@@ -106,8 +147,7 @@ fn parse_proxy(text: &str) -> Option<Proxy> {
     Some(Proxy { host: uri.host()?.to_owned(), port: uri.port_u16().unwrap_or(80), authorization })
 }
 
-async fn through(proxy: &Proxy, host: &str, port: u16) -> io::Result<TcpStream> {
-    let mut stream = connect(&proxy.host, proxy.port).await?;
+async fn through(mut stream: TcpStream, proxy: &Proxy, host: &str, port: u16) -> io::Result<TcpStream> {
     let authorization = proxy
         .authorization
         .as_ref()
@@ -135,6 +175,9 @@ async fn through(proxy: &Proxy, host: &str, port: u16) -> io::Result<TcpStream> 
 }
 
 const ANSWER_LIMIT: usize = 8 * 1024;
+const DNS_LIMIT: Duration = Duration::from_secs(5);
+/// In milliseconds.
+const USER_TIMEOUT: u32 = 12_000;
 const SHORT: Duration = Duration::from_secs(3);
 const LONG: Duration = Duration::from_secs(10);
 

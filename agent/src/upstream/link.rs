@@ -1,34 +1,33 @@
 //! The one connection to the server: sticky, and thrown away on any doubt.
 //!
-//! TCP and TLS are done here and the finished stream is given to the channel, which can use it once: a failure is
-//! seen as what it is, and there is no reconnecting behind our back. A call that does not answer in time dooms the
-//! connection: behind a load balancer a black-holed one must not cost more than one timeout.
+//! A server closes a connection every few minutes (grpc-go: MaxConnectionAge). That is noticed when it comes, and the next
+//! call dials anew. A call that met a dying connection is made once more on a fresh one, where that can do no harm: the
+//! server has not seen it, or it only reads. A call that does not answer in time dooms the connection: behind a load
+//! balancer a black-holed one must not cost more than one timeout.
 
-use std::future::Future;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::Duration;
 
-use hyper_util::rt::TokioIo;
 use identity::{SpiffeId, X509Svid};
 use rustls::CertificateError;
 use rustls_pki_types::ServerName;
 use tokio::sync::Mutex;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 use tonic::Status;
-use tonic::transport::{Channel, Endpoint};
 
+use super::channel::{Channel, End, is_transport, is_unseen};
+use super::dial::Dialer;
 use super::tls::{Roots, client_config};
-use super::{ServerError, dial::dial};
+use super::ServerError;
 use crate::upstream::backoff::jitter;
 
 /// The connection, opened when it is first needed.
 #[derive(Debug)]
 pub struct Link {
-    host: String,
-    port: u16,
+    dialer: Dialer,
     server: SpiffeId,
     credentials: StdMutex<Credentials>,
     open: Mutex<Option<Open>>,
@@ -44,6 +43,15 @@ pub struct Credentials {
     pub svid: Option<Arc<X509Svid>>,
 }
 
+/// What a call does at the server, so whether it may be made twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Effect {
+    /// It tells something.
+    Reads,
+    /// It signs or changes something.
+    Acts,
+}
+
 #[derive(Debug, Clone)]
 struct Open {
     id: u64,
@@ -54,13 +62,19 @@ struct Open {
     svid: Option<Arc<X509Svid>>,
 }
 
+/// The connection that a call is made on.
+struct Used {
+    open: Open,
+    /// It was opened for this call: what fails on it fails on any.
+    fresh: bool,
+}
+
 impl Link {
     /// A link to `host:port`, where `server` must answer.
     #[must_use]
     pub fn new(host: String, port: u16, server: SpiffeId, credentials: Credentials) -> Self {
         Self {
-            host,
-            port,
+            dialer: Dialer::new(host, port),
             server,
             credentials: StdMutex::new(credentials),
             open: Mutex::new(None),
@@ -79,26 +93,63 @@ impl Link {
         self.credentials.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Makes a call on the present connection, within `limit` (connecting included).
+    /// Makes a call that only reads, within `limit` (connecting included).
     ///
     /// # Errors
     /// [`ServerError`].
-    pub async fn call<T, F>(&self, limit: Duration, call: impl FnOnce(Channel) -> F) -> Result<T, ServerError>
+    pub async fn read<T, F>(&self, limit: Duration, call: impl Fn(Channel) -> F) -> Result<T, ServerError>
     where
         F: Future<Output = Result<T, Status>>,
     {
+        self.call(limit, Effect::Reads, call).await
+    }
+
+    /// Makes a call that signs or changes something, within `limit` (connecting included).
+    ///
+    /// # Errors
+    /// [`ServerError`].
+    pub async fn act<T, F>(&self, limit: Duration, call: impl Fn(Channel) -> F) -> Result<T, ServerError>
+    where
+        F: Future<Output = Result<T, Status>>,
+    {
+        self.call(limit, Effect::Acts, call).await
+    }
+
+    async fn call<T, F>(
+        &self,
+        limit: Duration,
+        effect: Effect,
+        call: impl Fn(Channel) -> F,
+    ) -> Result<T, ServerError>
+    where
+        F: Future<Output = Result<T, Status>>,
+    {
+        let deadline = Instant::now() + limit;
         let mut used = None;
-        let work = async {
-            let (channel, id) = self.channel().await?;
-            used = Some(id);
-            call(channel).await.map_err(ServerError::of)
-        };
-        let result = timeout(limit, work).await.unwrap_or(Err(ServerError::Timeout(limit)));
-        if result.as_ref().is_err_and(ServerError::dooms_connection) {
-            // The one that failed, not one that was opened since.
-            self.open.lock().await.take_if(|open| Some(open.id) == used);
+        loop {
+            let work = async {
+                let on = used.insert(self.channel().await?);
+                match call(on.open.channel.clone()).await {
+                    Ok(answer) => Ok(Ok(answer)),
+                    Err(status) if !on.fresh && may_repeat(effect, &status) => Ok(Err(())),
+                    Err(status) => Err(failure(&on.open.channel, status)),
+                }
+            };
+            let result = timeout_at(deadline, work).await.unwrap_or(Err(ServerError::Timeout(limit)));
+            let doomed = match &result {
+                Ok(answered) => answered.is_err(),
+                Err(reason) => reason.dooms_connection(),
+            };
+            if let Some(used) = used.take().filter(|_| doomed) {
+                // The one that failed, not one that was opened since.
+                self.open.lock().await.take_if(|open| open.id == used.open.id);
+            }
+            match result {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(())) => {}
+                Err(reason) => return Err(reason),
+            }
         }
-        result
     }
 
     /// A connection of its own, without a client certificate, for attestation.
@@ -111,48 +162,60 @@ impl Link {
             .unwrap_or(Err(ServerError::Timeout(CONNECT_LIMIT)))
     }
 
-    async fn channel(&self) -> Result<(Channel, u64), ServerError> {
+    async fn channel(&self) -> Result<Used, ServerError> {
         let credentials = self.credentials();
         // Held while connecting: who comes meanwhile waits for this connection instead of opening another.
         let mut open = self.open.lock().await;
-        let same = |open: &&Open| match (&open.svid, &credentials.svid) {
-            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
-            (a, b) => a.is_none() && b.is_none(),
-        };
-        if let Some(open) = open.as_ref().filter(same).filter(|open| open.until > Instant::now()) {
-            return Ok((open.channel.clone(), open.id));
+        if let Some(open) = open.as_ref().filter(|open| open.is_for(&credentials)) {
+            return Ok(Used { open: open.clone(), fresh: false });
         }
         let connected = timeout(CONNECT_LIMIT, self.connect(&credentials)).await;
         let channel = connected.unwrap_or(Err(ServerError::Timeout(CONNECT_LIMIT)))?;
         let until = Instant::now() + jitter(STICKY, 1.0 / 3.0);
         let id = self.opened.fetch_add(1, Ordering::Relaxed);
-        *open = Some(Open { id, channel: channel.clone(), until, svid: credentials.svid });
-        Ok((channel, id))
+        let open = open.insert(Open { id, channel, until, svid: credentials.svid });
+        Ok(Used { open: open.clone(), fresh: true })
     }
 
     async fn connect(&self, credentials: &Credentials) -> Result<Channel, ServerError> {
         let config = client_config(&credentials.roots, &self.server, credentials.svid.as_deref())
             .map_err(|reason| ServerError::Untrusted(reason.to_string()))?;
-        let stream = dial(&self.host, self.port)
-            .await
-            .map_err(|reason| ServerError::Unreachable(reason.to_string()))?;
+        let stream =
+            self.dialer.dial().await.map_err(|reason| ServerError::Unreachable(reason.to_string()))?;
         // Neither sent nor checked by name; SPIFFE looks at the ID alone.
         let name = ServerName::try_from("spire-server").expect("a DNS name");
         let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(untrusted)?;
-        let mut once = Some(stream);
-        let connector = tower::service_fn(move |_: http::Uri| {
-            let stream = once.take().map(TokioIo::new).ok_or(io::ErrorKind::NotConnected);
-            std::future::ready(stream.map_err(io::Error::from))
-        });
-        Endpoint::from_static("http://spire-server")
-            .initial_stream_window_size(WINDOW)
-            .initial_connection_window_size(2 * WINDOW)
-            .http2_keep_alive_interval(KEEPALIVE)
-            .keep_alive_timeout(KEEPALIVE)
-            .keep_alive_while_idle(true)
-            .connect_with_connector(connector)
-            .await
-            .map_err(|reason| ServerError::Unreachable(reason.to_string()))
+        Channel::open(stream).await.map_err(ServerError::Unreachable)
+    }
+}
+
+impl Open {
+    /// Whether it can be used for a call with these credentials.
+    fn is_for(&self, credentials: &Credentials) -> bool {
+        let same = match (&self.svid, &credentials.svid) {
+            (Some(ours), Some(present)) => Arc::ptr_eq(ours, present),
+            (ours, present) => ours.is_none() && present.is_none(),
+        };
+        same && self.until > Instant::now() && !self.channel.is_closed()
+    }
+}
+
+/// Whether a call that failed on a connection that had been good before may be made again.
+fn may_repeat(effect: Effect, status: &Status) -> bool {
+    is_unseen(status) || (effect == Effect::Reads && is_transport(status))
+}
+
+/// What a call failed of: what became of its connection, where it was that.
+fn failure(channel: &Channel, status: Status) -> ServerError {
+    if !is_transport(&status) {
+        return ServerError::of(status);
+    }
+    match channel.end() {
+        Some(End::Refused(alert)) => ServerError::CertificateRefused(alert.clone()),
+        Some(End::Broken(reason)) => ServerError::Disconnected(reason.clone()),
+        Some(End::Closed) => ServerError::Disconnected("the server closed it".to_owned()),
+        // The connection stands and the call does not: reset, or never answered.
+        None => ServerError::of(status),
     }
 }
 
@@ -165,14 +228,12 @@ fn untrusted(reason: io::Error) -> ServerError {
         Some(rustls::Error::InvalidCertificate(CertificateError::Other(other))) => {
             ServerError::Untrusted(other.0.to_string())
         }
+        Some(rustls::Error::AlertReceived(alert)) => ServerError::CertificateRefused(format!("{alert:?}")),
         Some(other) => ServerError::Untrusted(other.to_string()),
         None => ServerError::Unreachable(format!("TLS handshake: {reason}")),
     }
 }
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-const KEEPALIVE: Duration = Duration::from_secs(10);
-/// A page of 500 entries is some 100 KB, and none is to wait for a window.
-const WINDOW: u32 = 1024 * 1024;
 /// Between 30 and 60 minutes on one server.
 const STICKY: Duration = Duration::from_secs(45 * 60);

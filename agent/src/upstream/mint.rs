@@ -31,9 +31,10 @@ pub async fn mint(
         made.map_err(|_| ServerError::Protocol("key generation was interrupted"))?
     };
     let answer = link
-        .call(CALL_LIMIT, async |channel| {
+        .act(CALL_LIMIT, |channel| {
             let client = SvidClient::new(channel).max_decoding_message_size(ANSWER_LIMIT);
-            { client }.batch_new_x509svid(BatchNewX509svidRequest { params }).await
+            let request = BatchNewX509svidRequest { params: params.clone() };
+            async { { client }.batch_new_x509svid(request).await }
         })
         .await?;
     let mut results = answer.into_inner().results.into_iter();

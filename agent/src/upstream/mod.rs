@@ -1,12 +1,13 @@
 //! The client of the SPIRE server: the only place where server messages become domain values.
 //!
-//! - [`link`]: one sticky connection, thrown away on any doubt;
+//! - [`link`]: one sticky connection, thrown away on any doubt; [`channel`]: HTTP/2 over it;
 //! - [`tls`]: who the server must be, and who we are;
 //! - [`attest`]: AttestAgent, RenewAgent; [`sync`]: entries and bundles; [`mint`]: X.509-SVIDs;
 //! - [`convert`]: wire values checked one by one; a bad one is dropped and counted, the rest go on.
 
 pub mod attest;
 pub mod backoff;
+pub mod channel;
 pub mod convert;
 mod dial;
 pub mod link;
@@ -37,6 +38,12 @@ pub enum ServerError {
     /// Another error, in the course of syncing entries; scripts look for the text.
     #[error("failed to fetch authorized entries: {0}")]
     Entries(#[source] Box<Self>),
+    /// The server does not accept the agent's certificate (TLS alert).
+    #[error("server does not accept this agent's certificate: TLS alert {0}")]
+    CertificateRefused(String),
+    /// The connection ended under the call.
+    #[error("connection to the server was lost: {0}")]
+    Disconnected(String),
     /// No answer in time.
     #[error("no answer from the server within {0:?}")]
     Timeout(Duration),

@@ -183,16 +183,17 @@ fn is_stale(held: &Entry, revision: &EntryRevision) -> bool {
 
 async fn all_entries(link: &Link) -> Result<Answer, ServerError> {
     let request = GetAuthorizedEntriesRequest { output_mask: Some(mask()) };
-    let call = async |channel| {
-        let mut client = EntryClient::new(channel).max_decoding_message_size(ANSWER_LIMIT);
-        client.get_authorized_entries(request).await
+    let call = |channel| {
+        let client = EntryClient::new(channel).max_decoding_message_size(ANSWER_LIMIT);
+        let request = request.clone();
+        async move { { client }.get_authorized_entries(request).await }
     };
-    let entries = link.call(CALL_LIMIT, call).await.map_err(ServerError::in_entries)?.into_inner().entries;
+    let entries = link.read(CALL_LIMIT, call).await.map_err(ServerError::in_entries)?.into_inner().entries;
     Ok(Answer::Whole(entries))
 }
 
 async fn sync_entries(link: &Link, held: &[Arc<Entry>]) -> Result<Answer, ServerError> {
-    link.call(CALL_LIMIT, async |channel| {
+    link.read(CALL_LIMIT, |channel| async move {
         let (send, outbound) = mpsc::unbounded_channel();
         let first = SyncAuthorizedEntriesRequest { output_mask: Some(mask()), ids: Vec::new() };
         send.send(first).map_err(|_| protocol("the stream is closed"))?;
@@ -274,11 +275,11 @@ impl Conversation {
 }
 
 async fn own_bundle(link: &Link) -> Result<types::Bundle, ServerError> {
-    let call = async |channel| {
+    let call = |channel| async {
         let mut client = BundleClient::new(channel).max_decoding_message_size(ANSWER_LIMIT);
         client.get_bundle(GetBundleRequest::default()).await
     };
-    Ok(link.call(CALL_LIMIT, call).await?.into_inner())
+    Ok(link.read(CALL_LIMIT, call).await?.into_inner())
 }
 
 async fn bundles(link: &Link, known: &mut Known, own: Arc<Bundle>) -> Result<Bundles, ServerError> {
@@ -287,11 +288,12 @@ async fn bundles(link: &Link, known: &mut Known, own: Arc<Bundle>) -> Result<Bun
     let foreign = futures_util::stream::iter(domains)
         .map(|domain| async move {
             let request = GetFederatedBundleRequest { trust_domain: domain.name().into(), output_mask: None };
-            let call = async |channel| {
-                let mut client = BundleClient::new(channel).max_decoding_message_size(ANSWER_LIMIT);
-                client.get_federated_bundle(request).await
+            let call = |channel| {
+                let client = BundleClient::new(channel).max_decoding_message_size(ANSWER_LIMIT);
+                let request = request.clone();
+                async { { client }.get_federated_bundle(request).await }
             };
-            (domain, link.call(CALL_LIMIT, call).await)
+            (domain, link.read(CALL_LIMIT, call).await)
         })
         .buffer_unordered(PARALLEL)
         .collect::<Vec<_>>();
