@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use identity::{Bundle, Bundles, Entry, Identity, Selectors, WorkloadUpdate, X509Svid};
 
@@ -189,6 +189,28 @@ impl Cache {
             record.again = record.in_flight;
         }
         self.requeue_all(now);
+    }
+
+    /// The SVIDs that `distrusted` names are to be replaced, because who signed them is no longer relied on: so many each
+    /// second ([`Options::distrusted_per_second`]), those with callers first. Callers keep what they have until its successor
+    /// is there. Says how many they are.
+    pub fn renew_distrusted(&mut self, distrusted: impl Fn(&X509Svid) -> bool, now: SystemTime) -> usize {
+        let holds_one = |record: &&mut Record| record.minted.as_ref().is_some_and(|m| distrusted(&m.svid));
+        let mut affected: Vec<&mut Record> = self.records.values_mut().filter(holds_one).collect();
+        affected.sort_by_key(|record| std::cmp::Reverse(record.callers.min(1)));
+        let ids: Vec<Arc<str>> = affected.iter().map(|record| Arc::clone(&record.entry.id)).collect();
+        for (place, record) in affected.into_iter().enumerate() {
+            let after = place / self.options.distrusted_per_second.max(1);
+            let at = now + Duration::from_secs(after as u64);
+            if let Some(minted) = &mut record.minted {
+                minted.renew_at = minted.renew_at.min(at);
+            }
+            record.again = record.in_flight;
+        }
+        for id in &ids {
+            self.requeue(id, now);
+        }
+        ids.len()
     }
 
     /// The server would not or could not sign; the entry is tried again at `retry_at`. What it has, it keeps.

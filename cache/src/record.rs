@@ -28,6 +28,8 @@ pub struct Options {
     pub linger: Duration,
     /// `availability_target`: rotate at the latest when so much is left (SPIRE, `rotationutil`).
     pub availability_target: Option<Duration>,
+    /// How many SVIDs of a distrusted authority are replaced in a second: a fifth of what the server signs for one address.
+    pub distrusted_per_second: usize,
 }
 
 impl Default for Options {
@@ -37,6 +39,7 @@ impl Default for Options {
             prefetch_limit: 256,
             linger: Duration::from_secs(3600),
             availability_target: None,
+            distrusted_per_second: 100,
         }
     }
 }

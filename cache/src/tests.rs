@@ -382,3 +382,31 @@ fn those_with_callers_are_minted_first() {
     let due = run.cache.take_due(run.model.now, 1);
     assert_eq!(&*due[0].id, "e3");
 }
+
+#[test]
+fn svids_of_a_distrusted_authority_are_replaced_paced_and_those_with_callers_first() {
+    let mut now = UNIX_EPOCH + Duration::from_secs(1_000_000);
+    let options = Options { distrusted_per_second: 2, ..Options::default() };
+    let mut cache = Cache::new(options, bundle(own(), 0));
+    let entries: Vec<_> = (0..5).map(|id| Arc::new(entry(id, 1 << id, 0, id, false))).collect();
+    cache.sync(Some(entries.clone()), Bundles::new(), now);
+    for due in cache.take_due(now, 10) {
+        cache.minted(&due, svid(&due.spiffe_id, now, 3600), 0.5, now);
+    }
+    let matched = cache.snapshot().matching(&selectors(1 << 4));
+    cache.subscribe(&selectors(1 << 4), matched, now);
+    assert!(cache.take_due(now, 10).is_empty());
+    let is_distrusted = |svid: &X509Svid| svid.id != entries[0].spiffe_id;
+    assert_eq!(cache.renew_distrusted(is_distrusted, now), 4);
+    // Until their successors are there, callers have the old ones.
+    assert_eq!(cache.svid_count(), 5);
+    let mut taken = Vec::new();
+    for _ in 0..3 {
+        let due: Vec<_> = cache.take_due(now, 10).iter().map(|entry| entry.id.to_string()).collect();
+        taken.push(due);
+        now += Duration::from_secs(1);
+    }
+    assert_eq!(taken[0].len(), 2);
+    assert!(taken[0].contains(&"e4".to_owned()), "it has a caller: {taken:?}");
+    assert_eq!((taken[1].len(), taken[2].len()), (2, 0));
+}

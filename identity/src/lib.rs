@@ -9,6 +9,7 @@ mod id;
 mod key;
 mod selector;
 mod svid;
+mod trust;
 mod update;
 
 pub use bundle::{Authority, Bundle, BundleError, Bundles, JwtAuthority};
@@ -17,4 +18,5 @@ pub use id::{IdError, SpiffeId, TrustDomain};
 pub use key::PrivateKey;
 pub use selector::{Selector, SelectorError, Selectors};
 pub use svid::{SvidError, X509Svid};
+pub use trust::Distrusted;
 pub use update::{Identity, WorkloadUpdate};

@@ -22,7 +22,7 @@ use std::time::{Duration, SystemTime};
 use attestors::file;
 use attestors::node::Attestor;
 use config::{BundleFormat, KeyManager, RebootstrapMode, Settings, TrustBundleSource};
-use identity::{Bundle, TrustDomain, X509Svid};
+use identity::{Bundle, Distrusted, TrustDomain, X509Svid};
 use rand::Rng as _;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -96,6 +96,8 @@ impl Stored {
 struct Own {
     svid: Arc<X509Svid>,
     renew_at: SystemTime,
+    /// Its authority is no longer relied on, and it is being replaced for that.
+    distrusted: bool,
 }
 
 impl Lifecycle {
@@ -307,6 +309,9 @@ impl Lifecycle {
     async fn synced(&mut self, synced: crate::upstream::sync::Synced) -> Result<(), ServerError> {
         self.reason.clear();
         let own = synced.bundles.get(&self.trust_domain).cloned();
+        if let Some(bundle) = &own {
+            self.renew_distrusted(bundle);
+        }
         let first = self.manager.is_none();
         let manager = match &self.manager {
             Some(manager) => manager.clone(),
@@ -335,6 +340,17 @@ impl Lifecycle {
             self.persist();
         }
         Ok(())
+    }
+
+    /// Has the agent's own SVID replaced before all others when its authority is tainted or gone from the bundle.
+    fn renew_distrusted(&mut self, bundle: &Bundle) {
+        let removed = self.bundle.as_ref().map(|before| Distrusted::removed(before, bundle));
+        let lost = Distrusted::tainted(bundle).with(&removed.unwrap_or_default());
+        if let Some(own) = self.own.as_mut().filter(|own| !own.distrusted && lost.has_signed(&own.svid)) {
+            info!("Agent SVID is tainted by a root authority, forcing rotation");
+            own.distrusted = true;
+            own.renew_at = SystemTime::now();
+        }
     }
 
     async fn renew(&mut self) -> Result<(), ServerError> {
@@ -398,12 +414,14 @@ impl Lifecycle {
 
 impl Own {
     fn new(svid: Arc<X509Svid>, rules: &cache::Options) -> Self {
-        Self { renew_at: rules.renew_at(&svid, rand::rng().random(), SystemTime::now()), svid }
+        let renew_at = rules.renew_at(&svid, rand::rng().random(), SystemTime::now());
+        Self { svid, renew_at, distrusted: false }
     }
 
     /// One that was stored may be overdue, and is then renewed at once.
     fn stored(svid: Arc<X509Svid>, rules: &cache::Options) -> Self {
-        Self { renew_at: rules.renew_at(&svid, rand::rng().random(), svid.not_before), svid }
+        let renew_at = rules.renew_at(&svid, rand::rng().random(), svid.not_before);
+        Self { svid, renew_at, distrusted: false }
     }
 
     fn until_renewal(&self) -> Duration {

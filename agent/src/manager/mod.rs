@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use budget::Charge;
 use cache::{Cache, Matched, Publish, Snapshot};
 use config::KeyType;
-use identity::{Bundle, Bundles, Entry, Selectors, WorkloadUpdate};
+use identity::{Bundle, Bundles, Distrusted, Entry, Selectors, WorkloadUpdate};
 use latest::{Publisher, Updates};
 use rand::Rng as _;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -214,6 +214,7 @@ impl Task {
     }
 
     fn synced(&mut self, synced: Synced) {
+        let trusted = Arc::clone(self.cache.bundle());
         let before = self.cache.snapshot();
         let published = self.cache.sync(synced.entries, synced.bundles, SystemTime::now());
         let after = self.cache.snapshot();
@@ -221,6 +222,7 @@ impl Task {
             log_changes(&before, &after);
             self.snapshot.store(after);
         }
+        self.replace_distrusted(&trusted);
         let bundle = self.cache.bundle();
         self.own.send_if_modified(|own| {
             let changed = !Arc::ptr_eq(own, bundle);
@@ -240,6 +242,26 @@ impl Task {
             changed
         });
         self.publish(published);
+    }
+
+    /// Has replaced what was signed by an authority that is tainted, or gone from the bundle, since `before`.
+    fn replace_distrusted(&mut self, before: &Arc<Bundle>) {
+        let bundle = self.cache.bundle();
+        if Arc::ptr_eq(before, bundle) {
+            return;
+        }
+        let tainted = Distrusted::tainted(bundle);
+        let new = tainted.without(&Distrusted::tainted(before));
+        if !new.is_empty() {
+            debug!(subject_key_ids = %new, "New tainted X.509 authorities found");
+        }
+        // What was tainted is replaced already, but for what came since.
+        let lost = new.with(&Distrusted::removed(before, bundle));
+        let count = self.cache.renew_distrusted(|svid| lost.has_signed(svid), SystemTime::now());
+        if count > 0 {
+            debug!(count, "Scheduled rotation for SVID entries due to tainted X.509 authorities");
+            info!(tainted_x509_svids = count, "Tainted X.509 SVIDs");
+        }
     }
 
     fn minted(&mut self, outcomes: Vec<Outcome>) {
