@@ -194,6 +194,11 @@ impl Server {
         self.shared.lock().ca.prepare().expect(CA);
     }
 
+    /// Declares the CAs compromised that neither sign nor are prepared to.
+    pub fn taint_old_cas(&self) {
+        self.shared.lock().ca.taint_old();
+    }
+
     /// The prepared CA (one is made where there is none) signs from now on; the bundle keeps the old one.
     pub fn rotate_ca(&self) {
         self.shared.lock().ca.activate().expect(CA);

@@ -5,7 +5,7 @@
 //! * `ca`: the in-memory certificate authority. `registry`: which entries an agent may see. `state`: all that changes.
 //! * [`demo`]: `cargo demo`, which shows finial at work with this server and Envoy.
 //! * [`kube`]: a kubelet, an API server and a container runtime, for tests of the k8s attestor.
-//! * `listener`, `tls`, `peer`: how a connection becomes a caller. `api`: the four gRPC services.
+//! * `listener`, `tls`, `peer`, `pings`: how a connection becomes a caller. `api`: the four gRPC services.
 //!
 //! It is never linked into a release binary. What it answers is calibrated by the real spire-agent (tests).
 
@@ -21,6 +21,7 @@ mod fault;
 mod ids;
 mod listener;
 mod peer;
+mod pings;
 mod registry;
 mod state;
 mod tls;

@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use rand::Rng as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -22,6 +23,7 @@ use tonic::service::Routes;
 use crate::api::{self, Call};
 use crate::fault::Fault;
 use crate::peer::Peer;
+use crate::pings::Policed;
 use crate::state::Shared;
 use crate::tls;
 
@@ -83,6 +85,7 @@ async fn connection(shared: Arc<Shared>, routes: Routes, stream: TcpStream) {
     let _ = stream.set_nodelay(true);
     let config = tls::config(&shared).expect("the authority can always sign for the server");
     let Ok(stream) = TlsAcceptor::from(Arc::new(config)).accept(stream).await else { return };
+    let age = shared.options.max_connection_age.mul_f64(0.9 + 0.2 * rand::rng().random::<f64>());
     let peer = Peer::of(stream.get_ref().1.peer_certificates());
     shared.count(|counters| counters.connections += 1);
 
@@ -98,6 +101,12 @@ async fn connection(shared: Arc<Shared>, routes: Routes, stream: TcpStream) {
             routes.call(request).await
         }
     });
+    let io = TokioIo::new(Policed::new(stream));
+    let mut served = pin!(http2::Builder::new(TokioExecutor::new()).serve_connection(io, service));
     // How it ended is the client's affair.
-    let _ = http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
+    tokio::select! {
+        _ = &mut served => return,
+        () = tokio::time::sleep(age) => served.as_mut().graceful_shutdown(),
+    }
+    let _ = served.await;
 }

@@ -37,6 +37,8 @@ pub struct Options {
     pub agent_ttl: Duration,
     /// Life of join tokens and service account tokens.
     pub token_ttl: Duration,
+    /// A connection that is older is closed with GOAWAY once its calls are answered, give or take a tenth.
+    pub max_connection_age: Duration,
     /// The CA is an intermediate of an upstream root: chains carry it, the bundle is the root.
     pub intermediate: bool,
     /// Most entries or revisions in one message of SyncAuthorizedEntries.
@@ -145,6 +147,7 @@ impl Default for Options {
             svid_ttl: Duration::from_hours(1),
             agent_ttl: Duration::from_hours(1),
             token_ttl: Duration::from_mins(10),
+            max_connection_age: Duration::from_mins(3),
             intermediate: false,
             entry_page_size: 500,
             full_sync_limit: None,

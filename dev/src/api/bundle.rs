@@ -1,5 +1,7 @@
 //! The Bundle service.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use proto::bundle::bundle_server::Bundle;
 use proto::bundle::{GetBundleRequest, GetFederatedBundleRequest};
@@ -8,6 +10,7 @@ use rustls::pki_types::CertificateDer;
 use tonic::{Request, Response, Status};
 
 use super::{Api, internal};
+use crate::ca::Authority;
 
 #[tonic::async_trait]
 impl Bundle for Api {
@@ -19,7 +22,7 @@ impl Bundle for Api {
         self.0.count(|counters| counters.bundles += 1);
         let bundle = types::Bundle {
             trust_domain: self.0.options.trust_domain.clone(),
-            x509_authorities: certificates(roots.authorities.iter().map(|root| &root.certificate)),
+            x509_authorities: roots.authorities.iter().map(|root| authority(root, &roots.tainted)).collect(),
             jwt_authorities: Vec::new(),
             refresh_hint: self.0.options.refresh_hint,
             sequence_number: roots.sequence,
@@ -48,7 +51,7 @@ impl Bundle for Api {
         let found = found.ok_or_else(|| Status::not_found("bundle not found"))?;
         let bundle = types::Bundle {
             trust_domain: request.trust_domain,
-            x509_authorities: certificates(found.authorities.iter()),
+            x509_authorities: found.authorities.iter().map(|der| certificate(der, false)).collect(),
             jwt_authorities: Vec::new(),
             refresh_hint: 0,
             sequence_number: found.sequence,
@@ -57,8 +60,12 @@ impl Bundle for Api {
     }
 }
 
-fn certificates<'a>(authorities: impl Iterator<Item = &'a CertificateDer<'static>>) -> Vec<X509Certificate> {
-    authorities.map(|der| X509Certificate { asn1: Bytes::copy_from_slice(der), tainted: false }).collect()
+fn authority(root: &Arc<Authority>, tainted: &[Arc<Authority>]) -> X509Certificate {
+    certificate(&root.certificate, tainted.iter().any(|one| Arc::ptr_eq(one, root)))
+}
+
+fn certificate(der: &CertificateDer<'static>, tainted: bool) -> X509Certificate {
+    X509Certificate { asn1: Bytes::copy_from_slice(der), tainted }
 }
 
 fn masked(mut bundle: types::Bundle, mask: Option<BundleMask>) -> types::Bundle {

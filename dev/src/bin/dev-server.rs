@@ -3,6 +3,7 @@
 //! ```text
 //! dev-server [--trust-domain example.org] [--ip 127.0.0.1] [--port 8081] [--data-dir .] [--entries FILE]
 //!            [--svid-ttl 1h] [--agent-ttl 1h] [--ca-ttl 24h] [--token-ttl 10m] [--intermediate]
+//!            [--max-connection-age 3m]
 //!            [--join-token N] [--psat CLUSTER:NAMESPACE:SERVICE_ACCOUNT:NODE:FILE]...
 //! ```
 //!
@@ -158,6 +159,7 @@ impl Arguments {
             "--svid-ttl" => self.options.svid_ttl = duration(&value)?,
             "--agent-ttl" => self.options.agent_ttl = duration(&value)?,
             "--ca-ttl" => self.options.ca_ttl = duration(&value)?,
+            "--max-connection-age" => self.options.max_connection_age = duration(&value)?,
             "--token-ttl" => self.options.token_ttl = duration(&value)?,
             "--data-dir" => self.data_dir = value.into(),
             "--entries" => self.entries = Some(value.into()),

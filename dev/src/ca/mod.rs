@@ -27,6 +27,8 @@ pub(crate) struct Ca {
     prepared: Option<Arc<Authority>>,
     /// Oldest first.
     roots: Vec<Arc<Authority>>,
+    /// Those of the roots that are declared compromised.
+    tainted: Vec<Arc<Authority>>,
     sequence: u64,
 }
 
@@ -39,6 +41,7 @@ pub(crate) struct Signer {
 /// The trust bundle of this moment.
 pub(crate) struct Roots {
     pub(crate) authorities: Vec<Arc<Authority>>,
+    pub(crate) tainted: Vec<Arc<Authority>>,
     pub(crate) sequence: u64,
 }
 
@@ -56,6 +59,7 @@ impl Ca {
             upstream,
             active,
             prepared: None,
+            tainted: Vec::new(),
             sequence: 1,
         })
     }
@@ -81,14 +85,23 @@ impl Ca {
         Ok(())
     }
 
+    /// Declares the roots compromised that neither sign nor are prepared to.
+    pub(crate) fn taint_old(&mut self) {
+        let keep = self.in_use();
+        self.tainted =
+            self.roots.iter().filter(|root| !keep.iter().any(|kept| Arc::ptr_eq(kept, root))).cloned().collect();
+        self.sequence += 1;
+    }
+
     /// Takes the roots out of the bundle that neither sign nor are prepared to.
     pub(crate) fn forget_old(&mut self) {
-        let keep: Vec<_> = [self.upstream.as_ref(), Some(&self.active), self.prepared.as_ref()]
-            .into_iter()
-            .flatten()
-            .map(Arc::clone)
-            .collect();
+        let keep = self.in_use();
         self.retain(|root| keep.iter().any(|kept| Arc::ptr_eq(kept, root)));
+    }
+
+    fn in_use(&self) -> Vec<Arc<Authority>> {
+        let all = [self.upstream.as_ref(), Some(&self.active), self.prepared.as_ref()];
+        all.into_iter().flatten().map(Arc::clone).collect()
     }
 
     /// Who signs now.
@@ -101,7 +114,8 @@ impl Ca {
     /// Whom to trust now.
     pub(crate) fn roots(&mut self) -> Result<Roots, rcgen::Error> {
         self.tick()?;
-        Ok(Roots { authorities: self.roots.clone(), sequence: self.sequence })
+        let (authorities, tainted) = (self.roots.clone(), self.tainted.clone());
+        Ok(Roots { authorities, tainted, sequence: self.sequence })
     }
 
     fn tick(&mut self) -> Result<(), rcgen::Error> {

@@ -23,6 +23,8 @@ pub(super) fn trials() -> Vec<Trial> {
         trial("more_than_4_mib_of_entries", more_than_4_mib_of_entries),
         trial("paged_sync_asks_for_changes_only", paged_sync_asks_for_changes_only),
         trial("ca_rotation_reaches_bundle_streams", ca_rotation_reaches_bundle_streams),
+        trial("what_a_tainted_authority_signed_is_replaced", what_a_tainted_authority_signed_is_replaced),
+        trial("connections_that_the_server_closes_are_not_missed", connections_that_the_server_closes),
         trial("federated_bundles_are_served", federated_bundles_are_served),
         trial("restart_with_disk_keys_does_not_attest_again", restart_with_disk_keys),
         trial("the_socket_is_open_to_all_and_stays_when_the_agent_ends", the_socket_stays),
@@ -189,6 +191,57 @@ async fn ca_rotation_reaches_bundle_streams() {
     let size =
         |response: &proto::workload::X509BundlesResponse| response.bundles["spiffe://example.org"].len();
     assert!(size(&second) > size(&first), "both authorities");
+}
+
+async fn what_a_tainted_authority_signed_is_replaced() {
+    let server = server().await;
+    let conf =
+        Conf { agent: "experimental { sync_interval = \"200ms\" }".into(), ..Conf::join_token(&server) };
+    let token = conf.join_token.clone().unwrap_or_default();
+    register(&server, &token, "web");
+    let mut agent = Agent::start(&conf);
+    let mut svids = x509_svid(&agent.wait_for_socket().await).await.expect("served");
+    let mut next = async || svids.message().await.expect("served").expect("a message");
+    let first = next().await;
+    let serial = |server: &dev::Server| server.agents()[0].serial.clone();
+    let own = serial(&server);
+    server.rotate_ca();
+    server.taint_old_cas();
+    let mut second = next().await;
+    while second.svids[0].x509_svid == first.svids[0].x509_svid {
+        // The bundle has changed before.
+        second = next().await;
+    }
+    agent.logged("Agent SVID is tainted by a root authority, forcing rotation").await;
+    agent.logged("New tainted X.509 authorities found").await;
+    agent.logged("Successfully rotated agent SVID").await;
+    // Nothing needs the old authority any more.
+    server.forget_old_cas();
+    register(&server, &token, "other");
+    while ids(&next().await).len() < 2 {}
+    assert_ne!(serial(&server), own);
+    assert!(!agent.log().contains("level=error"), "{}", agent.log());
+}
+
+async fn connections_that_the_server_closes() {
+    let options = Options { max_connection_age: Duration::from_millis(500), ..Options::default() };
+    let server = server_with(options).await;
+    let conf =
+        Conf { agent: "experimental { sync_interval = \"200ms\" }".into(), ..Conf::join_token(&server) };
+    let token = conf.join_token.clone().unwrap_or_default();
+    register(&server, &token, "web");
+    let agent = Agent::start(&conf);
+    let mut svids = x509_svid(&agent.wait_for_socket().await).await.expect("served");
+    let mut count = ids(&svids.message().await.expect("served").expect("a message")).len();
+    // Each takes a sync and a minting, so all of them take several connections.
+    for number in 0..10 {
+        register(&server, &token, &format!("web-{number}"));
+        while count < number + 2 {
+            count = ids(&svids.message().await.expect("served").expect("a message")).len();
+        }
+    }
+    assert!(server.counters().connections >= 4, "{:?}", server.counters());
+    assert!(!agent.log().contains("level=error"), "{}", agent.log());
 }
 
 async fn federated_bundles_are_served() {

@@ -34,7 +34,26 @@ pub(super) fn trials() -> Vec<Trial> {
         }
         Err(reason) => skipped(name, &reason),
     };
-    vec![soak, trial_with("join_token_against_the_real_server_restart", both, turns)]
+    let (server, real) = (needs("SPIRE_SERVER", "spire-server"), needs("SPIRE_AGENT", "spire-agent"));
+    let both_agents = server.clone().and_then(|server| Ok((server, real?)));
+    vec![
+        soak,
+        trial_with("join_token_against_the_real_server_restart", both, turns),
+        trial_with("real_server_taints_and_revokes", both_agents, taints_and_revokes),
+        trial_within_needs("real_server_closes_connections_every_few_minutes", server, closes_connections),
+    ]
+}
+
+/// As [`trial_with`], for minutes.
+fn trial_within_needs<F, T>(name: &'static str, needed: Result<PathBuf, String>, test: T) -> Trial
+where
+    F: Future<Output = ()>,
+    T: FnOnce(PathBuf) -> F + Send + 'static,
+{
+    match needed {
+        Ok(program) => trial_within(Duration::from_mins(8), name, move || test(program)),
+        Err(reason) => skipped(name, &reason),
+    }
 }
 
 fn soak_seconds() -> u64 {
@@ -91,6 +110,82 @@ async fn late_registration(server: &SpireServer, mesh: &Mesh, parent: &str) -> f
     let registered = Instant::now();
     envoy.serial("spiffe://example.org/late").await;
     registered.elapsed().as_secs_f64()
+}
+
+/// An authority is prepared, activated, tainted and revoked, as after a compromise, under one agent and the other.
+async fn taints_and_revokes((server, real): (PathBuf, PathBuf)) {
+    for program in [build_finial(), real] {
+        let server = SpireServer::start(&server).await;
+        let (conf, id) = server.agent("").await;
+        server.register("web", &id, &format!("unix:uid:{}", nix::unistd::getuid())).await;
+        let folder = Arc::new(tempfile::tempdir().expect("a temporary folder"));
+        let agent = Agent::start_program(&program, &conf, folder);
+        let socket = agent.wait_for_socket().await;
+        let first = served(&agent, &socket, "spiffe://example.org/web").await;
+        let old = server.authority("active").await;
+        server.order(&["prepare"]).await;
+        let new = server.authority("prepared").await;
+        server.order(&["activate", "-authorityID", &new]).await;
+        server.order(&["taint", "-authorityID", &old]).await;
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let now = served(&agent, &socket, "spiffe://example.org/web").await;
+            if now.svids[0].x509_svid != first.svids[0].x509_svid {
+                break;
+            }
+            assert!(Instant::now() < deadline, "{}", agent.log());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        while !agent.log().contains("Successfully rotated agent SVID") {
+            assert!(Instant::now() < deadline, "{}", agent.log());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        server.order(&["revoke", "-authorityID", &old]).await;
+        // The agent lives on: what is registered now is served.
+        server.register("late", &id, &format!("unix:uid:{}", nix::unistd::getuid())).await;
+        served(&agent, &socket, "spiffe://example.org/late").await;
+        assert_eq!(complaints(&agent), "");
+    }
+}
+
+/// The lines of its log that an operator would look into; not those about the test, which asks before it is registered.
+fn complaints(agent: &Agent) -> String {
+    let log = agent.log();
+    let failed = |line: &&str| line.contains("level=error") || line.contains("level=warning");
+    let of_the_test = |line: &str| {
+        ["No identity issued", "is too permissive; setting umask"].iter().any(|text| line.contains(text))
+    };
+    log.lines().filter(failed).filter(|line| !of_the_test(line)).collect::<Vec<_>>().join("\n")
+}
+
+/// The server closes each connection after three minutes; SVIDs of a minute go on rotating meanwhile, and no line of the log
+/// says that anything has failed.
+async fn closes_connections(server: PathBuf) {
+    let server = SpireServer::start(&server).await;
+    let (conf, id) = server.agent("").await;
+    server.register("web", &id, &format!("unix:uid:{}", nix::unistd::getuid())).await;
+    let agent = Agent::start(&conf);
+    let socket = agent.wait_for_socket().await;
+    served(&agent, &socket, "spiffe://example.org/web").await;
+    let begun = Instant::now();
+    let mut svids = x509_svid(&socket).await.expect("served");
+    // Each message is a rotation, half a minute after the one before.
+    while begun.elapsed() < Duration::from_secs(230) {
+        svids.message().await.expect("served").expect("a message");
+    }
+    assert_eq!(complaints(&agent), "");
+}
+
+/// What is served once this ID is among it.
+async fn served(agent: &Agent, socket: &Path, id: &str) -> X509svidResponse {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        match first_response(socket).await {
+            Ok(response) if ids(&response).iter().any(|found| *found == id) => return response,
+            outcome => assert!(Instant::now() < deadline, "{outcome:?}\n{}", agent.log()),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 async fn turns((server, real): (PathBuf, PathBuf)) {

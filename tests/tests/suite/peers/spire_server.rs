@@ -84,6 +84,18 @@ impl SpireServer {
         self.ask(&arguments).await;
     }
 
+    /// The ID of its X.509 authority in this state: `active`, `prepared` or `old`.
+    pub(super) async fn authority(&self, state: &str) -> String {
+        let printed = self.ask(&["localauthority", "x509", "show", "-output", "json"]).await;
+        let answer: serde_json::Value = serde_json::from_str(&printed).expect("JSON");
+        answer[state]["authority_id"].as_str().expect("there is one in this state").to_owned()
+    }
+
+    /// What `localauthority x509` does to an authority.
+    pub(super) async fn order(&self, arguments: &[&str]) {
+        self.ask(&[&["localauthority", "x509"], arguments].concat()).await;
+    }
+
     /// The SPIFFE IDs of its agents.
     pub(super) async fn agents(&self) -> Vec<String> {
         let printed = self.ask(&["agent", "list", "-output", "json"]).await;
