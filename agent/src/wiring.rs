@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use attestors::node::{Attestor as NodeAttestor, JoinToken, K8sPsat};
+use attestors::node::{Attestor as NodeAttestor, JoinToken, K8sPsat, X509Pop};
 use attestors::workload::{Attestor as WorkloadAttestor, k8s, unix};
 use budget::Budget;
 use config::{Experimental, Plugins, Settings};
@@ -28,6 +28,7 @@ use crate::door::shares::{SHARES, run_rounds};
 use crate::life::{Fatal, Lifecycle, Stored};
 use crate::manager::Manager;
 use crate::status::Status;
+use crate::upstream::parent;
 use crate::{kubernetes, logging};
 
 mod socket;
@@ -302,6 +303,19 @@ fn node_attestor(settings: &Settings, plugins: &Plugins) -> NodeAttestor {
         config::NodeAttestor::K8sPsat { cluster, token_path } => {
             K8sPsat { cluster: cluster.clone(), token_path: token_path.clone() }.into()
         }
+        config::NodeAttestor::X509Pop(source) => x509pop(source.clone()).into(),
+    }
+}
+
+fn x509pop(source: config::X509Pop) -> X509Pop {
+    match source {
+        config::X509Pop::Files { private_key, certificate, intermediates } => {
+            X509Pop::files(private_key, certificate, intermediates)
+        }
+        config::X509Pop::WorkloadApi { socket } => X509Pop::fetched(Arc::new(move || {
+            let socket = socket.clone();
+            Box::pin(async move { parent::credential(&socket).await })
+        })),
     }
 }
 

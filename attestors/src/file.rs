@@ -18,7 +18,21 @@ use zeroize::Zeroizing;
 /// # Errors
 /// When the file cannot be read, is not a regular file, is longer than `most` bytes or is not UTF-8.
 pub fn read_text(path: &Path, most: u64) -> io::Result<Zeroizing<String>> {
-    let invalid = |reason: String| io::Error::new(io::ErrorKind::InvalidData, reason);
+    let mut bytes = read_bytes(path, most)?;
+    match String::from_utf8(std::mem::take(&mut *bytes)) {
+        Ok(text) => Ok(Zeroizing::new(text)),
+        Err(other) => {
+            drop(Zeroizing::new(other.into_bytes()));
+            Err(invalid("is not UTF-8: is it the right file?".to_owned()))
+        }
+    }
+}
+
+/// As [`read_text`], of any content.
+///
+/// # Errors
+/// When the file cannot be read, is not a regular file or is longer than `most` bytes.
+pub fn read_bytes(path: &Path, most: u64) -> io::Result<Zeroizing<Vec<u8>>> {
     // Without this flag, opening a FIFO waits for its writer. Regular files know no difference.
     let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
     let metadata = file.metadata()?;
@@ -29,15 +43,19 @@ pub fn read_text(path: &Path, most: u64) -> io::Result<Zeroizing<String>> {
     if metadata.len() > most {
         return Err(too_long());
     }
-    // In one piece from the start: a string that grows leaves copies that nobody zeroizes.
+    // In one piece from the start: a buffer that grows leaves copies that nobody zeroizes.
     let length = usize::try_from(metadata.len()).map_err(|_| too_long())?;
-    let mut text = Zeroizing::new(String::with_capacity(length + 1));
+    let mut bytes = Zeroizing::new(Vec::with_capacity(length + 1));
     // The file may have grown since.
-    file.take(most.saturating_add(1)).read_to_string(&mut text)?;
-    if text.len() as u64 > most {
+    file.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
         return Err(too_long());
     }
-    Ok(text)
+    Ok(bytes)
+}
+
+fn invalid(reason: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, reason)
 }
 
 /// As [`read_text`], on a thread of its own: a disk or a file server that does not answer holds up nobody but who asked.
@@ -45,8 +63,23 @@ pub fn read_text(path: &Path, most: u64) -> io::Result<Zeroizing<String>> {
 /// # Errors
 /// As [`read_text`], and after [`FILE_LIMIT`].
 pub async fn load_text(path: &Path, most: u64) -> io::Result<Zeroizing<String>> {
-    let owned = path.to_owned();
-    let reading = tokio::task::spawn_blocking(move || read_text(&owned, most));
+    let path = path.to_owned();
+    elsewhere(move || read_text(&path, most)).await
+}
+
+/// As [`read_bytes`], on a thread of its own.
+///
+/// # Errors
+/// As [`read_bytes`], and after [`FILE_LIMIT`].
+pub async fn load_bytes(path: &Path, most: u64) -> io::Result<Zeroizing<Vec<u8>>> {
+    let path = path.to_owned();
+    elsewhere(move || read_bytes(&path, most)).await
+}
+
+async fn elsewhere<T: Send + 'static>(
+    read: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let reading = tokio::task::spawn_blocking(read);
     match tokio::time::timeout(FILE_LIMIT, reading).await {
         Ok(read) => read.unwrap_or_else(|stopped| Err(io::Error::other(stopped))),
         Err(_) => Err(io::Error::new(

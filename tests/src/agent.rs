@@ -25,6 +25,8 @@ pub struct Conf {
     pub join_token: Option<String>,
     /// A k8s_psat token: cluster and the token file's content (`None`: no file).
     pub psat: Option<(String, Option<String>)>,
+    /// The block of the node attestor, where it is neither of the two above.
+    pub node_attestor: Option<String>,
     /// `KeyManager "disk"` instead of `"memory"`.
     pub disk_keys: bool,
     /// Lines for the `agent` block.
@@ -58,6 +60,7 @@ impl Conf {
             bundle: Some(server.bundle_pem()),
             join_token: None,
             psat: None,
+            node_attestor: None,
             disk_keys: false,
             agent: String::new(),
             workload_attestors: unix_attestor(""),
@@ -74,11 +77,12 @@ impl Conf {
         } else {
             "KeyManager \"memory\" { plugin_data {} }".into()
         };
-        let node = match &self.psat {
-            Some((cluster, _)) => format!(
+        let node = match (&self.node_attestor, &self.psat) {
+            (Some(block), _) => block.clone(),
+            (None, Some((cluster, _))) => format!(
                 "NodeAttestor \"k8s_psat\" {{ plugin_data {{ cluster = \"{cluster}\" token_path = \"{folder}/token\" }} }}"
             ),
-            None => "NodeAttestor \"join_token\" { plugin_data {} }".into(),
+            (None, None) => "NodeAttestor \"join_token\" { plugin_data {} }".into(),
         };
         format!(
             "agent {{\n data_dir = \"{folder}/data\"\n log_level = \"DEBUG\"\n server_address = \"{host}\"\n \

@@ -2,6 +2,7 @@
 //!
 //! - [`link`]: one sticky connection, thrown away on any doubt; [`channel`]: HTTP/2 over it;
 //! - [`tls`]: who the server must be, and who we are;
+//! - [`parent`]: the SVID that another agent's Workload API gives this one;
 //! - [`attest`]: AttestAgent, RenewAgent; [`sync`]: entries and bundles; [`mint`]: X.509-SVIDs;
 //! - [`convert`]: wire values checked one by one; a bad one is dropped and counted, the rest go on.
 
@@ -12,6 +13,7 @@ pub mod convert;
 mod dial;
 pub mod link;
 pub mod mint;
+pub(crate) mod parent;
 pub mod sync;
 pub mod tls;
 

@@ -6,6 +6,7 @@
 
 mod join_token;
 mod k8s_psat;
+mod x509pop;
 
 use std::io;
 use std::path::PathBuf;
@@ -14,6 +15,9 @@ use zeroize::Zeroizing;
 
 pub use join_token::JoinToken;
 pub use k8s_psat::K8sPsat;
+pub use x509pop::{Credential, CredentialError, Fetch, X509Pop};
+
+use self::x509pop::SigningKey;
 
 /// What is shown to the server: most likely a secret, so it is zeroized when dropped.
 pub type Shown = Zeroizing<Vec<u8>>;
@@ -26,6 +30,7 @@ pub struct Attestor(Kind);
 enum Kind {
     JoinToken(JoinToken),
     K8sPsat(K8sPsat),
+    X509Pop(X509Pop),
 }
 
 impl Attestor {
@@ -35,6 +40,7 @@ impl Attestor {
         match &self.0 {
             Kind::JoinToken(_) => "join_token",
             Kind::K8sPsat(_) => "k8s_psat",
+            Kind::X509Pop(_) => x509pop::NAME,
         }
     }
 
@@ -43,7 +49,7 @@ impl Attestor {
     pub fn works_once(&self) -> bool {
         match &self.0 {
             Kind::JoinToken(_) => true,
-            Kind::K8sPsat(_) => false,
+            Kind::K8sPsat(_) | Kind::X509Pop(_) => false,
         }
     }
 
@@ -52,11 +58,15 @@ impl Attestor {
     /// # Errors
     /// [`NodeError`].
     pub async fn begin(&self) -> Result<Conversation, NodeError> {
-        let payload = match &self.0 {
-            Kind::JoinToken(token) => token.begin()?,
-            Kind::K8sPsat(psat) => psat.begin().await?,
+        let (payload, next) = match &self.0 {
+            Kind::JoinToken(token) => (token.begin()?, Next::Nothing),
+            Kind::K8sPsat(psat) => (psat.begin().await?, Next::Nothing),
+            Kind::X509Pop(pop) => {
+                let (payload, key) = pop.begin().await?;
+                (payload, Next::Sign(Box::new(key)))
+            }
         };
-        Ok(Conversation { name: self.name(), payload })
+        Ok(Conversation { name: self.name(), payload, next })
     }
 }
 
@@ -72,11 +82,27 @@ impl From<K8sPsat> for Attestor {
     }
 }
 
+impl From<X509Pop> for Attestor {
+    fn from(pop: X509Pop) -> Self {
+        Self(Kind::X509Pop(pop))
+    }
+}
+
 /// One attestation, from its payload to the server's verdict. Whatever it keeps for that goes when it is dropped.
 #[derive(Debug)]
 pub struct Conversation {
     name: &'static str,
     payload: Shown,
+    next: Next,
+}
+
+/// How the next challenge is answered.
+#[derive(Debug)]
+enum Next {
+    /// None is expected.
+    Nothing,
+    /// By a signature.
+    Sign(Box<SigningKey>),
 }
 
 impl Conversation {
@@ -90,8 +116,15 @@ impl Conversation {
     /// # Errors
     /// [`NodeError::UnexpectedChallenge`] where the plugin asks nothing back.
     pub async fn answer(&mut self, challenge: &[u8]) -> Result<Shown, NodeError> {
-        let _ = challenge;
-        Err(NodeError::UnexpectedChallenge(self.name))
+        match std::mem::replace(&mut self.next, Next::Nothing) {
+            Next::Nothing => Err(NodeError::UnexpectedChallenge(self.name)),
+            // An RSA signature takes a millisecond: it must not be one of the thread that serves.
+            Next::Sign(key) => {
+                let challenge = challenge.to_vec();
+                let signed = tokio::task::spawn_blocking(move || key.answer(&challenge)).await;
+                signed.unwrap_or(Err(NodeError::Challenge { name: self.name, reason: "signing has failed" }))
+            }
+        }
     }
 }
 
@@ -112,6 +145,33 @@ pub enum NodeError {
     /// The projected token is empty.
     #[error("nodeattestor(k8s_psat): unable to load token from {0}: the file is empty")]
     Empty(PathBuf),
+    /// A file of `x509pop` cannot be read (yet).
+    #[error("nodeattestor(x509pop): unable to load keypair: {path}: {source}")]
+    File {
+        /// `private_key_path`, `certificate_path` or `intermediates_path`.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// What `x509pop` is to show is not a certificate with its key.
+    #[error("nodeattestor(x509pop): unable to load keypair: {path}: {source}")]
+    Credential {
+        /// The file that is wrong, as far as one can tell.
+        path: PathBuf,
+        /// What is wrong.
+        source: CredentialError,
+    },
+    /// The Workload API of `spiffe_endpoint_socket` gives no SVID.
+    #[error("nodeattestor(x509pop): unable to fetch SVID from workload API: {0}")]
+    WorkloadApi(String),
+    /// The challenge cannot be answered.
+    #[error("nodeattestor({name}): {reason}")]
+    Challenge {
+        /// The attestor.
+        name: &'static str,
+        /// Why not.
+        reason: &'static str,
+    },
     /// The server asked something back.
     #[error("nodeattestor({0}): unexpected challenge from the server")]
     UnexpectedChallenge(&'static str),

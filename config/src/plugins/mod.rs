@@ -42,6 +42,27 @@ pub enum NodeAttestor {
         /// The projected service account token.
         token_path: PathBuf,
     },
+    /// `x509pop`
+    X509Pop(X509Pop),
+}
+
+/// Where `x509pop` has its certificate and key from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum X509Pop {
+    /// From files, which are read anew at each attestation.
+    Files {
+        /// SPIRE: `private_key_path`.
+        private_key: PathBuf,
+        /// SPIRE: `certificate_path`.
+        certificate: PathBuf,
+        /// SPIRE: `intermediates_path`.
+        intermediates: Option<PathBuf>,
+    },
+    /// From the Workload API of another agent.
+    WorkloadApi {
+        /// SPIRE: `spiffe_endpoint_socket`; the path of the socket.
+        socket: PathBuf,
+    },
 }
 
 /// SPIRE: `plugins.KeyManager`.

@@ -1,6 +1,6 @@
 //! The block plugins: shapes, numbers, names, data.
 
-use config::{KeyManager, NodeAttestor, Overrides, Plugins, WorkloadAttestor};
+use config::{KeyManager, NodeAttestor, Overrides, Plugins, WorkloadAttestor, X509Pop};
 
 use crate::{assert_problems, load_with, sound, with_agent, with_plugins};
 
@@ -126,7 +126,7 @@ fn names_are_those_of_spire_agent() {
         assert_run_problems(&one_more(plugin), &[expected]);
     }
     for name in
-        ["aws_iid", "gcp_iit", "azure_msi", "azure_imds", "http_challenge", "sshpop", "tpm_devid", "x509pop"]
+        ["aws_iid", "gcp_iit", "azure_msi", "azure_imds", "http_challenge", "sshpop", "tpm_devid"]
     {
         let text = with_agent("").replace("\"join_token\"", &format!("\"{name}\""));
         assert_run_problems(&text, &[&format!("not supported yet: NodeAttestor \"{name}\"")]);
@@ -188,4 +188,24 @@ fn data_can_come_from_a_file() {
     let settings = load("{\"directory\":");
     let message = &settings.plugin_problems()[0].message;
     assert!(message.contains("unable to decode configuration: disk.conf: line 1, column 14"), "{message}");
+}
+
+#[test]
+fn x509pop_has_files_or_a_workload_api() {
+    let with = |data: &str| {
+        with_agent("").replace("\"join_token\" {}", &format!("\"x509pop\" {{ plugin_data {{ {data} }} }}"))
+    };
+    let files = with("private_key_path = \"k\" certificate_path = \"c\" intermediates_path = \"i\"");
+    let expected =
+        X509Pop::Files { private_key: "k".into(), certificate: "c".into(), intermediates: Some("i".into()) };
+    assert_eq!(runnable(&files).node_attestor, NodeAttestor::X509Pop(expected));
+    for socket in ["unix:///run/agent.sock", "unix:/run/agent.sock"] {
+        let api = with(&format!("spiffe_endpoint_socket = \"{socket}\""));
+        let expected = X509Pop::WorkloadApi { socket: "/run/agent.sock".into() };
+        assert_eq!(runnable(&api).node_attestor, NodeAttestor::X509Pop(expected));
+    }
+    let missing = "failed to configure plugin \"x509pop\": certificate_path is required";
+    assert_run_problems(&with("private_key_path = \"k\""), &[missing]);
+    let relative = "failed to configure plugin \"x509pop\": spiffe_endpoint_socket must be the URI of a Unix socket";
+    assert_run_problems(&with("spiffe_endpoint_socket = \"agent.sock\""), &[relative]);
 }

@@ -13,6 +13,7 @@ mod mesh;
 mod real;
 mod san;
 mod spire_server;
+mod x509pop;
 
 use std::future::Future;
 
@@ -20,7 +21,7 @@ use harness::{skipped, trial};
 use libtest_mimic::Trial;
 
 pub(super) fn trials() -> Vec<Trial> {
-    [clients::trials(), envoys::trials(), h2spec::trials(), real::trials(), san::trials()]
+    [clients::trials(), envoys::trials(), h2spec::trials(), real::trials(), san::trials(), x509pop::trials()]
         .into_iter()
         .flatten()
         .collect()

@@ -22,12 +22,17 @@ pub(super) struct SpireServer {
 impl SpireServer {
     /// Starts one whose SVIDs live for a minute.
     pub(super) async fn start(program: &Path) -> Self {
+        Self::start_with(program, "").await
+    }
+
+    /// The same with further plugins.
+    pub(super) async fn start_with(program: &Path, plugins: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         // It refuses port 0.
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
         let port = free.expect("there is a free port").port();
         let config = folder.path().join("server.conf");
-        std::fs::write(&config, configuration(folder.path(), port)).expect("written");
+        std::fs::write(&config, configuration(folder.path(), port, plugins)).expect("written");
         let log = File::create(folder.path().join("log")).expect("created");
         let mut command = Command::new(program);
         command.args(["run", "-config"]).arg(&config).stdin(Stdio::null()).kill_on_drop(true);
@@ -57,6 +62,7 @@ impl SpireServer {
             bundle: Some(self.ask(&["bundle", "show"]).await),
             join_token: Some(token),
             psat: None,
+            node_attestor: None,
             disk_keys: true,
             agent: String::new(),
             workload_attestors: harness::unix_attestor(unix),
@@ -82,6 +88,11 @@ impl SpireServer {
             "json",
         ];
         self.ask(&arguments).await;
+    }
+
+    /// Forgets an agent, which may attest anew.
+    pub(super) async fn evict(&self, id: &str) {
+        self.ask(&["agent", "evict", "-spiffeID", id]).await;
     }
 
     /// The ID of its X.509 authority in this state: `active`, `prepared` or `old`.
@@ -133,7 +144,7 @@ impl SpireServer {
     }
 }
 
-fn configuration(folder: &Path, port: u16) -> String {
+fn configuration(folder: &Path, port: u16, plugins: &str) -> String {
     let folder = folder.display();
     format!(
         r#"server {{
@@ -150,6 +161,7 @@ plugins {{
     DataStore "sql" {{ plugin_data {{ database_type = "sqlite3" connection_string = "{folder}/store.sqlite3" }} }}
     NodeAttestor "join_token" {{ plugin_data {{}} }}
     KeyManager "memory" {{ plugin_data {{}} }}
+    {plugins}
 }}
 "#
     )
