@@ -95,7 +95,11 @@ async fn agent(settings: Settings) -> Result<(), Fatal> {
     let settings = Arc::new(settings);
     info!(version = %crate::version::compatible(), trust_domain_id = %settings.trust_domain, "Starting agent");
     for warning in &settings.warnings {
-        warn!(fields = ?warning.fields, "{}", warning.message);
+        if warning.fields.is_empty() {
+            warn!("{}", warning.message);
+        } else {
+            warn!(fields = ?warning.fields, "{}", warning.message);
+        }
     }
     let plugins = settings.plugins().map_err(|problems| Fatal::Storage(problems_text(problems)))?.clone();
     let trust_domain = TrustDomain::parse(&settings.trust_domain);

@@ -244,6 +244,8 @@ pub enum UnknownNames {
 pub struct Experimental {
     /// SPIRE: `sync_interval`.
     pub sync_interval: Duration,
+    /// SPIRE: `require_pq_kem`.
+    pub require_pq_kem: bool,
     /// SPIRE: `use_sync_authorized_entries`.
     pub use_sync_authorized_entries: bool,
     /// SPIRE: `jwt_svid_cache_hit_timeout`.

@@ -38,7 +38,7 @@ use crate::store::{Data, Keeper, Store};
 use crate::upstream::backoff::Backoff;
 use crate::upstream::link::{Credentials, Link};
 use crate::upstream::sync::{Known, sync};
-use crate::upstream::tls::Roots;
+use crate::upstream::tls::{KeyExchange, Roots};
 use crate::upstream::{ServerError, attest};
 
 /// The task's state.
@@ -122,6 +122,7 @@ impl Lifecycle {
             settings.server_address.clone(),
             settings.server_port,
             trust_domain.server_id(),
+            if settings.experimental.require_pq_kem { KeyExchange::PostQuantum } else { KeyExchange::Preferred },
             Credentials { roots: Roots::Insecure, svid: None },
         );
         let mode = settings.rebootstrap_mode;

@@ -20,7 +20,7 @@ use tonic::Status;
 
 use super::channel::{Channel, End, is_transport, is_unseen};
 use super::dial::Dialer;
-use super::tls::{Roots, client_config};
+use super::tls::{KeyExchange, Roots, client_config};
 use super::ServerError;
 use crate::upstream::backoff::jitter;
 
@@ -29,6 +29,7 @@ use crate::upstream::backoff::jitter;
 pub struct Link {
     dialer: Dialer,
     server: SpiffeId,
+    key_exchange: KeyExchange,
     credentials: StdMutex<Credentials>,
     open: Mutex<Option<Open>>,
     opened: AtomicU64,
@@ -72,10 +73,17 @@ struct Used {
 impl Link {
     /// A link to `host:port`, where `server` must answer.
     #[must_use]
-    pub fn new(host: String, port: u16, server: SpiffeId, credentials: Credentials) -> Self {
+    pub fn new(
+        host: String,
+        port: u16,
+        server: SpiffeId,
+        key_exchange: KeyExchange,
+        credentials: Credentials,
+    ) -> Self {
         Self {
             dialer: Dialer::new(host, port),
             server,
+            key_exchange,
             credentials: StdMutex::new(credentials),
             open: Mutex::new(None),
             opened: AtomicU64::new(0),
@@ -178,7 +186,8 @@ impl Link {
     }
 
     async fn connect(&self, credentials: &Credentials) -> Result<Channel, ServerError> {
-        let config = client_config(&credentials.roots, &self.server, credentials.svid.as_deref())
+        let svid = credentials.svid.as_deref();
+        let config = client_config(&credentials.roots, &self.server, svid, self.key_exchange)
             .map_err(|reason| ServerError::Untrusted(reason.to_string()))?;
         let stream =
             self.dialer.dial().await.map_err(|reason| ServerError::Unreachable(reason.to_string()))?;

@@ -36,6 +36,8 @@ pub struct Known {
     told: bool,
     /// Entries that were refused, by ID and revision: named once, not at each sync.
     refused: BTreeMap<String, i64>,
+    /// Bundles that were refused, by trust domain, with the reason: named once.
+    unreadable: BTreeMap<TrustDomain, String>,
     /// Trust domains whose bundle the server does not have: named once.
     absent: BTreeSet<TrustDomain>,
     /// The bundles as they came and as they were read: nearly always the next ones are the same, and reading certificates
@@ -123,8 +125,10 @@ impl Known {
                 Ok(entry) => accepted.push(Arc::new(entry)),
                 Err(reason) => {
                     if self.refused.get(&id) != Some(&revision) {
-                        warn!(entry_id = %id, error = %reason, "Received malformed entry from SPIRE server; the others go on");
+                        warn!(entry_id = %id, error = %reason,
+                            "Received malformed entry from SPIRE server; what was good before stays, and the others go on");
                     }
+                    accepted.extend(self.entries.iter().find(|held| *held.id == *id).cloned());
                     refused.insert(id, revision);
                 }
             }
@@ -133,14 +137,40 @@ impl Known {
         accepted
     }
 
-    /// What a bundle comes to.
+    /// What a bundle comes to. One that cannot be read is named when its reason is new, and the last good one stays.
     fn bundle(&mut self, wire: types::Bundle) -> Result<Arc<Bundle>, ServerError> {
         if let Some((_, bundle)) = self.bundles.get(&*wire.trust_domain).filter(|(same, _)| *same == wire) {
             return Ok(Arc::clone(bundle));
         }
-        let bundle = Arc::new(convert::bundle(&wire)?);
-        self.bundles.insert(bundle.trust_domain.clone(), (wire, Arc::clone(&bundle)));
-        Ok(bundle)
+        match convert::bundle(&wire) {
+            Ok(bundle) => {
+                let bundle = Arc::new(bundle);
+                self.unreadable.remove(&bundle.trust_domain);
+                self.bundles.insert(bundle.trust_domain.clone(), (wire, Arc::clone(&bundle)));
+                Ok(bundle)
+            }
+            Err(reason) => {
+                let (domain, last) = match self.bundles.get_key_value(&*wire.trust_domain) {
+                    Some((domain, (_, last))) => (domain.clone(), Arc::clone(last)),
+                    None => return Err(reason),
+                };
+                self.name_unreadable(&domain, &reason);
+                Ok(last)
+            }
+        }
+    }
+
+    fn last_good(&self, domain: &TrustDomain) -> Option<(TrustDomain, Arc<Bundle>)> {
+        self.bundles.get(domain).map(|(_, bundle)| (domain.clone(), Arc::clone(bundle)))
+    }
+
+    fn name_unreadable(&mut self, domain: &TrustDomain, reason: &ServerError) {
+        let reason = reason.to_string();
+        if self.unreadable.get(domain) != Some(&reason) {
+            warn!(trust_domain = %domain, error = %reason,
+                "Received malformed bundle from SPIRE server; what was good before stays");
+            self.unreadable.insert(domain.clone(), reason);
+        }
     }
 }
 
@@ -304,7 +334,8 @@ async fn bundles(link: &Link, known: &mut Known, own: Arc<Bundle>) -> Result<Bun
                 bundles.insert(domain, bundle);
             }
             Ok(bundle) => {
-                warn!(trust_domain = %domain, found = %bundle.trust_domain, "Federated bundle is another's")
+                warn!(trust_domain = %domain, found = %bundle.trust_domain, "Federated bundle is another's");
+                bundles.extend(known.last_good(&domain));
             }
             Err(reason) if reason.code() == Some(Code::NotFound) => {
                 if known.absent.insert(domain.clone()) {
@@ -312,9 +343,7 @@ async fn bundles(link: &Link, known: &mut Known, own: Arc<Bundle>) -> Result<Bun
                 }
             }
             // One bad bundle must not block the others.
-            Err(reason @ ServerError::Malformed(_)) => {
-                warn!(trust_domain = %domain, error = %reason, "Received malformed bundle from SPIRE server");
-            }
+            Err(reason @ ServerError::Malformed(_)) => known.name_unreadable(&domain, &reason),
             Err(reason) => return Err(reason),
         }
     }

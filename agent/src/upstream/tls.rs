@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use identity::{Bundle, SpiffeId, X509Svid};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::aws_lc_rs::kx_group;
+use rustls::crypto::{
+    CryptoProvider, SupportedKxGroup, aws_lc_rs, verify_tls12_signature, verify_tls13_signature,
+};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme};
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, TrustAnchor, UnixTime};
@@ -19,6 +22,27 @@ pub enum Roots {
     Insecure,
 }
 
+/// How a connection's secret is agreed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyExchange {
+    /// X25519MLKEM768 where the server has it, as Go's crypto/tls offers it first.
+    Preferred,
+    /// X25519MLKEM768 and nothing else (`require_pq_kem`).
+    PostQuantum,
+}
+
+impl KeyExchange {
+    fn groups(self) -> Vec<&'static dyn SupportedKxGroup> {
+        let post_quantum: &[&'static dyn SupportedKxGroup] = &[kx_group::X25519MLKEM768];
+        let others: &[&'static dyn SupportedKxGroup] =
+            &[kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1];
+        match self {
+            Self::Preferred => [post_quantum, others].concat(),
+            Self::PostQuantum => post_quantum.to_vec(),
+        }
+    }
+}
+
 /// The configuration of one connection. Without `svid` the agent is nobody yet.
 ///
 /// # Errors
@@ -27,8 +51,9 @@ pub fn client_config(
     roots: &Roots,
     server: &SpiffeId,
     svid: Option<&X509Svid>,
+    key_exchange: KeyExchange,
 ) -> Result<ClientConfig, rustls::Error> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
+    let provider = Arc::new(CryptoProvider { kx_groups: key_exchange.groups(), ..aws_lc_rs::default_provider() });
     let anchors = match roots {
         Roots::Bundle(bundle) => Some(anchors(bundle)),
         Roots::Insecure => None,

@@ -30,6 +30,7 @@ pub(super) fn sds(section: Section<'_>) -> Sds {
 pub(super) fn experimental(section: Section<'_>) -> Experimental {
     let experimental = Experimental {
         sync_interval: sync_interval(&section),
+        require_pq_kem: section.is_set("require_pq_kem"),
         use_sync_authorized_entries: use_sync_authorized_entries(&section),
         jwt_svid_cache_hit_timeout: jwt_svid_cache_hit_timeout(&section),
         x509_svid_prefetch: choice(&section, "x509_svid_prefetch", |name| match name {

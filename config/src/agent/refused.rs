@@ -12,7 +12,6 @@ pub(super) fn agent(section: &Section<'_>) {
 
 /// Refuses keys of `agent.experimental { }`.
 pub(super) fn experimental(section: &Section<'_>) {
-    refuse_flags(section, &["require_pq_kem"]);
     refuse_rate_limits(section.block("ratelimit"));
     refuse_broker(section.block("broker"));
     refuse_feature_flags(section);

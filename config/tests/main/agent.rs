@@ -219,7 +219,6 @@ fn what_is_not_built_is_refused_unless_it_says_the_default() {
         ("profiling_port = 1", "agent.profiling_port"),
         ("profiling_freq = 1", "agent.profiling_freq"),
         ("profiling_names = [\"cpu\"]", "agent.profiling_names"),
-        ("experimental { require_pq_kem = true }", "agent.experimental.require_pq_kem"),
         ("experimental { feature_flags = [\"wit-svid\"] }", "agent.experimental.feature_flags"),
         ("experimental { ratelimit { stream_secrets = 5 } }", "agent.experimental.ratelimit.stream_secrets"),
         (

@@ -98,3 +98,22 @@ fn a_bundle_that_comes_again_is_not_read_again() {
     let nobodys = types::Bundle::default();
     assert!(matches!(known.bundle(nobodys), Err(ServerError::Malformed(_))));
 }
+
+#[test]
+fn what_cannot_be_read_leaves_the_last_good_one() {
+    let mut known = Known::default();
+    let good = types::Bundle { trust_domain: "td".into(), sequence_number: 1, ..types::Bundle::default() };
+    let first = known.bundle(good.clone()).unwrap();
+    let rubbish = types::X509Certificate { asn1: bytes::Bytes::from_static(b"rubbish"), tainted: false };
+    let bad = types::Bundle { x509_authorities: vec![rubbish], sequence_number: 2, ..good.clone() };
+    assert!(Arc::ptr_eq(&first, &known.bundle(bad).unwrap()));
+    assert_eq!(known.unreadable.len(), 1);
+    let better = types::Bundle { sequence_number: 3, ..good };
+    assert_eq!(known.bundle(better).unwrap().sequence_number, 3);
+    assert!(known.unreadable.is_empty());
+
+    known.replace(Answer::Whole(vec![wire("a", 0), wire("b", 0)]));
+    known.replace(Answer::Whole(vec![wire("a", 1), types::Entry { selectors: vec![], ..wire("b", 1) }]));
+    let held: Vec<_> = known.entries.iter().map(|entry| (&*entry.id, entry.revision)).collect();
+    assert_eq!(held, [("a", 1), ("b", 0)]);
+}
