@@ -34,17 +34,23 @@ impl SyncClock {
         demand.map_or(self.regular, |demand| demand.min(self.regular))
     }
 
-    pub(super) fn synced(&mut self, ok: bool, interval: Duration) {
+    /// A sync has ended: well, or with an error and perhaps with a time for which the server wants to be left alone.
+    pub(super) fn synced(&mut self, outcome: Result<(), Option<Duration>>, interval: Duration) {
         let now = Instant::now();
         self.last = Some(now);
         self.demands.retain(|at| *at > now);
-        if ok {
-            self.backoff.reset();
-            self.regular = now + jitter(interval, 0.1);
-        } else {
-            // A server that is down is not asked more often on demand.
-            self.demands.clear();
-            self.regular = now + self.backoff.wait();
+        match outcome {
+            Ok(()) => {
+                self.backoff.reset();
+                self.regular = now + jitter(interval, 0.1);
+            }
+            Err(hold) => {
+                // A server that is down is not asked more often on demand.
+                self.demands.clear();
+                // Those that it has turned away do not all come back in one moment.
+                let hold = hold.map(|hold| jitter(hold.mul_f64(1.1), 0.1));
+                self.regular = now + self.backoff.wait().max(hold.unwrap_or_default());
+            }
         }
     }
 
@@ -80,7 +86,12 @@ impl Reasons {
     pub(super) fn log(&mut self, reason: &str, wait: Duration, message: &'static str) {
         if self.last != reason {
             self.last = reason.to_owned();
-            error!(error = reason, retry_in = ?wait, "{message}");
+            // Where the time of the next try is another's to say, nothing is said of it.
+            if wait.is_zero() {
+                error!(error = reason, "{message}");
+            } else {
+                error!(error = reason, retry_in = ?wait, "{message}");
+            }
         }
     }
 
@@ -91,3 +102,6 @@ impl Reasons {
 
 const DEMAND_GAP: Duration = Duration::from_secs(1);
 const DEMANDS_KEPT: usize = 8;
+
+#[cfg(test)]
+mod tests;

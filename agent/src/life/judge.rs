@@ -97,6 +97,8 @@ impl Lifecycle {
                 Err(Fatal::Refused { what, source: Box::new(reason) })
             }
             ServerError::UnknownAuthority => self.unknown_authority(),
+            // Its authority was revoked, or it was evicted and its key is another's: a new attestation mends both.
+            ServerError::CertificateRefused(_) if self.data.reattestable => Ok(Verdict::Attest),
             _ if self.own.as_ref().is_some_and(|own| own.svid.expired(SystemTime::now())) => {
                 if self.data.reattestable {
                     return Ok(Verdict::Attest);
@@ -107,6 +109,10 @@ impl Lifecycle {
                     return Err(Fatal::Refused { what, source: Box::new(reason) });
                 }
                 self.reason.log(&reason.to_string(), Duration::ZERO, "Synchronize failed");
+                Ok(Verdict::Retry)
+            }
+            ServerError::CertificateRefused(_) => {
+                self.reason.log(&reason.to_string(), Duration::ZERO, NEEDS_TOKEN);
                 Ok(Verdict::Retry)
             }
             _ => {
@@ -196,6 +202,8 @@ fn format_time(time: SystemTime) -> String {
 
 const ALWAYS_NEEDS_REATTESTABLE: &str =
     "rebootstrap_mode = \"always\" needs a node attestor that can attest anew; use \"auto\" or \"never\"";
+const NEEDS_TOKEN: &str = "Synchronize failed: the agent's node attestor works once, so it cannot attest anew by itself. \
+    Start it with a new join token; callers keep what they have until that expires";
 /// How long an unknown authority is borne with at first contact: the bundle may be about to be distributed.
 const FIRST_CONTACT: Duration = Duration::from_secs(60);
 const REFUSALS: u32 = 3;

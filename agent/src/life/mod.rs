@@ -271,7 +271,8 @@ impl Lifecycle {
                 () = tokio::time::sleep_until(clock.next()) => {
                     let revisions = self.settings.experimental.use_sync_authorized_entries;
                     let result = sync(&self.link, &mut known, revisions).await;
-                    clock.synced(result.is_ok(), self.settings.experimental.sync_interval);
+                    let outcome = result.as_ref().map(drop).map_err(ServerError::hold);
+                    clock.synced(outcome, self.settings.experimental.sync_interval);
                     match result {
                         // When nobody took the entries they have to be told again.
                         Ok(synced) => self.synced(synced).await.inspect_err(|_| known = Known::default()),

@@ -43,7 +43,8 @@ enum Message {
     Synced(Synced),
     RenewAll,
     Minted(Vec<Outcome>),
-    MintFailed(Vec<Arc<Entry>>),
+    /// With the time for which the server wants to be left alone.
+    MintFailed(Vec<Arc<Entry>>, Option<Duration>),
 }
 
 /// The task is gone: the agent is stopping.
@@ -193,7 +194,7 @@ impl Task {
             Message::Synced(synced) => self.synced(synced),
             Message::RenewAll => self.cache.renew_all(SystemTime::now()),
             Message::Minted(outcomes) => self.minted(outcomes),
-            Message::MintFailed(entries) => self.mint_failed(&entries),
+            Message::MintFailed(entries, hold) => self.mint_failed(&entries, hold),
         }
     }
 
@@ -285,11 +286,11 @@ impl Task {
         }
     }
 
-    fn mint_failed(&mut self, entries: &[Arc<Entry>]) {
+    fn mint_failed(&mut self, entries: &[Arc<Entry>], hold: Option<Duration>) {
         self.in_flight -= 1;
         self.batch = (self.batch / 2).max(1);
         let now = SystemTime::now();
-        let retry_at = now + self.backoff.wait();
+        let retry_at = now + self.backoff.wait().max(hold.unwrap_or_default());
         for entry in entries {
             self.cache.mint_failed(&entry.id, retry_at, now);
         }
@@ -309,7 +310,7 @@ impl Task {
                     Ok(outcomes) => Message::Minted(outcomes),
                     Err(reason) => {
                         error!(count = due.len(), error = %reason, "Failed to mint X.509-SVIDs");
-                        Message::MintFailed(due)
+                        Message::MintFailed(due, reason.hold())
                     }
                 };
                 let _ = mailbox.send(message).await;

@@ -87,7 +87,7 @@ impl ServerError {
     /// Says that entries were being fetched; what decides about the agent's life stays as it is.
     fn in_entries(self) -> Self {
         match self {
-            Self::Refused { .. } | Self::UnknownAuthority => self,
+            Self::Refused { .. } | Self::UnknownAuthority | Self::CertificateRefused(_) => self,
             other => Self::Entries(Box::new(other)),
         }
     }
@@ -99,6 +99,17 @@ impl ServerError {
             Self::Status(status) => Some(status.code()),
             Self::Refused { .. } => Some(Code::PermissionDenied),
             Self::Entries(inner) => inner.code(),
+            _ => None,
+        }
+    }
+
+    /// How long the server wants to be left alone: RetryInfo (`google/rpc/error_details.proto`) or `grpc-retry-pushback-ms`
+    /// (gRFC A6), at most [`HOLD_LIMIT`]; `None` where it says nothing.
+    #[must_use]
+    pub fn hold(&self) -> Option<Duration> {
+        match self {
+            Self::Status(status) => hold(status).map(|hold| hold.min(HOLD_LIMIT)),
+            Self::Entries(inner) => inner.hold(),
             _ => None,
         }
     }
@@ -132,6 +143,31 @@ fn refusal(status: &Status) -> Option<Reason> {
     Some(details.reason()).filter(|reason| *reason != Reason::Unknown)
 }
 
+fn hold(status: &Status) -> Option<Duration> {
+    let pushback = status.metadata().get("grpc-retry-pushback-ms").and_then(|value| value.to_str().ok());
+    if let Some(milliseconds) = pushback.and_then(|text| text.parse().ok()) {
+        return Some(Duration::from_millis(milliseconds));
+    }
+    let details = RpcStatus::decode(status.details()).ok()?.details;
+    let any = details.into_iter().find(|any| any.type_url.ends_with("google.rpc.RetryInfo"))?;
+    let delay = RetryInfo::decode(&*any.value).ok()?.retry_delay?;
+    Some(Duration::from_secs(u64::try_from(delay.seconds).ok()?))
+}
+
+/// `google.rpc.RetryInfo`.
+#[derive(Clone, PartialEq, prost::Message)]
+struct RetryInfo {
+    #[prost(message, optional, tag = "1")]
+    retry_delay: Option<WholeSeconds>,
+}
+
+/// `google.protobuf.Duration`, of which the nanoseconds do not matter here.
+#[derive(Clone, PartialEq, prost::Message)]
+struct WholeSeconds {
+    #[prost(int64, tag = "1")]
+    seconds: i64,
+}
+
 /// `google.rpc.Status`.
 #[derive(Clone, PartialEq, prost::Message)]
 struct RpcStatus {
@@ -148,12 +184,31 @@ struct RpcAny {
     value: Vec<u8>,
 }
 
+/// The longest that a server may ask to be left alone: SVIDs must be renewed all the same.
+const HOLD_LIMIT: Duration = Duration::from_mins(5);
 /// How long one call may take (SPIRE, `client.go`).
 pub const CALL_LIMIT: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_server_says_how_long_to_wait() {
+        let busy = |details: Vec<u8>| {
+            ServerError::of(Status::with_details(Code::ResourceExhausted, "busy", details.into())).in_entries()
+        };
+        assert_eq!(busy(Vec::new()).hold(), None);
+        let retry = |seconds| {
+            let value = RetryInfo { retry_delay: Some(WholeSeconds { seconds }) }.encode_to_vec();
+            let any = RpcAny { type_url: "type.googleapis.com/google.rpc.RetryInfo".into(), value };
+            busy(RpcStatus { details: vec![any] }.encode_to_vec()).hold()
+        };
+        assert_eq!([retry(7), retry(-1), retry(86_400)], [Some(Duration::from_secs(7)), None, Some(HOLD_LIMIT)]);
+        let mut status = Status::unavailable("busy");
+        status.metadata_mut().insert("grpc-retry-pushback-ms", 1500.into());
+        assert_eq!(ServerError::of(status).hold(), Some(Duration::from_millis(1500)));
+    }
 
     #[test]
     fn spires_reason_is_found() {

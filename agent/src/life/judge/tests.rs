@@ -102,6 +102,17 @@ async fn a_stored_svid_that_is_refused_at_start_gives_way_to_the_join_token() {
 }
 
 #[tokio::test]
+async fn a_certificate_that_is_refused_is_replaced_where_the_agent_can_attest_anew() {
+    let refused = || ServerError::CertificateRefused("BadCertificate".into());
+    for (reattestable, expected) in [(true, Verdict::Attest), (false, Verdict::Retry)] {
+        let (lifecycle, _folder) = lifecycle("", reattestable).await;
+        let mut lifecycle = with_svid(lifecycle, 60);
+        assert_eq!(lifecycle.judge(refused(), 100).unwrap(), expected);
+        assert!(lifecycle.own.is_some(), "callers keep what they have");
+    }
+}
+
+#[tokio::test]
 async fn what_cannot_be_reached_is_tried_again() {
     let reasons = || {
         [

@@ -1,0 +1,57 @@
+//! With paused time.
+
+use tokio::time::advance;
+
+use super::*;
+
+const INTERVAL: Duration = Duration::from_secs(5);
+
+#[tokio::test(start_paused = true)]
+async fn the_interval_has_a_tenth_of_jitter() {
+    for _ in 0..50 {
+        let mut clock = SyncClock::new();
+        assert_eq!(clock.next(), Instant::now(), "the first is at once");
+        clock.synced(Ok(()), INTERVAL);
+        let wait = clock.next() - Instant::now();
+        assert!(wait >= INTERVAL.mul_f64(0.9) && wait <= INTERVAL.mul_f64(1.1), "{wait:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn demand_comes_sooner_but_never_twice_in_a_second() {
+    let mut clock = SyncClock::new();
+    clock.synced(Ok(()), Duration::from_secs(60));
+    for _ in 0..100 {
+        clock.demand();
+    }
+    let mut syncs = Vec::new();
+    let start = Instant::now();
+    while clock.next() < start + Duration::from_secs(30) {
+        advance(clock.next() - Instant::now()).await;
+        syncs.push(Instant::now());
+        clock.synced(Ok(()), Duration::from_secs(60));
+    }
+    assert!((1..=DEMANDS_KEPT).contains(&syncs.len()), "{syncs:?}");
+    assert!(syncs.windows(2).all(|pair| pair[1] - pair[0] >= DEMAND_GAP), "{syncs:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_an_error_demand_waits_and_the_server_is_heeded() {
+    let mut clock = SyncClock::new();
+    clock.demand();
+    clock.synced(Err(None), INTERVAL);
+    let first = clock.next() - Instant::now();
+    assert!(first <= Duration::from_millis(500), "{first:?}");
+    clock.synced(Err(Some(Duration::from_secs(60))), INTERVAL);
+    let held = clock.next() - Instant::now();
+    assert!(held >= Duration::from_secs(59) && held <= Duration::from_secs(73), "{held:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_that_fails_waits_longer_each_time_until_one_works() {
+    let mut clock = SyncClock::new();
+    let waits: Vec<_> = (0..20).map(|_| clock.renewal_wait()).collect();
+    assert!(waits.iter().all(|wait| *wait <= crate::upstream::backoff::MOST));
+    clock.renewed();
+    assert!(clock.renewal_wait() <= Duration::from_millis(500));
+}
