@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use identity::{Bundle, TrustDomain};
 use serde_json::json;
 
-libfuzzer_sys::fuzz_target!(|text: &str| {
+libfuzzer_sys::fuzz_target!(|text: &[u8]| {
     let domain = TrustDomain::parse("td").expect("a name");
     let pem = Bundle::from_pem(domain.clone(), text);
     let json = Bundle::from_spiffe_json(domain.clone(), text);
@@ -17,9 +17,9 @@ libfuzzer_sys::fuzz_target!(|text: &str| {
     assert!(bundle.x509_authorities.iter().all(|authority| !authority.der.is_empty() && !authority.tainted));
     let length: usize = bundle.x509_authorities.iter().map(|authority| authority.der.len()).sum();
     assert_eq!(bundle.x509_der().len(), length);
-    assert_eq!(Bundle::from_pem(domain.clone(), &bundle.x509_pem()).as_ref(), Ok(&bundle));
+    assert_eq!(Bundle::from_pem(domain.clone(), bundle.x509_pem().as_bytes()).as_ref(), Ok(&bundle));
     let key = |der: &[u8]| json!({ "use": "x509-svid", "kty": "EC", "x5c": [STANDARD.encode(der)] });
     let keys: Vec<_> = bundle.x509_authorities.iter().map(|authority| key(&authority.der)).collect();
     let written = json!({ "spiffe_sequence": 1, "keys": keys }).to_string();
-    assert_eq!(Bundle::from_spiffe_json(domain, &written).as_ref(), Ok(&bundle));
+    assert_eq!(Bundle::from_spiffe_json(domain, written.as_bytes()).as_ref(), Ok(&bundle));
 });

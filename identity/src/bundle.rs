@@ -9,6 +9,7 @@ use bytes::Bytes;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::TrustDomain;
+use crate::blocks::blocks;
 
 /// The bundles that an agent knows, by trust domain.
 pub type Bundles = BTreeMap<TrustDomain, Arc<Bundle>>;
@@ -64,39 +65,41 @@ impl Bundle {
         }
     }
 
-    /// Reads `CERTIFICATE` blocks. Any other block is an error, and so is none (SPIRE, `pemutil`).
+    /// Reads `CERTIFICATE` blocks, as Go's `encoding/pem` finds them. Any other block is an error, and so is none (SPIRE,
+    /// `pemutil`).
     ///
     /// # Errors
     /// [`BundleError`], saying which block and what to do.
-    pub fn from_pem(trust_domain: TrustDomain, text: &str) -> Result<Self, BundleError> {
-        let blocks = pem::parse_many(text).map_err(|_| BundleError::Pem)?;
-        let mut ders = Vec::with_capacity(blocks.len());
-        for block in blocks {
-            if block.tag() != "CERTIFICATE" {
-                return Err(BundleError::Block(block.tag().to_owned()));
+    pub fn from_pem(trust_domain: TrustDomain, text: &[u8]) -> Result<Self, BundleError> {
+        let mut ders = Vec::new();
+        for block in blocks(text) {
+            if block.kind != "CERTIFICATE" {
+                return Err(BundleError::Block(block.kind));
             }
-            ders.push(certificate(block.into_contents())?);
+            ders.push(certificate(block.content)?);
         }
         if ders.is_empty() {
-            return Err(BundleError::Empty);
+            return Err(BundleError::Pem);
         }
         Ok(Self::of_x509(trust_domain, ders))
     }
 
-    /// Reads a SPIFFE bundle (JWKS) for its X.509 authorities. Keys of other uses are skipped (§4.2.2 there).
+    /// Reads a SPIFFE bundle (JWKS) for its X.509 authorities, as Go's `encoding/json` and `encoding/base64` read one: names of
+    /// members in any case, line breaks within base64. Keys of other uses are skipped (§4.2.2 there).
     ///
     /// # Errors
     /// [`BundleError`].
-    pub fn from_spiffe_json(trust_domain: TrustDomain, text: &str) -> Result<Self, BundleError> {
+    pub fn from_spiffe_json(trust_domain: TrustDomain, text: &[u8]) -> Result<Self, BundleError> {
         let document: serde_json::Value =
-            serde_json::from_str(text).map_err(|e| BundleError::Json(e.to_string()))?;
-        let keys = document.get("keys").and_then(|keys| keys.as_array()).ok_or(BundleError::NoKeys)?;
+            serde_json::from_slice(text).map_err(|e| BundleError::Json(e.to_string()))?;
+        let keys = member(&document, "keys").and_then(|keys| keys.as_array()).ok_or(BundleError::NoKeys)?;
         let mut ders = Vec::new();
-        for key in keys.iter().filter(|key| key.get("use").and_then(|u| u.as_str()) == Some("x509-svid")) {
-            let Some(x5c) = key.get("x5c").and_then(|list| list.get(0)).and_then(|value| value.as_str())
+        for key in keys.iter().filter(|key| member(key, "use").and_then(|u| u.as_str()) == Some("x509-svid")) {
+            let Some(x5c) = member(key, "x5c").and_then(|list| list.get(0)).and_then(|value| value.as_str())
             else {
                 continue;
             };
+            let x5c: String = x5c.chars().filter(|c| !matches!(c, '\r' | '\n')).collect();
             ders.push(certificate(STANDARD.decode(x5c).map_err(|_| BundleError::Certificate)?)?);
         }
         if ders.is_empty() {
@@ -118,6 +121,12 @@ impl Bundle {
     }
 }
 
+/// The last member of an object with this name, in whatever case it is written.
+fn member<'a>(value: &'a serde_json::Value, name: &str) -> Option<&'a serde_json::Value> {
+    let members = value.as_object()?.iter();
+    members.filter(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, member)| member).next_back()
+}
+
 /// `CERTIFICATE` blocks of DER certificates, each ending in a newline.
 pub(crate) fn certificates_pem<'a>(ders: impl IntoIterator<Item = &'a Bytes>) -> String {
     let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
@@ -135,7 +144,7 @@ pub enum BundleError {
     /// A block of another kind.
     #[error("unexpected PEM block {0:?}: only CERTIFICATE blocks may be in a trust bundle")]
     Block(String),
-    /// Nothing in it.
+    /// JSON without an X.509 authority.
     #[error("no certificates found")]
     Empty,
     /// Not JSON.

@@ -3,6 +3,7 @@
 //! Everything here is a plain value: no runtime, no socket, and no clock (a time is an argument or a field). Wire
 //! types become these in one place only, the agent's server client, and leave them in the served APIs.
 
+mod blocks;
 mod bundle;
 mod entry;
 mod id;

@@ -239,7 +239,7 @@ impl Lifecycle {
             TrustBundleSource::File { path, format } => (path, format),
         };
         let named = |reason: String| format!("trust_bundle_path {}: {reason}", path.display());
-        let text = file::load_text(path, BUNDLE_BYTES).await.map_err(|reason| named(reason.to_string()))?;
+        let text = file::load_bytes(path, BUNDLE_BYTES).await.map_err(|reason| named(reason.to_string()))?;
         let domain = self.trust_domain.clone();
         let bundle = match format {
             BundleFormat::Pem => Bundle::from_pem(domain, &text),

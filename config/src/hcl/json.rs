@@ -11,12 +11,8 @@ pub(super) fn parse(text: &str) -> Result<Object, SyntaxError> {
     reader.skip_blanks();
     let start = reader.cursor.place();
     reader.cursor.bump();
-    let object = reader.object(start)?;
-    reader.skip_blanks();
-    match reader.cursor.peek() {
-        None => Ok(object),
-        Some(_) => Err(reader.expected("nothing after the closing '}'")),
-    }
+    // Whatever comes after it is not read, as by spire-agent.
+    reader.object(start)
 }
 
 struct Reader<'a> {
