@@ -35,7 +35,7 @@ impl Job {
     }
 
     fn holds(&self) -> bool {
-        !matches!(self.mode, "churn" | "warm")
+        !matches!(self.mode, "churn" | "warm" | "flood")
     }
 }
 
@@ -85,6 +85,7 @@ pub(crate) fn assemble(
             .collect(),
         counts: named(counts),
         rotations,
+        floods: Vec::new(),
         phases: finished.phases,
         derived,
         timeline: report::thin(finished.points),
@@ -224,6 +225,7 @@ fn named(counts: &Counts) -> BTreeMap<String, u64> {
         ("nacks", counts.nacks),
         ("exchanges", counts.exchanges),
         ("newcomers", counts.newcomers),
+        ("newcomers_failed", counts.newcomers_failed),
         ("health_probes", counts.probes),
         ("health_probes_failed", counts.probes_failed),
         ("bytes_in", counts.bytes_in),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::flood::Kind;
 use crate::plan::{Answers, Api};
 use crate::wire::{NodeIn, RECORDED_NODE};
 
@@ -103,6 +104,13 @@ pub(crate) enum Command {
         #[arg(long, default_value_t = 1000)]
         count: usize,
     },
+    /// What can one hostile pod do to the others? Floods of ten kinds, with honest callers beside them
+    Flood {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        floods: FloodArgs,
+    },
     /// Ratios of two reports
     Compare {
         /// A report, the base
@@ -147,9 +155,9 @@ pub(crate) struct Common {
     /// Measure this process [default: the one that listens on the socket]
     #[arg(long)]
     pub(crate) pid: Option<u32>,
-    /// Keep measuring for so long after all is closed
-    #[arg(long, default_value = "0s", value_name = "DURATION", value_parser = duration)]
-    pub(crate) settle: Duration,
+    /// Keep measuring for so long after all is closed [default: 0s; 5s after each kind of `flood`]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) settle: Option<Duration>,
     /// How often to measure
     #[arg(long, default_value = "100ms", value_name = "DURATION", value_parser = duration)]
     pub(crate) sample: Duration,
@@ -190,6 +198,26 @@ pub(crate) struct FleetArgs {
     pub(crate) reconnect: bool,
 }
 
+/// What a flood is.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct FloodArgs {
+    /// What the flood does; several kinds come one after another
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "all", value_name = "KIND,…")]
+    pub(crate) kind: Vec<Kind>,
+    /// Connections of the flood at once [default: 32; 1000 for silent-connections]
+    #[arg(long, short)]
+    pub(crate) connections: Option<usize>,
+    /// How long each kind lasts
+    #[arg(long, default_value = "5s", value_name = "DURATION", value_parser = duration)]
+    pub(crate) duration: Duration,
+    /// Instead of a duration: each connection says so many frames, and is not opened again when the agent ends it
+    #[arg(long, value_name = "N", conflicts_with = "duration")]
+    pub(crate) frames: Option<u64>,
+    /// The flood runs as this user, which takes root [default: 65534 as root, else one's own]
+    #[arg(long)]
+    pub(crate) uid: Option<u32>,
+}
+
 /// How rotations come about.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct TriggerArgs {
@@ -222,7 +250,8 @@ impl Command {
             | Self::Churn { common, .. }
             | Self::Rotate { common, .. }
             | Self::Slow { common, .. }
-            | Self::Warm { common, .. } => Some(common),
+            | Self::Warm { common, .. }
+            | Self::Flood { common, .. } => Some(common),
             Self::Compare { .. } | Self::Worker => None,
         }
     }

@@ -5,7 +5,7 @@
 //!
 //! * `cli`, `modes`: the command line, and what each mode does. `target`: the socket and who listens.
 //! * `plan`: orders and news between parent and worker. `workers`, `run`: the parent's side. `worker`: the other.
-//! * `envoy`, `connection`, `wire`, `backoff`: the load itself.
+//! * `envoy`, `connection`, `wire`, `backoff`: the load itself. `flood`: the load of one who means ill.
 //! * `tally`: what is counted. [`report`]: what comes out; `assemble` makes it, `table`, `html`, `compare` show it.
 //! * [`process`]: what a process has cost, as the kernel counts it.
 
@@ -20,6 +20,7 @@ mod compare;
 mod connection;
 mod envoy;
 mod error;
+mod flood;
 mod html;
 mod modes;
 mod plan;

@@ -1,5 +1,7 @@
 //! What each mode does: its plans, and what the parent waits for.
 
+mod flood;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -47,6 +49,7 @@ pub(crate) async fn run(command: Command) -> Result<Report, Error> {
             slow(common, &fleet, reading, pushes, duration, &trigger).await
         }
         Command::Warm { common, count } => warm(common, count).await,
+        Command::Flood { common, floods } => flood::run(common, &floods).await,
         Command::Compare { .. } | Command::Worker => unreachable!("have no run"),
     }
 }
@@ -97,7 +100,7 @@ impl Load {
     }
 
     async fn report(self) -> Result<Report, Error> {
-        let finished = self.run.finish(self.job.common.settle).await?;
+        let finished = self.run.finish(self.job.common.settle.unwrap_or_default()).await?;
         Ok(assemble(self.job, finished, self.rotations, self.derived))
     }
 }

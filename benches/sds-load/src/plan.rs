@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::flood::Flood;
 use crate::tally::{Arrivals, Content, Counts, Pairs};
 use crate::wire::NodeIn;
 
@@ -96,6 +97,8 @@ pub(crate) enum Work {
     Warm { count: usize },
     /// New connections, now and then, while others storm, and health probes beside them; at least one of each.
     Newcomers { count: usize, health_every: Option<Duration> },
+    /// What no client needs.
+    Flood(Flood),
 }
 
 /// Streams that stay.

@@ -46,6 +46,9 @@ pub struct Report {
     pub latencies: BTreeMap<String, Latency>,
     /// Rotations, in their order.
     pub rotations: Vec<Rotation>,
+    /// Kinds of floods, in their order; the first is none.
+    #[serde(default)]
+    pub floods: Vec<Flood>,
     /// The agent at the ends of phases; empty where it was not measured.
     pub phases: Vec<Phase>,
     /// Costs, from the phases: `cpu_us_per_stream`, `rss_kib_per_stream` and the like.
@@ -150,6 +153,43 @@ pub struct Rotation {
     pub cpu_us_per_push: Option<f64>,
 }
 
+/// One kind of flood, and what others felt beside it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Flood {
+    /// Which kind; `nothing` for the time without one.
+    pub kind: String,
+    /// Whether the agent was there after it.
+    pub alive: bool,
+    /// Calls of others: health checks, and first secrets, each on a connection of its own.
+    pub calls: u64,
+    /// Those of them that failed.
+    pub failed: u64,
+    /// Their median, in milliseconds; `None` where no call was answered.
+    pub p50_ms: Option<f64>,
+    /// Ninety-nine of a hundred of them were below.
+    pub p99_ms: Option<f64>,
+    /// The agent's VmRSS before the flood.
+    pub rss_before_kib: Option<u64>,
+    /// The most that was seen during the flood and after.
+    pub rss_peak_kib: Option<u64>,
+    /// `--settle` after the flood.
+    pub rss_after_kib: Option<u64>,
+    /// Connections of the flood at once.
+    pub connections: u64,
+    /// Connections that were made altogether.
+    pub opened: u64,
+    /// Connections that the socket did not take, or that were closed before the agent had said a byte.
+    pub refused: u64,
+    /// Connections that the agent ended without GOAWAY.
+    pub closed: u64,
+    /// Frames that the flood has had to say: a few of them may not have been written when it was ended.
+    pub frames: u64,
+    /// Connections that the agent ended with GOAWAY, by code and text.
+    pub goaways: BTreeMap<String, u64>,
+    /// Streams that the agent has reset, by code.
+    pub resets: BTreeMap<String, u64>,
+}
+
 /// The agent at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Phase {
@@ -219,7 +259,8 @@ impl Report {
     /// Whether everything worked.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.served >= self.wanted && self.errors.is_empty()
+        let unharmed = self.floods.iter().all(|flood| flood.alive && flood.failed == 0);
+        self.served >= self.wanted && self.errors.is_empty() && unharmed
     }
 }
 
@@ -280,6 +321,14 @@ pub(crate) mod tests {
                 expected: 110,
                 cpu_us_per_push: Some(50.0),
                 ..Rotation::default()
+            }],
+            floods: vec![Flood {
+                kind: "rapid-reset".into(),
+                alive: true,
+                calls: 70,
+                p99_ms: Some(1.5),
+                goaways: BTreeMap::from([("ENHANCE_YOUR_CALM (11)".into(), 3)]),
+                ..Flood::default()
             }],
             phases: vec![phase("before", 0, sample(10.0, 5000)), phase("open", 220, sample(60.0, 9000))],
             derived: BTreeMap::from([("cpu_us_per_stream".into(), 227.0)]),

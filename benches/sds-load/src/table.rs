@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::report::{Latency, Report};
+use crate::report::{Flood, Latency, Report};
 
 /// The whole text.
 pub(crate) fn render(report: &Report) -> String {
@@ -11,6 +11,7 @@ pub(crate) fn render(report: &Report) -> String {
     let _ = head(&mut text, report);
     let _ = latencies(&mut text, report);
     let _ = rotations(&mut text, report);
+    let _ = floods(&mut text, report);
     let _ = agent(&mut text, report);
     let _ = errors(&mut text, report);
     text
@@ -21,7 +22,7 @@ type Written = std::fmt::Result;
 fn head(text: &mut String, report: &Report) -> Written {
     let setup = &report.setup;
     writeln!(text, "\n{} · {} · {}", report.mode, report.label, report.target.socket)?;
-    if setup.connections > 0 {
+    if setup.streams > 0 {
         write!(text, "  {} connections × {} streams, ", setup.connections, setup.streams)?;
     } else {
         write!(text, "  ")?;
@@ -104,8 +105,58 @@ fn rotations(text: &mut String, report: &Report) -> Written {
     }
 }
 
+fn floods(text: &mut String, report: &Report) -> Written {
+    if report.floods.is_empty() {
+        return Ok(());
+    }
+    writeln!(
+        text,
+        "\n  {:<20}{:>7}{:>8}{:>9}{:>9}{:>28}  connections of the flood",
+        "beside", "calls", "failed", "p50", "p99", "RSS before → peak → after"
+    )?;
+    for flood in &report.floods {
+        let [p50, p99] = [flood.p50_ms, flood.p99_ms].map(|ms| ms.map_or_else(dash, time));
+        let rss = [flood.rss_before_kib, flood.rss_peak_kib, flood.rss_after_kib]
+            .map(|kib| kib.map_or_else(dash, |kib| format!("{:.1}", kib as f64 / 1024.0)))
+            .join(" → ");
+        let line = format!(
+            "  {:<20}{:>7}{:>8}{p50:>9}{p99:>9}{:>28}  {}",
+            flood.kind,
+            flood.calls,
+            flood.failed,
+            format!("{rss} MiB"),
+            fate(flood)
+        );
+        writeln!(text, "{}", line.trim_end())?;
+    }
+    Ok(())
+}
+
+/// What became of a flood's connections.
+fn fate(flood: &Flood) -> String {
+    let mut parts = Vec::new();
+    if flood.opened > 0 {
+        parts.push(format!("{} opened", flood.opened));
+    }
+    for (count, what) in [(flood.refused, "refused"), (flood.closed, "closed")] {
+        if count > 0 {
+            parts.push(format!("{count} {what}"));
+        }
+    }
+    parts.extend(flood.goaways.iter().map(|(code, count)| format!("{count} GOAWAY {code}")));
+    let resets: u64 = flood.resets.values().sum();
+    if resets > 0 {
+        parts.push(format!("{resets} streams reset"));
+    }
+    if !flood.alive {
+        parts.push("THE AGENT HAS ENDED".to_owned());
+    }
+    parts.join(", ")
+}
+
 fn agent(text: &mut String, report: &Report) -> Written {
-    if report.phases.is_empty() {
+    // The floods' table has what there is to say.
+    if report.phases.is_empty() || report.mode == "flood" {
         return Ok(());
     }
     let title = format!("{} (PID {})", report.target.program, report.target.pid.unwrap_or(0));

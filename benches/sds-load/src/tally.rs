@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 
 use crate::clock;
 use crate::connection::Failure;
+use crate::flood::Outcome;
 
 /// What a worker counts. One thread, so no locks.
 #[derive(Debug, Default)]
@@ -51,6 +52,7 @@ pub(crate) struct Counts {
     /// Whole exchanges of `churn` and `warm`.
     pub(crate) exchanges: u64,
     pub(crate) newcomers: u64,
+    pub(crate) newcomers_failed: u64,
     /// Newcomers and probes that wait for their answer.
     pub(crate) waiting: u64,
     pub(crate) probes: u64,
@@ -58,6 +60,7 @@ pub(crate) struct Counts {
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
     pub(crate) errors: BTreeMap<String, Errors>,
+    pub(crate) flood: Outcome,
 }
 
 /// Failures of one kind.
@@ -199,6 +202,7 @@ impl Counts {
             (&mut self.nacks, other.nacks),
             (&mut self.exchanges, other.exchanges),
             (&mut self.newcomers, other.newcomers),
+            (&mut self.newcomers_failed, other.newcomers_failed),
             (&mut self.waiting, other.waiting),
             (&mut self.probes, other.probes),
             (&mut self.probes_failed, other.probes_failed),
@@ -209,6 +213,7 @@ impl Counts {
             *own += other;
         }
         self.last_served = self.last_served.max(other.last_served);
+        self.flood.add(&other.flood);
         for (code, errors) in &other.errors {
             let own = self.errors.entry(code.clone()).or_default();
             if own.count == 0 {
@@ -250,6 +255,17 @@ impl Latencies {
                 self.record(*timed, *value, *count);
             }
         }
+    }
+
+    /// The histogram of several kinds as if they were one; `None` where nothing was timed.
+    pub(crate) fn together(&self, kinds: &[Timed]) -> Option<Histogram<u64>> {
+        let mut found = kinds.iter().filter_map(|kind| self.0.get(kind));
+        let mut all = found.next()?.clone();
+        for histogram in found {
+            // Both grow by themselves.
+            let _ = all.add(histogram);
+        }
+        Some(all)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Timed, &Histogram<u64>)> {

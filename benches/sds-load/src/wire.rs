@@ -33,8 +33,15 @@ pub(crate) struct Requests {
 
 impl Requests {
     pub(crate) fn new(name: &str, node_in: NodeIn, node: Bytes) -> Self {
+        Self::of_names(&[name.to_owned()], node_in, node)
+    }
+
+    /// Those of a stream for several names.
+    pub(crate) fn of_names(names: &[String], node_in: NodeIn, node: Bytes) -> Self {
         let mut tail = BytesMut::new();
-        put_field(&mut tail, request::RESOURCE_NAMES, name.as_bytes());
+        for name in names {
+            put_field(&mut tail, request::RESOURCE_NAMES, name.as_bytes());
+        }
         put_field(&mut tail, request::TYPE_URL, SECRET_TYPE.as_bytes());
         Self { node_in, node, names_and_type: tail.freeze() }
     }

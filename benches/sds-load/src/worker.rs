@@ -46,6 +46,9 @@ async fn work(tally: Rc<Tally>) -> io::Result<Option<Rc<Fleet>>> {
     let input = pipe::Receiver::from_owned_fd(io::stdin().as_fd().try_clone_to_owned()?)?;
     let mut orders = BufReader::new(input).lines();
     let Some(Order::Plan(plan)) = next(&mut orders).await? else { return Ok(None) };
+    if let Work::Flood(flood) = &plan.work {
+        flood.become_user()?;
+    }
     let fleet = Rc::new(Fleet::new(*plan, Rc::clone(&tally)));
     say(&News::Ready)?;
     let Some(Order::Go { at }) = next(&mut orders).await? else { return Ok(None) };
@@ -104,6 +107,7 @@ fn begin(fleet: &Rc<Fleet>, grants: &Rc<Semaphore>) {
                 spawn_local(churn(Rc::clone(fleet), Rc::clone(grants)));
             }
         }
+        Work::Flood(flood) => flood.begin(fleet),
         Work::Warm { count } => drop(spawn_local(warm(Rc::clone(fleet), *count))),
         Work::Newcomers { count, health_every } => {
             spawn_local(newcomers(Rc::clone(fleet), *count));
@@ -216,7 +220,10 @@ async fn newcomer(fleet: Rc<Fleet>, turn: usize) {
     let start = clock::now();
     match on_fresh_connection(&fleet, turn % fleet.plan.names.len()).await {
         Ok(first) => fleet.tally.time(Timed::Newcomer, first - start),
-        Err(failure) => fleet.tally.failed(&failure),
+        Err(failure) => {
+            fleet.tally.count(|counts| counts.newcomers_failed += 1);
+            fleet.tally.failed(&failure);
+        }
     }
     fleet.tally.count(|counts| counts.newcomers += 1);
 }
