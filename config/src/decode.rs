@@ -288,7 +288,8 @@ fn parse_int(text: &str) -> Option<i64> {
         return None;
     }
     // As Go's strconv with base 0: between digits, and after the prefix of a base.
-    let misplaced = digits.ends_with('_') || digits.contains("__") || (radix == 10 && digits.starts_with('_'));
+    let misplaced =
+        digits.ends_with('_') || digits.contains("__") || (radix == 10 && digits.starts_with('_'));
     if misplaced {
         return None;
     }
@@ -304,12 +305,19 @@ mod tests {
 
     #[test]
     fn numbers_are_those_of_strconv_with_base_0() {
-        for (text, value) in
-            [("8_081", 8081), ("0x1_f", 31), ("0x_1f", 31), ("0_17", 15), ("017", 15), ("-1_0", -10), ("0b11", 3)]
-        {
+        for (text, value) in [
+            ("8_081", 8081),
+            ("0x1_f", 31),
+            ("0x_1f", 31),
+            ("0_17", 15),
+            ("017", 15),
+            ("-1_0", -10),
+            ("0b11", 3),
+        ] {
             assert_eq!(parse_int(text), Some(value), "{text}");
         }
-        for text in ["", "_1", "1_", "1__0", "0x", "0x1_", "08", "1.0", "--1", "+_1", "99999999999999999999"] {
+        for text in ["", "_1", "1_", "1__0", "0x", "0x1_", "08", "1.0", "--1", "+_1", "99999999999999999999"]
+        {
             assert_eq!(parse_int(text), None, "{text}");
         }
     }

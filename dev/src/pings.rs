@@ -19,7 +19,12 @@ pub(crate) struct Policed<S> {
 
 impl<S> Policed<S> {
     pub(crate) fn new(inner: S) -> Self {
-        Self { inner, from_client: Frames::after(PREFACE), from_server: Frames::after(0), policy: Policy::new() }
+        Self {
+            inner,
+            from_client: Frames::after(PREFACE),
+            from_server: Frames::after(0),
+            policy: Policy::new(),
+        }
     }
 }
 
@@ -141,8 +146,10 @@ mod tests {
 
     #[test]
     fn heads_are_found_wherever_the_bytes_are_cut() {
-        let frame = |len: u8, kind, flags| [&[0, 0, len, kind, flags, 0, 0, 0, 1][..], &vec![6; len.into()]].concat();
-        let bytes = [vec![b'p'; PREFACE], frame(3, HEADERS, 4), frame(8, PING, 0), frame(0, DATA, 1)].concat();
+        let frame =
+            |len: u8, kind, flags| [&[0, 0, len, kind, flags, 0, 0, 0, 1][..], &vec![6; len.into()]].concat();
+        let bytes =
+            [vec![b'p'; PREFACE], frame(3, HEADERS, 4), frame(8, PING, 0), frame(0, DATA, 1)].concat();
         for cut in 0..bytes.len() {
             let mut frames = Frames::after(PREFACE);
             let heads = [frames.heads(&bytes[..cut]), frames.heads(&bytes[cut..])].concat();

@@ -106,7 +106,9 @@ fn excepted(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> bool {
         // SETTINGS_ENABLE_CONNECT_PROTOCOL above 1. From a client that setting means nothing (RFC 8441 §3); here it is left
         // unread, as an unknown one is.
         SETTINGS => {
-            flags & ACK != 0 || payload.len() > 6 || matches!(payload, [0, 8, value @ ..] if *value > [0, 0, 0, 1][..])
+            flags & ACK != 0
+                || payload.len() > 6
+                || matches!(payload, [0, 8, value @ ..] if *value > [0, 0, 0, 1][..])
         }
         // h2 ends after a client's GOAWAY once no stream is open; here the client closes.
         GO_AWAY | PUSH_PROMISE => true,

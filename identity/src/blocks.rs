@@ -71,7 +71,10 @@ mod tests {
         assert_eq!(found(&latin1), [hello("A"), hello("A")]);
         assert_eq!(found(GOOD.replace('\n', "\r\n").as_bytes()), [hello("A")]);
         assert_eq!(found(GOOD.trim_end().as_bytes()), [hello("A")]);
-        assert_eq!(found("-----BEGIN A-----\n\n a GVs\t\n\nbG8=\n \n-----END A-----  \n".as_bytes()), [hello("A")]);
+        assert_eq!(
+            found("-----BEGIN A-----\n\n a GVs\t\n\nbG8=\n \n-----END A-----  \n".as_bytes()),
+            [hello("A")]
+        );
         assert_eq!(found(format!("\u{feff}{GOOD}").as_bytes()), [hello("A")]);
         let headers = "-----BEGIN A-----\nProc-Type: 4,ENCRYPTED\nX: y\n\naGVsbG8=\n-----END A-----\n";
         assert_eq!(found(headers.as_bytes()), [hello("A")]);

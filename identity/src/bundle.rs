@@ -94,7 +94,8 @@ impl Bundle {
             serde_json::from_slice(text).map_err(|e| BundleError::Json(e.to_string()))?;
         let keys = member(&document, "keys").and_then(|keys| keys.as_array()).ok_or(BundleError::NoKeys)?;
         let mut ders = Vec::new();
-        for key in keys.iter().filter(|key| member(key, "use").and_then(|u| u.as_str()) == Some("x509-svid")) {
+        for key in keys.iter().filter(|key| member(key, "use").and_then(|u| u.as_str()) == Some("x509-svid"))
+        {
             let Some(x5c) = member(key, "x5c").and_then(|list| list.get(0)).and_then(|value| value.as_str())
             else {
                 continue;

@@ -54,6 +54,8 @@ struct Held {
     /// Runs beside everything else: it can take as long as a container may take to show.
     attesting: Option<BoxFuture<Result<Admission, Status>>>,
     news: WatchStream<u64>,
+    /// How many names the agent has been told of.
+    sought: usize,
 }
 
 impl<A: Admit, B: Body<Data = Bytes> + Unpin> Session<A, B> {
@@ -193,23 +195,33 @@ impl<A: Admit, B: Body<Data = Bytes> + Unpin> Session<A, B> {
 
     /// Begins or ends the waiting for names.
     fn settle(&mut self) {
-        if self.machine.unresolved().is_empty() {
+        let unresolved = self.machine.unresolved();
+        if self.held.as_ref().map_or(0, |held| held.sought) < unresolved.len() {
+            self.shared.admit.sought(&self.peer, unresolved);
+        }
+        if let Some(held) = &mut self.held {
+            held.sought = unresolved.len();
+        }
+        if unresolved.is_empty() {
             self.held = None;
         } else if self.held.is_none() {
             if self.peer.complain("held") {
                 info!(pid = self.peer.process.pid, resource_names = %Names(self.machine.unresolved()),
                     "Workload is not authorized for the requested identities (yet); the stream is held");
             }
-            self.held =
-                Some(Box::new(Held::new(WatchStream::from_changes(self.shared.admit.news()), self.start)));
+            self.held = Some(Box::new(Held::new(
+                WatchStream::from_changes(self.shared.admit.news()),
+                self.start,
+                self.machine.unresolved().len(),
+            )));
         }
     }
 }
 
 impl Held {
-    fn new(news: WatchStream<u64>, attested: Instant) -> Self {
+    fn new(news: WatchStream<u64>, attested: Instant, sought: usize) -> Self {
         let at = Box::pin(tokio::time::sleep(AGAIN_FIRST));
-        Self { at, wait: AGAIN_FIRST * 2, attested, attesting: None, news }
+        Self { at, wait: AGAIN_FIRST * 2, attested, attesting: None, news, sought }
     }
 
     /// What a new attestation comes to. A first one can be incomplete: a group was added, an attestor was down, a label

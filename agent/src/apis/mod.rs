@@ -282,6 +282,10 @@ impl sds::Admit for Door {
         Ok(sds::Admission { updates: admitted.updates })
     }
 
+    fn sought(&self, peer: &Peer, names: &[Box<str>]) {
+        self.0.sought(peer, names);
+    }
+
     fn news(&self) -> watch::Receiver<u64> {
         self.0.news()
     }

@@ -3,8 +3,10 @@
 
 pub(crate) mod shares;
 
-use std::collections::HashSet;
+use std::collections::hash_map::{Entry, RandomState};
+use std::collections::{HashMap, HashSet};
 use std::fs;
+use std::hash::BuildHasher as _;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -26,8 +28,10 @@ pub struct Admission {
     attestors: Vec<Attestor>,
     manager: watch::Receiver<Option<Manager>>,
     proc: PathBuf,
-    /// Processes that matched nothing when they were first seen, by pid and start time.
-    strangers: Mutex<HashSet<(i32, u64)>>,
+    /// Processes for which the server was asked for changes, because they matched nothing or asked for a name that nothing
+    /// granted; with the hashes of those names.
+    strangers: Mutex<HashMap<(i32, u64), HashSet<u64>>>,
+    hasher: RandomState,
     no_news: watch::Sender<u64>,
 }
 
@@ -120,7 +124,14 @@ impl Admission {
     /// A door with these attestors; `manager` appears when the agent is ready.
     #[must_use]
     pub fn new(attestors: Vec<Attestor>, manager: watch::Receiver<Option<Manager>>, proc: PathBuf) -> Self {
-        Self { attestors, manager, proc, strangers: Mutex::default(), no_news: watch::Sender::new(0) }
+        Self {
+            attestors,
+            manager,
+            proc,
+            strangers: Mutex::default(),
+            hasher: RandomState::new(),
+            no_news: watch::Sender::new(0),
+        }
     }
 
     /// Whether an identity could be served now.
@@ -137,13 +148,26 @@ impl Admission {
         let manager = self.ready(patience).await?;
         let caller = self.attest(peer).await?;
         let matched = manager.snapshot().matching(&caller.selectors);
-        if matched.is_empty() && self.is_new(&peer.process) {
+        if matched.is_empty() && self.is_new(&peer.process, &[]) {
             debug!(pid = peer.process.pid, "A new process matches no entry; asking the server for changes");
             manager.unmatched();
         }
         let charge = peer.account().charge(shares::remembered(&caller.selectors)).map_err(Denied::NoRoom)?;
         let updates = manager.subscribe(&caller, matched, charge).await.map_err(|_| Denied::Stopped)?;
         Ok(Admitted { updates, caller })
+    }
+
+    /// A stream of a caller waits for these names: their entry may be younger than the last sync.
+    pub(crate) fn sought(&self, peer: &Peer, names: &[Box<str>]) {
+        if let Some(manager) = self.manager()
+            && self.is_new(&peer.process, names)
+        {
+            debug!(
+                pid = peer.process.pid,
+                "A process asks for a name that nothing grants; asking the server for changes"
+            );
+            manager.unmatched();
+        }
     }
 
     /// Attests a caller of the admin socket.
@@ -276,8 +300,9 @@ impl Admission {
         now.is_ok_and(|now| (now.uid, now.gid) == (peer.uid, peer.gid))
     }
 
-    /// Whether a process is seen for the first time. One that stays unregistered and calls again is not new.
-    fn is_new(&self, process: &Process) -> bool {
+    /// Whether a process is seen for the first time, or asks for one of these names for the first time. One that stays
+    /// unregistered and calls again is not new.
+    fn is_new(&self, process: &Process, names: &[Box<str>]) -> bool {
         let stat = self.proc.join(process.pid.to_string()).join("stat");
         let text = fs::read(stat).unwrap_or_default();
         let started = attestors::proc::start_time(&String::from_utf8_lossy(&text));
@@ -285,8 +310,19 @@ impl Admission {
         if strangers.len() >= STRANGERS_KEPT {
             strangers.clear();
         }
-        strangers.insert((process.pid, started.unwrap_or_default()))
+        let key = (process.pid, started.unwrap_or_default());
+        let (mut new, sought) = match strangers.entry(key) {
+            Entry::Vacant(place) => (true, place.insert(HashSet::new())),
+            Entry::Occupied(place) => (false, place.into_mut()),
+        };
+        for name in names {
+            // A process that makes up names does not have the server asked without end.
+            new |= sought.len() < NAMES_KEPT && sought.insert(self.hasher.hash_one(name));
+        }
+        new
     }
 }
 
-const STRANGERS_KEPT: usize = 16_384;
+const STRANGERS_KEPT: usize = 2048;
+/// Names of one process for which the server is asked.
+const NAMES_KEPT: usize = 16;

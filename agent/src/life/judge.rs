@@ -55,7 +55,11 @@ pub(super) enum Verdict {
 
 impl Lifecycle {
     /// Judges a failed attestation, which began at `start`: gives the reason back where it is worth another try.
-    pub(super) fn judge_attestation(&self, reason: ServerError, start: Instant) -> Result<ServerError, Fatal> {
+    pub(super) fn judge_attestation(
+        &self,
+        reason: ServerError,
+        start: Instant,
+    ) -> Result<ServerError, Fatal> {
         let first = self.manager.is_none();
         let works_once = self.attestor.works_once();
         let refused = match &reason {

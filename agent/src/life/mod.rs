@@ -122,7 +122,11 @@ impl Lifecycle {
             settings.server_address.clone(),
             settings.server_port,
             trust_domain.server_id(),
-            if settings.experimental.require_pq_kem { KeyExchange::PostQuantum } else { KeyExchange::Preferred },
+            if settings.experimental.require_pq_kem {
+                KeyExchange::PostQuantum
+            } else {
+                KeyExchange::Preferred
+            },
             Credentials { roots: Roots::Insecure, svid: None },
         );
         let mode = settings.rebootstrap_mode;
@@ -204,8 +208,7 @@ impl Lifecycle {
         self.reason.clear();
         self.status.synced();
         info!(spiffe_id = %attested.svid.id, reattestable = attested.reattestable, "Node attestation was successful");
-        if !attested.reattestable && self.attestor.works_once() && self.keys.is_memory()
-        {
+        if !attested.reattestable && self.attestor.works_once() && self.keys.is_memory() {
             warn!("KeyManager \"memory\" with an attestor that works once: a restart needs a new join token");
         }
         self.data.reattestable = attested.reattestable;

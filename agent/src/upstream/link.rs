@@ -18,10 +18,10 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 use tonic::Status;
 
+use super::ServerError;
 use super::channel::{Channel, End, is_transport, is_unseen};
 use super::dial::Dialer;
 use super::tls::{KeyExchange, Roots, client_config};
-use super::ServerError;
 use crate::upstream::backoff::jitter;
 
 /// The connection, opened when it is first needed.

@@ -196,7 +196,8 @@ mod tests {
     #[test]
     fn the_server_says_how_long_to_wait() {
         let busy = |details: Vec<u8>| {
-            ServerError::of(Status::with_details(Code::ResourceExhausted, "busy", details.into())).in_entries()
+            ServerError::of(Status::with_details(Code::ResourceExhausted, "busy", details.into()))
+                .in_entries()
         };
         assert_eq!(busy(Vec::new()).hold(), None);
         let retry = |seconds| {
@@ -204,7 +205,10 @@ mod tests {
             let any = RpcAny { type_url: "type.googleapis.com/google.rpc.RetryInfo".into(), value };
             busy(RpcStatus { details: vec![any] }.encode_to_vec()).hold()
         };
-        assert_eq!([retry(7), retry(-1), retry(86_400)], [Some(Duration::from_secs(7)), None, Some(HOLD_LIMIT)]);
+        assert_eq!(
+            [retry(7), retry(-1), retry(86_400)],
+            [Some(Duration::from_secs(7)), None, Some(HOLD_LIMIT)]
+        );
         let mut status = Status::unavailable("busy");
         status.metadata_mut().insert("grpc-retry-pushback-ms", 1500.into());
         assert_eq!(ServerError::of(status).hold(), Some(Duration::from_millis(1500)));

@@ -34,7 +34,8 @@ async fn fetch(socket: &Path) -> Result<Credential, String> {
     let mut client = SpiffeWorkloadApiClient::new(channel).max_decoding_message_size(ANSWER_LIMIT);
     let mut stream = client.fetch_x509svid(request).await.map_err(|status| words(&status))?.into_inner();
     let answer = stream.message().await.map_err(|status| words(&status))?;
-    let first = answer.and_then(|answer| answer.svids.into_iter().next()).ok_or("it has none for this agent")?;
+    let first =
+        answer.and_then(|answer| answer.svids.into_iter().next()).ok_or("it has none for this agent")?;
     let key = Zeroizing::new(first.x509_svid_key.to_vec());
     Credential::new(certificates(&first.x509_svid)?, &key).map_err(|reason| reason.to_string())
 }

@@ -53,7 +53,8 @@ pub fn client_config(
     svid: Option<&X509Svid>,
     key_exchange: KeyExchange,
 ) -> Result<ClientConfig, rustls::Error> {
-    let provider = Arc::new(CryptoProvider { kx_groups: key_exchange.groups(), ..aws_lc_rs::default_provider() });
+    let provider =
+        Arc::new(CryptoProvider { kx_groups: key_exchange.groups(), ..aws_lc_rs::default_provider() });
     let anchors = match roots {
         Roots::Bundle(bundle) => Some(anchors(bundle)),
         Roots::Insecure => None,

@@ -144,7 +144,9 @@ async fn load(path: &Path) -> Result<Shown, NodeError> {
 impl SigningKey {
     fn read(key: &PrivateKeyDer<'_>) -> Option<Self> {
         match key {
-            PrivateKeyDer::Pkcs1(der) => Some(Self::Rsa(rsa::KeyPair::from_der(der.secret_pkcs1_der()).ok()?)),
+            PrivateKeyDer::Pkcs1(der) => {
+                Some(Self::Rsa(rsa::KeyPair::from_der(der.secret_pkcs1_der()).ok()?))
+            }
             PrivateKeyDer::Pkcs8(der) => {
                 let der = der.secret_pkcs8_der();
                 if let Ok(key) = rsa::KeyPair::from_pkcs8(der) {
@@ -161,7 +163,8 @@ impl SigningKey {
 
     fn ecdsa(read: impl Fn(&'static EcdsaSigningAlgorithm) -> Option<EcdsaKeyPair>) -> Option<Self> {
         let p384 = || read(&signature::ECDSA_P384_SHA384_FIXED_SIGNING).map(Self::EcdsaP384);
-        let others = [&signature::ECDSA_P256_SHA256_FIXED_SIGNING, &signature::ECDSA_P521_SHA256_FIXED_SIGNING];
+        let others =
+            [&signature::ECDSA_P256_SHA256_FIXED_SIGNING, &signature::ECDSA_P521_SHA256_FIXED_SIGNING];
         others.into_iter().find_map(|curve| read(curve).map(Self::Ecdsa)).or_else(p384)
     }
 

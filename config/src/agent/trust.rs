@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Agent, accept};
 use crate::decode::Setting;
-use crate::{BundleFormat, JoinToken, RebootstrapMode, TrustBundleSource, Warning};
+use crate::{BundleFormat, JoinToken, RebootstrapMode, TrustBundleSource};
 use crate::{duration, overrides, trust_domain};
 
 impl Agent<'_> {
@@ -21,14 +21,14 @@ impl Agent<'_> {
                 return None;
             }
         };
+        // spire-agent warns and goes on, but no SPIFFE ID of such a name is valid (SPIFFE-ID §2.1).
         if name.len() > LONGEST_TRUST_DOMAIN {
-            self.section.report().warn(Warning {
-                message: format!(
-                    "Configured trust domain name should be less than {LONGEST_TRUST_DOMAIN} characters to be \
-                     SPIFFE compliant; a longer trust domain name may impact interoperability"
-                ),
-                fields: vec![("trust_domain", name.clone())],
-            });
+            let message = format!(
+                "trust_domain has {} characters: a name of at most {LONGEST_TRUST_DOMAIN} is needed for valid SPIFFE IDs",
+                name.len()
+            );
+            self.problem(text.line, message);
+            return None;
         }
         Some(name)
     }

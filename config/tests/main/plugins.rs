@@ -125,9 +125,7 @@ fn names_are_those_of_spire_agent() {
     ] {
         assert_run_problems(&one_more(plugin), &[expected]);
     }
-    for name in
-        ["aws_iid", "gcp_iit", "azure_msi", "azure_imds", "http_challenge", "sshpop", "tpm_devid"]
-    {
+    for name in ["aws_iid", "gcp_iit", "azure_msi", "azure_imds", "http_challenge", "sshpop", "tpm_devid"] {
         let text = with_agent("").replace("\"join_token\"", &format!("\"{name}\""));
         assert_run_problems(&text, &[&format!("not supported yet: NodeAttestor \"{name}\"")]);
     }
@@ -206,6 +204,7 @@ fn x509pop_has_files_or_a_workload_api() {
     }
     let missing = "failed to configure plugin \"x509pop\": certificate_path is required";
     assert_run_problems(&with("private_key_path = \"k\""), &[missing]);
-    let relative = "failed to configure plugin \"x509pop\": spiffe_endpoint_socket must be the URI of a Unix socket";
+    let relative =
+        "failed to configure plugin \"x509pop\": spiffe_endpoint_socket must be the URI of a Unix socket";
     assert_run_problems(&with("spiffe_endpoint_socket = \"agent.sock\""), &[relative]);
 }

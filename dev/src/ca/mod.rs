@@ -88,8 +88,12 @@ impl Ca {
     /// Declares the roots compromised that neither sign nor are prepared to.
     pub(crate) fn taint_old(&mut self) {
         let keep = self.in_use();
-        self.tainted =
-            self.roots.iter().filter(|root| !keep.iter().any(|kept| Arc::ptr_eq(kept, root))).cloned().collect();
+        self.tainted = self
+            .roots
+            .iter()
+            .filter(|root| !keep.iter().any(|kept| Arc::ptr_eq(kept, root)))
+            .cloned()
+            .collect();
         self.sequence += 1;
     }
 

@@ -69,7 +69,9 @@ fn a_removed_authority_is_found_and_a_new_one_is_none() {
     let (old, new) = (root(), root());
     let removed = Distrusted::removed(&bundle(&[(&old, true), (&new, false)]), &bundle(&[(&new, false)]));
     assert!(removed.has_signed(&svid(&old, &[])) && !removed.has_signed(&svid(&new, &[])));
-    assert!(Distrusted::removed(&bundle(&[(&old, false)]), &bundle(&[(&old, false), (&new, false)])).is_empty());
+    assert!(
+        Distrusted::removed(&bundle(&[(&old, false)]), &bundle(&[(&old, false), (&new, false)])).is_empty()
+    );
 }
 
 #[test]

@@ -42,6 +42,8 @@ impl Admit for Door {
         }
     }
 
+    fn sought(&self, _: &Peer, _: &[Box<str>]) {}
+
     fn news(&self) -> watch::Receiver<u64> {
         self.news.subscribe()
     }

@@ -20,6 +20,7 @@ pub(super) fn trials() -> Vec<Trial> {
         trial("the_agents_own_svid_is_renewed", the_agents_own_svid_is_renewed),
         trial("a_reattestable_agent_attests_anew_instead_of_renewing", a_reattestable_agent_attests_anew),
         trial("late_registration_reaches_a_held_stream", late_registration_reaches_a_held_stream),
+        trial("late_registration_of_a_further_name_is_asked_for", a_further_name_is_asked_for),
         trial("more_than_4_mib_of_entries", more_than_4_mib_of_entries),
         trial("paged_sync_asks_for_changes_only", paged_sync_asks_for_changes_only),
         trial("ca_rotation_reaches_bundle_streams", ca_rotation_reaches_bundle_streams),
@@ -126,6 +127,23 @@ async fn late_registration_reaches_a_held_stream() {
     server.counted(|counters| counters.syncs >= 2).await;
     register(&server, conf.join_token.as_deref().unwrap_or_default(), "late");
     assert_eq!(sds.secrets(&names).await.expect("on the same stream")[0].name, names[0]);
+}
+
+/// A process that has an identity asks for another: the server is asked then, and not when the interval is over.
+async fn a_further_name_is_asked_for() {
+    let server = server().await;
+    let conf = Conf { agent: "experimental { sync_interval = \"1h\" }".into(), ..Conf::join_token(&server) };
+    let token = conf.join_token.clone().unwrap_or_default();
+    register(&server, &token, "web");
+    let agent = Agent::start(&conf);
+    let names = ["spiffe://example.org/web", "spiffe://example.org/late"];
+    let mut sds = Sds::open(&agent.wait_for_socket().await, sds_request(&names)).await.expect("held");
+    let first = sds.secrets(&names).await.expect("served");
+    assert_eq!(first.len(), 1);
+    register(&server, &token, "late");
+    // After 0, 1, 2 and 4 s.
+    let second = sds.secrets(&names).await.expect("served");
+    assert!(second.iter().any(|secret| secret.name == names[1]), "{second:?}");
 }
 
 async fn more_than_4_mib_of_entries() {

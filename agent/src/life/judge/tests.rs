@@ -32,11 +32,7 @@ async fn lifecycle(settings: &str, reattestable: bool) -> (Lifecycle, tempfile::
     );
     let settings =
         config::Settings::load(&text, &config::Overrides::default(), &|_| unreachable!("no files")).unwrap();
-    let attestor = if reattestable {
-        psat()
-    } else {
-        JoinToken::new("t".into()).into()
-    };
+    let attestor = if reattestable { psat() } else { JoinToken::new("t".into()).into() };
     let domain = TrustDomain::parse("td").unwrap();
     let ready = watch::channel(None).0;
     let stored = Stored::read(settings.data_dir.clone(), KeyManager::Memory).await.unwrap();
@@ -179,7 +175,9 @@ async fn first_contact_with_an_unknown_authority_lasts_a_minute() {
     tokio::time::advance(FIRST_CONTACT).await;
     let fatal = lifecycle.judge_attestation(ServerError::UnknownAuthority, start).unwrap_err();
     // The rule that was broken, and not its words alone.
-    assert!(matches!(fatal, Fatal::Refused { source, .. } if matches!(*source, ServerError::UnknownAuthority)));
+    assert!(
+        matches!(fatal, Fatal::Refused { source, .. } if matches!(*source, ServerError::UnknownAuthority))
+    );
     assert!(lifecycle.judge_attestation(ServerError::Unreachable("down".into()), start).is_ok());
     lifecycle.mode = RebootstrapMode::Always;
     assert!(lifecycle.judge_attestation(ServerError::UnknownAuthority, start).is_ok());

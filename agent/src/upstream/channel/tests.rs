@@ -70,7 +70,8 @@ async fn what_the_server_itself_says_is_no_failure_of_the_connection() {
     let (channel, mut served) = pair().await;
     tokio::spawn(async move {
         while let Some(Ok((_, mut respond))) = served.accept().await {
-            let answer = Response::builder().header("grpc-status", "7").header("content-type", "application/grpc");
+            let answer =
+                Response::builder().header("grpc-status", "7").header("content-type", "application/grpc");
             respond.send_response(answer.body(()).unwrap(), true).unwrap();
         }
     });

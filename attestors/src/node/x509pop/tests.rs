@@ -17,8 +17,7 @@ fn challenge(kind: &str) -> Vec<u8> {
 
 /// The two nonces, and what was signed of them.
 fn answered(key: &SigningKey, kind: &str) -> (Vec<u8>, serde_json::Value) {
-    let response: serde_json::Value =
-        serde_json::from_slice(&key.answer(&challenge(kind)).unwrap()).unwrap();
+    let response: serde_json::Value = serde_json::from_slice(&key.answer(&challenge(kind)).unwrap()).unwrap();
     let answer = response[kind].clone();
     let nonce = decode(answer["nonce"].as_str().unwrap()).unwrap();
     assert_eq!(nonce.len(), NONCE);
@@ -116,6 +115,7 @@ async fn files_are_read_anew_at_each_attestation() {
 
 fn pem(tag: &str, der: &[u8]) -> String {
     let text = base64(der);
-    let lines: Vec<&str> = text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
+    let lines: Vec<&str> =
+        text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
     format!("-----BEGIN {tag}-----\n{}\n-----END {tag}-----\n", lines.join("\n"))
 }

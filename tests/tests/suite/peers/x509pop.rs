@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use harness::{Agent, Conf, build_finial, needs, x509_svid};
 use libtest_mimic::Trial;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose, SignatureAlgorithm};
+use rcgen::{
+    BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose, SignatureAlgorithm,
+};
 use tokio::time::Instant;
 
 use super::super::ids;
@@ -62,7 +64,8 @@ async fn another_authority((server, real): (PathBuf, PathBuf)) {
     let pki = Pki::new();
     std::fs::write(folder.path().join("root.pem"), &pki.root).expect("written");
     std::fs::write(folder.path().join("intermediate.pem"), &pki.intermediate).expect("written");
-    let plugin = format!("NodeAttestor \"x509pop\" {{ plugin_data {{ ca_bundle_path = \"{place}/root.pem\" }} }}");
+    let plugin =
+        format!("NodeAttestor \"x509pop\" {{ plugin_data {{ ca_bundle_path = \"{place}/root.pem\" }} }}");
     let server = SpireServer::start_with(&server, &plugin).await;
     let kinds = [
         ("rsa", &rcgen::PKCS_RSA_SHA256),
