@@ -182,7 +182,7 @@ pub struct Flood {
     pub refused: u64,
     /// Connections that the agent ended without GOAWAY.
     pub closed: u64,
-    /// Frames that the flood has said.
+    /// Frames that the flood has had to say: a few of them may not have been written when it was ended.
     pub frames: u64,
     /// Connections that the agent ended with GOAWAY, by code and text.
     pub goaways: BTreeMap<String, u64>,

@@ -5,6 +5,7 @@ mod configurations;
 mod faults_server;
 mod faults_storage;
 mod faults_workload;
+mod floods;
 mod kubernetes;
 mod life;
 mod peers;
@@ -20,6 +21,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         faults_server::trials(),
         faults_storage::trials(),
         faults_workload::trials(),
+        floods::trials(),
         kubernetes::trials(),
         peers::trials(),
     ]

@@ -58,6 +58,8 @@ struct Hostile {
     socket: UnixStream,
     script: Box<dyn Script>,
     heard: Heard,
+    /// Whether it has introduced itself, and so follows the rules of HTTP/2 from there on.
+    greets: bool,
     /// What is to be written, and how much of it is.
     out: Vec<u8>,
     written: usize,
@@ -85,6 +87,7 @@ impl Hostile {
             socket,
             script,
             heard: Heard::new(),
+            greets: !out.is_empty(),
             out,
             written: 0,
             pause: None,
@@ -127,7 +130,10 @@ impl Hostile {
     fn refill(&mut self, left: &mut Option<u64>) -> bool {
         self.out.clear();
         self.written = 0;
-        self.out.append(&mut self.heard.replies());
+        let mut replies = self.heard.replies();
+        if self.greets {
+            self.out.append(&mut replies);
+        }
         match self.stage {
             Stage::Asking if self.heard.ponged => self.done(),
             Stage::Asking | Stage::Done => return false,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// Counts of one flood, of one process or of all.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Outcome {
-    /// Frames written whole.
+    /// Frames that the connections have had to say.
     pub(crate) frames: u64,
     pub(crate) opened: u64,
     /// Not taken by the socket, or closed before the agent had said a byte.

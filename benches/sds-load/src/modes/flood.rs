@@ -92,7 +92,8 @@ async fn one(
     run.until(None, |totals| totals.counts.waiting == 0).await?;
     run.phase("end");
     let interrupted = run.is_interrupted();
-    let settle = common.settle.unwrap_or(if kind.is_some() { AFTER } else { Duration::ZERO });
+    let usual = if kind.is_some() { AFTER } else { Duration::ZERO };
+    let settle = common.settle.unwrap_or(usual);
     let finished = run.finish(settle).await?;
     let alive = job.process.is_none_or(|process| process.sample().is_some());
     Ok((row(name, flooding, &finished, alive), finished, interrupted))

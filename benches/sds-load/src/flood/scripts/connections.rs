@@ -110,7 +110,7 @@ impl Script for Slow {
         while self.open.len() < SLOW.min(heard.streams_at_most) {
             let Some(stream) = self.streams.next() else { return Next::Over };
             heard.follow(stream);
-            if self.open.len() % 2 == 0 {
+            if self.open.len().is_multiple_of(2) {
                 frames::put(&mut out, HEADERS, END_HEADERS, stream, &frames::request(SDS));
                 frames::put(&mut out, DATA, 0, stream, &ask_for_bundle());
             } else {
