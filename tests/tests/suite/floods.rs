@@ -70,16 +70,18 @@ async fn calls_taken_back() {
 async fn nacks() {
     let (_server, mut agent) = agent().await;
     let mut hostile = Hostile::greeted(&agent.socket()).await;
-    let said = [frame(HEADERS, END_HEADERS, 1, &request(SDS)), data(&nack(WORDS))].concat();
-    hostile.say_within_windows(&said).await;
-    for sent in 1..NACKS {
+    let asked = [frame(HEADERS, END_HEADERS, 1, &request(SDS)), data(&nack(0))].concat();
+    hostile.say_within_windows(&asked).await;
+    // Until the caller is attested, only the last of its requests is kept.
+    agent.logged("the stream is held").await;
+    for sent in 0..NACKS {
         hostile.say_within_windows(&data(&nack(WORDS))).await;
-        if sent.is_multiple_of(NACKS / 10) {
+        if sent % (NACKS / 10) == 0 {
             honest_calls(&agent.socket()).await;
         }
     }
     // The agent says so of each at DEBUG, which operators do not have on: that is how we know that it has read them all.
-    agent.logged_times(r#"resource_names="[\"x\"]""#, NACKS).await;
+    agent.logged_times(r#"resource_names="[\"x\"]" version_info"#, NACKS + 1).await;
     let log = agent.log();
     let complaints: Vec<_> = log.lines().filter(|line| line.contains("Envoy reported errors")).collect();
     // Five in ten seconds, which is five here, unless the machine is very busy.
