@@ -16,7 +16,7 @@ mod scripts;
 use std::io;
 use std::rc::Rc;
 
-use nix::unistd::{Gid, Uid, setgid, setgroups, setuid};
+use nix::unistd::{Gid, Uid, geteuid, setgid, setgroups, setuid};
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_local;
 
@@ -40,7 +40,7 @@ pub(crate) struct Flood {
 impl Flood {
     /// Leaves root behind, with its groups: an agent that shares out by user then tells the flood from its victims.
     pub(crate) fn become_user(&self) -> io::Result<()> {
-        let Some(uid) = self.uid else { return Ok(()) };
+        let Some(uid) = self.uid.filter(|uid| *uid != geteuid().as_raw()) else { return Ok(()) };
         setgroups(&[])?;
         setgid(Gid::from_raw(uid))?;
         Ok(setuid(Uid::from_raw(uid))?)

@@ -195,6 +195,39 @@ async fn streams_without_a_secret_are_named() {
     assert!(report.hints.iter().any(|hint| hint.contains("--names")), "{:?}", report.hints);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn floods_of_every_kind_leave_the_others_alone() {
+    let world = World::start().await;
+    // An agent that has just started says truly that it is not serving yet.
+    let (first, _) = world.load(&["herd", "--connections", "1"]).await;
+    assert_eq!(first.served, 2, "{first:?}");
+    // The folder of the socket is this user's.
+    let user = nix::unistd::getuid().to_string();
+    let of = ["flood", "--connections", "3", "--processes", "2", "--settle", "0s", "--uid", &user];
+    let (report, code) = world.load(&[&of[..], &["--frames", "300"]].concat()).await;
+    let failed = report.floods.iter().any(|flood| flood.failed > 0 || flood.calls == 0 || !flood.alive);
+    assert_eq!((code, report.floods.len(), failed), (0, 11, false), "{report:?}");
+    for flood in &report.floods[1..] {
+        let frames = if flood.kind == "silent-connections" { 0 } else { 3 * 300 };
+        assert!(flood.opened >= 3 && flood.frames <= frames, "{flood:?}");
+    }
+    // Each of these many calls taken back is one too many at some time.
+    let (report, _) = world.load(&[&of[..], &["--kind", "rapid-reset", "--frames", "9000"]].concat()).await;
+    let goaways = report.floods[1].goaways.get("ENHANCE_YOUR_CALM (11)");
+    assert_eq!((goaways, report.floods[1].opened), (Some(&3), 3), "{report:?}");
+}
+
+#[tokio::test]
+async fn a_kind_of_flood_is_corrected() {
+    let output = Command::new(env!("CARGO_BIN_EXE_sds-load"))
+        .args(["flood", "--kind", "rapid-rest"])
+        .output()
+        .await
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("'rapid-reset'"));
+}
+
 #[tokio::test]
 async fn a_socket_that_is_not_there_is_said_so() {
     let output = Command::new(env!("CARGO_BIN_EXE_sds-load"))

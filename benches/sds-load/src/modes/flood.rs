@@ -37,6 +37,13 @@ pub(super) async fn run(common: Common, floods: &FloodArgs) -> Result<Report, Er
             break;
         }
         let (row, finished, interrupted) = one(&job, floods, Some(kind), user).await?;
+        if row.opened == 0 && row.alive && !interrupted {
+            return Err(Error::Usage(format!(
+                "{}: no connection could be made as UID {}: may that user write to the socket and enter its folder? (--uid)",
+                row.kind,
+                user.unwrap_or_else(|| geteuid().as_raw())
+            )));
+        }
         over = interrupted || !row.alive;
         rows.push(row);
         append(&mut whole, finished);
