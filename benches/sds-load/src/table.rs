@@ -22,7 +22,7 @@ type Written = std::fmt::Result;
 fn head(text: &mut String, report: &Report) -> Written {
     let setup = &report.setup;
     writeln!(text, "\n{} · {} · {}", report.mode, report.label, report.target.socket)?;
-    if setup.connections > 0 {
+    if setup.streams > 0 {
         write!(text, "  {} connections × {} streams, ", setup.connections, setup.streams)?;
     } else {
         write!(text, "  ")?;
@@ -119,15 +119,15 @@ fn floods(text: &mut String, report: &Report) -> Written {
         let rss = [flood.rss_before_kib, flood.rss_peak_kib, flood.rss_after_kib]
             .map(|kib| kib.map_or_else(dash, |kib| format!("{:.1}", kib as f64 / 1024.0)))
             .join(" → ");
-        writeln!(
-            text,
+        let line = format!(
             "  {:<20}{:>7}{:>8}{p50:>9}{p99:>9}{:>28}  {}",
             flood.kind,
             flood.calls,
             flood.failed,
             format!("{rss} MiB"),
             fate(flood)
-        )?;
+        );
+        writeln!(text, "{}", line.trim_end())?;
     }
     Ok(())
 }
