@@ -159,7 +159,8 @@ fn hints(job: &Job, counts: &Counts, wanted: u64) -> Vec<String> {
             std::env::current_exe().unwrap_or_default().display()
         ));
     }
-    if failed(&["ResourceExhausted", "connection lost", "RST_STREAM REFUSED_STREAM"]) {
+    // Beside a flood that is the flood's doing.
+    if job.mode != "flood" && failed(&["ResourceExhausted", "connection lost", "RST_STREAM REFUSED_STREAM"]) {
         hints.push(
             "agents cap what one process may open (1,024 connections, 4,096 streams): more --processes"
                 .to_owned(),

@@ -1,7 +1,7 @@
 //! One caller that does what no client needs, and what others get meanwhile. Counted, never timed: `sds-load flood` times.
 //!
-//! The hostile one writes frames by hand, as an HTTP/2 library would not make them. It and the honest callers are one
-//! group to the agent, so what is held here holds between users and pods too.
+//! The hostile one writes frames by hand, as an HTTP/2 library would not make them. It and the honest callers are one user
+//! here, so one group to the agent: what they get is their part of one share.
 
 use std::path::Path;
 
@@ -93,7 +93,7 @@ async fn nacks() {
 
 fn silent_connections() -> Trial {
     let name = "floods_of_a_thousand_silent_connections_leave_room_for_others";
-    // Both ends are open here and there, and an agent leaves half of its descriptors to processes.
+    // This process has its end of each, and an agent leaves half of its own descriptors to processes.
     let enough = getrlimit(Resource::RLIMIT_NOFILE).is_ok_and(|(_, hard)| hard >= 4096);
     if enough { trial(name, silence) } else { skipped(name, "fewer than 4,096 open files") }
 }

@@ -21,13 +21,13 @@ use crate::tally::Tally;
 pub(super) async fn live(fleet: Rc<Fleet>, kind: Kind, number: usize, frames: Option<u64>) {
     let mut left = frames;
     loop {
-        let ended = match UnixStream::connect(&fleet.plan.socket).await {
+        let (ended, done) = match UnixStream::connect(&fleet.plan.socket).await {
             Ok(socket) => {
                 fleet.tally.count(|counts| counts.flood.opened += 1);
                 let script = scripts::script(kind, number);
                 Hostile::new(socket, script, left, &fleet.tally).live(&mut left).await
             }
-            Err(_) => Ended::Refused,
+            Err(_) => (Ended::Refused, false),
         };
         fleet.tally.count(|counts| match ended {
             Ended::Refused => counts.flood.refused += 1,
@@ -36,8 +36,9 @@ pub(super) async fn live(fleet: Rc<Fleet>, kind: Kind, number: usize, frames: Op
             Ended::ToldToGo | Ended::ByScript => {}
         });
         if frames.is_some() && !(matches!(ended, Ended::ByScript) && left != Some(0)) {
-            fleet.tally.count(|counts| counts.flood.done += 1);
-            fleet.tally.nudge.notify_one();
+            if !done {
+                finish(&fleet.tally);
+            }
             return;
         }
         if matches!(ended, Ended::Refused) {
@@ -96,8 +97,14 @@ impl Hostile {
         }
     }
 
-    /// Goes on until the connection has ended. `left` is how many frames may still be said.
-    async fn live(mut self, left: &mut Option<u64>) -> Ended {
+    /// Goes on until the connection has ended; also says whether it had said all that it was to say. `left` is how many
+    /// frames may still be said.
+    async fn live(mut self, left: &mut Option<u64>) -> (Ended, bool) {
+        let ended = self.until_ended(left).await;
+        (ended, self.stage == Stage::Done)
+    }
+
+    async fn until_ended(&mut self, left: &mut Option<u64>) -> Ended {
         loop {
             if self.written == self.out.len() && self.pause.is_none() && self.refill(left) {
                 return Ended::ByScript;
@@ -173,8 +180,7 @@ impl Hostile {
 
     fn done(&mut self) {
         self.stage = Stage::Done;
-        self.tally.count(|counts| counts.flood.done += 1);
-        self.tally.nudge.notify_one();
+        finish(&self.tally);
     }
 
     fn read_and_write(&mut self, reads: bool) -> io::Result<()> {
@@ -217,6 +223,12 @@ impl Hostile {
             (false, false) => Ended::Refused,
         }
     }
+}
+
+/// One more connection has said all that it was to say, or cannot.
+fn finish(tally: &Tally) {
+    tally.count(|counts| counts.flood.done += 1);
+    tally.nudge.notify_one();
 }
 
 const READ: usize = 16 * 1024;

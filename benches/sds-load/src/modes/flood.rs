@@ -52,7 +52,7 @@ pub(super) async fn run(common: Common, floods: &FloodArgs) -> Result<Report, Er
     let mut report = assemble(job, whole, Vec::new(), BTreeMap::new());
     report.floods = rows;
     if failing {
-        report.hints.push("honest callers fail even without a flood: nothing else was tried".to_owned());
+        report.hints.push("honest callers fail even without a flood, so nothing else was tried: look at --names and the entries".to_owned());
     }
     if user.is_none_or(|user| user == geteuid().as_raw()) {
         report.hints.push(SAME_USER.to_owned());
