@@ -215,7 +215,6 @@ async fn all_entries(link: &Link) -> Result<Answer, ServerError> {
     let request = GetAuthorizedEntriesRequest { output_mask: Some(mask()) };
     let call = |channel| {
         let client = EntryClient::new(channel).max_decoding_message_size(ANSWER_LIMIT);
-        let request = request.clone();
         async move { { client }.get_authorized_entries(request).await }
     };
     let entries = link.read(CALL_LIMIT, call).await.map_err(ServerError::in_entries)?.into_inner().entries;

@@ -181,7 +181,7 @@ async fn served(agent: &Agent, socket: &Path, id: &str) -> X509svidResponse {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         match first_response(socket).await {
-            Ok(response) if ids(&response).iter().any(|found| *found == id) => return response,
+            Ok(response) if ids(&response).contains(&id) => return response,
             outcome => assert!(Instant::now() < deadline, "{outcome:?}\n{}", agent.log()),
         }
         tokio::time::sleep(Duration::from_millis(100)).await;

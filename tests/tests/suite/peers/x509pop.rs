@@ -147,7 +147,7 @@ async fn served(agent: &Agent, id: &str) {
             Err(status) => Err(status),
         };
         match outcome {
-            Ok(Some(response)) if ids(&response).iter().any(|found| *found == id) => return,
+            Ok(Some(response)) if ids(&response).contains(&id) => return,
             outcome => assert!(Instant::now() < deadline, "{outcome:?}\n{}", agent.log()),
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
