@@ -2,7 +2,7 @@
 //!
 //! - [`link`]: one sticky connection, thrown away on any doubt; [`channel`]: HTTP/2 over it;
 //! - [`tls`]: who the server must be, and who we are;
-//! - [`parent`]: the SVID that another agent's Workload API gives this one;
+//! - `parent`: the SVID that another agent's Workload API gives this one;
 //! - [`attest`]: AttestAgent, RenewAgent; [`sync`]: entries and bundles; [`mint`]: X.509-SVIDs;
 //! - [`convert`]: wire values checked one by one; a bad one is dropped and counted, the rest go on.
 
@@ -104,7 +104,7 @@ impl ServerError {
     }
 
     /// How long the server wants to be left alone: RetryInfo (`google/rpc/error_details.proto`) or `grpc-retry-pushback-ms`
-    /// (gRFC A6), at most [`HOLD_LIMIT`]; `None` where it says nothing.
+    /// (gRFC A6), at most five minutes; `None` where it says nothing.
     #[must_use]
     pub fn hold(&self) -> Option<Duration> {
         match self {
