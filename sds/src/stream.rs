@@ -234,6 +234,8 @@ impl Stream {
             return Err(Refusal::NotAuthorized(resolved.missing));
         }
         self.unresolved = resolved.missing;
+        // A vector that has grown may hold twice as much as is charged.
+        self.unresolved.shrink_to_fit();
         let fresh = wanted.fresh;
         let is_news =
             |encoded: &&Arc<Encoded>| fresh || digest_of(&self.sent, encoded) != Some(&encoded.digest);
@@ -274,8 +276,9 @@ impl Stream {
     #[must_use]
     pub fn kept(&self) -> usize {
         let names = self.wanted.as_ref().map(|wanted| &*wanted.names).unwrap_or_default();
-        let wanted: usize = names.iter().map(|name| name.text.len() + NAME_KEPT).sum();
-        let unresolved: usize = self.unresolved.iter().map(|name| name.len() + NAME_KEPT).sum();
+        let wanted: usize = names.iter().map(|name| allocated(&name.text) + size_of::<Name>()).sum();
+        let unresolved: usize =
+            self.unresolved.iter().map(|name| allocated(name) + size_of::<Box<str>>()).sum();
         wanted + unresolved + self.sent.capacity() * size_of::<Arc<Encoded>>()
     }
 
@@ -377,5 +380,7 @@ pub const ACK_PATIENCE: Duration = Duration::from_secs(5);
 /// What the names of one request may weigh: dozens of the longest SPIFFE IDs, and bounded memory per stream.
 const NAMES_LIMIT: usize = 64 * 1024;
 const NAME_OVERHEAD: usize = 24;
-/// Bytes that a name takes beside its text.
-const NAME_KEPT: usize = 40;
+/// Bytes that the allocator gives for a text: its size classes are at most a quarter apart.
+fn allocated(text: &str) -> usize {
+    text.len() + text.len() / 4 + 8
+}
