@@ -9,6 +9,8 @@ pub(crate) const PAYLOAD_BYTES_PER_NS: usize = 4;
 pub(crate) const HEADER_BYTE: u64 = 5;
 /// To look at a header field that was decoded.
 pub(crate) const HEADER_FIELD: u64 = 40;
+/// To check a byte of such a field. One byte of a block can stand for thousands of these.
+pub(crate) const FIELD_BYTE: u64 = 1;
 /// To begin a call and to drop it again, without what the call itself does.
 pub(crate) const CALL: u64 = 8000;
 /// To poll a call.

@@ -28,7 +28,11 @@ pub(crate) enum Block {
 pub(crate) fn read(decoder: &mut Decoder, block: &[u8], limits: &Limits) -> Result<(Block, u64), HpackError> {
     let mut reading = Reading { limit: limits.headers as usize, kept: limits.fields, ..Reading::default() };
     decoder.decode(block, |name, value| reading.field(name, value))?;
-    let work = block.len() as u64 * costs::HEADER_BYTE + reading.count * costs::HEADER_FIELD;
+    // Bytes beyond the limit are not looked at.
+    let looked_at = reading.listed.min(reading.limit) as u64;
+    let work = block.len() as u64 * costs::HEADER_BYTE
+        + reading.count * costs::HEADER_FIELD
+        + looked_at * costs::FIELD_BYTE;
     Ok((reading.finish(), work))
 }
 
