@@ -1,8 +1,69 @@
 //! What a resource name means.
 
+use std::cmp::Ordering;
+
 use identity::SpiffeId;
 
 use crate::Options;
+
+/// The names that a stream asks for, ascending, each once. All texts are one piece: a stream may have thousands of names, and
+/// as many allocations would leave holes everywhere when streams come and go.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct NameList {
+    text: Box<str>,
+    /// Where each name ends in the text, and what it means.
+    ends: Box<[(u32, Meaning)]>,
+}
+
+impl NameList {
+    /// `names` are ascending, and have less than 4 GiB together.
+    pub(crate) fn new(names: &[&str], options: &Options) -> Self {
+        let mut end = 0;
+        let ends = names.iter().map(|name| {
+            end += u32::try_from(name.len()).expect("names are limited");
+            (end, Meaning::of(name, options))
+        });
+        Self { ends: ends.collect(), text: names.concat().into() }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// The name at a place.
+    pub(crate) fn get(&self, place: u32) -> &str {
+        let place = place as usize;
+        let start = place.checked_sub(1).map_or(0, |before| self.ends[before].0);
+        &self.text[start as usize..self.ends[place].0 as usize]
+    }
+
+    /// All names with their places and meanings.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &str, Meaning)> {
+        (0..).zip(&self.ends).map(|(place, (_, meaning))| (place, self.get(place), *meaning))
+    }
+
+    pub(crate) fn contains(&self, name: &str) -> bool {
+        let (mut low, mut high) = (0, u32::try_from(self.len()).unwrap_or(u32::MAX));
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.get(middle).cmp(name) {
+                Ordering::Equal => return true,
+                Ordering::Less => low = middle + 1,
+                Ordering::Greater => high = middle,
+            }
+        }
+        false
+    }
+
+    /// Bytes that it takes beside itself.
+    pub(crate) fn allocated(&self) -> usize {
+        self.text.len() + size_of_val(&*self.ends)
+    }
+}
 
 /// The meaning of one resource name. Each name is judged for itself: spire-agent serves only the first of several
 /// aliases of one thing and refuses the others; there is no reason to.
@@ -38,6 +99,28 @@ impl Meaning {
                 Ok(id) if id.path().is_empty() => Self::Bundle,
                 Ok(_) => Self::Svid,
                 Err(_) => Self::Nothing,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_what_it_was_made_of() {
+        let options = Options::default();
+        for names in [&[][..], &["a"], &["", "a", "ab", "spiffe://td", "spiffe://td/web", "z"]] {
+            let list = NameList::new(names, &options);
+            assert_eq!((list.len(), list.is_empty()), (names.len(), names.is_empty()));
+            let all: Vec<_> = list.iter().map(|(_, name, _)| name).collect();
+            assert_eq!(all, names);
+            for name in ["", "a", "aa", "ab", "spiffe://td", "y", "z", "zz"] {
+                assert_eq!(list.contains(name), names.contains(&name), "{name} in {names:?}");
+            }
+            for (place, name, meaning) in list.iter() {
+                assert_eq!((list.get(place), Meaning::of(name, &options)), (name, meaning));
             }
         }
     }

@@ -5,17 +5,10 @@ use std::time::SystemTime;
 
 use identity::{Bundle, Identity, WorkloadUpdate};
 
-use crate::names::Meaning;
+use crate::names::{Meaning, NameList};
 use crate::node::NodeFacts;
 use crate::secret::{Encoded, Naming, Secrets, Validation};
 use crate::{Options, Refusal};
-
-/// A name that a client asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Name {
-    pub(crate) text: Box<str>,
-    pub(crate) meaning: Meaning,
-}
 
 /// What there is to be looked up in.
 pub(crate) struct Resolve<'a> {
@@ -31,20 +24,20 @@ pub(crate) struct Resolve<'a> {
 pub(crate) struct Resolved {
     /// By ascending name.
     pub(crate) found: Vec<Arc<Encoded>>,
-    pub(crate) missing: Vec<Box<str>>,
+    /// Places of the names for which there is nothing.
+    pub(crate) missing: Vec<u32>,
     pub(crate) expired: Option<String>,
     pub(crate) pending: Option<String>,
 }
 
 impl Resolve<'_> {
-    /// `names` are sorted.
-    pub(crate) fn names(&self, names: &[Name]) -> Result<Resolved, Refusal> {
+    pub(crate) fn names(&self, names: &NameList) -> Result<Resolved, Refusal> {
         let mut resolved = Resolved::default();
         if names.is_empty() {
             self.everything(&mut resolved);
         }
-        for name in names {
-            self.one(name, &mut resolved)?;
+        for (place, name, meaning) in names.iter() {
+            self.one(place, name, meaning, &mut resolved)?;
         }
         Ok(resolved)
     }
@@ -61,24 +54,24 @@ impl Resolve<'_> {
         resolved.found.dedup_by(|a, b| a.name == b.name);
     }
 
-    fn one(&self, name: &Name, resolved: &mut Resolved) -> Result<(), Refusal> {
-        let (update, text) = (self.update, &*name.text);
-        match name.meaning {
+    fn one(&self, place: u32, text: &str, meaning: Meaning, resolved: &mut Resolved) -> Result<(), Refusal> {
+        let update = self.update;
+        match meaning {
             Meaning::DefaultBundle => self.bundle(Naming::Alias, text, &update.bundle, resolved),
             Meaning::AllBundles => self.all_bundles(text, resolved)?,
             Meaning::Bundle => match self.bundle_of(text) {
                 Some(bundle) => self.bundle(Naming::Own, text, bundle, resolved),
-                None => resolved.missing.push(name.text.clone()),
+                None => resolved.missing.push(place),
             },
             Meaning::DefaultSvid => match update.identities.first() {
                 Some(identity) => self.svid(Naming::Alias, text, identity, resolved),
-                None => resolved.missing.push(name.text.clone()),
+                None => resolved.missing.push(place),
             },
             Meaning::Svid => match self.granting(text) {
                 Some(identity) => self.svid(Naming::Own, text, identity, resolved),
-                None => resolved.missing.push(name.text.clone()),
+                None => resolved.missing.push(place),
             },
-            Meaning::Nothing => resolved.missing.push(name.text.clone()),
+            Meaning::Nothing => resolved.missing.push(place),
         }
         Ok(())
     }

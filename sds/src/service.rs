@@ -45,7 +45,7 @@ pub trait Admit: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Admission, Status>> + Send;
 
     /// A stream waits for these names, which nothing grants its caller yet.
-    fn sought(&self, peer: &Peer, names: &[Box<str>]);
+    fn sought<'a>(&self, peer: &Peer, names: impl Iterator<Item = &'a str>);
 
     /// Grows when a caller that was attested before may be found to be more than it was.
     fn news(&self) -> watch::Receiver<u64>;

@@ -169,7 +169,7 @@ impl<A: Admit, B: Body<Data = Bytes> + Unpin> Session<A, B> {
     fn request(&mut self, message: &Message) -> Result<(), Status> {
         let request = message.request().map_err(|reason| status_of_request(&reason))?;
         let pid = self.peer.process.pid;
-        debug!(pid, resource_names = %Names(&request.resource_names), version_info = %Words(request.version_info),
+        debug!(pid, resource_names = %Names(request.resource_names.iter().copied()), version_info = %Words(request.version_info),
             nonce = %Words(request.response_nonce), "Received StreamSecrets request");
         let nonce = request.response_nonce;
         match self.machine.request(request).map_err(|refusal| status_of(&refusal))? {
@@ -196,13 +196,14 @@ impl<A: Admit, B: Body<Data = Bytes> + Unpin> Session<A, B> {
     /// Begins or ends the waiting for names.
     fn settle(&mut self) {
         let unresolved = self.machine.unresolved();
-        if self.held.as_ref().map_or(0, |held| held.sought) < unresolved.len() {
+        let count = unresolved.len();
+        if self.held.as_ref().map_or(0, |held| held.sought) < count {
             self.shared.admit.sought(&self.peer, unresolved);
         }
         if let Some(held) = &mut self.held {
-            held.sought = unresolved.len();
+            held.sought = count;
         }
-        if unresolved.is_empty() {
+        if count == 0 {
             self.held = None;
         } else if self.held.is_none() {
             if self.peer.complain("held") {
@@ -212,7 +213,7 @@ impl<A: Admit, B: Body<Data = Bytes> + Unpin> Session<A, B> {
             self.held = Some(Box::new(Held::new(
                 WatchStream::from_changes(self.shared.admit.news()),
                 self.start,
-                self.machine.unresolved().len(),
+                count,
             )));
         }
     }
@@ -295,14 +296,14 @@ impl<A: Admit, B: Body<Data = Bytes> + Unpin> Body for Session<A, B> {
 }
 
 /// Names that a caller asks for, as the log may have them.
-struct Names<'a, T>(&'a [T]);
+struct Names<I>(I);
 
-impl<T: AsRef<str>> fmt::Display for Names<'_, T> {
+impl<'a, I: ExactSizeIterator<Item = &'a str> + Clone> fmt::Display for Names<I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(names) = self;
         f.write_str("[")?;
-        for (place, name) in names.iter().take(NAMES_SHOWN).enumerate() {
-            write!(f, "{}\"{}\"", if place > 0 { ", " } else { "" }, Words(name.as_ref()))?;
+        for (place, name) in names.clone().take(NAMES_SHOWN).enumerate() {
+            write!(f, "{}\"{}\"", if place > 0 { ", " } else { "" }, Words(name))?;
         }
         match names.len().saturating_sub(NAMES_SHOWN) {
             0 => f.write_str("]"),

@@ -15,9 +15,9 @@ use std::time::{Duration, SystemTime};
 
 use identity::WorkloadUpdate;
 
-use crate::names::Meaning;
+use crate::names::NameList;
 use crate::node::NodeFacts;
-use crate::resolve::{Name, Resolve};
+use crate::resolve::Resolve;
 use crate::secret::{Digest, Encoded, Secrets};
 use crate::wire::{DiscoveryRequest, SECRET_TYPE_URL};
 use crate::{Options, Refusal, UnknownNames};
@@ -38,7 +38,8 @@ pub struct Stream {
     /// Something has changed since the last look.
     dirty: bool,
     /// The names that could not be served at the last look.
-    unresolved: Vec<Box<str>>,
+    /// Places among the wanted names.
+    unresolved: Box<[u32]>,
 }
 
 /// One response. The resources are shared with every other stream that gets them.
@@ -113,8 +114,7 @@ pub enum Heard {
 
 #[derive(Debug)]
 struct Wanted {
-    /// Sorted.
-    names: Box<[Name]>,
+    names: NameList,
     type_url: Cow<'static, str>,
     /// The names are new, so all of them are answered.
     fresh: bool,
@@ -143,7 +143,7 @@ impl Stream {
             unanswered: None,
             nonces: Nonces { salt, count: 0 },
             dirty: false,
-            unresolved: Vec::new(),
+            unresolved: Box::default(),
         }
     }
 
@@ -162,14 +162,16 @@ impl Stream {
         let names = names(request.resource_names)?;
         self.unanswered = None;
         let same =
-            |wanted: &&mut Wanted| wanted.names.iter().map(|name| &*name.text).eq(names.iter().copied());
+            |wanted: &&mut Wanted| wanted.names.iter().map(|(_, name, _)| name).eq(names.iter().copied());
         let asked = match self.wanted.as_mut().filter(same) {
             Some(wanted) => {
                 wanted.type_url = type_url(request.type_url);
                 false
             }
             None => {
-                let names = read(&names, &self.options);
+                let names = NameList::new(&names, &self.options);
+                // They are places among the names before.
+                self.unresolved = Box::default();
                 let type_url = type_url(request.type_url);
                 self.wanted = Some(Wanted { names, type_url, fresh: true, unserved: true });
                 self.dirty = true;
@@ -231,11 +233,9 @@ impl Stream {
             return Err(Refusal::Expired { spiffe_id });
         }
         if self.options.unknown_names == UnknownNames::Reject && !resolved.missing.is_empty() {
-            return Err(Refusal::NotAuthorized(resolved.missing));
+            return Err(not_authorized(&wanted.names, &resolved.missing));
         }
-        self.unresolved = resolved.missing;
-        // A vector that has grown may hold twice as much as is charged.
-        self.unresolved.shrink_to_fit();
+        self.unresolved = resolved.missing.into();
         let fresh = wanted.fresh;
         let is_news =
             |encoded: &&Arc<Encoded>| fresh || digest_of(&self.sent, encoded) != Some(&encoded.digest);
@@ -253,10 +253,8 @@ impl Stream {
 
     /// What was sent before and is gone now is still in the client's hands: it stays part of the version.
     fn remember(&mut self, news: &[Arc<Encoded>]) {
-        let names = self.wanted.as_ref().map(|wanted| &*wanted.names).unwrap_or_default();
-        let asked =
-            |name: &str| names.is_empty() || names.binary_search_by(|one| (*one.text).cmp(name)).is_ok();
-        self.sent.retain(|old| asked(&old.name));
+        let names = self.wanted.as_ref().map(|wanted| &wanted.names).filter(|names| !names.is_empty());
+        self.sent.retain(|old| names.is_none_or(|names| names.contains(&old.name)));
         for encoded in news {
             match self.sent.binary_search_by(|old| old.name.cmp(&encoded.name)) {
                 Ok(place) => self.sent[place] = Arc::clone(encoded),
@@ -268,18 +266,18 @@ impl Stream {
 
     /// Whether the stream waits for names that its caller may not have (yet).
     #[must_use]
-    pub fn unresolved(&self) -> &[Box<str>] {
-        &self.unresolved
+    pub fn unresolved(&self) -> impl ExactSizeIterator<Item = &str> + Clone {
+        let names = self.wanted.as_ref().map(|wanted| &wanted.names);
+        self.unresolved.iter().map(move |place| names.map_or("", |names| names.get(*place)))
     }
 
     /// Bytes that are kept for the stream beside itself, with what the allocator adds.
     #[must_use]
     pub fn kept(&self) -> usize {
-        let names = self.wanted.as_ref().map(|wanted| &*wanted.names).unwrap_or_default();
-        let wanted: usize = names.iter().map(|name| allocated(&name.text) + size_of::<Name>()).sum();
-        let unresolved: usize =
-            self.unresolved.iter().map(|name| allocated(name) + size_of::<Box<str>>()).sum();
-        wanted + unresolved + self.sent.capacity() * size_of::<Arc<Encoded>>()
+        let names = self.wanted.as_ref().map_or(0, |wanted| wanted.names.allocated());
+        let names = names + size_of_val(&*self.unresolved);
+        // The allocator's size classes are a quarter apart at most.
+        names + names / 4 + self.sent.capacity() * size_of::<Arc<Encoded>>()
     }
 
     /// Whether the last response has been answered.
@@ -302,10 +300,10 @@ pub fn fetch(
 ) -> Result<Push, Refusal> {
     let mut node = NodeFacts::default();
     node.latch(request.node.as_ref());
-    let names = read(&names(request.resource_names)?, options);
+    let names = NameList::new(&names(request.resource_names)?, options);
     let resolved = Resolve { options, secrets, node, update, wall }.names(&names)?;
     if !resolved.missing.is_empty() {
-        return Err(Refusal::NotAuthorized(resolved.missing));
+        return Err(not_authorized(&names, &resolved.missing));
     }
     // What is asked for by name must be there; "everything" is what there is.
     if !names.is_empty() {
@@ -347,9 +345,8 @@ fn names(mut list: Vec<&str>) -> Result<Vec<&str>, Refusal> {
     Ok(list)
 }
 
-fn read(names: &[&str], options: &Options) -> Box<[Name]> {
-    let name = |text: &&str| Name { meaning: Meaning::of(text, options), text: (*text).into() };
-    names.iter().map(name).collect()
+fn not_authorized(names: &NameList, missing: &[u32]) -> Refusal {
+    Refusal::NotAuthorized(missing.iter().map(|place| names.get(*place).into()).collect())
 }
 
 fn type_url(asked: &str) -> Cow<'static, str> {
@@ -380,7 +377,3 @@ pub const ACK_PATIENCE: Duration = Duration::from_secs(5);
 /// What the names of one request may weigh: dozens of the longest SPIFFE IDs, and bounded memory per stream.
 const NAMES_LIMIT: usize = 64 * 1024;
 const NAME_OVERHEAD: usize = 24;
-/// Bytes that the allocator gives for a text: its size classes are at most a quarter apart.
-fn allocated(text: &str) -> usize {
-    text.len() + text.len() / 4 + 8
-}

@@ -282,7 +282,7 @@ impl sds::Admit for Door {
         Ok(sds::Admission { updates: admitted.updates })
     }
 
-    fn sought(&self, peer: &Peer, names: &[Box<str>]) {
+    fn sought<'a>(&self, peer: &Peer, names: impl Iterator<Item = &'a str>) {
         self.0.sought(peer, names);
     }
 

@@ -148,7 +148,7 @@ impl Admission {
         let manager = self.ready(patience).await?;
         let caller = self.attest(peer).await?;
         let matched = manager.snapshot().matching(&caller.selectors);
-        if matched.is_empty() && self.is_new(&peer.process, &[]) {
+        if matched.is_empty() && self.is_new(&peer.process, std::iter::empty()) {
             debug!(pid = peer.process.pid, "A new process matches no entry; asking the server for changes");
             manager.unmatched();
         }
@@ -158,7 +158,7 @@ impl Admission {
     }
 
     /// A stream of a caller waits for these names: their entry may be younger than the last sync.
-    pub(crate) fn sought(&self, peer: &Peer, names: &[Box<str>]) {
+    pub(crate) fn sought<'a>(&self, peer: &Peer, names: impl Iterator<Item = &'a str>) {
         if let Some(manager) = self.manager()
             && self.is_new(&peer.process, names)
         {
@@ -302,7 +302,7 @@ impl Admission {
 
     /// Whether a process is seen for the first time, or asks for one of these names for the first time. One that stays
     /// unregistered and calls again is not new.
-    fn is_new(&self, process: &Process, names: &[Box<str>]) -> bool {
+    fn is_new<'a>(&self, process: &Process, names: impl Iterator<Item = &'a str>) -> bool {
         let stat = self.proc.join(process.pid.to_string()).join("stat");
         let text = fs::read(stat).unwrap_or_default();
         let started = attestors::proc::start_time(&String::from_utf8_lossy(&text));
@@ -315,7 +315,7 @@ impl Admission {
             Entry::Vacant(place) => (true, place.insert(HashSet::new())),
             Entry::Occupied(place) => (false, place.into_mut()),
         };
-        for name in names {
+        for name in names.take(NAMES_KEPT) {
             // A process that makes up names does not have the server asked without end.
             new |= sought.len() < NAMES_KEPT && sought.insert(self.hasher.hash_one(name));
         }

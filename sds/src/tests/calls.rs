@@ -42,7 +42,7 @@ impl Admit for Door {
         }
     }
 
-    fn sought(&self, _: &Peer, _: &[Box<str>]) {}
+    fn sought<'a>(&self, _: &Peer, _: impl Iterator<Item = &'a str>) {}
 
     fn news(&self) -> watch::Receiver<u64> {
         self.news.subscribe()
