@@ -159,6 +159,7 @@ impl Admission {
 
     /// A stream of a caller waits for these names: their entry may be younger than the last sync.
     pub(crate) fn sought<'a>(&self, peer: &Peer, names: impl Iterator<Item = &'a str>) {
+        peer.account().work(shares::SOUGHT);
         if let Some(manager) = self.manager()
             && self.is_new(&peer.process, names)
         {

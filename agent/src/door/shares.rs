@@ -32,6 +32,9 @@ pub(crate) const ATTESTATION: u64 = 60_000;
 /// The same for each selector that it finds: to sort it, and to match it against the entries.
 pub(crate) const SELECTOR: u64 = 300;
 
+/// To find out whether a process has asked for these names before, in nanoseconds: its start time is read.
+pub(crate) const SOUGHT: u64 = 20_000;
+
 /// Bytes that it takes to remember what is known of a caller that listens.
 pub(crate) fn remembered(selectors: &Selectors) -> usize {
     let texts: usize = selectors.iter().map(|one| one.kind.len() + one.value.len() + OF_A_SELECTOR).sum();

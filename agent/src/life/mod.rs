@@ -14,14 +14,14 @@
 
 mod clock;
 mod judge;
+mod stored;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use attestors::file;
 use attestors::node::Attestor;
-use config::{BundleFormat, KeyManager, RebootstrapMode, Settings, TrustBundleSource};
+use config::{BundleFormat, RebootstrapMode, Settings, TrustBundleSource};
 use identity::{Bundle, Distrusted, TrustDomain, X509Svid};
 use rand::Rng as _;
 use tokio::sync::{mpsc, watch};
@@ -31,10 +31,11 @@ use tracing::{info, warn};
 use self::clock::{Reasons, SyncClock};
 pub use self::judge::Fatal;
 use self::judge::Verdict;
+pub(crate) use self::stored::Stored;
 use crate::keys::Keys;
 use crate::manager::Manager;
 use crate::status::Status;
-use crate::store::{Data, Keeper, Store};
+use crate::store::{Data, Keeper};
 use crate::upstream::backoff::Backoff;
 use crate::upstream::link::{Credentials, Link};
 use crate::upstream::sync::{Known, sync};
@@ -62,34 +63,6 @@ pub struct Lifecycle {
     mode: RebootstrapMode,
     reason: Reasons,
     started: Instant,
-}
-
-/// What an earlier run has left: the agent's data and its keys.
-#[derive(Debug)]
-pub(crate) struct Stored {
-    store: Store,
-    data: Data,
-    keys: Keys,
-}
-
-impl Stored {
-    /// Reads it, on a thread of its own: callers are accepted meanwhile.
-    ///
-    /// # Errors
-    /// [`Fatal::Storage`].
-    pub(crate) async fn read(data_dir: PathBuf, key_manager: KeyManager) -> Result<Self, Fatal> {
-        let reading = tokio::task::spawn_blocking(move || {
-            let storage = |reason| Fatal::Storage(format!("data_dir {}: {reason}", data_dir.display()));
-            let store = Store::open(&data_dir).map_err(storage)?;
-            let data = store.load().map_err(storage)?;
-            let keys = match key_manager {
-                KeyManager::Memory => Keys::memory(),
-                KeyManager::Disk { directory } => Keys::disk(directory)?,
-            };
-            Ok(Self { store, data, keys })
-        });
-        reading.await.unwrap_or(Err(Fatal::Stopped("the reader of data_dir")))
-    }
 }
 
 #[derive(Debug, Clone)]

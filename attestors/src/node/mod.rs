@@ -167,7 +167,7 @@ pub enum NodeError {
     /// The challenge cannot be answered.
     #[error("nodeattestor({name}): {reason}")]
     Challenge {
-        /// The attestor.
+        /// The plugin's name, such as `x509pop`.
         name: &'static str,
         /// Why not.
         reason: &'static str,
