@@ -115,7 +115,8 @@ async fn agent(settings: Settings) -> Result<(), Fatal> {
     umask(Mode::from_bits_truncate(umask(Mode::empty()).bits() | 0o027));
     let (ready, manager) = watch::channel(None);
     let attestors = workload_attestors(&plugins, &settings.experimental, &proc)?;
-    let admission = Arc::new(Admission::new(attestors, manager, proc));
+    let rates = settings.experimental.rate_limits;
+    let admission = Arc::new(Admission::new(attestors, manager, rates, proc));
     let status = Arc::new(Status::new());
     let admin = admin(&settings, &options, &admission, &status)?;
     let mut apis = match socket {

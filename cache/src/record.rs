@@ -54,7 +54,7 @@ impl Options {
     /// seconds and begins ten seconds ago. Then it is half of what is left, and never at once: or the server would be
     /// asked without a pause.
     #[must_use]
-    pub fn renew_at(&self, svid: &X509Svid, draw: f64, now: SystemTime) -> SystemTime {
+    pub fn renew_at<K>(&self, svid: &X509Svid<K>, draw: f64, now: SystemTime) -> SystemTime {
         let lifetime = svid.not_after.duration_since(svid.not_before).unwrap_or_default();
         let spread = 0.9 + 0.2 * draw;
         let mut left = (lifetime / 2).mul_f64(spread);

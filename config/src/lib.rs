@@ -35,6 +35,6 @@ pub use plugins::k8s::{
 };
 pub use plugins::{KeyManager, NodeAttestor, Plugins, WorkloadAttestor, X509Pop};
 pub use settings::{
-    BundleFormat, Experimental, KeyType, LogFormat, LogLevel, PodSource, Prefetch, RebootstrapMode, Sds,
-    Settings, TrustBundleSource, UnknownNames,
+    BundleFormat, Experimental, KeyType, LogFormat, LogLevel, PodSource, Prefetch, RateLimits,
+    RebootstrapMode, Sds, Settings, TrustBundleSource, UnknownNames,
 };

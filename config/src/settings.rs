@@ -256,6 +256,26 @@ pub struct Experimental {
     pub pod_source: PodSource,
     /// Finial's own: the container runtime's socket, for the k8s attestor (`cri_socket_path`).
     pub cri_socket_path: Option<PathBuf>,
+    /// SPIRE: `ratelimit`.
+    pub rate_limits: RateLimits,
+}
+
+/// SPIRE: `agent.experimental.ratelimit`: calls a second, and at once, of all processes that have the same selectors. 0 is
+/// no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RateLimits {
+    /// Of `FetchX509SVID`; a stream is one call.
+    pub fetch_x509_svid: u32,
+    /// Of `FetchJWTSVID`.
+    pub fetch_jwt_svid: u32,
+    /// Of `FetchX509Bundles`; a stream is one call.
+    pub fetch_x509_bundles: u32,
+    /// Of `FetchJWTBundles`; a stream is one call.
+    pub fetch_jwt_bundles: u32,
+    /// Of SDS's `StreamSecrets`; a stream is one call.
+    pub stream_secrets: u32,
+    /// Of SDS's `FetchSecrets`.
+    pub fetch_secrets: u32,
 }
 
 /// Finial's own: `agent.experimental.pod_source`.

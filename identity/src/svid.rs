@@ -9,15 +9,16 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use crate::bundle::certificates_pem;
 use crate::{IdError, PrivateKey, SpiffeId};
 
-/// A certificate chain, its key, and what the leaf says.
+/// A certificate chain, its key, and what the leaf says. A workload's key is handed out; the agent's own is one that only
+/// signs, of another type.
 #[derive(Debug, Clone)]
-pub struct X509Svid {
+pub struct X509Svid<K = PrivateKey> {
     /// The leaf's SPIFFE ID.
     pub id: SpiffeId,
     /// DER, leaf first, without the root.
     pub chain: Vec<Bytes>,
     /// The leaf's key.
-    pub key: PrivateKey,
+    pub key: K,
     /// The leaf's validity.
     pub not_before: SystemTime,
     /// The leaf's validity.
@@ -26,12 +27,12 @@ pub struct X509Svid {
     pub serial: String,
 }
 
-impl X509Svid {
+impl<K> X509Svid<K> {
     /// Reads what the server returned. The leaf must have exactly one URI SAN, a SPIFFE ID (X509-SVID §2).
     ///
     /// # Errors
     /// [`SvidError`], one variant a rule.
-    pub fn new(chain: Vec<Bytes>, key: PrivateKey) -> Result<Self, SvidError> {
+    pub fn new(chain: Vec<Bytes>, key: K) -> Result<Self, SvidError> {
         let leaf = chain.first().ok_or(SvidError::Empty)?;
         let (_, certificate) = X509Certificate::from_der(leaf).map_err(|_| SvidError::Malformed)?;
         let id = spiffe_id(&certificate)?;
@@ -43,15 +44,6 @@ impl X509Svid {
             X509Certificate::from_der(issuer).map_err(|_| SvidError::Malformed)?;
         }
         Ok(Self { id, not_before, not_after, serial, chain, key })
-    }
-
-    /// The SPIFFE ID of a leaf certificate (DER).
-    ///
-    /// # Errors
-    /// [`SvidError::Malformed`], [`SvidError::UriSans`] or [`SvidError::Id`].
-    pub fn leaf_id(der: &[u8]) -> Result<SpiffeId, SvidError> {
-        let (_, certificate) = X509Certificate::from_der(der).map_err(|_| SvidError::Malformed)?;
-        spiffe_id(&certificate)
     }
 
     /// The chain as concatenated DER (Workload API §5.2.1).
@@ -73,6 +65,17 @@ impl X509Svid {
     #[must_use]
     pub fn expired(&self, now: SystemTime) -> bool {
         now >= self.not_after
+    }
+}
+
+impl X509Svid {
+    /// The SPIFFE ID of a leaf certificate (DER).
+    ///
+    /// # Errors
+    /// [`SvidError::Malformed`], [`SvidError::UriSans`] or [`SvidError::Id`].
+    pub fn leaf_id(der: &[u8]) -> Result<SpiffeId, SvidError> {
+        let (_, certificate) = X509Certificate::from_der(der).map_err(|_| SvidError::Malformed)?;
+        spiffe_id(&certificate)
     }
 }
 

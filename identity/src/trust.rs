@@ -52,7 +52,7 @@ impl Distrusted {
 
     /// Whether one of them has signed the leaf of an SVID or one of its intermediates.
     #[must_use]
-    pub fn has_signed(&self, svid: &X509Svid) -> bool {
+    pub fn has_signed<K>(&self, svid: &X509Svid<K>) -> bool {
         !self.is_empty()
             && svid.chain.iter().filter_map(authority_key).any(|signed_by| self.0.contains(&signed_by))
     }

@@ -79,6 +79,14 @@ pub mod health {
     include!("generated/grpc.health.v1.rs");
 }
 
+/// gRPC server reflection. The messages of v1alpha are the same.
+pub mod reflection {
+    include!("generated/grpc.reflection.v1.rs");
+}
+
+/// The services of the public socket as a `google.protobuf.FileDescriptorSet`, for reflection.
+pub const PUBLIC_SERVICES: &[u8] = include_bytes!("generated/public.binpb");
+
 /// Messages without a derived `Debug` (they can hold a key, a token or an attestation payload).
 macro_rules! opaque {
     ($($message:ty),+ $(,)?) => {$(

@@ -25,7 +25,7 @@ pub mod wire;
 mod tests;
 
 pub use reply::Frames;
-pub use service::{Admission, Admit, Answer, Service};
+pub use service::{Admission, Admit, Answer, Called, Service};
 
 /// The agent's settings for SDS.
 #[derive(Debug, Clone)]

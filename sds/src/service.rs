@@ -41,7 +41,7 @@ pub trait Admit: Send + Sync + 'static {
     fn admit(
         &self,
         peer: Arc<Peer>,
-        method: &'static str,
+        called: Called,
     ) -> impl Future<Output = Result<Admission, Status>> + Send;
 
     /// A stream waits for these names, which nothing grants its caller yet.
@@ -52,6 +52,17 @@ pub trait Admit: Send + Sync + 'static {
 
     /// A random number, for nonces and jitter.
     fn random(&self) -> u32;
+}
+
+/// What a caller is let in for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Called {
+    /// It has opened a stream.
+    StreamSecrets,
+    /// It asks once.
+    FetchSecrets,
+    /// It holds a stream, and is attested anew: it may be more than it was.
+    HeldStream,
 }
 
 /// A caller that has been let in.
@@ -159,7 +170,7 @@ async fn stream_secrets<A: Admit, B: Body<Data = Bytes> + Unpin>(
     peer: Arc<Peer>,
     mut inbound: Inbound<B>,
 ) -> Result<Session<A, B>, Status> {
-    let mut admitted = Box::pin(shared.admit.admit(Arc::clone(&peer), "StreamSecrets"));
+    let mut admitted = Box::pin(shared.admit.admit(Arc::clone(&peer), Called::StreamSecrets));
     let mut first: Option<Message> = None;
     let mut node = NodeFacts::default();
     let mut kept = peer.account().charge(0).map_err(no_room)?;
@@ -213,7 +224,7 @@ async fn fetch_secrets<A: Admit, B: Body<Data = Bytes> + Unpin>(
     let message = message.ok_or_else(|| Status::internal("the call has no request"))?;
     let message = message.map_err(|reason| status_of_request(&reason))?;
     let request = message.request().map_err(|reason| status_of_request(&reason))?;
-    let mut updates = shared.admit.admit(peer, "FetchSecrets").await?.updates;
+    let mut updates = shared.admit.admit(peer, Called::FetchSecrets).await?.updates;
     let until = Instant::now() + MINT_PATIENCE;
     loop {
         let update = updates.latest();

@@ -24,7 +24,7 @@ use transport::{Peer, Words};
 use crate::framing::{Inbound, Message};
 use crate::node::NodeFacts;
 use crate::reply::{self, Frames};
-use crate::service::{Admission, Admit, BoxFuture, Shared, no_room, status_of, status_of_request};
+use crate::service::{Admission, Admit, BoxFuture, Called, Shared, no_room, status_of, status_of_request};
 use crate::stream::{Heard, Next, Push, Stream};
 
 /// See the module.
@@ -256,7 +256,8 @@ impl Held {
                 return Poll::Ready(Err(Status::unavailable("workload attestation failed")));
             }
             let (shared, peer) = (Arc::clone(shared), Arc::clone(peer));
-            self.attesting = Some(Box::pin(async move { shared.admit.admit(peer, "StreamSecrets").await }));
+            self.attesting =
+                Some(Box::pin(async move { shared.admit.admit(peer, Called::HeldStream).await }));
         }
     }
 

@@ -135,6 +135,7 @@ impl Listener {
                 return None;
             }
         };
+        peer.account().work(ACCEPTED);
         let group = self.slots.group(peer.group().key());
         let slots = group.account();
         match slots.charge(1) {
@@ -199,6 +200,8 @@ fn same(a: &Path, b: &Path) -> bool {
 
 /// Callers taken from the backlog at once.
 const BATCH: usize = 16;
+/// Work that it is to find out who has connected, in nanoseconds: credentials, a pidfd, the cgroup.
+const ACCEPTED: u64 = 25_000;
 /// The group of the callers of whom nothing is known, as there is no descriptor for them.
 const NOBODY: &str = "";
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -4,10 +4,10 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf as _, BufMut, Bytes, BytesMut};
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
-use http::{HeaderMap, Method, Response, StatusCode};
+use http::{HeaderMap, Method as HttpMethod, Response, StatusCode};
 use http_body::Body;
 use http_body_util::BodyExt as _;
 use http2::OddPath;
@@ -15,29 +15,11 @@ use tokio::time::Instant;
 use tonic::Status;
 use tonic::metadata::MetadataValue;
 
+use super::reply::{ResponseBody, refusal};
+use super::table::{Method, Service, Shape};
+
 #[cfg(test)]
 mod tests;
-
-/// How many messages a method takes, and who reads them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Shape {
-    /// One, of at most so many bytes; what comes after it is ignored.
-    Unary(u32),
-    /// One, of at most so many bytes, and then the client's end.
-    ServerStreaming(u32),
-    /// The API reads them itself.
-    Own,
-}
-
-/// One service of a socket.
-#[derive(Debug)]
-pub(crate) struct Service {
-    /// With its package.
-    pub(crate) name: &'static str,
-    /// A header that each call must have, with the value `true`.
-    pub(crate) header: Option<&'static str>,
-    pub(crate) methods: &'static [(&'static str, Shape)],
-}
 
 /// Why a request is no call that can be made.
 #[derive(Debug)]
@@ -48,19 +30,22 @@ pub(crate) struct NoCall {
 }
 
 /// A call that may be made.
-#[derive(Debug)]
-pub(crate) struct Judged {
-    pub(crate) service: &'static str,
-    pub(crate) shape: Shape,
+pub(crate) struct Judged<A: 'static> {
+    pub(crate) method: &'static Method<A>,
     /// When it is to be over.
     pub(crate) deadline: Option<Instant>,
 }
 
-/// Judges the head of a request.
+/// Judges the head of a request to the services of `apis`.
 ///
 /// # Errors
 /// [`NoCall`].
-pub(crate) fn judge(head: &Parts, services: &'static [Service], now: Instant) -> Result<Judged, NoCall> {
+pub(crate) fn judge<A>(
+    head: &Parts,
+    services: &'static [Service<A>],
+    apis: &A,
+    now: Instant,
+) -> Result<Judged<A>, NoCall> {
     if let Some(content_type) = not_grpc(head) {
         let words = format!("invalid gRPC request content-type {content_type:?}");
         return Err(NoCall::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, Status::invalid_argument(words)));
@@ -69,7 +54,7 @@ pub(crate) fn judge(head: &Parts, services: &'static [Service], now: Instant) ->
         let words = format!("malformed grpc-timeout: {words}");
         NoCall::new(StatusCode::BAD_REQUEST, Status::internal(words))
     })?;
-    if head.method != Method::POST {
+    if head.method != HttpMethod::POST {
         let method = head.method.as_str();
         let words = format!("Received a HEADERS frame with :method {method:?} which should be POST");
         return Err(NoCall::new(StatusCode::METHOD_NOT_ALLOWED, Status::internal(words)));
@@ -78,10 +63,10 @@ pub(crate) fn judge(head: &Parts, services: &'static [Service], now: Instant) ->
     if timeout.is_some_and(|timeout| timeout < AT_ONCE) {
         return Err(too_late().into());
     }
-    let (service, shape) = method(head, services)?;
+    let (service, method) = method(head, services, apis)?;
     decompresses(head)?;
-    header(head, service)?;
-    Ok(Judged { service: service.name, shape, deadline })
+    header(head, service.header)?;
+    Ok(Judged { method, deadline })
 }
 
 /// The end of a call whose deadline has passed.
@@ -132,18 +117,22 @@ fn one_timeout(value: &HeaderValue) -> Result<Duration, String> {
 }
 
 /// The service and the method that a path names.
-fn method(head: &Parts, services: &'static [Service]) -> Result<(&'static Service, Shape), Status> {
+fn method<A>(
+    head: &Parts,
+    services: &'static [Service<A>],
+    apis: &A,
+) -> Result<(&'static Service<A>, &'static Method<A>), Status> {
     let odd = head.extensions.get::<OddPath>().map(|OddPath(path)| path.as_str());
     let path = odd.unwrap_or_else(|| head.uri.path_and_query().map_or("", |path| path.as_str()));
     let (service, method) = path
         .strip_prefix('/')
         .and_then(|path| path.rsplit_once('/'))
         .ok_or_else(|| Status::unimplemented(format!("malformed method name: {path:?}")))?;
-    let known = services.iter().find(|known| known.name == service);
+    let known = services.iter().find(|known| known.name == service && (known.offered)(apis));
     let known = known.ok_or_else(|| Status::unimplemented(format!("unknown service {service}")))?;
-    let shape = known.methods.iter().find(|(name, _)| *name == method);
+    let found = known.methods.iter().find(|known| known.name == method);
     let unknown = || Status::unimplemented(format!("unknown method {method} for service {service}"));
-    shape.map(|(_, shape)| (known, *shape)).ok_or_else(unknown)
+    found.map(|method| (known, method)).ok_or_else(unknown)
 }
 
 /// Nothing is decompressed here: no client needs it, and a bomb needs none of our memory.
@@ -161,8 +150,8 @@ fn decompresses(head: &Parts) -> Result<(), Status> {
 }
 
 /// The header that a service asks for: without it a web page could have a browser call (SPIFFE Workload Endpoint §3).
-fn header(head: &Parts, service: &Service) -> Result<(), Status> {
-    let Some(name) = service.header else { return Ok(()) };
+fn header(head: &Parts, name: Option<&str>) -> Result<(), Status> {
+    let Some(name) = name else { return Ok(()) };
     let mut values = head.headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (Some(value), None) if value == "true" => Ok(()),
@@ -170,14 +159,12 @@ fn header(head: &Parts, service: &Service) -> Result<(), Status> {
     }
 }
 
-/// Reads the one message of a call: its head and itself, as a body that has nothing else.
-///
-/// `charge` is asked before the message is kept.
+/// Reads the one message of a call. `charge` is asked, with the message's length, before it is kept.
 ///
 /// # Errors
 /// The status of the call.
 pub(crate) async fn read<B>(
-    mut body: B,
+    body: B,
     shape: Shape,
     mut charge: impl FnMut(usize) -> Result<(), Status>,
 ) -> Result<Bytes, Status>
@@ -189,42 +176,100 @@ where
         Shape::ServerStreaming(limit) => (limit, true),
         Shape::Own => (0, true),
     };
-    let mut kept = BytesMut::new();
-    let mut wanted = HEAD;
-    while kept.len() < wanted {
-        let Some(mut data) = next(&mut body).await else {
-            // An unfinished head is no message.
-            return Err(match (kept.len() < HEAD, streaming) {
-                (true, true) => Status::internal(NO_MESSAGE),
-                (true, false) => Status::unknown("EOF"),
-                (false, true) => Status::internal("unexpected EOF"),
-                (false, false) => Status::unknown("unexpected EOF"),
-            });
-        };
-        while data.has_remaining() && kept.len() < wanted {
-            let here = data.split_to(data.len().min(wanted - kept.len()));
-            kept.put(here);
-            if kept.len() == HEAD && wanted == HEAD {
-                let len = length(&kept, limit)?;
-                charge(len)?;
-                wanted += len;
-                kept.reserve(len);
+    let mut messages = Messages::new(body);
+    let message = messages.next(limit, &mut charge).await;
+    let message = message.and_then(|message| message.ok_or(Unread::NoHead)).map_err(|reason| {
+        match (reason, streaming) {
+            (Unread::NoHead, true) => Status::internal(NO_MESSAGE),
+            (Unread::NoHead, false) => Status::unknown("EOF"),
+            (Unread::CutShort, true) => Status::internal("unexpected EOF"),
+            (Unread::CutShort, false) => Status::unknown("unexpected EOF"),
+            (Unread::Refused(status), _) => status,
+        }
+    })?;
+    // The client says that there is no more, or says more.
+    if streaming && messages.has_more().await {
+        return Err(Status::internal(TWO_MESSAGES));
+    }
+    Ok(message)
+}
+
+/// The messages of a request, one after another.
+#[derive(Debug)]
+pub(crate) struct Messages<B> {
+    body: B,
+    /// What has come and belongs to the next message.
+    rest: Bytes,
+}
+
+/// Why there is no next message.
+#[derive(Debug)]
+pub(crate) enum Unread {
+    /// The client's side ended within the five bytes before a message.
+    NoHead,
+    /// It ended within a message.
+    CutShort,
+    /// The message is not taken.
+    Refused(Status),
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Messages<B> {
+    pub(crate) fn new(body: B) -> Self {
+        Self { body, rest: Bytes::new() }
+    }
+
+    /// The next message; `None` where the client's side has ended before it. `charge` is asked, with the message's length,
+    /// before it is kept.
+    ///
+    /// # Errors
+    /// [`Unread`].
+    pub(crate) async fn next(
+        &mut self,
+        limit: u32,
+        mut charge: impl FnMut(usize) -> Result<(), Status>,
+    ) -> Result<Option<Bytes>, Unread> {
+        let mut head = [0; HEAD];
+        match self.fill(&mut head.as_mut_slice(), HEAD).await {
+            0 => return Ok(None),
+            HEAD => {}
+            _ => return Err(Unread::NoHead),
+        }
+        let len = length(&head, limit).and_then(|len| charge(len).map(|()| len)).map_err(Unread::Refused)?;
+        let mut message = BytesMut::with_capacity(len);
+        if self.fill(&mut message, len).await < len {
+            return Err(Unread::CutShort);
+        }
+        flag(head[0]).map_err(Unread::Refused)?;
+        Ok(Some(message.freeze()))
+    }
+
+    /// Puts the next `wanted` bytes into `place`; fewer where the client's side ends. Tells how many.
+    async fn fill(&mut self, place: &mut impl BufMut, wanted: usize) -> usize {
+        let mut filled = 0;
+        while filled < wanted {
+            if self.rest.is_empty() {
+                match next(&mut self.body).await {
+                    Some(data) => self.rest = data,
+                    None => break,
+                }
+            }
+            let here = self.rest.split_to(self.rest.len().min(wanted - filled));
+            filled += here.len();
+            place.put(here);
+        }
+        filled
+    }
+
+    /// Waits for the end of the client's side, or for more of it.
+    async fn has_more(&mut self) -> bool {
+        while self.rest.is_empty() {
+            match next(&mut self.body).await {
+                Some(data) => self.rest = data,
+                None => return false,
             }
         }
-        if kept.len() == wanted && streaming && data.has_remaining() {
-            return Err(Status::internal(TWO_MESSAGES));
-        }
+        true
     }
-    flag(kept[0])?;
-    if streaming {
-        // The client says that there is no more, or says more.
-        while let Some(data) = next(&mut body).await {
-            if !data.is_empty() {
-                return Err(Status::internal(TWO_MESSAGES));
-            }
-        }
-    }
-    Ok(kept.freeze())
 }
 
 async fn next<B: Body<Data = Bytes> + Unpin>(body: &mut B) -> Option<Bytes> {
@@ -255,9 +300,8 @@ fn flag(flag: u8) -> Result<(), Status> {
     }
 }
 
-/// Makes the words of a status as grpc-go writes them: of printable characters only `%` is escaped, and a message that is
-/// not protobuf is called that.
-pub(crate) fn reword(headers: &mut HeaderMap, shape: Shape) {
+/// Writes the words of a status as grpc-go does: of printable characters only `%` is escaped.
+pub(crate) fn reword(headers: &mut HeaderMap) {
     let Some(words) = headers.get_mut("grpc-message") else { return };
     let mut plain = Vec::with_capacity(words.len());
     let mut rest = words.as_bytes();
@@ -273,10 +317,6 @@ pub(crate) fn reword(headers: &mut HeaderMap, shape: Shape) {
                 rest = after;
             }
         }
-    }
-    if plain.starts_with(NOT_PROTOBUF) {
-        let of_a_stream = matches!(shape, Shape::ServerStreaming(_));
-        plain = if of_a_stream { UNREADABLE_IN_STREAM } else { UNREADABLE }.into();
     }
     if let Ok(plain) = HeaderValue::from_bytes(&plain) {
         *words = plain;
@@ -294,9 +334,9 @@ impl NoCall {
     }
 
     /// The whole answer.
-    pub(crate) fn response(self) -> Response<tonic::body::Body> {
-        let mut response = self.grpc.into_http();
-        reword(response.headers_mut(), Shape::Own);
+    pub(crate) fn response(self) -> Response<ResponseBody> {
+        let mut response = refusal(&self.grpc);
+        reword(response.headers_mut());
         *response.status_mut() = self.http;
         response
     }
@@ -313,11 +353,6 @@ const HEAD: usize = 5;
 /// A timeout below this has passed before anything could be done.
 const AT_ONCE: Duration = Duration::from_micros(1);
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
-/// How prost begins.
-const NOT_PROTOBUF: &[u8] = b"failed to decode Protobuf message";
-const UNREADABLE: &[u8] = b"grpc: error unmarshalling request: proto: cannot parse invalid wire-format data";
-const UNREADABLE_IN_STREAM: &[u8] =
-    b"grpc: failed to unmarshal the received message: proto: cannot parse invalid wire-format data";
 const NO_MESSAGE: &str = "cardinality violation: received no request message from non-client-streaming RPC";
 const TWO_MESSAGES: &str =
     "cardinality violation: received multiple request messages for non-client-streaming RPC";

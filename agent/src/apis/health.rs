@@ -13,54 +13,42 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use proto::health::health_check_response::ServingStatus;
-use proto::health::health_server;
 use proto::health::{HealthCheckRequest, HealthCheckResponse};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tonic::{Request, Response, Status};
+use tonic::Status;
 use tracing::{error, info, warn};
 
-use crate::door::Admission;
+use crate::door::{Admission, Anonymous};
 
 /// The gRPC service.
-#[derive(Debug, Clone)]
-pub struct Health {
+#[derive(Debug)]
+pub(crate) struct Health {
     admission: Arc<Admission>,
 }
 
 impl Health {
     /// The health of what is behind this door.
-    #[must_use]
-    pub fn new(admission: Arc<Admission>) -> Self {
+    pub(crate) fn new(admission: Arc<Admission>) -> Self {
         Self { admission }
     }
-}
 
-type NoStream = tokio_stream::Empty<Result<HealthCheckResponse, Status>>;
-
-#[tonic::async_trait]
-impl health_server::Health for Health {
-    type WatchStream = NoStream;
-
-    async fn check(
+    pub(super) fn check(
         &self,
-        request: Request<HealthCheckRequest>,
-    ) -> Result<Response<HealthCheckResponse>, Status> {
-        if !request.get_ref().service.is_empty() {
+        _: Anonymous,
+        request: &HealthCheckRequest,
+    ) -> Result<HealthCheckResponse, Status> {
+        if !request.service.is_empty() {
             return Err(Status::invalid_argument("per-service health is not supported"));
         }
         let status =
             if self.admission.is_ready() { ServingStatus::Serving } else { ServingStatus::NotServing };
-        Ok(Response::new(HealthCheckResponse { status: status.into() }))
-    }
-
-    async fn watch(&self, _: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        Err(Status::unimplemented("watching health is not supported"))
+        Ok(HealthCheckResponse { status: status.into() })
     }
 }
 
 /// Serves `/live` and `/ready`. An address that cannot be had is logged, and the agent goes on (SPIRE does so too).
-pub async fn serve(settings: config::HealthChecks, admission: Arc<Admission>) {
+pub(crate) async fn serve(settings: config::HealthChecks, admission: Arc<Admission>) {
     let address = settings.address();
     let listener = match TcpListener::bind(&address).await {
         Ok(listener) => listener,

@@ -4,133 +4,81 @@
 //! header missing → InvalidArgument (WE §3).
 
 use std::collections::BTreeMap;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::unfold;
-use identity::{Bundle, Identity, WorkloadUpdate};
+use identity::{Bundle, Identity, Selectors, WorkloadUpdate};
+use latest::Updates;
 use proto::workload as wire;
-use proto::workload::spiffe_workload_api_server::SpiffeWorkloadApi;
 use tokio::time::{Instant, timeout_at};
-use tonic::{Code, Request, Response, Status};
+use tokio_stream::Stream;
+use tonic::{Code, Status};
 use tracing::{debug, error};
-use transport::Peer;
 
-use crate::door::{Admission, Admitted, Denied, Patience};
+use crate::door::{Admission, Caller, Denied, Proof as _};
 
 /// The service.
-#[derive(Debug, Clone)]
-pub struct Workload {
+#[derive(Debug)]
+pub(crate) struct Workload {
     admission: Arc<Admission>,
     /// `allow_unauthenticated_verifiers`.
     anyone_gets_bundles: bool,
     log_selectors: Arc<[String]>,
 }
 
-type Reply<T> = Pin<Box<dyn tokio_stream::Stream<Item = Result<T, Status>> + Send>>;
-
 impl Workload {
     /// A service behind a door.
-    #[must_use]
-    pub fn new(admission: Arc<Admission>, anyone_gets_bundles: bool, log_selectors: Vec<String>) -> Self {
+    pub(crate) fn new(
+        admission: Arc<Admission>,
+        anyone_gets_bundles: bool,
+        log_selectors: Vec<String>,
+    ) -> Self {
         Self { admission, anyone_gets_bundles, log_selectors: log_selectors.into() }
     }
 
-    async fn admit<T>(&self, request: &Request<T>, method: &'static str) -> Result<Caller, Status> {
-        let peer = request.extensions().get::<Arc<Peer>>();
-        let peer = Arc::clone(peer.ok_or_else(|| Status::internal("connection has no peer"))?);
-        let admitted =
-            self.admission.admit(&peer, Patience::Limited(START_PATIENCE)).await.map_err(denied)?;
-        Ok(Caller {
-            admitted,
-            pid: peer.process.pid,
-            peer,
-            method,
-            log_selectors: Arc::clone(&self.log_selectors),
-        })
-    }
-}
-
-#[tonic::async_trait]
-impl SpiffeWorkloadApi for Workload {
-    type FetchX509SVIDStream = Reply<wire::X509svidResponse>;
-    type FetchX509BundlesStream = Reply<wire::X509BundlesResponse>;
-    type FetchJWTBundlesStream = Reply<wire::JwtBundlesResponse>;
-    type FetchWITSVIDStream = Reply<wire::WitsvidResponse>;
-    type FetchWITBundlesStream = Reply<wire::WitBundlesResponse>;
-
-    async fn fetch_x509svid(
+    pub(super) async fn fetch_x509_svid(
         &self,
-        request: Request<wire::X509svidRequest>,
-    ) -> Result<Response<Self::FetchX509SVIDStream>, Status> {
-        let mut caller = self.admit(&request, "FetchX509SVID").await?;
+        caller: Caller,
+        _: wire::X509svidRequest,
+    ) -> Result<impl Stream<Item = Result<wire::X509svidResponse, Status>> + use<>, Status> {
+        let mut subscriber = self.subscribe(caller, "FetchX509SVID").await?;
         // The first answer decides the status of the call as a whole.
-        let first = caller.svids().await?;
-        Ok(Response::new(replies(Svids(caller), first)))
+        let first = subscriber.svids().await?;
+        Ok(replies(Svids(subscriber), first))
     }
 
-    async fn fetch_x509_bundles(
+    pub(super) async fn fetch_x509_bundles(
         &self,
-        request: Request<wire::X509BundlesRequest>,
-    ) -> Result<Response<Self::FetchX509BundlesStream>, Status> {
-        let mut caller = self.admit(&request, "FetchX509Bundles").await?;
+        caller: Caller,
+        _: wire::X509BundlesRequest,
+    ) -> Result<impl Stream<Item = Result<wire::X509BundlesResponse, Status>> + use<>, Status> {
+        let mut subscriber = self.subscribe(caller, "FetchX509Bundles").await?;
         let anyone = self.anyone_gets_bundles;
-        let first = caller.bundles(anyone)?;
+        let first = subscriber.bundles(anyone)?;
         let last = first.clone();
-        Ok(Response::new(replies(Bundles { caller, anyone, last }, first)))
+        Ok(replies(Bundles { subscriber, anyone, last }, first))
     }
 
-    async fn fetch_jwtsvid(
-        &self,
-        _: Request<wire::JwtsvidRequest>,
-    ) -> Result<Response<wire::JwtsvidResponse>, Status> {
-        Err(Status::unimplemented("fetching JWT-SVIDs is not implemented yet"))
-    }
-
-    async fn fetch_jwt_bundles(
-        &self,
-        _: Request<wire::JwtBundlesRequest>,
-    ) -> Result<Response<Self::FetchJWTBundlesStream>, Status> {
-        Err(Status::unimplemented("fetching JWT bundles is not implemented yet"))
-    }
-
-    async fn validate_jwtsvid(
-        &self,
-        _: Request<wire::ValidateJwtsvidRequest>,
-    ) -> Result<Response<wire::ValidateJwtsvidResponse>, Status> {
-        Err(Status::unimplemented("validating JWT-SVIDs is not implemented yet"))
-    }
-
-    async fn fetch_witsvid(
-        &self,
-        _: Request<wire::WitsvidRequest>,
-    ) -> Result<Response<Self::FetchWITSVIDStream>, Status> {
-        Err(Status::unimplemented("fetching WIT-SVIDs is not implemented"))
-    }
-
-    async fn fetch_wit_bundles(
-        &self,
-        _: Request<wire::WitBundlesRequest>,
-    ) -> Result<Response<Self::FetchWITBundlesStream>, Status> {
-        Err(Status::unimplemented("fetching WIT bundles is not implemented"))
+    async fn subscribe(&self, caller: Caller, method: &'static str) -> Result<Subscriber, Status> {
+        let updates = self.admission.subscribe(&caller).await.map_err(denied)?;
+        Ok(Subscriber { updates, caller, method, log_selectors: Arc::clone(&self.log_selectors) })
     }
 }
 
-/// One caller of one method.
-struct Caller {
-    admitted: Admitted,
-    pid: i32,
-    peer: Arc<Peer>,
+/// A caller of one method that listens for what it may have.
+struct Subscriber {
+    updates: Updates<WorkloadUpdate>,
+    caller: Caller,
     method: &'static str,
     log_selectors: Arc<[String]>,
 }
 
-impl Caller {
+impl Subscriber {
     async fn changed(&mut self) -> Result<(), Status> {
-        self.admitted.updates.changed().await.map_err(|_| denied(Denied::Stopped))
+        self.updates.changed().await.map_err(|_| denied(Denied::Stopped))
     }
 
     /// The next list of SVIDs: complete, or after [`MINT_PATIENCE`] what there is, but never without the first: it is
@@ -138,14 +86,14 @@ impl Caller {
     async fn svids(&mut self) -> Result<wire::X509svidResponse, Status> {
         let until = Instant::now() + MINT_PATIENCE;
         loop {
-            let update = self.admitted.updates.latest();
+            let update = self.updates.latest();
             if update.identities.is_empty() {
                 return Err(self.no_identity());
             }
             let now = SystemTime::now();
             let missing = update.identities.iter().find(|identity| identity.live(now).is_none());
             let Some(missing) = missing else { return Ok(self.send(&update, now)) };
-            match timeout_at(until, self.admitted.updates.changed()).await {
+            match timeout_at(until, self.updates.changed()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return Err(denied(Denied::Stopped)),
                 Err(_) if update.identities[0].live(now).is_some() => return Ok(self.send(&update, now)),
@@ -156,12 +104,12 @@ impl Caller {
 
     fn send(&self, update: &WorkloadUpdate, now: SystemTime) -> wire::X509svidResponse {
         let response = svids_response(update, now);
-        debug!(pid = self.pid, method = self.method, count = response.svids.len(), "Fetched X.509 SVID");
+        debug!(pid = self.pid(), method = self.method, count = response.svids.len(), "Fetched X.509 SVID");
         response
     }
 
     fn bundles(&mut self, anyone: bool) -> Result<wire::X509BundlesResponse, Status> {
-        let update = self.admitted.updates.latest();
+        let update = self.updates.latest();
         let registered = !update.identities.is_empty();
         if !registered && !anyone {
             return Err(self.no_identity());
@@ -172,10 +120,14 @@ impl Caller {
         Ok(wire::X509BundlesResponse { crl: Vec::new(), bundles })
     }
 
+    fn pid(&self) -> i32 {
+        self.caller.peer().process.pid
+    }
+
     fn no_identity(&self) -> Status {
-        if self.peer.complain("no identity") {
-            let shown = selectors_to_log(&self.admitted.caller, &self.log_selectors);
-            error!(pid = self.pid, method = self.method, registered = false, selectors = %shown, "No identity issued");
+        if self.caller.peer().complain("no identity") {
+            let shown = selectors_to_log(self.caller.selectors(), &self.log_selectors);
+            error!(pid = self.pid(), method = self.method, registered = false, selectors = %shown, "No identity issued");
         }
         Status::permission_denied("no identity issued")
     }
@@ -186,8 +138,8 @@ impl Caller {
             Some(_) => format!("X.509-SVID of {id} has expired and the server has not renewed it yet"),
             None => format!("X.509-SVID of {id} is not available yet"),
         };
-        if self.peer.complain("no SVID") {
-            error!(pid = self.pid, method = self.method, error = %reason, "Cannot serve X.509-SVIDs");
+        if self.caller.peer().complain("no SVID") {
+            error!(pid = self.pid(), method = self.method, error = %reason, "Cannot serve X.509-SVIDs");
         }
         Status::unavailable(reason)
     }
@@ -200,7 +152,7 @@ trait Replies: Send + 'static {
     fn next(&mut self) -> impl Future<Output = Result<Self::Reply, Status>> + Send;
 }
 
-struct Svids(Caller);
+struct Svids(Subscriber);
 
 impl Replies for Svids {
     type Reply = wire::X509svidResponse;
@@ -219,7 +171,7 @@ impl Replies for Svids {
 
 /// A bundle list that equals the last one is not sent (SPIRE does so for bundles, not for SVIDs).
 struct Bundles {
-    caller: Caller,
+    subscriber: Subscriber,
     anyone: bool,
     last: wire::X509BundlesResponse,
 }
@@ -229,8 +181,8 @@ impl Replies for Bundles {
 
     async fn next(&mut self) -> Result<Self::Reply, Status> {
         loop {
-            self.caller.changed().await?;
-            let next = self.caller.bundles(self.anyone)?;
+            self.subscriber.changed().await?;
+            let next = self.subscriber.bundles(self.anyone)?;
             if next != self.last {
                 self.last = next.clone();
                 return Ok(next);
@@ -240,7 +192,10 @@ impl Replies for Bundles {
 }
 
 /// A stream of a first reply and those that follow, until one is an error.
-fn replies<R: Replies>(replies: R, first: R::Reply) -> Reply<R::Reply> {
+fn replies<R: Replies>(
+    replies: R,
+    first: R::Reply,
+) -> impl Stream<Item = Result<R::Reply, Status>> + Send + 'static {
     let rest = unfold(Some(replies), |replies| async move {
         let mut replies = replies?;
         match replies.next().await {
@@ -248,7 +203,7 @@ fn replies<R: Replies>(replies: R, first: R::Reply) -> Reply<R::Reply> {
             Err(status) => Some((Err(status), None)),
         }
     });
-    Box::pin(futures_util::stream::once(std::future::ready(Ok(first))).chain(rest))
+    futures_util::stream::once(std::future::ready(Ok(first))).chain(rest)
 }
 
 /// WA §5.2.1: in entry order; of the entries that share a hint the oldest alone.
@@ -291,18 +246,20 @@ fn unique_hints<'a>(identities: &[&'a Identity]) -> Vec<&'a Identity> {
 pub(crate) fn denied(reason: Denied) -> Status {
     match reason {
         Denied::NoRoom(_) => Status::resource_exhausted(reason.to_string()),
-        Denied::Starting | Denied::Attestation | Denied::Stopped => Status::unavailable(reason.to_string()),
+        Denied::Starting | Denied::Attestation | Denied::Stopped | Denied::TooOften(_) => {
+            Status::unavailable(reason.to_string())
+        }
     }
 }
 
 /// `log_selectors`: those that equal a configured prefix, or begin with it and a colon.
-fn selectors_to_log(caller: &crate::door::Caller, prefixes: &[String]) -> String {
+fn selectors_to_log(selectors: &Selectors, prefixes: &[String]) -> String {
     let wanted = |text: &String| {
         prefixes.iter().any(|prefix| {
             text.strip_prefix(prefix.as_str()).is_some_and(|r| r.is_empty() || r.starts_with(':'))
         })
     };
-    let texts: Vec<String> = caller.selectors().iter().map(ToString::to_string).filter(wanted).collect();
+    let texts: Vec<String> = selectors.iter().map(ToString::to_string).filter(wanted).collect();
     texts.join(",")
 }
 
@@ -310,5 +267,4 @@ pub(crate) fn der(bundle: &Bundle) -> Bytes {
     bundle.x509_der().into()
 }
 
-const START_PATIENCE: Duration = Duration::from_secs(5);
 const MINT_PATIENCE: Duration = Duration::from_secs(5);

@@ -1,6 +1,8 @@
 //! The one door. Every call on the public socket passes here once, whatever its API: the agent is ready, the caller is
 //! attested, still alive and still who connected; then it may listen.
 
+mod proof;
+mod rates;
 pub(crate) mod shares;
 
 use std::collections::hash_map::{Entry, RandomState};
@@ -8,11 +10,12 @@ use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::hash::BuildHasher as _;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use attestors::workload::{self, Attestor};
 use budget::Refused;
+use config::RateLimits;
 use identity::{Selectors, WorkloadUpdate};
 use latest::Updates;
 use tokio::sync::watch;
@@ -20,6 +23,9 @@ use tokio::time::timeout;
 use tracing::{debug, error};
 use transport::{Peer, Process};
 
+pub use self::proof::{Anonymous, Caller, Delegate, Proof};
+pub use self::rates::Rate;
+use self::rates::Rates;
 use crate::manager::Manager;
 
 /// The door.
@@ -27,60 +33,13 @@ use crate::manager::Manager;
 pub struct Admission {
     attestors: Vec<Attestor>,
     manager: watch::Receiver<Option<Manager>>,
+    rates: Rates,
     proc: PathBuf,
     /// Processes for which the server was asked for changes, because they matched nothing or asked for a name that nothing
     /// granted; with the hashes of those names.
     strangers: Mutex<HashMap<(i32, u64), HashSet<u64>>>,
     hasher: RandomState,
     no_news: watch::Sender<u64>,
-}
-
-/// Proof that a caller was attested. Only [`Admission`] makes one, and without one there is nothing to listen to.
-#[derive(Debug, Clone)]
-pub struct Caller {
-    selectors: Selectors,
-}
-
-/// Proof that an authorised caller of the admin socket asked for the identities of somebody else: of whoever has these
-/// selectors. Only [`Admission`] makes one.
-#[derive(Debug, Clone)]
-pub struct Delegate {
-    selectors: Selectors,
-}
-
-/// What lets its holder listen. There are two: [`Caller`] and [`Delegate`].
-pub trait Proof {
-    /// What is known of whom the identities are for.
-    fn selectors(&self) -> &Selectors;
-}
-
-impl Proof for Caller {
-    fn selectors(&self) -> &Selectors {
-        &self.selectors
-    }
-}
-
-impl Proof for Delegate {
-    fn selectors(&self) -> &Selectors {
-        &self.selectors
-    }
-}
-
-impl Caller {
-    /// What is known of the caller.
-    #[must_use]
-    pub fn selectors(&self) -> &Selectors {
-        &self.selectors
-    }
-}
-
-/// A caller that is in.
-#[derive(Debug)]
-pub struct Admitted {
-    /// What it may have, now and later.
-    pub updates: Updates<WorkloadUpdate>,
-    /// Who it is.
-    pub caller: Caller,
 }
 
 /// Why a caller is turned away.
@@ -98,6 +57,9 @@ pub enum Denied {
     /// The caller, or its group, holds as much as it may.
     #[error(transparent)]
     NoRoom(Refused),
+    /// Processes with these selectors call more often than `experimental { ratelimit { } }` allows.
+    #[error("rate limit exceeded for {0}")]
+    TooOften(Rate),
 }
 
 /// How long a call waits while the agent is starting.
@@ -123,10 +85,16 @@ pub enum NoDelegate {
 impl Admission {
     /// A door with these attestors; `manager` appears when the agent is ready.
     #[must_use]
-    pub fn new(attestors: Vec<Attestor>, manager: watch::Receiver<Option<Manager>>, proc: PathBuf) -> Self {
+    pub fn new(
+        attestors: Vec<Attestor>,
+        manager: watch::Receiver<Option<Manager>>,
+        rates: RateLimits,
+        proc: PathBuf,
+    ) -> Self {
         Self {
             attestors,
             manager,
+            rates: Rates::new(rates),
             proc,
             strangers: Mutex::default(),
             hasher: RandomState::new(),
@@ -140,21 +108,63 @@ impl Admission {
         self.manager.borrow().is_some()
     }
 
-    /// Lets a caller in, or says why not.
+    /// Lets anybody in, for what asks for no more.
+    #[must_use]
+    pub fn anyone(&self) -> Anonymous {
+        Anonymous
+    }
+
+    /// Attests who is on the other end of a connection, and counts the call where it has a limit.
     ///
     /// # Errors
     /// [`Denied`].
-    pub async fn admit(&self, peer: &Peer, patience: Patience) -> Result<Admitted, Denied> {
-        let manager = self.ready(patience).await?;
-        let caller = self.attest(peer).await?;
+    pub async fn caller(
+        &self,
+        peer: Arc<Peer>,
+        patience: Patience,
+        rate: Option<Rate>,
+    ) -> Result<Caller, Denied> {
+        self.ready(patience).await?;
+        let selectors = self.attest(&peer).await?;
+        let caller = Caller { peer, selectors };
+        match rate {
+            Some(rate) if !self.is_within(rate, &caller) => Err(Denied::TooOften(rate)),
+            _ => Ok(caller),
+        }
+    }
+
+    /// Whether a call keeps to its limit. The agent's own calls have none.
+    fn is_within(&self, rate: Rate, caller: &Caller) -> bool {
+        let ours = u32::try_from(caller.peer.process.pid) == Ok(std::process::id());
+        ours || self.rates.admit(rate, &caller.selectors)
+    }
+
+    /// Listens for what a caller may have, now and later. Where that is nothing yet, the server is asked for changes.
+    ///
+    /// # Errors
+    /// [`Denied`].
+    pub async fn subscribe(&self, caller: &Caller) -> Result<Updates<WorkloadUpdate>, Denied> {
+        let (peer, manager) = (&caller.peer, self.ready(Patience::Limited(Duration::ZERO)).await?);
         let matched = manager.snapshot().matching(&caller.selectors);
         if matched.is_empty() && self.is_new(&peer.process, std::iter::empty()) {
             debug!(pid = peer.process.pid, "A new process matches no entry; asking the server for changes");
             manager.unmatched();
         }
-        let charge = peer.account().charge(shares::remembered(&caller.selectors)).map_err(Denied::NoRoom)?;
-        let updates = manager.subscribe(&caller, matched, charge).await.map_err(|_| Denied::Stopped)?;
-        Ok(Admitted { updates, caller })
+        listen(&manager, peer, caller, matched).await
+    }
+
+    /// Listens for what a delegate may have; it is charged to `caller`, who asks for it.
+    ///
+    /// # Errors
+    /// [`Denied`].
+    pub async fn subscribe_for(
+        &self,
+        caller: &Caller,
+        delegate: &Delegate,
+    ) -> Result<Updates<WorkloadUpdate>, Denied> {
+        let manager = self.ready(Patience::Limited(Duration::ZERO)).await?;
+        let matched = manager.snapshot().matching(&delegate.selectors);
+        listen(&manager, &caller.peer, delegate, matched).await
     }
 
     /// A stream of a caller waits for these names: their entry may be younger than the last sync.
@@ -169,15 +179,6 @@ impl Admission {
             );
             manager.unmatched();
         }
-    }
-
-    /// Attests a caller of the admin socket.
-    ///
-    /// # Errors
-    /// [`Denied`].
-    pub async fn caller(&self, peer: &Peer) -> Result<Caller, Denied> {
-        self.ready(Patience::Limited(Duration::ZERO)).await?;
-        self.attest(peer).await
     }
 
     /// Whether a caller may ask for others' identities now: one of its own is on the list.
@@ -208,15 +209,16 @@ impl Admission {
         self.authorize(caller, delegates).map(|()| Delegate { selectors })
     }
 
-    /// The same by a pid, which is attested as if it had called.
+    /// The selectors of a process by its pid, attested as if it had called; it is charged to `caller`, who asks for it.
     ///
     /// # Errors
     /// [`Denied::Attestation`] also where there is no such process.
-    pub async fn attest_pid(&self, peer: &Peer, pid: i32) -> Result<Selectors, Denied> {
+    pub async fn attest_pid(&self, caller: &Caller, pid: i32) -> Result<Selectors, Denied> {
+        let peer = &caller.peer;
         let credentials = attestors::proc::read_credentials_of(&self.proc, pid, peer.group()).await;
         let subject = credentials.and_then(|found| peer.on_behalf(pid, found.uid, found.gid));
         match subject {
-            Ok(subject) => Ok(self.attest(&subject).await?.selectors),
+            Ok(subject) => self.attest(&subject).await,
             Err(reason) => {
                 if peer.complain("attestation") {
                     error!(pid, error = %reason, "Workload attestation failed");
@@ -224,21 +226,6 @@ impl Admission {
                 Err(Denied::Attestation)
             }
         }
-    }
-
-    /// Listens for what the holder of a proof may have; it is charged to `peer`.
-    ///
-    /// # Errors
-    /// [`Denied`].
-    pub async fn subscribe(
-        &self,
-        peer: &Peer,
-        proof: &impl Proof,
-    ) -> Result<Updates<WorkloadUpdate>, Denied> {
-        let manager = self.ready(Patience::Limited(Duration::ZERO)).await?;
-        let matched = manager.snapshot().matching(proof.selectors());
-        let charge = peer.account().charge(shares::remembered(proof.selectors())).map_err(Denied::NoRoom)?;
-        manager.subscribe(proof, matched, charge).await.map_err(|_| Denied::Stopped)
     }
 
     /// The manager, when the agent is ready.
@@ -265,7 +252,7 @@ impl Admission {
         }
     }
 
-    async fn attest(&self, peer: &Peer) -> Result<Caller, Denied> {
+    async fn attest(&self, peer: &Peer) -> Result<Selectors, Denied> {
         let found = workload::attest(&self.attestors, peer).await;
         // Facts were read by pid. They are the caller's only if it still has the credentials that it connected with (a
         // setuid program may run in it by now, and its child may hold the connection), and has not exited meanwhile.
@@ -285,7 +272,7 @@ impl Admission {
             Ok(found) => {
                 peer.account().work(shares::ATTESTATION + shares::SELECTOR * found.selectors.len() as u64);
                 debug!(pid = peer.process.pid, selectors = ?found.selectors, "PID attested to have selectors");
-                Ok(Caller { selectors: found.selectors })
+                Ok(found.selectors)
             }
             Err(reason) => {
                 if peer.complain("attestation") {
@@ -324,6 +311,20 @@ impl Admission {
     }
 }
 
+/// What is remembered of whom the identities are for is charged to the connection that listens.
+async fn listen(
+    manager: &Manager,
+    peer: &Peer,
+    proof: &impl Proof,
+    matched: cache::Matched,
+) -> Result<Updates<WorkloadUpdate>, Denied> {
+    let charge = peer.account().charge(shares::remembered(proof.selectors())).map_err(Denied::NoRoom)?;
+    manager.subscribe(proof, matched, charge).await.map_err(|_| Denied::Stopped)
+}
+
 const STRANGERS_KEPT: usize = 2048;
 /// Names of one process for which the server is asked.
 const NAMES_KEPT: usize = 16;
+
+#[cfg(test)]
+mod tests;

@@ -12,13 +12,15 @@ use base64::engine::general_purpose::STANDARD;
 use identity::PrivateKey;
 use zeroize::Zeroizing;
 
-use super::KeyError;
+use super::{AgentKey, KeyError};
 use crate::store::write_atomic;
 
 /// The folder.
 #[derive(Debug, Clone)]
 pub struct Disk {
     file: PathBuf,
+    /// Keys of the file that are not the agent's: they are written back as they were.
+    others: BTreeMap<String, PrivateKey>,
 }
 
 impl Disk {
@@ -36,10 +38,22 @@ impl Disk {
         let probe = directory.join(".probe");
         write_atomic(&probe, b"probe").map_err(|source| failed(&probe, source))?;
         let _ = fs::remove_file(&probe);
-        Ok(Self { file: directory.join("keys.json") })
+        Ok(Self { file: directory.join("keys.json"), others: BTreeMap::new() })
     }
 
-    pub(super) fn load(&self) -> Result<BTreeMap<String, PrivateKey>, KeyError> {
+    /// Reads the agent's keys.
+    pub(super) fn load(mut self) -> Result<(Self, BTreeMap<String, AgentKey>), KeyError> {
+        let mut keys = BTreeMap::new();
+        for (name, key) in self.read()? {
+            match AgentKey::import(&key) {
+                Some(key) => drop(keys.insert(name, key)),
+                None => drop(self.others.insert(name, key)),
+            }
+        }
+        Ok((self, keys))
+    }
+
+    fn read(&self) -> Result<BTreeMap<String, PrivateKey>, KeyError> {
         let text = match fs::read_to_string(&self.file) {
             Ok(text) => Zeroizing::new(text),
             Err(reason) if reason.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
@@ -58,7 +72,7 @@ impl Disk {
     }
 
     /// Saves these keys on a thread of its own: a slow disk holds up the renewal alone.
-    pub(super) async fn keep(&self, keys: BTreeMap<String, PrivateKey>) -> Result<(), KeyError> {
+    pub(super) async fn keep(&self, keys: BTreeMap<String, AgentKey>) -> Result<(), KeyError> {
         let disk = self.clone();
         let saving = tokio::task::spawn_blocking(move || disk.save(&keys));
         match tokio::time::timeout(WRITE_LIMIT, saving).await {
@@ -69,7 +83,11 @@ impl Disk {
         }
     }
 
-    fn save(&self, keys: &BTreeMap<String, PrivateKey>) -> Result<(), KeyError> {
+    fn save(&self, held: &BTreeMap<String, AgentKey>) -> Result<(), KeyError> {
+        let mut keys = self.others.clone();
+        for (name, key) in held {
+            keys.insert(name.clone(), key.export()?);
+        }
         // Written by hand, reserved in full: no copy of a key stays behind in a grown buffer.
         let size: usize = keys.iter().map(|(name, key)| name.len() + key.pkcs8().len() * 3 / 2 + 64).sum();
         let mut text = Zeroizing::new(String::with_capacity(size + 64));
@@ -109,15 +127,27 @@ mod tests {
         let directory = folder.path().join("keys");
         let mut keys = Keys::disk(directory.clone()).unwrap();
         let first = keys.renew(None).await.unwrap();
-        keys.renew(Some(first.key.pkcs8())).await.unwrap();
+        keys.renew(Some(&first.key)).await.unwrap();
         let again = Keys::disk(directory.clone()).unwrap();
         let names: Vec<_> = again.held.keys().collect();
         assert_eq!(names, ["agent-svid-A", "agent-svid-B"]);
-        assert_eq!(again.held["agent-svid-A"].pkcs8(), first.key.pkcs8());
+        assert_eq!(again.held["agent-svid-A"], first.key);
         let mode = fs::metadata(directory.join("keys.json")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         let text = fs::read_to_string(directory.join("keys.json")).unwrap();
         assert!(text.starts_with("{\n\t\"keys\": {\n\t\t\"agent-svid-A\": \""), "{text}");
+    }
+
+    #[tokio::test]
+    async fn keys_of_others_are_written_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("keys.json");
+        fs::write(&file, "{\"keys\":{\"another\":\"AAEC\"}}").unwrap();
+        let mut keys = Keys::disk(folder.path().to_owned()).unwrap();
+        assert!(keys.held.is_empty());
+        keys.renew(None).await.unwrap();
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(text.contains("\"another\": \"AAEC\"") && text.contains("agent-svid-A"), "{text}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Private keys: generating, requests for certificates, and where the agent's own two are kept.
 
+mod agent_key;
 mod disk;
 
 use std::collections::BTreeMap;
@@ -7,26 +8,31 @@ use std::io;
 use std::path::PathBuf;
 
 use config::KeyType;
-use identity::{PrivateKey, SpiffeId};
-use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PublicKeyData as _, SanType};
-
+use identity::{PrivateKey, SpiffeId, X509Svid};
+use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PublicKeyData as _, SanType, SigningKey};
 use zeroize::Zeroize as _;
 
-pub use disk::Disk;
+pub use self::agent_key::{AgentKey, Unusable};
+pub use self::disk::Disk;
 
-/// A fresh key with a request for a certificate of it.
+/// A fresh key with a request for a certificate of it. The agent's own key is an [`AgentKey`].
 #[derive(Debug)]
-pub struct Request {
+pub struct Request<K = PrivateKey> {
     /// The key.
-    pub key: PrivateKey,
+    pub key: K,
+    /// The content of `subjectPublicKey` in a certificate of this key.
+    pub public_key: Vec<u8>,
     /// PKCS#10, DER.
     pub csr: Vec<u8>,
 }
 
+/// The agent's own SVID: its key signs and is not handed out.
+pub type AgentSvid = X509Svid<AgentKey>;
+
 /// The agent's own keys: two slots in turn, so that a new key never replaces the one whose SVID is in use.
 #[derive(Debug)]
 pub struct Keys {
-    held: BTreeMap<String, PrivateKey>,
+    held: BTreeMap<String, AgentKey>,
     disk: Option<Disk>,
 }
 
@@ -36,6 +42,9 @@ pub enum KeyError {
     /// The generator failed.
     #[error("cannot generate a key: {0}")]
     Generate(#[from] rcgen::Error),
+    /// The agent's own key cannot be made or written.
+    #[error(transparent)]
+    Unusable(#[from] Unusable),
     /// The key manager's folder is not usable.
     #[error("keymanager(disk): {path}: {source}")]
     Disk {
@@ -69,8 +78,8 @@ impl Keys {
     /// # Errors
     /// [`KeyError::Disk`], [`KeyError::Corrupt`].
     pub fn disk(directory: PathBuf) -> Result<Self, KeyError> {
-        let disk = Disk::open(directory)?;
-        Ok(Self { held: disk.load()?, disk: Some(disk) })
+        let (disk, held) = Disk::open(directory)?.load()?;
+        Ok(Self { held, disk: Some(disk) })
     }
 
     /// Whether a restart loses the keys.
@@ -84,26 +93,24 @@ impl Keys {
     ///
     /// # Errors
     /// [`KeyError`]; a key that cannot be kept is not used.
-    pub async fn renew(&mut self, current: Option<&[u8]>) -> Result<Request, KeyError> {
+    pub async fn renew(&mut self, current: Option<&AgentKey>) -> Result<Request<AgentKey>, KeyError> {
         let slot = match self.held.get(SLOT_A) {
-            Some(key) if current == Some(key.pkcs8()) => SLOT_B,
+            Some(key) if current == Some(key) => SLOT_B,
             _ => SLOT_A,
         };
-        let request = request(KeyType::EcP256, None)?;
-        self.held.insert(slot.to_owned(), request.key.clone());
+        let key = AgentKey::generate()?;
+        let csr = csr(&key, None)?;
+        self.held.insert(slot.to_owned(), key.clone());
         if let Some(disk) = &self.disk {
             disk.keep(self.held.clone()).await?;
         }
-        Ok(request)
+        Ok(Request { public_key: key.der_bytes().to_vec(), key, csr })
     }
 
     /// The key whose public half is in this certificate (DER), whatever its slot.
     #[must_use]
-    pub fn key_of(&self, certificate: &[u8]) -> Option<PrivateKey> {
-        use x509_parser::prelude::{FromDer, X509Certificate};
-        let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
-        let public = certificate.public_key().raw;
-        self.held.values().find(|key| public_key(key).as_deref() == Some(public)).cloned()
+    pub fn key_of(&self, certificate: &[u8]) -> Option<AgentKey> {
+        self.held.values().find(|key| key.is_of(certificate)).cloned()
     }
 }
 
@@ -117,6 +124,14 @@ pub fn request(key_type: KeyType, id: Option<&SpiffeId>) -> Result<Request, rcge
         KeyType::EcP384 => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384)?,
         KeyType::Rsa2048 => KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048)?,
     };
+    let csr = csr(&pair, id)?;
+    let key = PrivateKey::from_pkcs8(pair.serialize_der());
+    let request = Request { key, public_key: pair.der_bytes().to_vec(), csr };
+    pair.zeroize();
+    Ok(request)
+}
+
+fn csr(key: &impl SigningKey, id: Option<&SpiffeId>) -> Result<Vec<u8>, rcgen::Error> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CountryName, "US");
@@ -124,19 +139,7 @@ pub fn request(key_type: KeyType, id: Option<&SpiffeId>) -> Result<Request, rcge
     if let Some(id) = id {
         params.subject_alt_names = vec![SanType::URI(id.as_str().try_into()?)];
     }
-    let csr = params.serialize_request(&pair)?.der().to_vec();
-    let request = Request { key: PrivateKey::from_pkcs8(pair.serialize_der()), csr };
-    pair.zeroize();
-    Ok(request)
-}
-
-/// The SubjectPublicKeyInfo (DER) of a key.
-fn public_key(key: &PrivateKey) -> Option<Vec<u8>> {
-    let der = rustls_pki_types::PrivatePkcs8KeyDer::from(key.pkcs8());
-    let mut pair = KeyPair::try_from(&der).ok()?;
-    let public = pair.subject_public_key_info();
-    pair.zeroize();
-    Some(public)
+    Ok(params.serialize_request(key)?.der().to_vec())
 }
 
 const SLOT_A: &str = "agent-svid-A";
@@ -150,11 +153,11 @@ mod tests {
     async fn slots_in_turn() {
         let mut keys = Keys::memory();
         let first = keys.renew(None).await.unwrap();
-        let second = keys.renew(Some(first.key.pkcs8())).await.unwrap();
-        assert_eq!(keys.held[SLOT_A].pkcs8(), first.key.pkcs8());
-        assert_eq!(keys.held[SLOT_B].pkcs8(), second.key.pkcs8());
-        let third = keys.renew(Some(second.key.pkcs8())).await.unwrap();
-        assert_eq!(keys.held[SLOT_A].pkcs8(), third.key.pkcs8());
+        let second = keys.renew(Some(&first.key)).await.unwrap();
+        assert_eq!(keys.held[SLOT_A], first.key);
+        assert_eq!(keys.held[SLOT_B], second.key);
+        let third = keys.renew(Some(&second.key)).await.unwrap();
+        assert_eq!(keys.held[SLOT_A], third.key);
     }
 
     #[test]

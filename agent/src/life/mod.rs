@@ -32,15 +32,15 @@ use self::clock::{Reasons, SyncClock};
 pub use self::judge::Fatal;
 use self::judge::Verdict;
 pub(crate) use self::stored::Stored;
-use crate::keys::Keys;
-use crate::manager::Manager;
+use crate::keys::{AgentSvid, Keys};
+use crate::manager::{Manager, Mint, Parts};
 use crate::status::Status;
 use crate::store::{Data, Keeper};
 use crate::upstream::backoff::Backoff;
 use crate::upstream::link::{Credentials, Link};
-use crate::upstream::sync::{Known, sync};
+use crate::upstream::sync::{SyncState, sync};
 use crate::upstream::tls::{KeyExchange, Roots};
-use crate::upstream::{ServerError, attest};
+use crate::upstream::{ServerError, attest, mint};
 
 /// The task's state.
 #[derive(Debug)]
@@ -54,7 +54,7 @@ pub struct Lifecycle {
     link: Arc<Link>,
     rules: cache::Options,
     /// The agent's SVID and when it is to be replaced.
-    own: Option<Own>,
+    own: Option<OwnSvid>,
     bundle: Option<Arc<Bundle>>,
     manager: Option<Manager>,
     ready: watch::Sender<Option<Manager>>,
@@ -66,8 +66,8 @@ pub struct Lifecycle {
 }
 
 #[derive(Debug, Clone)]
-struct Own {
-    svid: Arc<X509Svid>,
+struct OwnSvid {
+    svid: Arc<AgentSvid>,
     renew_at: SystemTime,
     /// Its authority is no longer relied on, and it is being replaced for that.
     distrusted: bool,
@@ -90,7 +90,7 @@ impl Lifecycle {
         let rules = crate::wiring::cache_options(&settings);
         let bundle = (!data.bundle.is_empty())
             .then(|| Arc::new(Bundle::of_x509(trust_domain.clone(), data.bundle.iter().cloned())));
-        let own = stored_svid(&data, &keys, &trust_domain).map(|svid| Own::stored(svid, &rules));
+        let own = stored_svid(&data, &keys, &trust_domain).map(|svid| OwnSvid::stored(svid, &rules));
         let link = Link::new(
             settings.server_address.clone(),
             settings.server_port,
@@ -176,7 +176,7 @@ impl Lifecycle {
     /// Attests the node and keeps what comes of it.
     async fn attest(&mut self, roots: &Roots) -> Result<(), ServerError> {
         let current = self.own.as_ref().map(|own| own.svid.key.clone());
-        let request = self.keys.renew(current.as_ref().map(identity::PrivateKey::pkcs8)).await?;
+        let request = self.keys.renew(current.as_ref()).await?;
         let attested = attest::attest(&self.link, roots, &self.attestor, request).await?;
         self.reason.clear();
         self.status.synced();
@@ -191,8 +191,8 @@ impl Lifecycle {
     }
 
     /// Keeps a new SVID of ours: in use, on disk, and for the next handshake.
-    fn set_own(&mut self, svid: Arc<X509Svid>) {
-        self.own = Some(Own::new(svid, &self.rules));
+    fn set_own(&mut self, svid: Arc<AgentSvid>) {
+        self.own = Some(OwnSvid::new(svid, &self.rules));
         self.refresh_credentials();
         self.persist();
     }
@@ -238,11 +238,11 @@ impl Lifecycle {
         if let Some(manager) = &self.manager {
             manager.renew_all().await;
         }
-        let mut known = Known::default();
+        let mut known = SyncState::default();
         let mut clock = SyncClock::new();
         let mut refusals = 0;
         loop {
-            let renew = self.own.as_ref().map_or(Duration::ZERO, Own::until_renewal);
+            let renew = self.own.as_ref().map_or(Duration::ZERO, OwnSvid::until_renewal);
             let result = tokio::select! {
                 () = tokio::time::sleep_until(clock.next()) => {
                     let revisions = self.settings.experimental.use_sync_authorized_entries;
@@ -251,7 +251,7 @@ impl Lifecycle {
                     clock.synced(outcome, self.settings.experimental.sync_interval);
                     match result {
                         // When nobody took the entries they have to be told again.
-                        Ok(synced) => self.synced(synced).await.inspect_err(|_| known = Known::default()),
+                        Ok(synced) => self.synced(synced).await.inspect_err(|_| known = SyncState::default()),
                         Err(reason) => Err(reason),
                     }
                 }
@@ -296,9 +296,7 @@ impl Lifecycle {
             None => {
                 let bundle = own.clone().or_else(|| self.bundle.clone());
                 let bundle = bundle.ok_or(ServerError::Protocol("the server has no bundle"))?;
-                let (link, demand) = (Arc::clone(&self.link), self.demand.0.clone());
-                let key_type = self.settings.workload_x509_svid_key_type;
-                Manager::start(self.rules.clone(), bundle, link, key_type, demand)
+                Manager::start(self.parts(bundle))
             }
         };
         manager.synced(synced).await;
@@ -320,6 +318,16 @@ impl Lifecycle {
         Ok(())
     }
 
+    fn parts(&self, bundle: Arc<Bundle>) -> Parts {
+        let (link, key_type) = (Arc::clone(&self.link), self.settings.workload_x509_svid_key_type);
+        let mint: Mint = Arc::new(move |entries| {
+            let link = Arc::clone(&link);
+            Box::pin(async move { mint::mint(&link, entries, key_type).await })
+        });
+        let demand = self.demand.0.clone();
+        Parts { rules: self.rules.clone(), bundle, mint, demand, clock: SystemTime::now }
+    }
+
     /// Has the agent's own SVID replaced before all others when its authority is tainted or gone from the bundle.
     fn renew_distrusted(&mut self, bundle: &Bundle) {
         let removed = self.bundle.as_ref().map(|before| Distrusted::removed(before, bundle));
@@ -338,7 +346,7 @@ impl Lifecycle {
             let roots = self.roots().await.map_err(ServerError::Malformed)?;
             return self.attest(&roots).await;
         }
-        let request = self.keys.renew(Some(own.svid.key.pkcs8())).await?;
+        let request = self.keys.renew(Some(&own.svid.key)).await?;
         let svid = attest::renew(&self.link, request).await?;
         info!(spiffe_id = %svid.id, "Successfully rotated agent SVID");
         self.set_own(svid);
@@ -390,14 +398,14 @@ impl Lifecycle {
     }
 }
 
-impl Own {
-    fn new(svid: Arc<X509Svid>, rules: &cache::Options) -> Self {
+impl OwnSvid {
+    fn new(svid: Arc<AgentSvid>, rules: &cache::Options) -> Self {
         let renew_at = rules.renew_at(&svid, rand::rng().random(), SystemTime::now());
         Self { svid, renew_at, distrusted: false }
     }
 
     /// One that was stored may be overdue, and is then renewed at once.
-    fn stored(svid: Arc<X509Svid>, rules: &cache::Options) -> Self {
+    fn stored(svid: Arc<AgentSvid>, rules: &cache::Options) -> Self {
         let renew_at = rules.renew_at(&svid, rand::rng().random(), svid.not_before);
         Self { svid, renew_at, distrusted: false }
     }
@@ -408,7 +416,7 @@ impl Own {
 }
 
 /// The stored SVID, if it is ours, has not expired and its key is at hand.
-fn stored_svid(data: &Data, keys: &Keys, trust_domain: &TrustDomain) -> Option<Arc<X509Svid>> {
+fn stored_svid(data: &Data, keys: &Keys, trust_domain: &TrustDomain) -> Option<Arc<AgentSvid>> {
     let key = keys.key_of(data.svid.first()?)?;
     let svid = X509Svid::new(data.svid.clone(), key).ok()?;
     let usable = !svid.expired(SystemTime::now() + SKEW) && svid.id.is_member_of(trust_domain);

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwap;
 use budget::Charge;
 use cache::{Cache, Matched, Publish, Snapshot};
-use config::KeyType;
+use futures_util::future::BoxFuture;
 use identity::{Bundle, Bundles, Distrusted, Entry, Selectors, WorkloadUpdate};
 use latest::{Publisher, Updates};
 use rand::Rng as _;
@@ -21,10 +21,13 @@ use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 use crate::door::Proof;
+use crate::upstream::ServerError;
 use crate::upstream::backoff::{Backoff, jitter};
-use crate::upstream::link::Link;
-use crate::upstream::mint::{self, Outcome};
+use crate::upstream::mint::Outcome;
 use crate::upstream::sync::Synced;
+
+#[cfg(test)]
+mod tests;
 
 /// The handle. Cheap to clone; the task ends when the last one is dropped.
 #[derive(Debug, Clone)]
@@ -52,18 +55,29 @@ enum Message {
 #[error("agent is shutting down")]
 pub struct Stopped;
 
+/// Has the server sign an X.509-SVID for each of these entries.
+pub(crate) type Mint =
+    Arc<dyn Fn(Vec<Arc<Entry>>) -> BoxFuture<'static, Result<Vec<Outcome>, ServerError>> + Send + Sync>;
+
+/// What the task needs to start.
+pub(crate) struct Parts {
+    pub(crate) rules: cache::Options,
+    /// The own trust domain's bundle.
+    pub(crate) bundle: Arc<Bundle>,
+    pub(crate) mint: Mint,
+    /// Is told when a new process matched nothing.
+    pub(crate) demand: mpsc::Sender<()>,
+    /// The wall clock, by which SVIDs expire.
+    pub(crate) clock: fn() -> SystemTime,
+}
+
 impl Manager {
-    /// Starts the task. `demand` is told when a new process matched nothing.
+    /// Starts the task.
     #[must_use]
-    pub fn start(
-        options: cache::Options,
-        bundle: Arc<Bundle>,
-        link: Arc<Link>,
-        key_type: KeyType,
-        demand: mpsc::Sender<()>,
-    ) -> Self {
+    pub(crate) fn start(parts: Parts) -> Self {
+        let Parts { rules, bundle, mint, demand, clock } = parts;
         let (mailbox, messages) = mpsc::channel(MAILBOX);
-        let cache = Cache::new(options, Arc::clone(&bundle));
+        let cache = Cache::new(rules, Arc::clone(&bundle));
         let snapshot = Arc::new(ArcSwap::new(cache.snapshot()));
         let (own, bundle) = watch::channel(bundle);
         let (all, bundles) = watch::channel(Bundles::new());
@@ -77,8 +91,8 @@ impl Manager {
             mailbox: mailbox.downgrade(),
             subscribers: HashMap::new(),
             own,
-            link,
-            key_type,
+            mint,
+            clock,
             batch: BATCH,
             in_flight: 0,
             backoff: Backoff::default(),
@@ -161,8 +175,8 @@ struct Task {
     own: watch::Sender<Arc<Bundle>>,
     all: watch::Sender<Bundles>,
     svids: Arc<AtomicUsize>,
-    link: Arc<Link>,
-    key_type: KeyType,
+    mint: Mint,
+    clock: fn() -> SystemTime,
     /// How many entries go into one call: halved when one fails, doubled when one works.
     batch: usize,
     in_flight: usize,
@@ -192,7 +206,7 @@ impl Task {
                 drop(reply.send(self.subscribe(selectors, matched, charge)))
             }
             Message::Synced(synced) => self.synced(synced),
-            Message::RenewAll => self.cache.renew_all(SystemTime::now()),
+            Message::RenewAll => self.cache.renew_all((self.clock)()),
             Message::Minted(outcomes) => self.minted(outcomes),
             Message::MintFailed(entries, hold) => self.mint_failed(&entries, hold),
         }
@@ -207,7 +221,7 @@ impl Task {
         if let Some((publisher, _)) = self.subscribers.get(&selectors) {
             return publisher.subscribe();
         }
-        let update = self.cache.subscribe(&selectors, matched, SystemTime::now());
+        let update = self.cache.subscribe(&selectors, matched, (self.clock)());
         let publisher = Publisher::new(update);
         let updates = publisher.subscribe();
         self.subscribers.insert(selectors, (publisher, charge));
@@ -217,7 +231,7 @@ impl Task {
     fn synced(&mut self, synced: Synced) {
         let trusted = Arc::clone(self.cache.bundle());
         let before = self.cache.snapshot();
-        let published = self.cache.sync(synced.entries, synced.bundles, SystemTime::now());
+        let published = self.cache.sync(synced.entries, synced.bundles, (self.clock)());
         let after = self.cache.snapshot();
         if !Arc::ptr_eq(&before, &after) {
             log_changes(&before, &after);
@@ -258,7 +272,7 @@ impl Task {
         }
         // What was tainted is replaced already, but for what came since.
         let lost = new.with(&Distrusted::removed(before, bundle));
-        let count = self.cache.renew_distrusted(|svid| lost.has_signed(svid), SystemTime::now());
+        let count = self.cache.renew_distrusted(|svid| lost.has_signed(svid), (self.clock)());
         if count > 0 {
             debug!(count, "Scheduled rotation for SVID entries due to tainted X.509 authorities");
             info!(tainted_x509_svids = count, "Tainted X.509 SVIDs");
@@ -269,7 +283,7 @@ impl Task {
         self.in_flight -= 1;
         self.batch = (self.batch * 2).min(BATCH);
         self.backoff.reset();
-        let now = SystemTime::now();
+        let now = (self.clock)();
         for (entry, outcome) in outcomes {
             match outcome {
                 Ok(svid) => {
@@ -289,7 +303,7 @@ impl Task {
     fn mint_failed(&mut self, entries: &[Arc<Entry>], hold: Option<Duration>) {
         self.in_flight -= 1;
         self.batch = (self.batch / 2).max(1);
-        let now = SystemTime::now();
+        let now = (self.clock)();
         let retry_at = now + self.backoff.wait().max(hold.unwrap_or_default());
         for entry in entries {
             self.cache.mint_failed(&entry.id, retry_at, now);
@@ -298,15 +312,15 @@ impl Task {
 
     fn mint_due(&mut self) {
         while self.in_flight < PARALLEL {
-            let due = self.cache.take_due(SystemTime::now(), self.batch);
+            let due = self.cache.take_due((self.clock)(), self.batch);
             let Some(mailbox) = self.mailbox.upgrade().filter(|_| !due.is_empty()) else { return };
             for entry in &due {
                 debug!(entry_id = %entry.id, spiffe_id = %entry.spiffe_id, "Creating X509-SVID");
             }
             self.in_flight += 1;
-            let (link, key_type) = (Arc::clone(&self.link), self.key_type);
+            let minting = (self.mint)(due.clone());
             tokio::spawn(async move {
-                let message = match mint::mint(&link, due.clone(), key_type).await {
+                let message = match minting.await {
                     Ok(outcomes) => Message::Minted(outcomes),
                     Err(reason) => {
                         error!(count = due.len(), error = %reason, "Failed to mint X.509-SVIDs");
@@ -332,7 +346,7 @@ impl Task {
             return;
         }
         self.sweep_at = Instant::now() + SWEEP;
-        let now = SystemTime::now();
+        let now = (self.clock)();
         let cache = &mut self.cache;
         self.subscribers.retain(|selectors, (publisher, _)| {
             let live = publisher.has_listeners();
@@ -348,7 +362,7 @@ impl Task {
     fn alarm(&self) -> Instant {
         let now = Instant::now();
         let due = self.cache.wake_at().filter(|_| self.in_flight < PARALLEL);
-        let due = due.map_or(LONGEST, |at| at.duration_since(SystemTime::now()).unwrap_or_default());
+        let due = due.map_or(LONGEST, |at| at.duration_since((self.clock)()).unwrap_or_default());
         let alarm = now + due.min(LONGEST);
         if self.subscribers.is_empty() { alarm } else { alarm.min(self.sweep_at.max(now)) }
     }

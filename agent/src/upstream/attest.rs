@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use attestors::node::Attestor;
 use bytes::Bytes;
-use identity::{Bundle, X509Svid};
+use identity::Bundle;
 use proto::agent::agent_client::AgentClient;
 use proto::agent::attest_agent_request::{Params, Step};
 use proto::agent::attest_agent_response::Step as Answer;
@@ -20,13 +20,16 @@ use super::channel::Channel;
 use super::link::Link;
 use super::tls::Roots;
 use super::{CALL_LIMIT, ServerError, convert};
-use crate::keys::Request;
+use crate::keys::{AgentKey, AgentSvid, Request};
 
-/// What attestation gives.
+#[cfg(test)]
+mod tests;
+
+/// What an attestation gives the agent.
 #[derive(Debug)]
-pub struct Attested {
+pub struct NewIdentity {
     /// The agent's SVID.
-    pub svid: Arc<X509Svid>,
+    pub svid: Arc<AgentSvid>,
     /// The server wants this agent to attest anew instead of renewing.
     pub reattestable: bool,
     /// The own trust domain's bundle as the server has it now.
@@ -41,13 +44,20 @@ pub async fn attest(
     link: &Link,
     roots: &Roots,
     attestor: &Attestor,
-    request: Request,
-) -> Result<Attested, ServerError> {
-    let channel = link.anonymous(roots).await?;
+    request: Request<AgentKey>,
+) -> Result<NewIdentity, ServerError> {
+    attest_on(link.anonymous(roots).await?, attestor, request).await
+}
+
+async fn attest_on(
+    channel: Channel,
+    attestor: &Attestor,
+    request: Request<AgentKey>,
+) -> Result<NewIdentity, ServerError> {
     let work = async {
         let (svid, reattestable) = converse(channel.clone(), attestor, request).await?;
         let bundle = get_bundle(channel).await?;
-        Ok(Attested { svid, reattestable, bundle })
+        Ok(NewIdentity { svid, reattestable, bundle })
     };
     timeout(CALL_LIMIT, work).await.unwrap_or(Err(ServerError::Timeout(CALL_LIMIT)))
 }
@@ -55,12 +65,12 @@ pub async fn attest(
 async fn converse(
     channel: Channel,
     attestor: &Attestor,
-    request: Request,
-) -> Result<(Arc<X509Svid>, bool), ServerError> {
+    request: Request<AgentKey>,
+) -> Result<(Arc<AgentSvid>, bool), ServerError> {
     let mut conversation = attestor.begin().await?;
     let payload = Bytes::from_owner(conversation.payload());
     let data = AttestationData { r#type: attestor.name().into(), payload };
-    let params = AgentX509svidParams { csr: request.csr.into() };
+    let params = AgentX509svidParams { csr: Bytes::copy_from_slice(&request.csr) };
     let first = Step::Params(Params { data: Some(data), params: Some(params) });
     let (send, outbound) = mpsc::channel(1);
     let say = async |step| {
@@ -79,7 +89,7 @@ async fn converse(
                 say(Step::ChallengeResponse(reply)).await?;
             }
             Some(Answer::Result(result)) => {
-                return Ok((convert::svid(result.svid, request.key)?, result.reattestable));
+                return Ok((convert::svid(result.svid, request)?, result.reattestable));
             }
             None => return Err(ServerError::Protocol("attestation ended without a result")),
         }
@@ -90,15 +100,15 @@ async fn converse(
 ///
 /// # Errors
 /// [`ServerError`].
-pub async fn renew(link: &Link, request: Request) -> Result<Arc<X509Svid>, ServerError> {
-    let csr = Bytes::from(request.csr);
+pub async fn renew(link: &Link, request: Request<AgentKey>) -> Result<Arc<AgentSvid>, ServerError> {
+    let csr = Bytes::copy_from_slice(&request.csr);
     let answer = link
         .act(CALL_LIMIT, |channel| {
             let params = Some(AgentX509svidParams { csr: csr.clone() });
             async { AgentClient::new(channel).renew_agent(RenewAgentRequest { params }).await }
         })
         .await?;
-    convert::svid(answer.into_inner().svid, request.key)
+    convert::svid(answer.into_inner().svid, request)
 }
 
 /// Tells the server which version runs here.

@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use identity::{
-    Authority, Bundle, Entry, EntryError, JwtAuthority, PrivateKey, Selector, SpiffeId, TrustDomain, X509Svid,
+    Authority, Bundle, Entry, EntryError, JwtAuthority, Selector, SpiffeId, TrustDomain, X509Svid,
 };
 use proto::types;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::ServerError;
+use crate::keys::Request;
 
 /// An entry, if it is one (SPIRE, `pkg/agent/client/util.go`).
 ///
@@ -85,20 +87,24 @@ pub fn bundle(wire: &types::Bundle) -> Result<Bundle, ServerError> {
     })
 }
 
-/// An X.509-SVID for a key of ours.
+/// The X.509-SVID that was asked for with a [`Request`]; without its key.
 ///
 /// # Errors
-/// [`ServerError::Malformed`], also when the certificate is for another key.
-pub fn svid(wire: Option<types::X509svid>, key: PrivateKey) -> Result<Arc<X509Svid>, ServerError> {
+/// [`ServerError::Malformed`], also when the certificate is of another key.
+pub fn svid<K>(wire: Option<types::X509svid>, request: Request<K>) -> Result<Arc<X509Svid<K>>, ServerError> {
     let wire = wire.ok_or(ServerError::Protocol("there is no SVID in it"))?;
+    let Request { key, public_key, .. } = request;
     let svid =
         X509Svid::new(wire.cert_chain, key).map_err(|reason| ServerError::Malformed(reason.to_string()))?;
+    let leaf = X509Certificate::from_der(&svid.chain[0]);
+    if !leaf.is_ok_and(|(_, leaf)| *leaf.public_key().subject_public_key.data == *public_key) {
+        return Err(ServerError::Malformed("the certificate is of another key than was asked for".into()));
+    }
     Ok(Arc::new(svid))
 }
 
 /// Concatenated DER certificates, each cut out.
 fn certificates(der: &Bytes) -> Result<Vec<Bytes>, String> {
-    use x509_parser::prelude::{FromDer, X509Certificate};
     let mut rest: &[u8] = der;
     let mut found = Vec::new();
     while !rest.is_empty() {

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::Duration;
 
-use identity::{SpiffeId, X509Svid};
+use identity::SpiffeId;
 use rustls::CertificateError;
 use rustls_pki_types::ServerName;
 use tokio::sync::Mutex;
@@ -22,6 +22,7 @@ use super::ServerError;
 use super::channel::{Channel, End, is_transport, is_unseen};
 use super::dial::Dialer;
 use super::tls::{KeyExchange, Roots, client_config};
+use crate::keys::AgentSvid;
 use crate::upstream::backoff::jitter;
 
 /// The connection, opened when it is first needed.
@@ -41,7 +42,7 @@ pub struct Credentials {
     /// What the server is verified against.
     pub roots: Roots,
     /// The agent's SVID; `None` before attestation.
-    pub svid: Option<Arc<X509Svid>>,
+    pub svid: Option<Arc<AgentSvid>>,
 }
 
 /// What a call does at the server, so whether it may be made twice.
@@ -60,7 +61,7 @@ struct Open {
     /// Another address is picked then.
     until: Instant,
     /// The credentials that it was opened with are the present ones.
-    svid: Option<Arc<X509Svid>>,
+    svid: Option<Arc<AgentSvid>>,
 }
 
 /// The connection that a call is made on.

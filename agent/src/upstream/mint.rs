@@ -4,13 +4,17 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use config::KeyType;
-use identity::{Entry, PrivateKey, X509Svid};
+use identity::{Entry, X509Svid};
+use proto::svid::batch_new_x509svid_response::Result as SignedResult;
 use proto::svid::svid_client::SvidClient;
 use proto::svid::{BatchNewX509svidRequest, NewX509svidParams};
 
 use super::link::Link;
 use super::{CALL_LIMIT, ServerError, convert};
-use crate::keys;
+use crate::keys::{self, Request};
+
+#[cfg(test)]
+mod tests;
 
 /// What became of one entry.
 pub type Outcome = (Arc<Entry>, Result<Arc<X509Svid>, String>);
@@ -37,15 +41,20 @@ pub async fn mint(
             async { { client }.batch_new_x509svid(request).await }
         })
         .await?;
-    let mut results = answer.into_inner().results.into_iter();
-    let outcome = |(entry, key): (Arc<Entry>, Result<PrivateKey, String>)| {
-        let svid = key.and_then(|key| {
+    Ok(outcomes(keys, answer.into_inner().results))
+}
+
+/// The server's results belong to the entries in order, without those for which there was no key.
+fn outcomes(keys: Keys, results: Vec<SignedResult>) -> Vec<Outcome> {
+    let mut results = results.into_iter();
+    let outcome = |(entry, request): (Arc<Entry>, Result<Request, String>)| {
+        let svid = request.and_then(|request| {
             let result = results.next().ok_or("the server's answer is too short")?;
             match result.status {
                 Some(status) if status.code != 0 => return Err(status.message),
                 _ => {}
             }
-            let svid = convert::svid(result.svid, key).map_err(|reason| reason.to_string())?;
+            let svid = convert::svid(result.svid, request).map_err(|reason| reason.to_string())?;
             if svid.id != entry.spiffe_id {
                 return Err(format!("the server signed for {} instead of {}", svid.id, entry.spiffe_id));
             }
@@ -53,7 +62,7 @@ pub async fn mint(
         });
         (entry, svid)
     };
-    Ok(keys.into_iter().map(outcome).collect())
+    keys.into_iter().map(outcome).collect()
 }
 
 /// Whether keys are made sooner than a thread is: an RSA key takes a tenth of a second and an EC key a tenth of a
@@ -62,7 +71,8 @@ fn is_quick(key_type: KeyType, keys: usize) -> bool {
     !matches!(key_type, KeyType::Rsa2048) && keys <= QUICK
 }
 
-type Keys = Vec<(Arc<Entry>, Result<PrivateKey, String>)>;
+/// Each entry with its new key, or why there is none.
+type Keys = Vec<(Arc<Entry>, Result<Request, String>)>;
 
 fn requests(entries: Vec<Arc<Entry>>, key_type: KeyType) -> (Keys, Vec<NewX509svidParams>) {
     let mut params = Vec::with_capacity(entries.len());
@@ -70,14 +80,13 @@ fn requests(entries: Vec<Arc<Entry>>, key_type: KeyType) -> (Keys, Vec<NewX509sv
         .into_iter()
         .map(|entry| {
             let request = keys::request(key_type, Some(&entry.spiffe_id));
-            let key = request.map_err(|reason| reason.to_string()).map(|request| {
+            let request = request.map_err(|reason| reason.to_string()).inspect(|request| {
                 params.push(NewX509svidParams {
                     entry_id: entry.id.to_string(),
-                    csr: Bytes::from(request.csr),
+                    csr: Bytes::copy_from_slice(&request.csr),
                 });
-                request.key
             });
-            (entry, key)
+            (entry, request)
         })
         .collect();
     (keys, params)

@@ -25,14 +25,16 @@ use tracing::warn;
 use super::link::Link;
 use super::{CALL_LIMIT, ServerError, convert};
 
-/// The entries that the server has told so far; lets the next sync ask for changes only.
+/// What earlier syncs have brought. The next sync compares with it, asks for changes only, and falls back on it where an
+/// answer cannot be read.
 #[derive(Debug, Default)]
-pub struct Known {
+pub struct SyncState {
     /// In the server's order, which is mostly the same at each sync: so they are compared one by one, not looked up.
     entries: Vec<Arc<Entry>>,
     /// The foreign trust domains among them.
     federates_with: BTreeSet<TrustDomain>,
-    /// That they are what the last [`Synced`] told: not before the first, nor when a sync failed half-way.
+    /// Whether the last [`Synced`] has handed these entries on. It has not before the first sync, nor after a sync that
+    /// failed half-way.
     told: bool,
     /// Entries that were refused, by ID and revision: named once, not at each sync.
     refused: BTreeMap<String, i64>,
@@ -58,7 +60,7 @@ pub struct Synced {
 ///
 /// # Errors
 /// [`ServerError`].
-pub async fn sync(link: &Link, known: &mut Known, revisions: bool) -> Result<Synced, ServerError> {
+pub async fn sync(link: &Link, known: &mut SyncState, revisions: bool) -> Result<Synced, ServerError> {
     let entries =
         async { if revisions { sync_entries(link, &known.entries).await } else { all_entries(link).await } };
     // Both at once: fewer packets, and fewer times to wake up.
@@ -71,9 +73,9 @@ pub async fn sync(link: &Link, known: &mut Known, revisions: bool) -> Result<Syn
     Ok(Synced { entries: changed.then(|| known.entries.clone()), bundles })
 }
 
-/// What the server said.
+/// The entries of one answer of the server.
 #[derive(Debug)]
-enum Answer {
+enum EntryList {
     /// All entries in full.
     Whole(Vec<types::Entry>),
     /// All entries in its order, and those in full that were asked for.
@@ -89,11 +91,11 @@ enum Listed {
     Stale(String),
 }
 
-impl Known {
-    fn replace(&mut self, answer: Answer) {
+impl SyncState {
+    fn replace(&mut self, answer: EntryList) {
         let entries = match answer {
-            Answer::Whole(sent) => self.accept(sent),
-            Answer::Listed { listed, sent } => {
+            EntryList::Whole(sent) => self.accept(sent),
+            EntryList::Listed { listed, sent } => {
                 let in_place = |(place, listed): (usize, &Listed)| *listed == Listed::Held(place);
                 if listed.len() == self.entries.len() && listed.iter().enumerate().all(in_place) {
                     self.refused.clear();
@@ -211,17 +213,17 @@ fn is_stale(held: &Entry, revision: &EntryRevision) -> bool {
         || (revision.created_at != 0 && held.created_at != revision.created_at)
 }
 
-async fn all_entries(link: &Link) -> Result<Answer, ServerError> {
+async fn all_entries(link: &Link) -> Result<EntryList, ServerError> {
     let request = GetAuthorizedEntriesRequest { output_mask: Some(mask()) };
     let call = |channel| {
         let client = EntryClient::new(channel).max_decoding_message_size(ANSWER_LIMIT);
         async move { { client }.get_authorized_entries(request).await }
     };
     let entries = link.read(CALL_LIMIT, call).await.map_err(ServerError::in_entries)?.into_inner().entries;
-    Ok(Answer::Whole(entries))
+    Ok(EntryList::Whole(entries))
 }
 
-async fn sync_entries(link: &Link, held: &[Arc<Entry>]) -> Result<Answer, ServerError> {
+async fn sync_entries(link: &Link, held: &[Arc<Entry>]) -> Result<EntryList, ServerError> {
     link.read(CALL_LIMIT, |channel| async move {
         let (send, outbound) = mpsc::unbounded_channel();
         let first = SyncAuthorizedEntriesRequest { output_mask: Some(mask()), ids: Vec::new() };
@@ -241,10 +243,10 @@ struct Conversation {
 }
 
 impl Conversation {
-    async fn run(mut self, mut comparison: Comparison<'_>) -> Result<Answer, Status> {
+    async fn run(mut self, mut comparison: Comparison<'_>) -> Result<EntryList, Status> {
         let mut response = self.next().await?;
         if response.entry_revisions.is_empty() {
-            return Ok(Answer::Whole(response.entries));
+            return Ok(EntryList::Whole(response.entries));
         }
         let page = response.entry_revisions.len();
         let mut listed = Vec::with_capacity(comparison.held.len());
@@ -272,7 +274,7 @@ impl Conversation {
         stale.sort_unstable();
         stale.dedup();
         let sent = self.fetch(&stale, page).await?;
-        Ok(Answer::Listed { listed, sent })
+        Ok(EntryList::Listed { listed, sent })
     }
 
     /// Asks for all of them at once: the server answers in order, and works while an answer is under way.
@@ -311,7 +313,7 @@ async fn own_bundle(link: &Link) -> Result<types::Bundle, ServerError> {
     Ok(link.read(CALL_LIMIT, call).await?.into_inner())
 }
 
-async fn bundles(link: &Link, known: &mut Known, own: Arc<Bundle>) -> Result<Bundles, ServerError> {
+async fn bundles(link: &Link, known: &mut SyncState, own: Arc<Bundle>) -> Result<Bundles, ServerError> {
     let mut bundles = Bundles::from([(own.trust_domain.clone(), own)]);
     let domains = known.federates_with.clone();
     let foreign = futures_util::stream::iter(domains)

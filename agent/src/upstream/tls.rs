@@ -11,7 +11,9 @@ use rustls::crypto::{
 };
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme};
-use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, TrustAnchor, UnixTime};
+use rustls_pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
+
+use crate::keys::AgentSvid;
 
 /// What decides whether a server is the server.
 #[derive(Debug, Clone)]
@@ -46,11 +48,11 @@ impl KeyExchange {
 /// The configuration of one connection. Without `svid` the agent is nobody yet.
 ///
 /// # Errors
-/// When the agent's own chain and key do not fit.
+/// When the cryptographic library lacks what TLS needs.
 pub fn client_config(
     roots: &Roots,
     server: &SpiffeId,
-    svid: Option<&X509Svid>,
+    svid: Option<&AgentSvid>,
     key_exchange: KeyExchange,
 ) -> Result<ClientConfig, rustls::Error> {
     let provider =
@@ -68,10 +70,7 @@ pub fn client_config(
         None => builder.with_no_client_auth(),
         Some(svid) => {
             let chain = svid.chain.iter().map(|der| CertificateDer::from(der.to_vec())).collect();
-            // By reference: an owned copy of the key would not be zeroized.
-            let key = aws_lc_rs::sign::any_ecdsa_type(&PrivatePkcs8KeyDer::from(svid.key.pkcs8()).into())?;
-            let certified = CertifiedKey::new(chain, key);
-            certified.keys_match()?;
+            let certified = CertifiedKey::new(chain, Arc::new(svid.key.clone()));
             builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)))
         }
     };

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::choice;
 use crate::decode::{Section, Setting, Strictness, no_hint};
-use crate::{Experimental, PodSource, Prefetch, Sds, UnknownNames, Warning, duration};
+use crate::{Experimental, PodSource, Prefetch, RateLimits, Sds, UnknownNames, Warning, duration};
 
 pub(super) fn sds(section: Section<'_>) -> Sds {
     let text = |key, default: &str| section.text(key).map_or_else(|| default.to_owned(), |text| text.value);
@@ -47,6 +47,7 @@ pub(super) fn experimental(section: Section<'_>) -> Experimental {
             _ => Err(format!("experimental.pod_source is \"kubelet\" or \"api-server\", not {name:?}")),
         }),
         cri_socket_path: cri_socket_path(&section),
+        rate_limits: rate_limits(section.block("ratelimit")),
     };
     let of_spire = section.text("sync_interval").is_some()
         || section.text("jwt_svid_cache_hit_timeout").is_some()
@@ -114,6 +115,26 @@ fn jwt_svid_cache_hit_timeout(section: &Section<'_>) -> Duration {
     };
     section.report().problem(line, problem);
     LONGEST_CACHE_HIT_TIMEOUT
+}
+
+fn rate_limits(section: Section<'_>) -> RateLimits {
+    let limit = |key| {
+        let Some(Setting { value, line }) = section.int(key) else { return 0 };
+        if value < 0 {
+            section.report().problem(line, format!("experimental.ratelimit.{key} must not be negative"));
+        }
+        u32::try_from(value.max(0)).unwrap_or(u32::MAX)
+    };
+    let limits = RateLimits {
+        fetch_x509_svid: limit("fetch_x509_svid"),
+        fetch_jwt_svid: limit("fetch_jwt_svid"),
+        fetch_x509_bundles: limit("fetch_x509_bundles"),
+        fetch_jwt_bundles: limit("fetch_jwt_bundles"),
+        stream_secrets: limit("stream_secrets"),
+        fetch_secrets: limit("fetch_secrets"),
+    };
+    section.finish(Strictness::Refuse, "ratelimit", no_hint);
+    limits
 }
 
 const DEFAULT_SYNC_INTERVAL: Duration = Duration::from_secs(5);

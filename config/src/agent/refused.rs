@@ -12,7 +12,6 @@ pub(super) fn agent(section: &Section<'_>) {
 
 /// Refuses keys of `agent.experimental { }`.
 pub(super) fn experimental(section: &Section<'_>) {
-    refuse_rate_limits(section.block("ratelimit"));
     refuse_broker(section.block("broker"));
     refuse_feature_flags(section);
     refuse_pipes(section);
@@ -43,19 +42,6 @@ fn refuse_pipes(section: &Section<'_>) {
         );
         section.report().problem(name.line, message);
     }
-}
-
-fn refuse_rate_limits(section: Section<'_>) {
-    for key in RATE_LIMITS {
-        let Some(limit) = section.int(key).filter(|limit| limit.value != 0) else { continue };
-        if limit.value < 0 {
-            let message = format!("experimental.ratelimit.{key} must not be negative");
-            section.report().problem(limit.line, message);
-        } else {
-            section.report().not_supported(limit.line, &section.name(key));
-        }
-    }
-    section.finish(Strictness::Refuse, "ratelimit", no_hint);
 }
 
 fn refuse_broker(section: Section<'_>) {
@@ -94,11 +80,3 @@ fn refuse_numbers(section: &Section<'_>, keys: &[&'static str]) {
 }
 
 const FEATURE_FLAGS: [&str; 2] = ["i_am_a_test_flag", "wit-svid"];
-const RATE_LIMITS: [&str; 6] = [
-    "fetch_x509_svid",
-    "fetch_jwt_svid",
-    "fetch_x509_bundles",
-    "fetch_jwt_bundles",
-    "stream_secrets",
-    "fetch_secrets",
-];

@@ -220,7 +220,6 @@ fn what_is_not_built_is_refused_unless_it_says_the_default() {
         ("profiling_freq = 1", "agent.profiling_freq"),
         ("profiling_names = [\"cpu\"]", "agent.profiling_names"),
         ("experimental { feature_flags = [\"wit-svid\"] }", "agent.experimental.feature_flags"),
-        ("experimental { ratelimit { stream_secrets = 5 } }", "agent.experimental.ratelimit.stream_secrets"),
         (
             "experimental { broker { socket_path = \"x\" brokers = [{ id = \"x\" }] } }",
             "agent.experimental.broker",
@@ -241,6 +240,22 @@ fn what_is_not_built_is_refused_unless_it_says_the_default() {
     ] {
         assert_problems(&with_telemetry(keys), &[&format!("not supported yet: telemetry.{key}; remove it")]);
     }
+}
+
+#[test]
+fn rate_limits_are_calls_a_second_of_each_method() {
+    assert_eq!(sound(&with_agent("")).experimental.rate_limits, config::RateLimits::default());
+    let keys = "experimental { ratelimit { fetch_x509_svid = 1 fetch_jwt_svid = 2 fetch_x509_bundles = 3
+        fetch_jwt_bundles = 4 stream_secrets = 5 fetch_secrets = 6 } }";
+    let expected = config::RateLimits {
+        fetch_x509_svid: 1,
+        fetch_jwt_svid: 2,
+        fetch_x509_bundles: 3,
+        fetch_jwt_bundles: 4,
+        stream_secrets: 5,
+        fetch_secrets: 6,
+    };
+    assert_eq!(sound(&with_agent(keys)).experimental.rate_limits, expected);
 }
 
 #[test]

@@ -33,7 +33,7 @@ struct Door {
 }
 
 impl Admit for Door {
-    async fn admit(&self, _: Arc<Peer>, _: &'static str) -> Result<Admission, Status> {
+    async fn admit(&self, _: Arc<Peer>, _: Called) -> Result<Admission, Status> {
         let mut open = self.open.clone();
         let code = open.wait_for(Option::is_some).await.unwrap().unwrap_or(Code::Ok);
         match code {

@@ -5,20 +5,18 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use identity::SpiffeId;
-use proto::debug::debug_server;
 use proto::debug::get_info_response::Cert;
 use proto::debug::{GetInfoRequest, GetInfoResponse};
 use proto::types;
-use tonic::{Request, Response, Status};
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate, X509Name};
 
-use crate::door::Admission;
+use crate::door::{Admission, Anonymous};
 
 #[cfg(test)]
 mod tests;
 
 /// The service.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Debug {
     admission: Arc<Admission>,
     status: Arc<crate::status::Status>,
@@ -28,11 +26,8 @@ impl Debug {
     pub(super) fn new(admission: Arc<Admission>, status: Arc<crate::status::Status>) -> Self {
         Self { admission, status }
     }
-}
 
-#[tonic::async_trait]
-impl debug_server::Debug for Debug {
-    async fn get_info(&self, _: Request<GetInfoRequest>) -> Result<Response<GetInfoResponse>, Status> {
+    pub(super) fn info(&self, _: Anonymous, _: GetInfoRequest) -> GetInfoResponse {
         let manager = self.admission.manager();
         let svids = count(manager.as_ref().map_or(0, |manager| manager.svid_count()));
         let mut chain: Vec<_> = self.status.chain().iter().map(|der| cert(der)).collect();
@@ -42,7 +37,7 @@ impl debug_server::Debug for Debug {
         {
             chain.push(root);
         }
-        Ok(Response::new(GetInfoResponse {
+        GetInfoResponse {
             svid_chain: chain,
             uptime: count(self.status.uptime()),
             svids_count: svids,
@@ -50,7 +45,7 @@ impl debug_server::Debug for Debug {
             cached_x509_svids_count: svids,
             cached_jwt_svids_count: 0,
             cached_svidstore_x509_svids_count: 0,
-        }))
+        }
     }
 }
 

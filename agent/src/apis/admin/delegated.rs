@@ -4,7 +4,6 @@
 //! Whether the caller is still authorised is judged anew before each message, by the entries of that moment and the
 //! selectors that it was attested with.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -12,10 +11,10 @@ use futures_util::stream::try_unfold;
 use identity::{Bundles, Identity, Selector, Selectors, SpiffeId, WorkloadUpdate, X509Svid};
 use latest::Updates;
 use proto::delegated as wire;
-use proto::delegated::delegated_identity_server::DelegatedIdentity;
 use proto::types;
 use tokio::sync::watch;
-use tonic::{Request, Response, Status};
+use tokio_stream::Stream;
+use tonic::Status;
 use tracing::{debug, error};
 use transport::Peer;
 
@@ -29,112 +28,83 @@ pub(super) struct Delegated {
     delegates: Arc<[String]>,
 }
 
-type Reply<T> = Pin<Box<dyn tokio_stream::Stream<Item = Result<T, Status>> + Send>>;
-
 impl Delegated {
     pub(super) fn new(admission: Arc<Admission>, delegates: Arc<[String]>) -> Self {
         Self { admission, delegates }
     }
 
-    /// The caller, attested and authorised.
-    async fn caller<T>(&self, request: &Request<T>) -> Result<(Arc<Peer>, Caller), Status> {
-        let peer = request.extensions().get::<Arc<Peer>>();
-        let peer = Arc::clone(peer.ok_or_else(|| Status::internal("connection has no peer"))?);
-        let caller = self.admission.caller(&peer).await.map_err(denied)?;
-        self.authorize(&peer, &caller)?;
-        Ok((peer, caller))
+    pub(super) async fn subscribe_to_svids(
+        &self,
+        caller: Caller,
+        request: wire::SubscribeToX509sviDsRequest,
+    ) -> Result<impl Stream<Item = Result<wire::SubscribeToX509sviDsResponse, Status>> + use<>, Status> {
+        self.authorize(&caller)?;
+        let selectors = self.selectors(&caller, &request).await?;
+        let delegate = self.admission.delegate(&caller, &self.delegates, selectors);
+        let delegate = delegate.map_err(|reason| refused(caller.peer(), reason))?;
+        debug!(pid = caller.peer().process.pid, "Subscribing to cache changes");
+        let updates = self.admission.subscribe_for(&caller, &delegate).await.map_err(denied)?;
+        let state = Svids { service: self.clone(), caller, updates, first: true };
+        Ok(try_unfold(state, |mut state| async move {
+            let response = state.next().await?;
+            Ok(Some((response, state)))
+        }))
     }
 
-    fn authorize(&self, peer: &Peer, caller: &Caller) -> Result<(), Status> {
-        self.admission.authorize(caller, &self.delegates).map_err(|reason| refused(peer, reason))
+    pub(super) fn subscribe_to_bundles(
+        &self,
+        caller: Caller,
+        _: wire::SubscribeToX509BundlesRequest,
+    ) -> Result<impl Stream<Item = Result<wire::SubscribeToX509BundlesResponse, Status>> + use<>, Status>
+    {
+        self.authorize(&caller)?;
+        let manager = self.admission.manager().ok_or_else(|| denied(Denied::Starting))?;
+        let state = (self.clone(), caller, manager.bundles(), true);
+        Ok(try_unfold(state, |mut state| async move {
+            let (service, caller, bundles, first) = &mut state;
+            if !std::mem::take(first) {
+                changed(bundles).await?;
+                service.authorize(caller)?;
+            }
+            let response = all(&bundles.borrow_and_update());
+            Ok(Some((response, state)))
+        }))
+    }
+
+    fn authorize(&self, caller: &Caller) -> Result<(), Status> {
+        let authorized = self.admission.authorize(caller, &self.delegates);
+        authorized.map_err(|reason| refused(caller.peer(), reason))
     }
 
     /// Whose identities are asked for: selectors, or a process, but not both.
     async fn selectors(
         &self,
-        peer: &Peer,
-        pid: i32,
-        selectors: &[types::Selector],
+        caller: &Caller,
+        request: &wire::SubscribeToX509sviDsRequest,
     ) -> Result<Selectors, Status> {
-        if selectors.is_empty() == (pid == 0) {
+        let selectors = &request.selectors;
+        if selectors.is_empty() == (request.pid == 0) {
             return Err(Status::invalid_argument(
                 "must provide either selectors or non-zero PID, but not both",
             ));
         }
         if selectors.is_empty() {
-            return self.admission.attest_pid(peer, pid).await.map_err(denied);
+            return self.admission.attest_pid(caller, request.pid).await.map_err(denied);
         }
         let parsed = selectors.iter().map(|one| Selector::new(&one.r#type, &one.value));
         parsed.collect::<Result<Selectors, _>>().map_err(|reason| {
-            if peer.complain("delegate") {
-                error!(pid = peer.process.pid, error = %reason, "Invalid argument; could not parse provided selectors");
+            if caller.peer().complain("delegate") {
+                let pid = caller.peer().process.pid;
+                error!(pid, error = %reason, "Invalid argument; could not parse provided selectors");
             }
             Status::invalid_argument("could not parse provided selectors")
         })
     }
 }
 
-#[tonic::async_trait]
-impl DelegatedIdentity for Delegated {
-    type SubscribeToX509SVIDsStream = Reply<wire::SubscribeToX509sviDsResponse>;
-    type SubscribeToX509BundlesStream = Reply<wire::SubscribeToX509BundlesResponse>;
-    type SubscribeToJWTBundlesStream = Reply<wire::SubscribeToJwtBundlesResponse>;
-
-    async fn subscribe_to_x509svi_ds(
-        &self,
-        request: Request<wire::SubscribeToX509sviDsRequest>,
-    ) -> Result<Response<Self::SubscribeToX509SVIDsStream>, Status> {
-        let (peer, caller) = self.caller(&request).await?;
-        let asked = request.into_inner();
-        let selectors = self.selectors(&peer, asked.pid, &asked.selectors).await?;
-        let proof = self.admission.delegate(&caller, &self.delegates, selectors);
-        let proof = proof.map_err(|reason| refused(&peer, reason))?;
-        debug!(pid = peer.process.pid, "Subscribing to cache changes");
-        let updates = self.admission.subscribe(&peer, &proof).await.map_err(denied)?;
-        let state = Svids { service: self.clone(), peer, caller, updates, first: true };
-        Ok(Response::new(Box::pin(try_unfold(state, |mut state| async move {
-            let response = state.next().await?;
-            Ok(Some((response, state)))
-        }))))
-    }
-
-    async fn subscribe_to_x509_bundles(
-        &self,
-        request: Request<wire::SubscribeToX509BundlesRequest>,
-    ) -> Result<Response<Self::SubscribeToX509BundlesStream>, Status> {
-        let (peer, caller) = self.caller(&request).await?;
-        let manager = self.admission.manager().ok_or_else(|| denied(Denied::Starting))?;
-        let state = (self.clone(), peer, caller, manager.bundles(), true);
-        Ok(Response::new(Box::pin(try_unfold(state, |mut state| async move {
-            let (service, peer, caller, bundles, first) = &mut state;
-            if !std::mem::take(first) {
-                changed(bundles).await?;
-                service.authorize(peer, caller)?;
-            }
-            let response = all(&bundles.borrow_and_update());
-            Ok(Some((response, state)))
-        }))))
-    }
-
-    async fn fetch_jwtsvi_ds(
-        &self,
-        _: Request<wire::FetchJwtsviDsRequest>,
-    ) -> Result<Response<wire::FetchJwtsviDsResponse>, Status> {
-        Err(Status::unimplemented("fetching JWT-SVIDs is not implemented yet"))
-    }
-
-    async fn subscribe_to_jwt_bundles(
-        &self,
-        _: Request<wire::SubscribeToJwtBundlesRequest>,
-    ) -> Result<Response<Self::SubscribeToJWTBundlesStream>, Status> {
-        Err(Status::unimplemented("fetching JWT bundles is not implemented yet"))
-    }
-}
-
 /// One subscription.
 struct Svids {
     service: Delegated,
-    peer: Arc<Peer>,
     caller: Caller,
     updates: Updates<WorkloadUpdate>,
     first: bool,
@@ -148,7 +118,7 @@ impl Svids {
             if !std::mem::take(&mut self.first) {
                 self.updates.changed().await.map_err(|_| denied(Denied::Stopped))?;
             }
-            self.service.authorize(&self.peer, &self.caller)?;
+            self.service.authorize(&self.caller)?;
             let update = self.updates.latest();
             let now = SystemTime::now();
             let wanted: Vec<&Identity> = update.identities.iter().filter(|one| is_served(one)).collect();

@@ -1,16 +1,16 @@
 //! The level of the log, read and set while the agent runs.
 
 use config::LogLevel;
-use proto::logger::logger_server;
 use proto::logger::{GetLoggerRequest, ResetLogLevelRequest, SetLogLevelRequest};
 use proto::types;
-use tonic::{Request, Response, Status};
+use tonic::Status;
 use tracing::info;
 
+use crate::door::Anonymous;
 use crate::logging;
 
 /// The service.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Logger {
     /// That of agent.conf.
     launch: LogLevel,
@@ -21,40 +21,31 @@ impl Logger {
         Self { launch }
     }
 
-    fn answer(&self) -> Response<types::Logger> {
-        let level = |level| i32::from(to_wire(level));
-        let current = logging::level().unwrap_or(self.launch);
-        Response::new(types::Logger { current_level: level(current), launch_level: level(self.launch) })
-    }
-}
-
-#[tonic::async_trait]
-impl logger_server::Logger for Logger {
-    async fn get_logger(&self, _: Request<GetLoggerRequest>) -> Result<Response<types::Logger>, Status> {
+    pub(super) fn get(&self, _: Anonymous, _: GetLoggerRequest) -> types::Logger {
         info!("GetLogger Called");
-        Ok(self.answer())
+        self.levels()
     }
 
-    async fn set_log_level(
-        &self,
-        request: Request<SetLogLevelRequest>,
-    ) -> Result<Response<types::Logger>, Status> {
-        let level = types::LogLevel::try_from(request.get_ref().new_level)
+    pub(super) fn set(&self, _: Anonymous, request: SetLogLevelRequest) -> Result<types::Logger, Status> {
+        let level = types::LogLevel::try_from(request.new_level)
             .map_err(|_| Status::invalid_argument("unsupported log level"))?;
         let level = from_wire(level)
             .ok_or_else(|| Status::invalid_argument("newLevel value cannot be LogLevel_UNSPECIFIED"))?;
         info!(new_log_level = ?level, "SetLogLevel Called");
         logging::set_level(level);
-        Ok(self.answer())
+        Ok(self.levels())
     }
 
-    async fn reset_log_level(
-        &self,
-        _: Request<ResetLogLevelRequest>,
-    ) -> Result<Response<types::Logger>, Status> {
+    pub(super) fn reset(&self, _: Anonymous, _: ResetLogLevelRequest) -> types::Logger {
         info!(launch_log_level = ?self.launch, "ResetLogLevel Called");
         logging::set_level(self.launch);
-        Ok(self.answer())
+        self.levels()
+    }
+
+    fn levels(&self) -> types::Logger {
+        let level = |level| i32::from(to_wire(level));
+        let current = logging::level().unwrap_or(self.launch);
+        types::Logger { current_level: level(current), launch_level: level(self.launch) }
     }
 }
 

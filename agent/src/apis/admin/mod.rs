@@ -7,32 +7,25 @@ mod delegated;
 mod logger;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use budget::Charge;
 use config::Settings;
-use http::{Request, Response};
-use http2::RequestBody;
-use proto::debug::debug_server::DebugServer;
-use proto::delegated::delegated_identity_server::DelegatedIdentityServer;
-use proto::logger::logger_server::LoggerServer;
-use tonic::server::NamedService;
-use tower::Service as _;
-use transport::Peer;
 
 use self::debug::Debug;
 use self::delegated::Delegated;
 use self::logger::Logger;
-use super::call::{Judged, Service, Shape};
-use super::{Answer, Apis, MESSAGE, read};
-use crate::door::Admission;
+use super::Apis;
+use super::table::{Handler, Method, Service, Shape, many, one};
+use crate::door::{Admission, Patience};
 use crate::status::Status;
 
 /// What is served on the admin socket.
 #[derive(Debug)]
 pub(crate) struct Admin {
-    debug: DebugServer<Debug>,
-    logger: LoggerServer<Logger>,
-    delegated: DelegatedIdentityServer<Delegated>,
+    admission: Arc<Admission>,
+    debug: Debug,
+    logger: Logger,
+    delegated: Delegated,
 }
 
 impl Admin {
@@ -40,59 +33,96 @@ impl Admin {
     pub(crate) fn new(settings: &Settings, admission: &Arc<Admission>, status: &Arc<Status>) -> Self {
         let delegates = settings.authorized_delegates.as_slice().into();
         Self {
-            debug: DebugServer::new(Debug::new(Arc::clone(admission), Arc::clone(status))),
-            logger: LoggerServer::new(Logger::new(settings.log_level)),
-            delegated: DelegatedIdentityServer::new(Delegated::new(Arc::clone(admission), delegates)),
+            admission: Arc::clone(admission),
+            debug: Debug::new(Arc::clone(admission), Arc::clone(status)),
+            logger: Logger::new(settings.log_level),
+            delegated: Delegated::new(Arc::clone(admission), delegates),
         }
     }
 }
 
 impl Apis for Admin {
-    const SERVICES: &'static [Service] = &[
-        Service { name: DEBUG, header: None, methods: &[("GetInfo", Shape::Unary(MESSAGE))] },
-        Service {
-            name: LOGGER,
-            header: None,
-            methods: &[
-                ("GetLogger", Shape::Unary(MESSAGE)),
-                ("SetLogLevel", Shape::Unary(MESSAGE)),
-                ("ResetLogLevel", Shape::Unary(MESSAGE)),
-            ],
-        },
-        Service {
-            name: DELEGATED,
-            header: None,
-            methods: &[
-                ("SubscribeToX509SVIDs", Shape::ServerStreaming(SELECTORS_MESSAGE)),
-                ("SubscribeToX509Bundles", Shape::ServerStreaming(MESSAGE)),
-                ("FetchJWTSVIDs", Shape::Unary(SELECTORS_MESSAGE)),
-                ("SubscribeToJWTBundles", Shape::ServerStreaming(MESSAGE)),
-            ],
-        },
-    ];
+    const SERVICES: &'static [Service<Self>] = SERVICES;
+    const PATIENCE: Patience = Patience::Limited(Duration::ZERO);
 
-    async fn call(
-        &self,
-        peer: Arc<Peer>,
-        call: &Judged,
-        request: Request<RequestBody>,
-    ) -> (Response<Answer>, Option<Charge>) {
-        let (mut request, charge) = match read(&peer, call, request).await {
-            Ok(read) => read,
-            Err(status) => return (status.into_http(), None),
-        };
-        request.extensions_mut().insert(peer);
-        let Ok(response) = match call.service {
-            DEBUG => self.debug.clone().call(request).await,
-            LOGGER => self.logger.clone().call(request).await,
-            _ => self.delegated.clone().call(request).await,
-        };
-        (response.map(Answer::Other), Some(charge))
+    fn door(&self) -> &Admission {
+        &self.admission
     }
 }
 
-const DEBUG: &str = DebugServer::<Debug>::NAME;
-const LOGGER: &str = LoggerServer::<Logger>::NAME;
-const DELEGATED: &str = DelegatedIdentityServer::<Delegated>::NAME;
+const SERVICES: &[Service<Admin>] = &[
+    Service {
+        name: "spire.agent.debug.v1.Debug",
+        header: None,
+        offered: |_| true,
+        methods: &[Method {
+            name: "GetInfo",
+            request: Shape::Unary(MESSAGE),
+            rate: None,
+            handler: Handler::Anonymous(|admin, anyone, request| {
+                one(async move { Ok(admin.debug.info(anyone, request.decode()?)) })
+            }),
+        }],
+    },
+    Service {
+        name: "spire.api.agent.logger.v1.Logger",
+        header: None,
+        offered: |_| true,
+        methods: &[
+            Method {
+                name: "GetLogger",
+                request: Shape::Unary(MESSAGE),
+                rate: None,
+                handler: Handler::Anonymous(|admin, anyone, request| {
+                    one(async move { Ok(admin.logger.get(anyone, request.decode()?)) })
+                }),
+            },
+            Method {
+                name: "SetLogLevel",
+                request: Shape::Unary(MESSAGE),
+                rate: None,
+                handler: Handler::Anonymous(|admin, anyone, request| {
+                    one(async move { admin.logger.set(anyone, request.decode()?) })
+                }),
+            },
+            Method {
+                name: "ResetLogLevel",
+                request: Shape::Unary(MESSAGE),
+                rate: None,
+                handler: Handler::Anonymous(|admin, anyone, request| {
+                    one(async move { Ok(admin.logger.reset(anyone, request.decode()?)) })
+                }),
+            },
+        ],
+    },
+    Service {
+        name: "spire.api.agent.delegatedidentity.v1.DelegatedIdentity",
+        header: None,
+        offered: |_| true,
+        methods: &[
+            Method {
+                name: "SubscribeToX509SVIDs",
+                request: Shape::ServerStreaming(SELECTORS_MESSAGE),
+                rate: None,
+                handler: Handler::Caller(|admin, caller, request| {
+                    many(async move { admin.delegated.subscribe_to_svids(caller, request.decode()?).await })
+                }),
+            },
+            Method {
+                name: "SubscribeToX509Bundles",
+                request: Shape::ServerStreaming(MESSAGE),
+                rate: None,
+                handler: Handler::Caller(|admin, caller, request| {
+                    many(async move { admin.delegated.subscribe_to_bundles(caller, request.decode()?) })
+                }),
+            },
+            Method::unimplemented("FetchJWTSVIDs", Shape::Unary(SELECTORS_MESSAGE), None),
+            Method::unimplemented("SubscribeToJWTBundles", Shape::ServerStreaming(MESSAGE), None),
+        ],
+    },
+];
+
+/// The longest message of a method that takes no selectors, in bytes.
+const MESSAGE: u32 = 4 * 1024;
 /// The longest message with selectors, in bytes: a pod may have hundreds of labels.
 const SELECTORS_MESSAGE: u32 = 64 * 1024;

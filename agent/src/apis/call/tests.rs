@@ -4,15 +4,21 @@ use tokio_stream::iter;
 
 use tonic::Code;
 
+use super::super::table::RequestMessage;
 use super::*;
 
-const SERVICES: &[Service] = &[Service {
-    name: "a.B",
-    header: None,
-    methods: &[("One", Shape::Unary(10)), ("Many", Shape::ServerStreaming(10))],
-}];
-const WITH_HEADER: &[Service] =
-    &[Service { name: "a.B", header: Some("sure"), methods: &[("One", Shape::Unary(10))] }];
+const ONE: Method<()> = Method::unimplemented("One", Shape::Unary(10), None);
+const SERVICES: &[Service<()>] = &[
+    Service {
+        name: "a.B",
+        header: None,
+        offered: |()| true,
+        methods: &[ONE, Method::unimplemented("Many", Shape::ServerStreaming(10), None)],
+    },
+    Service { name: "a.Off", header: None, offered: |()| false, methods: &[ONE] },
+];
+const WITH_HEADER: &[Service<()>] =
+    &[Service { name: "a.B", header: Some("sure"), offered: |()| true, methods: &[ONE] }];
 
 fn head(method: &str, path: &str, headers: &[(&str, &str)]) -> Parts {
     let mut request = Request::builder().method(method).uri(path);
@@ -24,7 +30,8 @@ fn head(method: &str, path: &str, headers: &[(&str, &str)]) -> Parts {
 
 /// HTTP status, gRPC code and words of what is refused.
 fn refused(method: &str, path: &str, headers: &[(&str, &str)]) -> (u16, String, String) {
-    let response = judge(&head(method, path, headers), SERVICES, Instant::now()).unwrap_err().response();
+    let response =
+        judge(&head(method, path, headers), SERVICES, &(), Instant::now()).map(drop).unwrap_err().response();
     let status = Status::from_header_map(response.headers()).unwrap();
     (response.status().as_u16(), (status.code() as i32).to_string(), status.message().to_owned())
 }
@@ -121,8 +128,8 @@ fn heads_are_judged_in_grpc_go_s_order() {
 fn heads_that_are_fine() {
     let now = Instant::now();
     let judged =
-        |headers: &[(&str, &str)]| judge(&head("POST", "/a.B/Many", headers), SERVICES, now).unwrap();
-    assert_eq!(judged(&[TYPE]).shape, Shape::ServerStreaming(10));
+        |headers: &[(&str, &str)]| judge(&head("POST", "/a.B/Many", headers), SERVICES, &(), now).unwrap();
+    assert_eq!(judged(&[TYPE]).method.request, Shape::ServerStreaming(10));
     for content_type in ["application/grpc+proto", "application/grpc;charset=utf-8", "application/grpc+"] {
         assert_eq!(judged(&[("content-type", content_type)]).deadline, None);
     }
@@ -141,7 +148,7 @@ fn heads_that_are_fine() {
 fn odd_paths() {
     let mut head = head("POST", "/", &[TYPE]);
     head.extensions.insert(OddPath("a.B/One".to_owned()));
-    let status = method(&head, SERVICES).unwrap_err();
+    let status = method(&head, SERVICES, &()).map(drop).unwrap_err();
     assert_eq!(
         (status.code(), status.message()),
         (Code::Unimplemented, "malformed method name: \"a.B/One\"")
@@ -156,18 +163,39 @@ fn of_two_timeouts_the_last_counts() {
 
 #[test]
 fn words_are_those_of_grpc_go() {
-    let reworded = |status: Status, shape| {
+    let reworded = |status: Status| {
         let mut headers = HeaderMap::new();
         status.add_header(&mut headers).unwrap();
-        reword(&mut headers, shape);
+        reword(&mut headers);
         assert_eq!(Status::from_header_map(&headers).unwrap().code(), status.code());
         headers["grpc-message"].to_str().unwrap().to_owned()
     };
     let plain = Status::unknown("a \"b\" 100% {c}? \u{e4}\n");
-    assert_eq!(reworded(plain, Shape::Own), "a \"b\" 100%25 {c}? %C3%A4%0A");
-    let garbage = || Status::internal("failed to decode Protobuf message: invalid varint");
-    assert_eq!(reworded(garbage(), Shape::Unary(1)).as_bytes(), UNREADABLE);
-    assert_eq!(reworded(garbage(), Shape::ServerStreaming(1)).as_bytes(), UNREADABLE_IN_STREAM);
+    assert_eq!(reworded(plain), "a \"b\" 100%25 {c}? %C3%A4%0A");
+}
+
+#[test]
+fn what_is_not_protobuf_is_refused_as_by_grpc_go() {
+    let refused = |shape| {
+        let garbage = RequestMessage::new(Bytes::from_static(&[0xff]), shape);
+        garbage.decode::<proto::health::HealthCheckRequest>().unwrap_err()
+    };
+    let words = "grpc: error unmarshalling request: proto: cannot parse invalid wire-format data";
+    assert_eq!(
+        (refused(Shape::Unary(1)).code(), refused(Shape::Unary(1)).message()),
+        (Code::Internal, words)
+    );
+    let words =
+        "grpc: failed to unmarshal the received message: proto: cannot parse invalid wire-format data";
+    assert_eq!(refused(Shape::ServerStreaming(1)).message(), words);
+}
+
+#[test]
+fn a_service_that_is_off_is_unknown() {
+    assert_eq!(
+        refused("POST", "/a.Off/One", &[TYPE]),
+        (200, "12".to_owned(), "unknown service a.Off".to_owned())
+    );
 }
 
 #[test]
@@ -175,7 +203,7 @@ fn a_header_that_a_service_asks_for() {
     let sure = |values: &[&'static str]| {
         let mut headers = vec![TYPE];
         headers.extend(values.iter().map(|value| ("sure", *value)));
-        judge(&head("POST", "/a.B/One", &headers), WITH_HEADER, Instant::now()).is_ok()
+        judge(&head("POST", "/a.B/One", &headers), WITH_HEADER, &(), Instant::now()).is_ok()
     };
     assert!(sure(&["true"]));
     assert!(!sure(&[]) && !sure(&["True"]) && !sure(&["true", "true"]));
@@ -193,9 +221,12 @@ async fn one_message_is_read_however_it_is_cut() {
     let message = [0, 0, 0, 0, 3, 1, 2, 3];
     let (unary, many) = (Shape::Unary(10), Shape::ServerStreaming(10));
     for shape in [unary, many] {
-        assert_eq!(said(shape, &[&message]).await.unwrap(), message);
-        assert_eq!(said(shape, &[&message[..3], &[], &message[3..6], &message[6..]]).await.unwrap(), message);
-        assert_eq!(said(shape, &[&[0; 5]]).await.unwrap(), [0; 5]);
+        assert_eq!(said(shape, &[&message]).await.unwrap(), [1, 2, 3]);
+        assert_eq!(
+            said(shape, &[&message[..3], &[], &message[3..6], &message[6..]]).await.unwrap(),
+            [1, 2, 3]
+        );
+        assert_eq!(said(shape, &[&[0; 5]]).await.unwrap(), [0; 0]);
         let internal = |words: &str| Err((Code::Internal, words.to_owned()));
         assert_eq!(
             said(shape, &[&[1, 0, 0, 0, 0]]).await,
@@ -209,7 +240,7 @@ async fn one_message_is_read_however_it_is_cut() {
         assert_eq!(said(shape, &[&[0, 0, 0, 0, 11]]).await, Err((Code::ResourceExhausted, long)));
     }
     // As grpc-go: of a unary call nothing is read after its message.
-    assert_eq!(said(unary, &[&message, &message]).await.unwrap(), message);
+    assert_eq!(said(unary, &[&message, &message]).await.unwrap(), [1, 2, 3]);
     let unknown = |words: &str| Err((Code::Unknown, words.to_owned()));
     assert_eq!(said(unary, &[&message[..7]]).await, unknown("unexpected EOF"));
     let internal = |words: &str| Err((Code::Internal, words.to_owned()));

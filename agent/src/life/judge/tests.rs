@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use attestors::node::{Attestor, JoinToken, K8sPsat};
 use config::KeyManager;
-use identity::{Bundle, PrivateKey, SpiffeId, TrustDomain, X509Svid};
+use identity::{Bundle, SpiffeId, TrustDomain, X509Svid};
 use tokio::sync::watch;
 use tonic::Status;
 
@@ -44,12 +44,12 @@ async fn lifecycle(settings: &str, reattestable: bool) -> (Lifecycle, tempfile::
     (lifecycle, folder)
 }
 
-fn with_svid(mut lifecycle: Lifecycle, ttl: u64) -> Lifecycle {
+async fn with_svid(mut lifecycle: Lifecycle, ttl: u64) -> Lifecycle {
     let now = SystemTime::now();
     let svid = X509Svid {
         id: SpiffeId::parse("spiffe://td/spire/agent/x").unwrap(),
         chain: vec![],
-        key: PrivateKey::from_pkcs8(vec![]),
+        key: lifecycle.keys.renew(None).await.unwrap().key,
         not_before: now - Duration::from_secs(60),
         not_after: now + Duration::from_secs(ttl),
         serial: String::new(),
@@ -66,7 +66,7 @@ fn refused(reason: Reason) -> ServerError {
 async fn a_refusal_makes_a_reattestable_agent_attest_anew_unless_it_is_banned() {
     for reason in ALL {
         let (lifecycle, _folder) = lifecycle("", true).await;
-        let mut lifecycle = with_svid(lifecycle, 60);
+        let mut lifecycle = with_svid(lifecycle, 60).await;
         let verdict = lifecycle.judge(refused(reason), 1);
         if reason == Reason::AgentBanned {
             assert!(matches!(verdict, Err(Fatal::Refused { .. })));
@@ -82,7 +82,7 @@ async fn a_refusal_makes_a_reattestable_agent_attest_anew_unless_it_is_banned() 
 async fn a_refusal_ends_an_agent_that_cannot_attest_anew() {
     for reason in ALL {
         let (lifecycle, _folder) = lifecycle("", false).await;
-        let mut lifecycle = with_svid(lifecycle, 60);
+        let mut lifecycle = with_svid(lifecycle, 60).await;
         lifecycle.attestor = psat();
         assert!(matches!(lifecycle.judge(refused(reason), 1), Err(Fatal::Refused { .. })), "{reason:?}");
         assert!(lifecycle.own.is_none());
@@ -92,7 +92,7 @@ async fn a_refusal_ends_an_agent_that_cannot_attest_anew() {
 #[tokio::test]
 async fn a_stored_svid_that_is_refused_at_start_gives_way_to_the_join_token() {
     let (lifecycle, _folder) = lifecycle("", false).await;
-    let mut lifecycle = with_svid(lifecycle, 60);
+    let mut lifecycle = with_svid(lifecycle, 60).await;
     assert_eq!(lifecycle.judge(refused(Reason::AgentNotAttested), 1).unwrap(), Verdict::Rebootstrap);
     assert!(lifecycle.own.is_none());
 }
@@ -102,7 +102,7 @@ async fn a_certificate_that_is_refused_is_replaced_where_the_agent_can_attest_an
     let refused = || ServerError::CertificateRefused("BadCertificate".into());
     for (reattestable, expected) in [(true, Verdict::Attest), (false, Verdict::Retry)] {
         let (lifecycle, _folder) = lifecycle("", reattestable).await;
-        let mut lifecycle = with_svid(lifecycle, 60);
+        let mut lifecycle = with_svid(lifecycle, 60).await;
         assert_eq!(lifecycle.judge(refused(), 100).unwrap(), expected);
         assert!(lifecycle.own.is_some(), "callers keep what they have");
     }
@@ -120,16 +120,16 @@ async fn what_cannot_be_reached_is_tried_again() {
     };
     for reason in reasons() {
         let (lifecycle, _folder) = lifecycle("", false).await;
-        let mut lifecycle = with_svid(lifecycle, 60);
+        let mut lifecycle = with_svid(lifecycle, 60).await;
         assert_eq!(lifecycle.judge(reason, 100).unwrap(), Verdict::Retry);
     }
     // With an expired SVID: attest anew where that can be, else wait until the server itself says no.
     for reason in reasons() {
         let (lifecycle, _folder) = lifecycle("", true).await;
-        assert_eq!(with_svid(lifecycle, 0).judge(reason, 1).unwrap(), Verdict::Attest);
+        assert_eq!(with_svid(lifecycle, 0).await.judge(reason, 1).unwrap(), Verdict::Attest);
     }
     let (lifecycle, _folder) = lifecycle("", false).await;
-    let mut lifecycle = with_svid(lifecycle, 0);
+    let mut lifecycle = with_svid(lifecycle, 0).await;
     let gone = || ServerError::Status(Box::new(Status::unknown("transport error")));
     assert_eq!(lifecycle.judge(gone(), REFUSALS - 1).unwrap(), Verdict::Retry);
     assert!(matches!(lifecycle.judge(gone(), REFUSALS), Err(Fatal::Refused { .. })));
@@ -144,7 +144,7 @@ async fn an_unknown_authority_by_mode() {
     assert!(matches!(never.judge(ServerError::UnknownAuthority, 1), Err(Fatal::UnknownAuthority(_))));
 
     let (always, folder) = lifecycle("rebootstrap_mode = \"always\" rebootstrap_delay = \"1h\"", true).await;
-    let mut always = with_svid(always, 60);
+    let mut always = with_svid(always, 60).await;
     assert_eq!(always.judge(ServerError::UnknownAuthority, 1).unwrap(), Verdict::Retry);
     // The clock survives a restart.
     always.keeper.flush(Duration::from_secs(60)).await;

@@ -15,7 +15,7 @@ fn wire(id: &str, revision: i64) -> types::Entry {
 }
 
 /// What the server would answer, asked for what is stale.
-fn answer(known: &Known, entries: &[(&str, i64)]) -> (Answer, Vec<String>) {
+fn answer(known: &SyncState, entries: &[(&str, i64)]) -> (EntryList, Vec<String>) {
     let mut comparison = Comparison::new(&known.entries);
     let revision = |(id, revision): &(&str, i64)| EntryRevision {
         id: (*id).into(),
@@ -26,11 +26,11 @@ fn answer(known: &Known, entries: &[(&str, i64)]) -> (Answer, Vec<String>) {
     let asked = |(id, _): &&(&str, i64)| listed.contains(&Listed::Stale((*id).into()));
     let sent: Vec<_> = entries.iter().filter(asked).map(|(id, revision)| wire(id, *revision)).collect();
     let ids = sent.iter().map(|entry| entry.id.clone()).collect();
-    (Answer::Listed { listed, sent }, ids)
+    (EntryList::Listed { listed, sent }, ids)
 }
 
 /// Syncs by revisions: which were asked for, and whether the entries are told.
-fn sync(known: &mut Known, entries: &[(&str, i64)]) -> (Vec<String>, bool) {
+fn sync(known: &mut SyncState, entries: &[(&str, i64)]) -> (Vec<String>, bool) {
     let (answer, asked) = answer(known, entries);
     known.replace(answer);
     let held: Vec<_> = known.entries.iter().map(|entry| (&*entry.id, entry.revision)).collect();
@@ -42,7 +42,7 @@ fn sync(known: &mut Known, entries: &[(&str, i64)]) -> (Vec<String>, bool) {
 
 #[test]
 fn only_what_changed_is_asked_for() {
-    let mut known = Known::default();
+    let mut known = SyncState::default();
     let of = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>();
     assert_eq!(sync(&mut known, &[("a", 0), ("b", 0), ("c", 0)]), (of(&["a", "b", "c"]), true));
     assert_eq!(sync(&mut known, &[("a", 0), ("b", 0), ("c", 0)]), (vec![], false));
@@ -55,29 +55,29 @@ fn only_what_changed_is_asked_for() {
 
 #[test]
 fn a_change_is_told_even_if_the_sync_failed_after_it() {
-    let mut known = Known::default();
+    let mut known = SyncState::default();
     assert!(!known.told, "the first is told, even if there is none");
     sync(&mut known, &[("a", 0)]);
-    known.replace(Answer::Whole(vec![wire("a", 1)]));
-    known.replace(Answer::Whole(vec![wire("a", 1)]));
+    known.replace(EntryList::Whole(vec![wire("a", 1)]));
+    known.replace(EntryList::Whole(vec![wire("a", 1)]));
     assert!(!known.told);
 }
 
 #[test]
 fn the_same_list_in_full_is_no_change() {
-    let mut known = Known::default();
+    let mut known = SyncState::default();
     sync(&mut known, &[("a", 0), ("b", 0)]);
-    known.replace(Answer::Whole(vec![wire("a", 0), wire("b", 0)]));
+    known.replace(EntryList::Whole(vec![wire("a", 0), wire("b", 0)]));
     assert!(known.told);
-    known.replace(Answer::Whole(vec![wire("b", 0)]));
+    known.replace(EntryList::Whole(vec![wire("b", 0)]));
     assert!(!known.told);
 }
 
 #[test]
 fn malformed_entries_are_left_out_and_asked_for_again() {
-    let mut known = Known::default();
+    let mut known = SyncState::default();
     let bad = types::Entry { selectors: vec![], ..wire("b", 0) };
-    known.replace(Answer::Whole(vec![wire("a", 0), bad]));
+    known.replace(EntryList::Whole(vec![wire("a", 0), bad]));
     assert_eq!(known.entries.len(), 1);
     assert_eq!(known.refused, BTreeMap::from([("b".to_owned(), 0)]));
     let (_, asked) = answer(&known, &[("a", 0), ("b", 0)]);
@@ -86,7 +86,7 @@ fn malformed_entries_are_left_out_and_asked_for_again() {
 
 #[test]
 fn a_bundle_that_comes_again_is_not_read_again() {
-    let mut known = Known::default();
+    let mut known = SyncState::default();
     let wire = |sequence_number| types::Bundle {
         trust_domain: "td".into(),
         sequence_number,
@@ -101,7 +101,7 @@ fn a_bundle_that_comes_again_is_not_read_again() {
 
 #[test]
 fn what_cannot_be_read_leaves_the_last_good_one() {
-    let mut known = Known::default();
+    let mut known = SyncState::default();
     let good = types::Bundle { trust_domain: "td".into(), sequence_number: 1, ..types::Bundle::default() };
     let first = known.bundle(good.clone()).unwrap();
     let rubbish = types::X509Certificate { asn1: bytes::Bytes::from_static(b"rubbish"), tainted: false };
@@ -112,8 +112,8 @@ fn what_cannot_be_read_leaves_the_last_good_one() {
     assert_eq!(known.bundle(better).unwrap().sequence_number, 3);
     assert!(known.unreadable.is_empty());
 
-    known.replace(Answer::Whole(vec![wire("a", 0), wire("b", 0)]));
-    known.replace(Answer::Whole(vec![wire("a", 1), types::Entry { selectors: vec![], ..wire("b", 1) }]));
+    known.replace(EntryList::Whole(vec![wire("a", 0), wire("b", 0)]));
+    known.replace(EntryList::Whole(vec![wire("a", 1), types::Entry { selectors: vec![], ..wire("b", 1) }]));
     let held: Vec<_> = known.entries.iter().map(|entry| (&*entry.id, entry.revision)).collect();
     assert_eq!(held, [("a", 1), ("b", 0)]);
 }

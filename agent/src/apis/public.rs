@@ -1,0 +1,215 @@
+//! The public socket: its table of services, and the door as SDS sees it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use config::Settings;
+use http::{Request, Response};
+use http2::RequestBody;
+use tokio::sync::watch;
+use tonic::Status;
+use tonic::server::NamedService as _;
+use transport::Peer;
+
+use super::Apis;
+use super::health::Health;
+use super::reflection;
+use super::reply::{self, ResponseBody};
+use super::table::{BoxFuture, Handler, Method, Service, Shape, many, one};
+use super::workload::{self, Workload};
+use crate::door::{Admission, Patience, Rate};
+
+/// What is served on the public socket.
+#[derive(Debug)]
+pub(crate) struct Public {
+    admission: Arc<Admission>,
+    health: Health,
+    workload: Workload,
+    sds: sds::Service<Door>,
+    /// `disable_workload_api` is not set.
+    offers_workload: bool,
+    /// `disable_sds_api` is not set.
+    offers_sds: bool,
+}
+
+impl Public {
+    /// The APIs behind one door.
+    pub(crate) fn new(settings: &Settings, admission: &Arc<Admission>) -> Self {
+        let anyone = settings.allow_unauthenticated_verifiers;
+        Self {
+            admission: Arc::clone(admission),
+            health: Health::new(Arc::clone(admission)),
+            workload: Workload::new(Arc::clone(admission), anyone, settings.log_selectors.clone()),
+            sds: sds::Service::new(Door(Arc::clone(admission)), sds_options(settings)),
+            offers_workload: !settings.disable_workload_api,
+            offers_sds: !settings.disable_sds_api,
+        }
+    }
+
+    async fn secrets(self: Arc<Self>, peer: Arc<Peer>, call: Request<RequestBody>) -> Response<ResponseBody> {
+        self.sds.call(peer, call).await.map(ResponseBody::Sds)
+    }
+}
+
+impl Public {
+    async fn reflection(
+        self: Arc<Self>,
+        peer: Arc<Peer>,
+        call: Request<RequestBody>,
+    ) -> Response<ResponseBody> {
+        let offered = SERVICES.iter().filter(|service| (service.offered)(&self));
+        let services = offered.map(|service| service.name).collect();
+        let anyone = self.admission.anyone();
+        let answers = async move { reflection::info(anyone, peer, services, call.into_body()) };
+        reply::response(many(answers).await)
+    }
+}
+
+impl Apis for Public {
+    const SERVICES: &'static [Service<Self>] = SERVICES;
+    const PATIENCE: Patience = Patience::Limited(Duration::from_secs(5));
+
+    fn door(&self) -> &Admission {
+        &self.admission
+    }
+}
+
+const SERVICES: &[Service<Public>] = &[
+    Service {
+        name: sds::Service::<Door>::NAME,
+        header: None,
+        offered: |public| public.offers_sds,
+        methods: &[
+            secrets("StreamSecrets", Some(Rate::StreamSecrets)),
+            secrets("FetchSecrets", Some(Rate::FetchSecrets)),
+            secrets("DeltaSecrets", None),
+        ],
+    },
+    Service {
+        name: "SpiffeWorkloadAPI",
+        header: Some("workload.spiffe.io"),
+        offered: |public| public.offers_workload,
+        methods: &[
+            Method {
+                name: "FetchX509SVID",
+                request: Shape::ServerStreaming(MESSAGE),
+                rate: Some(Rate::FetchX509Svid),
+                handler: Handler::Caller(|public, caller, request| {
+                    many(async move { public.workload.fetch_x509_svid(caller, request.decode()?).await })
+                }),
+            },
+            Method {
+                name: "FetchX509Bundles",
+                request: Shape::ServerStreaming(MESSAGE),
+                rate: Some(Rate::FetchX509Bundles),
+                handler: Handler::Caller(|public, caller, request| {
+                    many(async move { public.workload.fetch_x509_bundles(caller, request.decode()?).await })
+                }),
+            },
+            Method::unimplemented("FetchJWTSVID", Shape::Unary(MESSAGE), Some(Rate::FetchJwtSvid)),
+            Method::unimplemented(
+                "FetchJWTBundles",
+                Shape::ServerStreaming(MESSAGE),
+                Some(Rate::FetchJwtBundles),
+            ),
+            Method::unimplemented("ValidateJWTSVID", Shape::Unary(TOKEN_MESSAGE), None),
+            Method::unimplemented("FetchWITSVID", Shape::ServerStreaming(MESSAGE), None),
+            Method::unimplemented("FetchWITBundles", Shape::ServerStreaming(MESSAGE), None),
+        ],
+    },
+    Service {
+        name: "grpc.health.v1.Health",
+        header: None,
+        offered: |_| true,
+        methods: &[
+            Method {
+                name: "Check",
+                request: Shape::Unary(MESSAGE),
+                rate: None,
+                handler: Handler::Anonymous(|public, anyone, request| {
+                    one(async move { public.health.check(anyone, &request.decode()?) })
+                }),
+            },
+            Method::unimplemented("Watch", Shape::ServerStreaming(MESSAGE), None),
+        ],
+    },
+    reflection("grpc.reflection.v1.ServerReflection"),
+    reflection("grpc.reflection.v1alpha.ServerReflection"),
+];
+
+/// Reflection, under one of its two names.
+const fn reflection(name: &'static str) -> Service<Public> {
+    fn reflect(
+        public: Arc<Public>,
+        peer: Arc<Peer>,
+        call: Request<RequestBody>,
+    ) -> BoxFuture<Response<ResponseBody>> {
+        Box::pin(public.reflection(peer, call))
+    }
+    const METHODS: &[Method<Public>] = &[Method {
+        name: "ServerReflectionInfo",
+        request: Shape::Own,
+        rate: None,
+        handler: Handler::Own(reflect),
+    }];
+    Service { name, header: None, offered: |_| true, methods: METHODS }
+}
+
+/// A method of SDS. The door is asked within, for the rate too.
+const fn secrets(name: &'static str, rate: Option<Rate>) -> Method<Public> {
+    Method {
+        name,
+        request: Shape::Own,
+        rate,
+        handler: Handler::Own(|public, peer, call| Box::pin(public.secrets(peer, call))),
+    }
+}
+
+/// The door as SDS sees it.
+#[derive(Debug)]
+pub(crate) struct Door(Arc<Admission>);
+
+impl sds::Admit for Door {
+    async fn admit(&self, peer: Arc<Peer>, called: sds::Called) -> Result<sds::Admission, Status> {
+        let rate = match called {
+            sds::Called::StreamSecrets => Some(Rate::StreamSecrets),
+            sds::Called::FetchSecrets => Some(Rate::FetchSecrets),
+            sds::Called::HeldStream => None,
+        };
+        // Endless: an error would start Envoy's backoff of up to 30 s.
+        let caller = self.0.caller(peer, Patience::Endless, rate).await.map_err(workload::denied)?;
+        let updates = self.0.subscribe(&caller).await.map_err(workload::denied)?;
+        Ok(sds::Admission { updates })
+    }
+
+    fn sought<'a>(&self, peer: &Peer, names: impl Iterator<Item = &'a str>) {
+        self.0.sought(peer, names);
+    }
+
+    fn news(&self) -> watch::Receiver<u64> {
+        self.0.news()
+    }
+
+    fn random(&self) -> u32 {
+        rand::random()
+    }
+}
+
+fn sds_options(settings: &Settings) -> sds::Options {
+    let sds = &settings.sds;
+    sds::Options {
+        default_svid_name: sds.default_svid_name.clone(),
+        default_bundle_name: sds.default_bundle_name.clone(),
+        default_all_bundles_name: sds.default_all_bundles_name.clone(),
+        disable_spiffe_cert_validation: sds.disable_spiffe_cert_validation,
+        unknown_names: match sds.unknown_names {
+            config::UnknownNames::Hold => sds::UnknownNames::Hold,
+            config::UnknownNames::Reject => sds::UnknownNames::Reject,
+        },
+    }
+}
+
+/// The longest message of a method that takes no token, in bytes: audiences and IDs.
+const MESSAGE: u32 = 4 * 1024;
+/// The same of one that takes a token.
+const TOKEN_MESSAGE: u32 = 64 * 1024;

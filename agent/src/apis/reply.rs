@@ -1,0 +1,147 @@
+//! The body of a response: frames of gRPC messages, then the status as trailers.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{BufMut as _, Bytes};
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{HeaderMap, Response};
+use http_body::{Body, Frame};
+use http2::RequestBody;
+use prost::Message;
+use tokio_stream::Stream;
+use tonic::Status;
+use zeroize::Zeroizing;
+
+use super::public::Door;
+
+/// What a handler answers with.
+pub(crate) struct Reply(Kind);
+
+enum Kind {
+    /// The frame of one message.
+    One(Bytes),
+    Many(Frames),
+    /// The trailers are next.
+    Over,
+    Ended,
+}
+
+/// Frames of messages, until the first status ends the call.
+type Frames = Pin<Box<dyn Stream<Item = Result<Bytes, Status>> + Send>>;
+
+impl Reply {
+    pub(super) fn one(frame: Bytes) -> Self {
+        Self(Kind::One(frame))
+    }
+
+    pub(super) fn many(frames: Frames) -> Self {
+        Self(Kind::Many(frames))
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Frame<Bytes>>> {
+        match &mut self.0 {
+            Kind::One(frame) => {
+                let frame = std::mem::take(frame);
+                self.0 = Kind::Over;
+                Poll::Ready(Some(Frame::data(frame)))
+            }
+            Kind::Many(frames) => match ready!(frames.as_mut().poll_next(cx)) {
+                Some(Ok(frame)) => Poll::Ready(Some(Frame::data(frame))),
+                ended => {
+                    self.0 = Kind::Ended;
+                    let status = ended.and_then(Result::err).unwrap_or_else(|| Status::ok(""));
+                    Poll::Ready(Some(Frame::trailers(trailers(&status))))
+                }
+            },
+            Kind::Over => {
+                self.0 = Kind::Ended;
+                Poll::Ready(Some(Frame::trailers(trailers(&Status::ok("")))))
+            }
+            Kind::Ended => Poll::Ready(None),
+        }
+    }
+}
+
+/// The body of a response, of one API or another.
+#[expect(clippy::large_enum_variant, reason = "nearly all are of SDS")]
+pub(crate) enum ResponseBody {
+    Sds(sds::Answer<Door, RequestBody>),
+    Reply(Reply),
+}
+
+impl ResponseBody {
+    /// One that has nothing to say: the headers have said it.
+    pub(super) fn empty() -> Self {
+        Self::Reply(Reply(Kind::Ended))
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        match &mut *self {
+            Self::Sds(answer) => {
+                let frame = ready!(Pin::new(answer).poll_frame(cx));
+                Poll::Ready(frame.map(|frame| frame.map_err(|never| match never {})))
+            }
+            Self::Reply(reply) => reply.poll_frame(cx).map(|frame| frame.map(Ok)),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Sds(answer) => answer.is_end_stream(),
+            Self::Reply(reply) => matches!(reply.0, Kind::Ended),
+        }
+    }
+}
+
+/// The response of a handler: its reply, or a status alone.
+pub(super) fn response(handled: Result<Reply, Status>) -> Response<ResponseBody> {
+    match handled {
+        Ok(reply) => {
+            let mut response = Response::new(ResponseBody::Reply(reply));
+            response.headers_mut().insert(CONTENT_TYPE, GRPC);
+            response
+        }
+        Err(status) => refusal(&status),
+    }
+}
+
+/// A response that is a status alone: gRPC's "Trailers-Only".
+pub(super) fn refusal(status: &Status) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::empty());
+    *response.headers_mut() = trailers(status);
+    response.headers_mut().insert(CONTENT_TYPE, GRPC);
+    response
+}
+
+/// The header fields of a status.
+pub(super) fn trailers(status: &Status) -> HeaderMap {
+    let mut fields = HeaderMap::new();
+    if status.add_header(&mut fields).is_err() {
+        // Of what it is made of, only metadata can be refused; the code alone cannot.
+        fields.insert("grpc-status", HeaderValue::from(i32::from(status.code())));
+    }
+    fields
+}
+
+/// A message with gRPC's five bytes before it. The buffer is made in one piece and zeroized at its end, since messages
+/// hold keys.
+pub(super) fn frame(message: &impl Message) -> Bytes {
+    let len = message.encoded_len();
+    let mut buffer = Zeroizing::new(Vec::with_capacity(HEAD + len));
+    buffer.put_u8(0);
+    buffer.put_u32(u32::try_from(len).unwrap_or(u32::MAX));
+    message.encode(&mut *buffer).expect("a vector has room for any message");
+    Bytes::from_owner(buffer)
+}
+
+const HEAD: usize = 5;
+const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");

@@ -1,0 +1,185 @@
+//! Rate limits of calls (`experimental { ratelimit { } }`), as spire-agent has them: for each method a token bucket for
+//! each set of selectors, so that all processes of one kind share one. A limit of N is N calls a second, and N at once.
+//!
+//! A bucket that nobody came for in one to two minutes is forgotten, full as it would be.
+
+use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::fmt;
+use std::hash::BuildHasher as _;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use config::RateLimits;
+use identity::Selectors;
+use tokio::time::Instant;
+
+/// A method that has a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rate {
+    /// `fetch_x509_svid`
+    FetchX509Svid,
+    /// `fetch_jwt_svid`
+    FetchJwtSvid,
+    /// `fetch_x509_bundles`
+    FetchX509Bundles,
+    /// `fetch_jwt_bundles`
+    FetchJwtBundles,
+    /// `stream_secrets`
+    StreamSecrets,
+    /// `fetch_secrets`
+    FetchSecrets,
+}
+
+impl fmt::Display for Rate {
+    /// The method's path, as in a request.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::FetchX509Svid => "/SpiffeWorkloadAPI/FetchX509SVID",
+            Self::FetchJwtSvid => "/SpiffeWorkloadAPI/FetchJWTSVID",
+            Self::FetchX509Bundles => "/SpiffeWorkloadAPI/FetchX509Bundles",
+            Self::FetchJwtBundles => "/SpiffeWorkloadAPI/FetchJWTBundles",
+            Self::StreamSecrets => "/envoy.service.secret.v3.SecretDiscoveryService/StreamSecrets",
+            Self::FetchSecrets => "/envoy.service.secret.v3.SecretDiscoveryService/FetchSecrets",
+        })
+    }
+}
+
+/// The buckets of all methods.
+#[derive(Debug)]
+pub(super) struct Rates {
+    limits: RateLimits,
+    hasher: RandomState,
+    buckets: Mutex<Buckets>,
+}
+
+/// Two generations: what was used since the last turn, and what was used in the minute before that.
+#[derive(Debug)]
+struct Buckets {
+    current: HashMap<Key, Bucket>,
+    previous: HashMap<Key, Bucket>,
+    turned: Instant,
+}
+
+/// A method, and the hash of a set of selectors, whose key nobody else knows.
+type Key = (u8, u64);
+
+#[derive(Debug, Clone, Copy)]
+struct Bucket {
+    /// Calls that may begin now; parts of one add up.
+    tokens: f64,
+    filled: Instant,
+}
+
+impl Rates {
+    pub(super) fn new(limits: RateLimits) -> Self {
+        let (current, previous) = Default::default();
+        let buckets = Buckets { current, previous, turned: Instant::now() };
+        Self { limits, hasher: RandomState::new(), buckets: Mutex::new(buckets) }
+    }
+
+    /// Whether a call of a process with these selectors may begin now; if so, it is counted.
+    pub(super) fn admit(&self, rate: Rate, selectors: &Selectors) -> bool {
+        let limit = self.limit(rate);
+        if limit == 0 {
+            return true;
+        }
+        let key = (rate as u8, self.hasher.hash_one(selectors));
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        buckets.bucket(key, limit, Instant::now()).take(limit, Instant::now())
+    }
+
+    /// Calls a second; 0 is no limit.
+    fn limit(&self, rate: Rate) -> u32 {
+        let limits = &self.limits;
+        match rate {
+            Rate::FetchX509Svid => limits.fetch_x509_svid,
+            Rate::FetchJwtSvid => limits.fetch_jwt_svid,
+            Rate::FetchX509Bundles => limits.fetch_x509_bundles,
+            Rate::FetchJwtBundles => limits.fetch_jwt_bundles,
+            Rate::StreamSecrets => limits.stream_secrets,
+            Rate::FetchSecrets => limits.fetch_secrets,
+        }
+    }
+}
+
+impl Buckets {
+    fn bucket(&mut self, key: Key, limit: u32, now: Instant) -> &mut Bucket {
+        // Whoever can make many sets of selectors, by starting as many programs, makes the agent forget early, not keep more.
+        if now.duration_since(self.turned) >= GENERATION || self.current.len() >= KEPT {
+            self.previous = std::mem::take(&mut self.current);
+            self.turned = now;
+        }
+        let before = self.previous.remove(&key);
+        let full = || before.unwrap_or(Bucket { tokens: f64::from(limit), filled: now });
+        self.current.entry(key).or_insert_with(full)
+    }
+}
+
+impl Bucket {
+    fn take(&mut self, limit: u32, now: Instant) -> bool {
+        let limit = f64::from(limit);
+        let since = now.duration_since(self.filled).as_secs_f64();
+        self.tokens = (self.tokens + since * limit).min(limit);
+        self.filled = now;
+        let one = self.tokens >= 1.0;
+        if one {
+            self.tokens -= 1.0;
+        }
+        one
+    }
+}
+
+const GENERATION: Duration = Duration::from_secs(60);
+/// Buckets of one generation, of some 50 bytes each.
+const KEPT: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use identity::Selector;
+    use tokio::time::advance;
+
+    use super::*;
+
+    fn selectors(uid: u32) -> Selectors {
+        [Selector::new("unix", &format!("uid:{uid}")).unwrap()].into_iter().collect()
+    }
+
+    fn rates() -> Rates {
+        Rates::new(RateLimits { fetch_x509_svid: 2, stream_secrets: 1, ..RateLimits::default() })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_limit_is_calls_a_second_and_as_many_at_once() {
+        let (rates, one) = (rates(), selectors(1));
+        let calls =
+            |count: usize| -> usize { (0..count).filter(|_| rates.admit(Rate::FetchX509Svid, &one)).count() };
+        assert_eq!(calls(5), 2);
+        advance(Duration::from_millis(500)).await;
+        assert_eq!(calls(5), 1);
+        advance(Duration::from_secs(100)).await;
+        assert_eq!(calls(5), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn methods_and_selector_sets_have_buckets_of_their_own() {
+        let rates = rates();
+        assert!(rates.admit(Rate::StreamSecrets, &selectors(1)));
+        assert!(!rates.admit(Rate::StreamSecrets, &selectors(1)));
+        assert!(rates.admit(Rate::StreamSecrets, &selectors(2)));
+        assert!(rates.admit(Rate::FetchX509Svid, &selectors(1)));
+        for _ in 0..100 {
+            assert!(rates.admit(Rate::FetchSecrets, &selectors(1)), "a method without a limit");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sets_without_end_are_forgotten() {
+        let rates = rates();
+        for uid in 0..3 * u32::try_from(KEPT).unwrap() {
+            assert!(rates.admit(Rate::StreamSecrets, &selectors(uid)));
+        }
+        let buckets = rates.buckets.lock().unwrap();
+        assert!(buckets.current.len() + buckets.previous.len() <= 2 * KEPT);
+    }
+}
