@@ -15,7 +15,7 @@ use super::Apis;
 use super::health::Health;
 use super::reflection;
 use super::reply::{self, ResponseBody};
-use super::table::{BoxFuture, Handler, Method, Service, Shape, many, one};
+use super::table::{Handler, Method, Responded, Service, Shape, many, one};
 use super::workload::{self, Workload};
 use crate::door::{Admission, Patience, Rate};
 
@@ -139,11 +139,7 @@ const SERVICES: &[Service<Public>] = &[
 
 /// Reflection, under one of its two names.
 const fn reflection(name: &'static str) -> Service<Public> {
-    fn reflect(
-        public: Arc<Public>,
-        peer: Arc<Peer>,
-        call: Request<RequestBody>,
-    ) -> BoxFuture<Response<ResponseBody>> {
+    fn reflect(public: Arc<Public>, peer: Arc<Peer>, call: Request<RequestBody>) -> Responded {
         Box::pin(public.reflection(peer, call))
     }
     const METHODS: &[Method<Public>] = &[Method {

@@ -65,12 +65,14 @@ pub(crate) enum Handler<A: 'static> {
     /// The caller is attested first.
     Caller(fn(Arc<A>, Caller, RequestMessage) -> Handled),
     /// The handler reads the request itself, and asks the door for a proof when it has read enough.
-    Own(fn(Arc<A>, Arc<Peer>, Request<RequestBody>) -> BoxFuture<Response<ResponseBody>>),
+    Own(fn(Arc<A>, Arc<Peer>, Request<RequestBody>) -> Responded),
 }
 
 /// What becomes of a call.
 pub(crate) type Handled = BoxFuture<Result<Reply, Status>>;
-pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+/// The response of a handler that reads the request itself.
+pub(crate) type Responded = BoxFuture<Response<ResponseBody>>;
+type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// The one message of a request, not decoded yet.
 #[derive(Debug)]

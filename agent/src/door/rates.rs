@@ -111,7 +111,7 @@ impl Buckets {
             self.turned = now;
         }
         let before = self.previous.remove(&key);
-        let full = || before.unwrap_or(Bucket { tokens: f64::from(limit), filled: now });
+        let full = || before.unwrap_or_else(|| Bucket { tokens: f64::from(limit), filled: now });
         self.current.entry(key).or_insert_with(full)
     }
 }

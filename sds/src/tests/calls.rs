@@ -23,7 +23,7 @@ use tonic::{Code, Status};
 use transport::{Listener, Options as Callers, Peer};
 
 use super::{WEB, identity, svid, update};
-use crate::{Admission, Admit, Answer, Options, Service};
+use crate::{Admission, Admit, Answer, Called, Options, Service};
 
 /// A door that is opened, or shut, from outside.
 struct Door {

@@ -2,6 +2,7 @@
 
 mod admin;
 mod configurations;
+mod door;
 mod faults_server;
 mod faults_storage;
 mod faults_workload;
@@ -17,6 +18,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     [
         admin::trials(),
         configurations::trials(),
+        door::trials(),
         life::trials(),
         faults_server::trials(),
         faults_storage::trials(),
