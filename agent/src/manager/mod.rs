@@ -220,8 +220,9 @@ impl Task {
         let published = self.cache.sync(synced.entries, synced.bundles, SystemTime::now());
         let after = self.cache.snapshot();
         if !Arc::ptr_eq(&before, &after) {
+            self.snapshot.store(Arc::clone(&after));
+            // Whoever reads these lines may rely on them at once.
             log_changes(&before, &after);
-            self.snapshot.store(after);
         }
         self.replace_distrusted(&trusted);
         let bundle = self.cache.bundle();
