@@ -43,7 +43,7 @@ impl logger_server::Logger for Logger {
             .map_err(|_| Status::invalid_argument("unsupported log level"))?;
         let level = from_wire(level)
             .ok_or_else(|| Status::invalid_argument("newLevel value cannot be LogLevel_UNSPECIFIED"))?;
-        info!(new_log_level = ?level, "SetLogLevel Called");
+        info!(new_log_level = %level, "SetLogLevel Called");
         logging::set_level(level);
         Ok(self.answer())
     }
@@ -52,7 +52,7 @@ impl logger_server::Logger for Logger {
         &self,
         _: Request<ResetLogLevelRequest>,
     ) -> Result<Response<types::Logger>, Status> {
-        info!(launch_log_level = ?self.launch, "ResetLogLevel Called");
+        info!(launch_log_level = %self.launch, "ResetLogLevel Called");
         logging::set_level(self.launch);
         Ok(self.answer())
     }
