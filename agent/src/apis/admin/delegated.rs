@@ -57,16 +57,17 @@ impl Delegated {
         selectors: &[types::Selector],
     ) -> Result<Selectors, Status> {
         if selectors.is_empty() == (pid == 0) {
-            return Err(Status::invalid_argument(
-                "must provide either selectors or non-zero PID, but not both",
-            ));
+            if peer.complain("argument") {
+                error!(pid = peer.process.pid, "Invalid argument; {NEITHER_OR_BOTH}");
+            }
+            return Err(Status::invalid_argument(NEITHER_OR_BOTH));
         }
         if selectors.is_empty() {
             return self.admission.attest_pid(peer, pid).await.map_err(denied);
         }
         let parsed = selectors.iter().map(|one| Selector::new(&one.r#type, &one.value));
         parsed.collect::<Result<Selectors, _>>().map_err(|reason| {
-            if peer.complain("delegate") {
+            if peer.complain("argument") {
                 error!(pid = peer.process.pid, error = %reason, "Invalid argument; could not parse provided selectors");
             }
             Status::invalid_argument("could not parse provided selectors")
@@ -203,9 +204,17 @@ async fn changed(bundles: &mut watch::Receiver<Bundles>) -> Result<(), Status> {
     bundles.changed().await.map_err(|_| denied(Denied::Stopped))
 }
 
+/// The log has spire-agent's words: alerts look for them.
 fn refused(peer: &Peer, reason: NoDelegate) -> Status {
-    if peer.complain("delegate") {
-        error!(pid = peer.process.pid, error = %reason, "Permission denied; not a delegate");
+    let pid = peer.process.pid;
+    match reason {
+        NoDelegate::NoIdentity if peer.complain("no identity") => error!(pid, "No identity issued"),
+        NoDelegate::NotListed if peer.complain("delegate") => {
+            error!(pid, "Permission denied; caller not configured as an authorized delegate.");
+        }
+        NoDelegate::NoIdentity | NoDelegate::NotListed => {}
     }
     Status::permission_denied(reason.to_string())
 }
+
+const NEITHER_OR_BOTH: &str = "must provide either selectors or non-zero PID, but not both";
