@@ -4,6 +4,7 @@
 //	usage: delegate SOCKET first  [PID] [TYPE:VALUE]...   one answer of SubscribeToX509SVIDs
 //	       delegate SOCKET follow [PID] [TYPE:VALUE]...   each that differs from the one before, until the agent ends the stream
 //	       delegate SOCKET bundles                        one answer of SubscribeToX509Bundles
+//	       delegate SOCKET follow-bundles                 each that differs, until the agent ends the stream
 package main
 
 import (
@@ -43,8 +44,8 @@ func run(socket, order string, words []string) error {
 	defer connection.Close()
 	client := delegated.NewDelegatedIdentityClient(connection)
 	switch order {
-	case "bundles":
-		return showBundles(ctx, client)
+	case "bundles", "follow-bundles":
+		return bundles(ctx, client, order == "bundles")
 	case "first", "follow":
 		return svids(ctx, client, request(words), order == "first")
 	}
@@ -76,20 +77,47 @@ func svids(
 		return err
 	}
 	var bundles *x509bundle.Set
-	var before []string
-	for {
+	return show(one, func() ([]string, error) {
 		answer, err := stream.Recv()
 		if err != nil {
-			return ended(err)
+			return nil, err
 		}
 		if bundles == nil {
-			if bundles, err = fetchBundles(ctx, client); err != nil {
-				return ended(err)
+			if bundles, err = firstBundles(ctx, client); err != nil {
+				return nil, err
 			}
 		}
-		lines, err := describe(answer, bundles)
+		return describe(answer, bundles)
+	})
+}
+
+func bundles(ctx context.Context, client delegated.DelegatedIdentityClient, one bool) error {
+	stream, err := client.SubscribeToX509Bundles(ctx, &delegated.SubscribeToX509BundlesRequest{})
+	if err != nil {
+		return err
+	}
+	return show(one, func() ([]string, error) {
+		set, err := nextBundles(stream)
 		if err != nil {
-			return err
+			return nil, err
+		}
+		var lines []string
+		// They are ordered by trust domain.
+		for _, bundle := range set.Bundles() {
+			count := len(bundle.X509Authorities())
+			lines = append(lines, fmt.Sprintf("%s has %d authorities", bundle.TrustDomain().IDString(), count))
+		}
+		return lines, nil
+	})
+}
+
+// Prints one answer, or each that differs from the one before, and what the agent ends the stream with.
+func show(one bool, next func() ([]string, error)) error {
+	var before []string
+	for {
+		lines, err := next()
+		if err != nil {
+			return ended(err)
 		}
 		if !slices.Equal(lines, before) {
 			fmt.Println(strings.Join(lines, "\n"))
@@ -135,25 +163,17 @@ func describe(answer *delegated.SubscribeToX509SVIDsResponse, bundles x509bundle
 	return lines, nil
 }
 
-func showBundles(ctx context.Context, client delegated.DelegatedIdentityClient) error {
-	bundles, err := fetchBundles(ctx, client)
-	if err != nil {
-		return ended(err)
-	}
-	for _, bundle := range bundles.Bundles() {
-		fmt.Printf("%s has %d authorities\n", bundle.TrustDomain().IDString(), len(bundle.X509Authorities()))
-	}
-	return nil
-}
-
-// The set is ordered by trust domain.
-func fetchBundles(ctx context.Context, client delegated.DelegatedIdentityClient) (*x509bundle.Set, error) {
+func firstBundles(ctx context.Context, client delegated.DelegatedIdentityClient) (*x509bundle.Set, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream, err := client.SubscribeToX509Bundles(ctx, &delegated.SubscribeToX509BundlesRequest{})
 	if err != nil {
 		return nil, err
 	}
+	return nextBundles(stream)
+}
+
+func nextBundles(stream delegated.DelegatedIdentity_SubscribeToX509BundlesClient) (*x509bundle.Set, error) {
 	answer, err := stream.Recv()
 	if err != nil {
 		return nil, err
