@@ -1,8 +1,8 @@
 //! What a configuration means: the values that the agent uses, defaults filled in.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use std::{fmt, io};
 
 use crate::agent::Agent;
 use crate::decode::{Section, Strictness, no_hint};
@@ -188,6 +188,21 @@ pub enum LogLevel {
     Debug,
     /// `trace`
     Trace,
+}
+
+/// As logrus names it.
+impl fmt::Display for LogLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Panic => "panic",
+            Self::Fatal => "fatal",
+            Self::Error => "error",
+            Self::Warn => "warning",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        })
+    }
 }
 
 /// SPIRE: `agent.log_format`.

@@ -78,7 +78,7 @@ fn level(values: &Values) -> Result<LogLevel, String> {
 
 /// The answer, as it is printed.
 async fn ask(command: Admin, values: &Values) -> Result<String, RpcError> {
-    let channel = client::connect(Path::new(values.text("socketPath"))).await?;
+    let channel = client::connect(socket(values)).await?;
     let format = values.format();
     let mut logger = LoggerClient::new(channel.clone());
     let answer = match command {
@@ -101,6 +101,11 @@ async fn ask(command: Admin, values: &Values) -> Result<String, RpcError> {
         Format::Pretty => logger_text(&answer),
         Format::Json => logger_json(&answer),
     })
+}
+
+/// Where the agent listens; an empty `-socketPath`, as of a script whose variable is not set, is the default.
+fn socket(values: &Values) -> &Path {
+    Path::new(Some(values.text("socketPath")).filter(|path| !path.is_empty()).unwrap_or(DEFAULT_SOCKET))
 }
 
 /// Without the last line end.
@@ -209,8 +214,8 @@ fn time(seconds: i64) -> String {
 /// After this an agent that is mute is given up.
 const LIMIT: Duration = client::CONNECT_LIMIT;
 
-const SOCKET: Flag =
-    text("socketPath", "/tmp/spire-agent/private/admin.sock", "Path to the SPIRE Agent admin API socket");
+const DEFAULT_SOCKET: &str = "/tmp/spire-agent/private/admin.sock";
+const SOCKET: Flag = text("socketPath", DEFAULT_SOCKET, "Path to the SPIRE Agent admin API socket");
 pub(super) const GET_INFO: FlagSet = FlagSet { name: "debug getinfo", flags: &[output(), SOCKET] };
 pub(super) const LOGGER_GET: FlagSet = FlagSet { name: "logger get", flags: &[output(), SOCKET] };
 pub(super) const LOGGER_RESET: FlagSet = FlagSet { name: "logger reset", flags: &[output(), SOCKET] };

@@ -118,4 +118,4 @@ pub(super) fn escape_html(json: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

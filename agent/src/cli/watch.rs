@@ -76,12 +76,8 @@ impl Watcher {
         }
     }
 
-    /// As `api fetch`, but trust domains are named without `spiffe://`.
     fn show(&mut self, fetched: Fetched) {
-        let named = |(id, bundle): (String, _)| (id.trim_start_matches("spiffe://").to_owned(), bundle);
-        let federated: BTreeMap<String, Vec<Certificate>> =
-            fetched.federated.into_iter().map(named).collect();
-        console::out(&print::pretty(&fetched.svids, &federated, self.last.elapsed()));
+        console::out(&text(fetched, self.last.elapsed()));
         self.last = Instant::now();
     }
 
@@ -90,6 +86,15 @@ impl Watcher {
         self.failures = (self.failures + 1).min(30);
         Duration::from_secs(self.failures.into())
     }
+}
+
+/// As `api fetch`, but hints are not shown, and trust domains are named without `spiffe://` (SPIRE,
+/// `cmd/spire-agent/cli/api/watch.go`).
+fn text(mut fetched: Fetched, took: Duration) -> String {
+    fetched.svids.iter_mut().for_each(|svid| svid.hint.clear());
+    let named = |(id, bundle): (String, _)| (id.trim_start_matches("spiffe://").to_owned(), bundle);
+    let federated: BTreeMap<String, Vec<Certificate>> = fetched.federated.into_iter().map(named).collect();
+    print::pretty(&fetched.svids, &federated, took)
 }
 
 /// Why a stream ended.
@@ -108,6 +113,16 @@ pub(super) const FLAGS: FlagSet =
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::print::tests::{certificate, svid};
+
+    #[test]
+    fn an_update_has_no_hints_and_plain_trust_domains() {
+        let federated = BTreeMap::from([("spiffe://other".to_owned(), vec![certificate(0)])]);
+        let text = text(Fetched { svids: vec![svid("internal", 1)], federated }, Duration::from_secs(2));
+        let expected = "Received 1 svid after 2s\n\nSPIFFE ID:\t\tspiffe://td/a\nSVID Valid After:";
+        assert!(text.starts_with(expected), "{text}");
+        assert!(text.contains("\n[other] CA #1 Valid After:\t"), "{text}");
+    }
 
     #[test]
     fn waits_grow_by_a_second_up_to_thirty() {

@@ -171,7 +171,8 @@ impl Subscriber for Logger {
         } else {
             level.min(Level::WARN)
         };
-        metadata.is_event() && *metadata.level() <= most
+        // What only asks whether a level is on (`tracing::enabled!`) is no event.
+        !metadata.is_span() && *metadata.level() <= most
     }
 
     fn max_level_hint(&self) -> Option<tracing::level_filters::LevelFilter> {
@@ -368,6 +369,16 @@ mod tests {
         let flags = OFlag::from_bits_truncate(fcntl(&file, FcntlArg::F_GETFL).unwrap());
         assert!(!flags.contains(OFlag::O_NONBLOCK), "a line must not be lost where the reader is slow");
         open(Path::new("/dev/null")).unwrap();
+    }
+
+    #[test]
+    fn whoever_asks_is_told_which_levels_are_on() {
+        let writer = Writer::start(Box::new(io::sink()), QUEUE_BYTES, left_out(LogFormat::Text)).unwrap();
+        let logger = Logger { format: LogFormat::Text, location: false, writer };
+        tracing::subscriber::with_default(logger, || {
+            assert!(tracing::enabled!(Level::INFO));
+            assert!(!tracing::enabled!(Level::DEBUG));
+        });
     }
 
     #[test]

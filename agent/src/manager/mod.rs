@@ -234,8 +234,9 @@ impl Task {
         let published = self.cache.sync(synced.entries, synced.bundles, (self.clock)());
         let after = self.cache.snapshot();
         if !Arc::ptr_eq(&before, &after) {
+            self.snapshot.store(Arc::clone(&after));
+            // Whoever reads these lines may rely on them at once.
             log_changes(&before, &after);
-            self.snapshot.store(after);
         }
         self.replace_distrusted(&trusted);
         let bundle = self.cache.bundle();

@@ -137,7 +137,8 @@ async fn command_line() {
     assert_eq!(run(&["logger", "get"]), level("debug"));
     assert_eq!(run(&["logger", "set", "-level", "warn"]), level("warning"));
     assert_eq!(run(&["logger", "reset"]), level("debug"));
-    agent.logged("SetLogLevel Called").await;
+    let set = agent.logged("SetLogLevel Called").await;
+    assert!(set.ends_with(" new_log_level=warning"), "{set}");
     let (code, info) = run(&["debug", "getinfo"]);
     assert_eq!(code, Some(0));
     assert!(info.starts_with("Agent Debug Info:\n") && info.contains("/spire/agent/join_token/"), "{info}");

@@ -82,19 +82,19 @@ impl Delegated {
         caller: &Caller,
         request: &wire::SubscribeToX509sviDsRequest,
     ) -> Result<Selectors, Status> {
-        let selectors = &request.selectors;
+        let (selectors, pid) = (&request.selectors, caller.peer().process.pid);
         if selectors.is_empty() == (request.pid == 0) {
-            return Err(Status::invalid_argument(
-                "must provide either selectors or non-zero PID, but not both",
-            ));
+            if caller.peer().complain("argument") {
+                error!(pid, "Invalid argument; {NEITHER_OR_BOTH}");
+            }
+            return Err(Status::invalid_argument(NEITHER_OR_BOTH));
         }
         if selectors.is_empty() {
             return self.admission.attest_pid(caller, request.pid).await.map_err(denied);
         }
         let parsed = selectors.iter().map(|one| Selector::new(&one.r#type, &one.value));
         parsed.collect::<Result<Selectors, _>>().map_err(|reason| {
-            if caller.peer().complain("delegate") {
-                let pid = caller.peer().process.pid;
+            if caller.peer().complain("argument") {
                 error!(pid, error = %reason, "Invalid argument; could not parse provided selectors");
             }
             Status::invalid_argument("could not parse provided selectors")
@@ -173,9 +173,17 @@ async fn changed(bundles: &mut watch::Receiver<Bundles>) -> Result<(), Status> {
     bundles.changed().await.map_err(|_| denied(Denied::Stopped))
 }
 
+/// The log has spire-agent's words: alerts look for them.
 fn refused(peer: &Peer, reason: NoDelegate) -> Status {
-    if peer.complain("delegate") {
-        error!(pid = peer.process.pid, error = %reason, "Permission denied; not a delegate");
+    let pid = peer.process.pid;
+    match reason {
+        NoDelegate::NoIdentity if peer.complain("no identity") => error!(pid, "No identity issued"),
+        NoDelegate::NotListed if peer.complain("delegate") => {
+            error!(pid, "Permission denied; caller not configured as an authorized delegate.");
+        }
+        NoDelegate::NoIdentity | NoDelegate::NotListed => {}
     }
     Status::permission_denied(reason.to_string())
 }
+
+const NEITHER_OR_BOTH: &str = "must provide either selectors or non-zero PID, but not both";

@@ -31,13 +31,13 @@ impl Logger {
             .map_err(|_| Status::invalid_argument("unsupported log level"))?;
         let level = from_wire(level)
             .ok_or_else(|| Status::invalid_argument("newLevel value cannot be LogLevel_UNSPECIFIED"))?;
-        info!(new_log_level = ?level, "SetLogLevel Called");
+        info!(new_log_level = %level, "SetLogLevel Called");
         logging::set_level(level);
         Ok(self.levels())
     }
 
     pub(super) fn reset(&self, _: Anonymous, _: ResetLogLevelRequest) -> types::Logger {
-        info!(launch_log_level = ?self.launch, "ResetLogLevel Called");
+        info!(launch_log_level = %self.launch, "ResetLogLevel Called");
         logging::set_level(self.launch);
         self.levels()
     }

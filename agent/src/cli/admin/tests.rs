@@ -54,3 +54,14 @@ fn levels() {
     assert_eq!(level("loud"), Err("the value \"loud\" is not a valid setting".to_owned()));
     assert_eq!(level(""), Err("a value (-level) must be set".to_owned()));
 }
+
+#[test]
+fn an_empty_socket_path_is_the_default() {
+    let socket = |words: &[&str]| {
+        let words: Vec<_> = words.iter().map(|word| (*word).to_owned()).collect();
+        socket(&GET_INFO.parse(&words).unwrap()).to_owned()
+    };
+    assert_eq!(socket(&[]), Path::new(DEFAULT_SOCKET));
+    assert_eq!(socket(&["-socketPath", ""]), Path::new(DEFAULT_SOCKET));
+    assert_eq!(socket(&["-socketPath", "/a.sock"]), Path::new("/a.sock"));
+}

@@ -5,12 +5,12 @@ use time::OffsetDateTime;
 
 use super::*;
 
-fn certificate(from: i64) -> Certificate {
+pub(in crate::cli) fn certificate(from: i64) -> Certificate {
     let at = |seconds| OffsetDateTime::from_unix_timestamp(seconds).unwrap();
     Certificate { der: Bytes::new(), not_before: at(from), not_after: at(from + 3600) }
 }
 
-fn svid(hint: &str, chain: usize) -> Svid {
+pub(in crate::cli) fn svid(hint: &str, chain: usize) -> Svid {
     Svid {
         id: "spiffe://td/a".into(),
         hint: hint.into(),

@@ -1,12 +1,17 @@
 //! What others wrote, around finial: clients of the Workload API, Envoys, the real server and the real agent.
 //!
+//! * `admin`: the admin socket, and a program in Go that asks there for the identities of others.
 //! * `clients`: libraries in four languages. Those in Python and Go run in the programs of `tests/peers`.
+//! * `command_lines`: each agent's own commands, asking finial and asking the real agent (`agents` runs both on one server).
 //! * `envoys`: mTLS over SDS. `mesh` starts the Envoys and sends the requests.
 //! * `h2spec`: what it finds wrong with the server's side of HTTP/2.
 //! * `san`: what Envoy says of a peer, and what `finial san check` says.
 //! * `real`: with the real server (`spire_server`), for as long as one wants.
 
+mod admin;
+mod agents;
 mod clients;
+mod command_lines;
 mod envoys;
 mod h2spec;
 mod mesh;
@@ -21,10 +26,19 @@ use harness::{skipped, trial};
 use libtest_mimic::Trial;
 
 pub(super) fn trials() -> Vec<Trial> {
-    [clients::trials(), envoys::trials(), h2spec::trials(), real::trials(), san::trials(), x509pop::trials()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        admin::trials(),
+        clients::trials(),
+        command_lines::trials(),
+        envoys::trials(),
+        h2spec::trials(),
+        real::trials(),
+        san::trials(),
+        x509pop::trials(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// A trial that needs something; skipped with the reason why it is not there.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use dev::Entry;
 use harness::Conf;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
@@ -52,7 +53,16 @@ impl SpireServer {
 
     /// A configuration for an agent, and the SPIFFE ID that this will have.
     pub(super) async fn agent(&self, unix: &str) -> (Conf, String) {
-        let printed = self.ask(&["token", "generate", "-output", "json"]).await;
+        self.agent_by_token(unix, &["token", "generate", "-output", "json"]).await
+    }
+
+    /// The same, for an agent that also holds the entries whose parent is `alias`.
+    pub(super) async fn agent_of(&self, unix: &str, alias: &str) -> (Conf, String) {
+        self.agent_by_token(unix, &["token", "generate", "-output", "json", "-spiffeID", alias]).await
+    }
+
+    async fn agent_by_token(&self, unix: &str, generate: &[&str]) -> (Conf, String) {
+        let printed = self.ask(generate).await;
         let token: serde_json::Value = serde_json::from_str(&printed).expect("JSON");
         let token = token["value"].as_str().expect("a token").to_owned();
         let id = format!("spiffe://example.org/spire/agent/join_token/{token}");
@@ -88,6 +98,38 @@ impl SpireServer {
             "json",
         ];
         self.ask(&arguments).await;
+    }
+
+    /// Adds an entry under the ID that it has: what the command line has flags for, without DNS names and JWT-SVIDs.
+    pub(super) async fn create(&self, entry: &Entry) {
+        let mut arguments = vec!["entry".to_owned(), "create".to_owned()];
+        let mut flag = |name: &str, value: &str| arguments.extend([name.to_owned(), value.to_owned()]);
+        flag("-entryID", &entry.id);
+        flag("-spiffeID", &entry.spiffe_id);
+        flag("-parentID", &entry.parent_id);
+        flag("-hint", &entry.hint);
+        flag("-x509SVIDTTL", &entry.x509_svid_ttl.to_string());
+        for selector in &entry.selectors {
+            flag("-selector", &format!("{}:{}", selector.kind, selector.value));
+        }
+        for trust_domain in &entry.federates_with {
+            flag("-federatesWith", trust_domain);
+        }
+        arguments.extend([format!("-admin={}", entry.admin), format!("-downstream={}", entry.downstream)]);
+        self.ask(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    }
+
+    /// Deletes an entry.
+    pub(super) async fn delete(&self, entry_id: &str) {
+        self.ask(&["entry", "delete", "-entryID", entry_id]).await;
+    }
+
+    /// Takes these certificates, as PEM, for the bundle of another trust domain.
+    pub(super) async fn set_bundle(&self, trust_domain: &str, authorities: &str) {
+        let path = self.folder.path().join("bundle.pem");
+        std::fs::write(&path, authorities).expect("written");
+        let (id, path) = (format!("spiffe://{trust_domain}"), path.display().to_string());
+        self.ask(&["bundle", "set", "-id", &id, "-path", &path]).await;
     }
 
     /// Forgets an agent, which may attest anew.

@@ -1,0 +1,141 @@
+//! Agents side by side on the entries of one server: finial, and the real agent where the real server is there.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use dev::{Entry, Server};
+use harness::{Agent, Conf, build_finial, needs, unix_attestor};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
+use tempfile::TempDir;
+
+use super::super::server;
+use super::mesh::BY_PATH;
+use super::spire_server::SpireServer;
+
+/// The agents, and the server whose entries they hold.
+pub(super) struct Agents {
+    server: Registrar,
+    pub(super) all: Vec<Running>,
+    /// Of the admin sockets.
+    _folder: TempDir,
+}
+
+/// One of the agents.
+pub(super) struct Running {
+    pub(super) whose: &'static str,
+    pub(super) agent: Agent,
+    pub(super) admin_socket: PathBuf,
+}
+
+enum Registrar {
+    Development(Server),
+    Real(SpireServer),
+}
+
+/// The programs of the real server and of the real agent.
+///
+/// # Errors
+/// Why one of them is not there.
+pub(super) fn real_programs() -> Result<(PathBuf, PathBuf), String> {
+    Ok((needs("SPIRE_SERVER", "spire-server")?, needs("SPIRE_AGENT", "spire-agent")?))
+}
+
+/// An entry that each of the agents holds; its ID, and the path of its SPIFFE ID, is `name`.
+pub(super) fn entry<'a>(name: &str, selectors: impl IntoIterator<Item = &'a str>) -> Entry {
+    let entry = Entry::new(format!("spiffe://example.org/{name}"), ALIAS, selectors);
+    Entry { id: name.to_owned(), ..entry }
+}
+
+impl Agents {
+    /// finial alone, with the development server.
+    pub(super) async fn finial() -> Self {
+        let server = server().await;
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let conf =
+            Conf { join_token: Some(server.create_join_token_for(ALIAS)), ..Conf::join_token(&server) };
+        let finial = Running::finial(conf, folder.path()).await;
+        Self { server: Registrar::Development(server), all: vec![finial], _folder: folder }
+    }
+
+    /// finial and the real agent, with the real server.
+    pub(super) async fn both((server, real): (PathBuf, PathBuf)) -> Self {
+        let server = SpireServer::start(&server).await;
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (conf, _) = server.agent_of("", ALIAS).await;
+        let finial = Running::finial(conf, folder.path()).await;
+        let (conf, _) = server.agent_of("", ALIAS).await;
+        let real = Running::start("spire-agent", &real, conf, folder.path());
+        let mut agents = Self { server: Registrar::Real(server), all: vec![finial, real], _folder: folder };
+        for line in ["Starting Admin APIs", "Starting agent APIs"] {
+            agents.logged(line).await;
+        }
+        agents
+    }
+
+    /// Registers the entries, and waits until each agent has them.
+    pub(super) async fn create(&mut self, entries: &[Entry]) {
+        for entry in entries {
+            match &self.server {
+                Registrar::Development(server) => drop(server.create_entry(entry.clone())),
+                Registrar::Real(server) => server.create(entry).await,
+            }
+        }
+        for entry in entries {
+            self.logged(&format!("msg=\"Entry created\" entry={} ", entry.id)).await;
+        }
+    }
+
+    /// Deletes an entry, and waits until no agent has it.
+    pub(super) async fn delete(&mut self, id: &str) {
+        match &self.server {
+            Registrar::Development(server) => assert!(server.delete_entry(id)),
+            Registrar::Real(server) => server.delete(id).await,
+        }
+        self.logged(&format!("msg=\"Entry removed\" entry={id} ")).await;
+    }
+
+    /// Gives the server a bundle of one authority for this trust domain.
+    pub(super) async fn federate(&self, trust_domain: &str) {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority = KeyPair::generate().and_then(|key| params.self_signed(&key)).expect("signed").pem();
+        match &self.server {
+            Registrar::Development(server) => server.set_federated_bundle_pem(trust_domain, &authority),
+            Registrar::Real(server) => server.set_bundle(trust_domain, &authority).await,
+        }
+    }
+
+    /// Waits for a line in the log of each.
+    pub(super) async fn logged(&mut self, text: &str) {
+        for running in &mut self.all {
+            running.agent.logged(text).await;
+        }
+    }
+}
+
+impl Running {
+    async fn finial(conf: Conf, folder: &Path) -> Self {
+        let mut finial = Self::start("finial", &build_finial(), conf, folder);
+        // Its sockets are there before it is attested.
+        finial.agent.logged("Agent is ready").await;
+        finial
+    }
+
+    fn start(whose: &'static str, program: &Path, conf: Conf, folder: &Path) -> Self {
+        let admin_socket = folder.join(format!("{whose}.sock"));
+        let conf = Conf {
+            agent: format!(
+                "admin_socket_path = \"{}\" authorized_delegates = [\"spiffe://example.org/delegate\"]
+                 experimental {{ sync_interval = \"500ms\" }}",
+                admin_socket.display()
+            ),
+            workload_attestors: unix_attestor(BY_PATH),
+            ..conf
+        };
+        let own = Arc::new(tempfile::tempdir().expect("a temporary folder"));
+        Self { whose, agent: Agent::start_program(program, &conf, own), admin_socket }
+    }
+}
+
+/// Each of the agents also answers to this ID, and so holds the entries that have it as their parent.
+const ALIAS: &str = "spiffe://example.org/node";
