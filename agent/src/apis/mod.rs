@@ -194,7 +194,7 @@ async fn answer<A: Apis>(peer: Arc<Peer>, apis: Arc<A>, request: Request<Request
 /// The body of a response, of one API or another.
 #[expect(clippy::large_enum_variant, reason = "nearly all are of SDS")]
 pub(crate) enum Answer {
-    Sds(sds::Answer<Door, RequestBody>),
+    Sds(sds::ResponseBody<Door, RequestBody>),
     Other(Body),
 }
 
