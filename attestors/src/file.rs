@@ -1,5 +1,5 @@
-//! Files that somebody else puts there: read without ever waiting for who writes them, only so much, and by a runtime not
-//! on the thread that serves.
+//! Reads files that other processes write: never waits for a writer, never reads more than a limit, and in async code
+//! never on a thread that serves callers.
 
 use std::fs::OpenOptions;
 use std::io::{self, Read as _};
@@ -10,13 +10,13 @@ use std::time::Duration;
 use nix::fcntl::OFlag;
 use zeroize::Zeroizing;
 
-/// The text of a regular file of at most `most` bytes, zeroized when dropped because it may be a secret.
+/// Reads the text of a regular file of at most `most` bytes. It is zeroized when dropped, because it may be a secret.
 ///
-/// Anything else than a regular file is refused: a FIFO would hold up the agent until somebody writes to it, and a
-/// device may never end.
+/// Anything but a regular file is refused: a FIFO would hold up the agent until a process writes to it, and a device
+/// may never end.
 ///
 /// # Errors
-/// When the file cannot be read, is not a regular file, is longer than `most` bytes or is not UTF-8.
+/// The file cannot be read, is not a regular file, is longer than `most` bytes or is not UTF-8.
 pub fn read_text(path: &Path, most: u64) -> io::Result<Zeroizing<String>> {
     let mut bytes = read_bytes(path, most)?;
     match String::from_utf8(std::mem::take(&mut *bytes)) {
@@ -28,12 +28,12 @@ pub fn read_text(path: &Path, most: u64) -> io::Result<Zeroizing<String>> {
     }
 }
 
-/// As [`read_text`], of any content.
+/// As [`read_text`], for any content.
 ///
 /// # Errors
-/// When the file cannot be read, is not a regular file or is longer than `most` bytes.
+/// The file cannot be read, is not a regular file or is longer than `most` bytes.
 pub fn read_bytes(path: &Path, most: u64) -> io::Result<Zeroizing<Vec<u8>>> {
-    // Without this flag, opening a FIFO waits for its writer. Regular files know no difference.
+    // Without this flag, opening a FIFO waits for its writer. It changes nothing for regular files.
     let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {
@@ -43,7 +43,7 @@ pub fn read_bytes(path: &Path, most: u64) -> io::Result<Zeroizing<Vec<u8>>> {
     if metadata.len() > most {
         return Err(too_long());
     }
-    // In one piece from the start: a buffer that grows leaves copies that nobody zeroizes.
+    // The buffer has its full size from the start: one that grows leaves copies that are not zeroized.
     let length = usize::try_from(metadata.len()).map_err(|_| too_long())?;
     let mut bytes = Zeroizing::new(Vec::with_capacity(length + 1));
     // The file may have grown since.
@@ -58,7 +58,7 @@ fn invalid(reason: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, reason)
 }
 
-/// As [`read_text`], on a thread of its own: a disk or a file server that does not answer holds up nobody but who asked.
+/// As [`read_text`], on another thread: a disk or file server that does not answer holds up only the caller.
 ///
 /// # Errors
 /// As [`read_text`], and after [`FILE_LIMIT`].
@@ -67,7 +67,7 @@ pub async fn load_text(path: &Path, most: u64) -> io::Result<Zeroizing<String>> 
     elsewhere(move || read_text(&path, most)).await
 }
 
-/// As [`read_bytes`], on a thread of its own.
+/// As [`read_bytes`], on another thread.
 ///
 /// # Errors
 /// As [`read_bytes`], and after [`FILE_LIMIT`].
@@ -89,7 +89,7 @@ async fn elsewhere<T: Send + 'static>(
     }
 }
 
-/// How long the reading of one file may take.
+/// How long reading one file may take.
 pub const FILE_LIMIT: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
@@ -109,7 +109,7 @@ mod tests {
         fs::write(&path, "12345").unwrap();
         assert_eq!(*read_text(&path, 5).unwrap(), "12345");
         assert!(read_text(&path, 4).unwrap_err().to_string().starts_with("is longer than 4 bytes"));
-        // A projected token is a link.
+        // A projected token is a symbolic link.
         let link = folder.path().join("link");
         std::os::unix::fs::symlink(&path, &link).unwrap();
         assert_eq!(*read_text(&link, 5).unwrap(), "12345");

@@ -1,5 +1,5 @@
-//! Pure parsers of `/proc` text. Their input is written by the kernel, but parts of it (a command name) by whoever runs
-//! the process, so they take nothing on trust. Fuzzed.
+//! Parses the text of `/proc/PID/status` and `/proc/PID/stat`. The kernel writes it, but parts of it (the command
+//! name) come from the process itself, so nothing is trusted. The parsers are fuzzed.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -8,30 +8,30 @@ use std::path::Path;
 use budget::Group;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// What `/proc/PID/status` says of a process's credentials.
+/// The credentials of a process, from `/proc/PID/status`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Credentials {
     /// The effective user ID.
     pub uid: u32,
     /// The effective group ID.
     pub gid: u32,
-    /// Supplementary groups, in the kernel's order.
+    /// The supplementary groups, in the kernel's order.
     pub groups: Vec<u32>,
 }
 
-/// Why a text of `/proc` cannot be used.
+/// Why the text of a file in `/proc` cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ProcError {
-    /// A line that the kernel always writes is not there.
+    /// A line that the kernel always writes is missing.
     #[error("/proc/PID/status has no line {0:?}")]
     Missing(&'static str),
-    /// A line is there, but not as the kernel writes it.
+    /// A line is not as the kernel writes it.
     #[error("/proc/PID/status has a malformed line {0:?}")]
     Malformed(&'static str),
 }
 
-/// Reads `/proc/PID/status`. The first line of each kind counts; the kernel escapes newlines in the command name, so a
-/// process cannot write lines of its own.
+/// Parses the text of `/proc/PID/status`. The first line of each kind counts. The kernel escapes newlines in the
+/// command name, so a process cannot add lines of its own.
 ///
 /// # Errors
 /// [`ProcError`].
@@ -43,22 +43,23 @@ pub fn credentials(status: &str) -> Result<Credentials, ProcError> {
     })
 }
 
-/// Reads `/proc/PID/status`: some ten microseconds, and nothing that a process could make wait.
+/// Reads `/proc/PID/status`. It takes about ten microseconds, and no process can make it wait.
 ///
 /// # Errors
-/// When there is no such process, or a [`ProcError`] within the error.
+/// There is no such process, or the text cannot be parsed; then the error holds a [`ProcError`].
 pub fn read_credentials(proc: &Path, pid: i32) -> io::Result<Credentials> {
     let mut text = Vec::with_capacity(STATUS);
     File::open(proc.join(pid.to_string()).join("status"))?.read_to_end(&mut text)?;
-    // A command name is any bytes, cut off at fifteen.
+    // A command name may be any bytes, cut after fifteen.
     credentials(&String::from_utf8_lossy(&text)).map_err(io::Error::other)
 }
 
-/// The same for a caller of this group, and with no more than [`GROUPS_MOST`] supplementary groups. Where it takes long, it
-/// is done on another thread, after those that came before.
+/// As [`read_credentials`], for a caller of this group, and with at most [`GROUPS_MOST`] supplementary groups. A
+/// process with more makes its group slow ([`Group::mark_slow`]): later reads for that group run on another thread,
+/// in turn.
 ///
 /// # Errors
-/// When there is no such process, or a [`ProcError`] within the error.
+/// There is no such process, or the text cannot be parsed; then the error holds a [`ProcError`].
 pub async fn read_credentials_of(proc: &Path, pid: i32, group: &Group) -> io::Result<Credentials> {
     let mut credentials = if group.is_slow() {
         let _turn = slow_turn().await;
@@ -76,26 +77,27 @@ pub async fn read_credentials_of(proc: &Path, pid: i32, group: &Group) -> io::Re
     Ok(credentials)
 }
 
-/// Waits until it may be done what takes long.
+/// Waits for a turn to do slow work.
 pub(crate) async fn slow_turn() -> SemaphorePermit<'static> {
     SLOW.acquire().await.expect("it is never closed")
 }
 
-/// Two at a time: one that is stuck does not stop all.
+/// Two turns, so that one that is stuck does not stop all others.
 static SLOW: Semaphore = Semaphore::const_new(2);
 
-/// Supplementary groups that a process may have before its callers are slow. More than this become no selectors.
+/// Supplementary groups that a process may have before its caller group counts as slow. Groups beyond this number
+/// become no selectors.
 pub const GROUPS_MOST: usize = 1024;
 
-/// The start time (field 22, in clock ticks since boot) in `/proc/PID/stat`. The command name (field 2) may hold
-/// anything, brackets and spaces too: what counts comes after the last closing bracket.
+/// The start time (field 22, in clock ticks since boot) in the text of `/proc/PID/stat`. The command name (field 2)
+/// may hold anything, also brackets and spaces, so fields are counted after the last closing bracket.
 #[must_use]
 pub fn start_time(stat: &str) -> Option<u64> {
     let (_, after_name) = stat.rsplit_once(')')?;
     after_name.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
-/// The second of `real effective saved filesystem`.
+/// The second of the four IDs of a line: `real effective saved filesystem`.
 fn effective(status: &str, label: &'static str) -> Result<u32, ProcError> {
     let mut fields = line(status, label)?.split_ascii_whitespace();
     fields.nth(1).and_then(|id| id.parse().ok()).ok_or(ProcError::Malformed(label))
@@ -110,7 +112,7 @@ fn line<'a>(status: &'a str, label: &'static str) -> Result<&'a str, ProcError> 
     status.lines().find_map(|line| line.strip_prefix(label)).ok_or(ProcError::Missing(label))
 }
 
-/// What the file has in bytes, but for processes of hundreds of groups.
+/// Bytes that the file usually has; only processes with hundreds of groups have more.
 const STATUS: usize = 4096;
 
 #[cfg(test)]

@@ -1,17 +1,20 @@
-//! What callers may make the agent keep, in one tree of accounts: whole agent → caller group → connection.
+//! Limits how much callers may make the agent hold, by a tree of accounts: whole agent → caller group → connection.
 //!
-//! - [`Budget`]: the whole. Its unit is up to the owner: the agent has one in bytes and one in descriptors.
-//! - [`Group`]: callers that share one fate, because one of them could multiply itself into all of them.
+//! - [`Budget`]: the root of the tree. The owner chooses its unit: the agent has one budget in bytes and one in
+//!   descriptors.
+//! - [`Group`]: callers that share one limit, because one of them could multiply itself into all of them.
 //! - [`Account`]: one connection of a group.
-//! - [`Charge`]: something that is kept. It is taken out *before* the thing is made, and given back when it is dropped.
+//! - [`Charge`]: an amount that something takes. It is taken out *before* the thing is made, and dropping it gives it
+//!   back.
 //!
-//! A charge is refused when it exceeds the account's or the group's limit. When the whole is short, the group that holds
-//! most loses first: a group that holds more than its fair share is refused, one that holds less is served from a spare
-//! amount, and the idlest account of the greediest group is told to go ([`Account::poll_notice`]).
+//! A charge is refused when it exceeds the account's or the group's limit. When the whole is used up, the group that
+//! holds most loses first: a group that holds more than its fair share is refused; one that holds less is served from
+//! a spare amount, and the idlest account of the greediest group is evicted ([`Account::poll_notice`]).
 //!
-//! Work is counted too ([`turns`]): a group has an allowance for each round, and whoever wants more waits for the next.
+//! Work is counted, too ([`turns`]): each group has an allowance for each round, and waits for the next when it is
+//! used up.
 //!
-//! The crate knows no socket and no clock: "idlest" is the account that was used the longest number of uses ago, and a
+//! The crate knows no socket and no clock: the "idlest" account is the one whose last use is the most uses ago, and a
 //! round ends when the owner says so.
 
 pub mod turns;
@@ -27,18 +30,18 @@ use turns::{Rounds, Share};
 #[cfg(test)]
 mod tests;
 
-/// The limits of a [`Budget`], all but `work` in the same unit.
+/// The limits of a [`Budget`]. All but `work` are in the budget's unit.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// What all groups may hold together.
+    /// The most that all groups may hold together.
     pub whole: usize,
-    /// What is left beyond `whole` for groups that hold less than their fair share.
+    /// An amount beyond `whole`, for groups that hold no more than their fair share.
     pub spare: usize,
-    /// What one group may hold.
+    /// The most that one group may hold.
     pub group: usize,
-    /// What one account may hold.
+    /// The most that one account may hold.
     pub account: usize,
-    /// The work that the accounts of one group may do in a round, in units of the owner's choice.
+    /// The work that all accounts of a group may do in one round, in a unit of the owner's choice.
     pub work: u64,
 }
 
@@ -48,44 +51,45 @@ pub struct Budget {
     whole: Arc<Whole>,
 }
 
-/// A caller group. It is forgotten when its last handle, account or charge is gone.
+/// A handle to a caller group. The group is forgotten when its last handle, account or charge is dropped.
 #[derive(Debug, Clone)]
 pub struct Group {
     node: Arc<GroupNode>,
 }
 
-/// A connection's account. Cheap to clone.
+/// The account of one connection. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Account {
     node: Arc<AccountNode>,
 }
 
-/// An amount that is held, until dropped.
+/// An amount that an account holds until the charge is dropped.
 #[derive(Debug)]
 pub struct Charge {
     account: Account,
     amount: usize,
 }
 
-/// Why a connection is to end, though its client has done nothing wrong.
+/// Why a connection must end, although its client has done nothing wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Notice {
-    /// Everybody is to finish what was begun, and to begin nothing new.
+    /// The budget drains: the connection must finish what it has begun, and begin nothing new.
     Drain,
-    /// Others need what the account holds: it must go now.
+    /// Other groups need what the account holds: the connection must close now.
     Evicted,
 }
 
-/// There is no room for a charge.
+/// Why there is no room for a charge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    /// The connection holds as much as one may.
+    /// The account's limit is reached.
     #[error("the connection holds as much as one may")]
     Account,
-    /// The caller's group holds as much as one may.
+    /// The group's limit is reached.
     #[error("the caller's group holds as much as one may")]
     Group,
-    /// All callers together hold as much as they may, and this group at least its fair share.
+    /// The limit of all groups together is reached, and this group holds its fair share or more, or the spare amount
+    /// is used up, too.
     #[error("callers hold as much as they may together")]
     Whole,
 }
@@ -94,10 +98,10 @@ pub enum Refused {
 struct Whole {
     limits: Limits,
     held: AtomicUsize,
-    /// Grows with each use of any account; tells which account was used last.
+    /// Counts the uses of all accounts, so that they can be ordered by their last use.
     uses: AtomicU64,
     draining: AtomicBool,
-    /// Waits until nothing is held any more.
+    /// The task that waits in [`Budget::poll_drained`].
     drained: Mutex<Option<Waker>>,
     rounds: Rounds,
     groups: Mutex<HashMap<Box<str>, Weak<GroupNode>>>,
@@ -117,13 +121,13 @@ struct AccountNode {
     held: AtomicUsize,
     used: AtomicU64,
     evicted: AtomicBool,
-    /// Waits for its turn, or was called to take it.
+    /// Whether it waits for its turn.
     turn: turns::State,
     waker: Mutex<Option<Waker>>,
 }
 
 impl Budget {
-    /// An empty tree.
+    /// A budget without groups.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         let whole = Whole {
@@ -138,7 +142,7 @@ impl Budget {
         Self { whole: Arc::new(whole) }
     }
 
-    /// The group with this name, made where there is none.
+    /// Returns the group with the name `key`, and makes it if there is none.
     #[must_use]
     pub fn group(&self, key: &str) -> Group {
         let mut groups = lock(&self.whole.groups);
@@ -157,13 +161,13 @@ impl Budget {
         Group { node }
     }
 
-    /// What all groups hold together.
+    /// The amount that all groups hold together.
     #[must_use]
     pub fn held(&self) -> usize {
         self.whole.held.load(Ordering::Relaxed)
     }
 
-    /// Gives every account [`Notice::Drain`], those that are opened later too.
+    /// Gives [`Notice::Drain`] to every account, including those that are opened later.
     pub fn drain(&self) {
         self.whole.draining.store(true, Ordering::Release);
         let groups: Vec<_> = lock(&self.whole.groups).values().filter_map(Weak::upgrade).collect();
@@ -173,13 +177,13 @@ impl Budget {
         }
     }
 
-    /// Ready when nothing is held any more, after [`Self::drain`]. For one task only.
+    /// Ready when nothing is held, after [`Self::drain`]. Only one task may wait for it.
     pub fn poll_drained(&self, cx: &Context<'_>) -> Poll<()> {
         *lock(&self.whole.drained) = Some(cx.waker().clone());
         if self.held() == 0 { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// How many groups there are.
+    /// The number of groups that have an account, a charge or a handle.
     #[must_use]
     pub fn groups(&self) -> usize {
         lock(&self.whole.groups).len()
@@ -206,24 +210,24 @@ impl Group {
         Account { node }
     }
 
-    /// What the group holds.
+    /// The amount that all accounts of the group hold.
     #[must_use]
     pub fn held(&self) -> usize {
         self.node.held.load(Ordering::Relaxed)
     }
 
-    /// Notes that one piece of work for a member took longer than others should wait for.
+    /// Records that one piece of work for a member of this group took longer than others should wait for.
     pub fn mark_slow(&self) {
         self.node.slow.store(true, Ordering::Relaxed);
     }
 
-    /// Whether work for members is to be done elsewhere than where others wait.
+    /// Whether [`Self::mark_slow`] was called: work for members must run where nobody else waits for it.
     #[must_use]
     pub fn is_slow(&self) -> bool {
         self.node.slow.load(Ordering::Relaxed)
     }
 
-    /// The name that the group was made with.
+    /// The name that [`Budget::group`] was given.
     #[must_use]
     pub fn key(&self) -> &str {
         &self.node.key
@@ -231,36 +235,36 @@ impl Group {
 }
 
 impl Account {
-    /// An account of a tree of its own, with this limit; for callers that have nobody to share with.
+    /// An account in a budget of its own with this limit and no limit of work, for callers that share with nobody.
     #[must_use]
     pub fn alone(limit: usize) -> Self {
         let limits = Limits { whole: limit, spare: 0, group: limit, account: limit, work: u64::MAX };
         Budget::new(limits).group("").account()
     }
 
-    /// Takes out an amount.
+    /// Takes out `amount`.
     ///
     /// # Errors
-    /// [`Refused`]; nothing is held then.
+    /// [`Refused`] by a limit of the account, the group or the budget. Nothing is held then.
     pub fn charge(&self, amount: usize) -> Result<Charge, Refused> {
         self.take(amount)?;
         Ok(Charge { account: self.clone(), amount })
     }
 
-    /// What the account holds.
+    /// The amount that the account holds.
     #[must_use]
     pub fn held(&self) -> usize {
         self.node.held.load(Ordering::Relaxed)
     }
 
-    /// Notes that the connection does something, so that it is not the idlest.
+    /// Records a use of the connection. [`Notice::Evicted`] goes to the account that was not used for longest.
     #[inline]
     pub fn touch(&self) {
         let now = self.node.group.whole.uses.fetch_add(1, Ordering::Relaxed);
         self.node.used.store(now, Ordering::Relaxed);
     }
 
-    /// Whether the connection is to end. Where it is not, `cx` is woken when it must.
+    /// Whether the connection must end. If not, the task of `cx` is woken when it must.
     #[must_use]
     pub fn poll_notice(&self, cx: &Context<'_>) -> Option<Notice> {
         self.node.register(cx);
@@ -312,17 +316,17 @@ impl Account {
 }
 
 impl Charge {
-    /// What is held.
+    /// The amount that the charge holds.
     #[must_use]
     #[inline]
     pub fn amount(&self) -> usize {
         self.amount
     }
 
-    /// Makes it `amount`. To take less never fails.
+    /// Changes the charge to `amount`. To lower it never fails.
     ///
     /// # Errors
-    /// [`Refused`]; it stays what it was then.
+    /// [`Refused`] by a limit of the account, the group or the budget. The charge is unchanged then.
     #[inline]
     pub fn set(&mut self, amount: usize) -> Result<(), Refused> {
         if let Some(more) = amount.checked_sub(self.amount) {
@@ -344,7 +348,8 @@ impl Drop for Charge {
 }
 
 impl Whole {
-    /// Tells the idlest account of the group that holds most to go. One at a time: the next short charge tells the next.
+    /// Evicts the idlest account of the group that holds most. It is one at a time: the next charge that finds no
+    /// room evicts the next.
     fn evict(&self) {
         let groups: Vec<_> = lock(&self.groups).values().filter_map(Weak::upgrade).collect();
         let Some(greediest) = groups.iter().max_by_key(|group| group.held.load(Ordering::Relaxed)) else {
@@ -379,7 +384,7 @@ impl AccountNode {
 impl Drop for GroupNode {
     fn drop(&mut self) {
         let mut groups = lock(&self.whole.groups);
-        // One of the same name may have been made since the last handle of this one was dropped.
+        // A new group of the same name may have been made since the last handle of this one was dropped.
         if groups.get(&self.key).is_some_and(|group| group.strong_count() == 0) {
             groups.remove(&self.key);
         }
@@ -401,13 +406,13 @@ impl fmt::Debug for AccountNode {
     }
 }
 
-/// Adds an amount where the sum stays within the limit.
+/// Adds `amount` to `held` if the sum is within `limit`. Returns whether it did.
 fn add(held: &AtomicUsize, amount: usize, limit: usize) -> bool {
     let sum = |held: usize| held.checked_add(amount).filter(|sum| *sum <= limit);
     held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, sum).is_ok()
 }
 
-/// A panic of another thread leaves counters and lists as good as they were.
+/// Ignores poisoning: no code here panics while it holds a lock, so that counters and lists are sound.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

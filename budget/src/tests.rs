@@ -101,7 +101,7 @@ fn draining_reaches_all_accounts_and_those_that_come() {
     assert!(budget.poll_drained(&cx).is_ready());
 }
 
-/// What a random history of charges may do.
+/// A step of a random history of charges.
 #[derive(Debug, Clone)]
 enum Step {
     Charge(usize, usize),
@@ -119,7 +119,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
-    /// Whatever happens, every level holds the sum of what is below it, within its limit, and nothing is left at the end.
+    /// After every step each level holds the sum of the level below and keeps within its limit; nothing is held at
+    /// the end.
     #[test]
     fn nothing_leaks_and_no_limit_is_passed(steps in steps()) {
         let limits = limits(120, 20, 80, 50);

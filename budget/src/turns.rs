@@ -1,11 +1,11 @@
-//! Turns: whose group has used up its allowance of work waits until a new round begins.
+//! Turns: an account whose group has used up its allowance of work waits until a new round begins.
 //!
-//! One caller may have thousands of connections, and each is a task that is ready. Were each to have its turn, everybody
-//! else would wait for thousands of turns. So the turns of a group together are as long as one, and its connections take
-//! them in the order in which they came.
+//! One caller may have thousands of connections, and each is a task that may be ready. If each had a turn of its own,
+//! everybody else would wait for thousands of turns. So all connections of a group share one turn, and take their
+//! parts of it in the order in which they came.
 //!
-//! The owner runs the rounds: it waits for [`Budget::poll_parked`], lets all other tasks that are ready have a go, and
-//! calls [`Budget::next_round`]. While nobody has used up an allowance there are no rounds and nothing to run.
+//! The owner runs the rounds: it waits for [`Budget::poll_parked`], lets all other ready tasks run, and calls
+//! [`Budget::next_round`]. While no group has used up its allowance there are no rounds and nothing to run.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -14,30 +14,29 @@ use std::task::{Context, Poll, Waker};
 
 use crate::{Account, AccountNode, Budget, GroupNode, lock};
 
-/// The rounds of a budget.
 #[derive(Debug, Default)]
 pub(crate) struct Rounds {
     /// The number of the current round.
     current: AtomicU64,
-    /// Groups of which an account waits.
+    /// Groups with accounts that wait.
     waiting: Mutex<Vec<Weak<GroupNode>>>,
-    /// The task that runs the rounds, while it waits for somebody to wait.
+    /// The owner's task, while it waits in [`Budget::poll_parked`].
     owner: Mutex<Option<Waker>>,
 }
 
-/// A group's share of the current round.
+/// How much of the current round's allowance a group has used, and which of its accounts wait.
 #[derive(Debug, Default)]
 pub(crate) struct Share {
-    /// The round that `used` is of.
+    /// The round in which `used` was counted.
     round: AtomicU64,
     used: AtomicU64,
-    /// The queue may have somebody. Asked first: nearly always it has nobody.
+    /// The queue may have accounts. It is read before the queue is locked, which is nearly always empty.
     parked: AtomicBool,
-    /// The accounts that wait, in the order of their turns.
+    /// Waiting accounts in the order of their turns.
     queue: Mutex<VecDeque<Weak<AccountNode>>>,
 }
 
-/// Whether an account waits for its turn.
+/// Whether an account waits for its turn: [`FREE`], [`PARKED`] or [`CALLED`].
 #[derive(Debug, Default)]
 pub(crate) struct State(AtomicU8);
 
@@ -46,21 +45,21 @@ const PARKED: u8 = 1;
 const CALLED: u8 = 2;
 
 impl Account {
-    /// Counts work that was done.
+    /// Counts work that the account has done.
     #[inline]
     pub fn work(&self, units: u64) {
         self.node.group.begin_round();
         self.node.group.share.used.fetch_add(units, Ordering::Relaxed);
     }
 
-    /// Whether the group has not used up its allowance. Work in pieces asks before each piece.
+    /// Whether the group has some of its allowance left. Work that comes in pieces asks before each piece.
     #[must_use]
     #[inline]
     pub fn may_work(&self) -> bool {
         self.node.group.may_work()
     }
 
-    /// Work that is left of the group's allowance.
+    /// The rest of the group's allowance, in units of work.
     #[inline]
     #[must_use]
     pub fn allowance(&self) -> u64 {
@@ -69,9 +68,9 @@ impl Account {
         group.whole.limits.work.saturating_sub(group.share.used.load(Ordering::Relaxed))
     }
 
-    /// Ready when the account may begin to work. Else it is in the queue of its group, and `cx` is woken when it may try
-    /// again. With `first` it is put at the head of the queue: for one that was interrupted and holds what it has not
-    /// worked off.
+    /// Ready when the account may begin to work. Otherwise it joins the queue of its group, and the task of `cx` is
+    /// woken when it may try again. With `first` it joins at the head: an account that was interrupted still holds
+    /// memory for unfinished work.
     pub fn poll_turn(&self, cx: &Context<'_>, first: bool) -> Poll<()> {
         let group = &self.node.group;
         let is_free = self.node.turn.0.load(Ordering::Relaxed) == FREE;
@@ -84,7 +83,7 @@ impl Account {
             self.node.register(cx);
             return Poll::Pending;
         }
-        // Whoever was not called does not overtake those that wait.
+        // An account that was not called must not overtake those that wait.
         if group.may_work() && (queue.is_empty() || state == CALLED || first) {
             self.node.turn.0.store(FREE, Ordering::Relaxed);
             return Poll::Ready(());
@@ -106,14 +105,15 @@ impl Account {
 }
 
 impl Budget {
-    /// Ready when an account waits for the next round. Else `cx` is woken when one does; for one task only.
+    /// Ready when an account waits for the next round. Otherwise the task of `cx` is woken when one does. Only one
+    /// task may wait for it.
     pub fn poll_parked(&self, cx: &Context<'_>) -> Poll<()> {
         let rounds = &self.whole.rounds;
         *lock(&rounds.owner) = Some(cx.waker().clone());
         if lock(&rounds.waiting).is_empty() { Poll::Pending } else { Poll::Ready(()) }
     }
 
-    /// Begins a round: every group has its whole allowance again, and the first of those that wait are woken.
+    /// Begins a round: every group has its whole allowance again, and the first waiting accounts of each are woken.
     pub fn next_round(&self) {
         let rounds = &self.whole.rounds;
         rounds.current.fetch_add(1, Ordering::Relaxed);
@@ -139,7 +139,7 @@ impl Budget {
 }
 
 impl Rounds {
-    /// Takes note that an account of a group waits.
+    /// Records that an account of `group` waits, and wakes the owner.
     fn wait(&self, group: &Arc<GroupNode>) {
         let mut waiting = lock(&self.waiting);
         if !waiting.iter().any(|known| std::ptr::eq(known.as_ptr(), Arc::as_ptr(group))) {
@@ -170,6 +170,6 @@ impl GroupNode {
     }
 }
 
-/// Accounts of a group that are woken when a round begins. Most that wait have little to do, so that one alone would
-/// leave the allowance unused; those for whom nothing is left go back to the head of the queue.
+/// Accounts of a group that are woken when a round begins. Most waiting accounts have little to do, so that one alone
+/// would leave allowance unused. Those that find nothing left go back to the head of the queue.
 const CALLED_AT_ONCE: usize = 4;

@@ -1,4 +1,4 @@
-//! The owner's side: changes in, publications out.
+//! The cache itself: takes changes, and returns what must be published.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use identity::{Bundle, Bundles, Entry, Identity, Selectors, WorkloadUpdate, X509
 use crate::record::{Minted, Record};
 use crate::{Matched, Options, Prefetch, Snapshot};
 
-/// Everything that the agent holds for its workloads. See the crate's map.
+/// Everything that the agent holds for its workloads. The crate's documentation explains its layers.
 #[derive(Debug)]
 pub struct Cache {
     options: Options,
@@ -19,16 +19,16 @@ pub struct Cache {
     snapshot: Arc<Snapshot>,
     views: HashMap<Ids, View>,
     subscribers: HashMap<Selectors, Ids>,
-    /// (due, entry ID) of the records that are wanted and not in flight.
+    /// (due time, entry ID) of the records that need an SVID and are not in flight.
     queue: BTreeSet<(SystemTime, Arc<str>)>,
 }
 
-/// All callers with these selectors are to hear this.
+/// An update for the callers with one selector set.
 #[derive(Debug, Clone)]
 pub struct Publish {
-    /// Whose.
+    /// Every caller whose attested selectors are exactly these receives the update.
     pub selectors: Selectors,
-    /// What.
+    /// The identities and bundles that these callers may have now.
     pub update: Arc<WorkloadUpdate>,
 }
 
@@ -41,7 +41,7 @@ struct View {
 }
 
 impl Cache {
-    /// A cache that knows only its own trust domain's bundle.
+    /// A cache without entries, whose only bundle is that of the agent's own trust domain.
     #[must_use]
     pub fn new(options: Options, bundle: Arc<Bundle>) -> Self {
         Self {
@@ -62,33 +62,33 @@ impl Cache {
         Arc::clone(&self.snapshot)
     }
 
-    /// The agent's own trust domain's bundle.
+    /// The bundle of the agent's own trust domain.
     #[must_use]
     pub fn bundle(&self) -> &Arc<Bundle> {
         &self.bundle
     }
 
-    /// Foreign bundles.
+    /// The bundles of federated trust domains.
     #[must_use]
     pub fn federated(&self) -> &Bundles {
         &self.federated
     }
 
-    /// How many entries have an SVID.
+    /// The number of entries that have an SVID.
     #[must_use]
     pub fn svid_count(&self) -> usize {
         self.records.values().filter(|record| record.minted.is_some()).count()
     }
 
-    /// The present SVID of an entry.
+    /// The present SVID of an entry; `None` if the entry is unknown or has none yet.
     #[must_use]
     pub fn svid(&self, entry_id: &str) -> Option<&Arc<X509Svid>> {
         Some(&self.records.get(entry_id)?.minted.as_ref()?.svid)
     }
 
-    /// Takes the server's whole answer: all authorised entries (`None`: those of the last time) and all bundles. An SVID
-    /// stays until its successor is there, unless its entry is gone or now grants another SPIFFE ID. The own bundle is
-    /// never dropped.
+    /// Takes a sync with the server: all authorized entries (`None` if they are those of the last sync) and all
+    /// bundles. An SVID stays until its successor is there, unless its entry is gone or now grants another SPIFFE ID.
+    /// The own bundle is never dropped.
     pub fn sync(
         &mut self,
         entries: Option<Vec<Arc<Entry>>>,
@@ -110,7 +110,7 @@ impl Cache {
         published
     }
 
-    /// Listens for a selector set; the first update is returned. `matched` may come from an older snapshot.
+    /// Adds a subscriber for a selector set and returns its first update. `matched` may come from an older snapshot.
     pub fn subscribe(
         &mut self,
         selectors: &Selectors,
@@ -129,14 +129,14 @@ impl Cache {
         Arc::clone(&self.views[&ids].update)
     }
 
-    /// Nobody listens for this selector set any more.
+    /// Removes the subscriber of a selector set.
     pub fn unsubscribe(&mut self, selectors: &Selectors, now: SystemTime) {
         let Some(ids) = self.subscribers.remove(selectors) else { return };
         self.detach(selectors, &ids, now);
     }
 
-    /// The entries whose SVID is due, the most urgent first, at most `limit`. They count as in flight until
-    /// [`Cache::minted`] or [`Cache::mint_failed`] says otherwise.
+    /// The entries whose SVID is due, the most urgent first, at most `limit`. They count as in flight until the owner
+    /// calls [`Cache::minted`] or [`Cache::mint_failed`].
     pub fn take_due(&mut self, now: SystemTime, limit: usize) -> Vec<Arc<Entry>> {
         let mut due = Vec::new();
         while due.len() < limit {
@@ -156,19 +156,20 @@ impl Cache {
         due
     }
 
-    /// When [`Cache::take_due`] will next have something.
+    /// When [`Cache::take_due`] may next return something; `None` if no SVID is wanted.
     #[must_use]
     pub fn wake_at(&self) -> Option<SystemTime> {
         self.queue.first().map(|(time, _)| *time)
     }
 
-    /// An SVID has come for an entry at a revision. `draw` (uniform in 0..1) settles when it is renewed.
+    /// Takes a new SVID for an entry at the revision that `entry` has. `draw` (uniform in 0..1) decides when it is
+    /// renewed.
     pub fn minted(&mut self, entry: &Entry, svid: Arc<X509Svid>, draw: f64, now: SystemTime) -> Vec<Publish> {
         let renew_at = self.options.renew_at(&svid, draw, now);
         let Some(record) = self.records.get_mut(&entry.id) else { return Vec::new() };
         record.in_flight = false;
         record.retry_at = None;
-        // The entry may have come to grant another ID while the server signed.
+        // The entry may grant another ID since the SVID was requested.
         let fits = svid.id == record.entry.spiffe_id;
         let renew_at = if std::mem::take(&mut record.again) { now } else { renew_at };
         if fits {
@@ -178,22 +179,22 @@ impl Cache {
         if fits { self.rebuild_views_with(&entry.id) } else { Vec::new() }
     }
 
-    /// Every SVID is to be replaced, now: the authority that signed them is not the server's any more. Callers keep
-    /// what they have until its successor is there.
+    /// Makes every SVID due now, because the server no longer has the authority that signed them. Callers keep the
+    /// old SVIDs until the new ones are there.
     pub fn renew_all(&mut self, now: SystemTime) {
         for record in self.records.values_mut() {
             if let Some(minted) = &mut record.minted {
                 minted.renew_at = now;
             }
-            // What is being signed now may be signed by the old one.
+            // An SVID that is in flight may be signed by the old authority.
             record.again = record.in_flight;
         }
         self.requeue_all(now);
     }
 
-    /// The SVIDs that `distrusted` names are to be replaced, because who signed them is no longer relied on: so many each
-    /// second ([`Options::distrusted_per_second`]), those with callers first. Callers keep what they have until its successor
-    /// is there. Says how many they are.
+    /// Makes the SVIDs due for which `distrusted` is true, because their signer is no longer relied on:
+    /// [`Options::distrusted_per_second`] each second, those with callers first. Callers keep the old SVIDs until the
+    /// new ones are there. Returns how many SVIDs it affects.
     pub fn renew_distrusted(&mut self, distrusted: impl Fn(&X509Svid) -> bool, now: SystemTime) -> usize {
         let holds_one = |record: &&mut Record| record.minted.as_ref().is_some_and(|m| distrusted(&m.svid));
         let mut affected: Vec<&mut Record> = self.records.values_mut().filter(holds_one).collect();
@@ -213,7 +214,7 @@ impl Cache {
         ids.len()
     }
 
-    /// The server would not or could not sign; the entry is tried again at `retry_at`. What it has, it keeps.
+    /// Records that the server did not sign. The entry keeps its SVID, and is due again at `retry_at`.
     pub fn mint_failed(&mut self, entry_id: &str, retry_at: SystemTime, now: SystemTime) {
         let Some(record) = self.records.get_mut(entry_id) else { return };
         record.in_flight = false;
@@ -229,7 +230,7 @@ impl Cache {
             self.bundle = own;
             changed = true;
         }
-        // Equal content keeps its old Arc, so that views can be compared by pointer.
+        // An equal bundle keeps its old `Arc`, so that views can be compared by pointer.
         for (trust_domain, bundle) in &mut federated {
             if let Some(held) = self.federated.get(trust_domain).filter(|held| *held == bundle) {
                 *bundle = Arc::clone(held);
@@ -269,7 +270,7 @@ impl Cache {
         changed || !gone.is_empty()
     }
 
-    /// Matches every subscriber anew and builds every view anew; publishes where the outcome differs.
+    /// Matches all subscribers and builds all views again; returns updates for those whose view differs.
     fn rebuild(&mut self, now: SystemTime) -> Vec<Publish> {
         let old_views = std::mem::take(&mut self.views);
         let subscribers = std::mem::take(&mut self.subscribers);
@@ -360,7 +361,7 @@ impl Cache {
         Arc::new(WorkloadUpdate::new(identities, Arc::clone(&self.bundle), federated))
     }
 
-    /// Whether entries without callers are minted too.
+    /// Whether entries without callers are minted, too.
     fn mint_all(&self) -> bool {
         match self.options.prefetch {
             Prefetch::All => true,
@@ -394,7 +395,7 @@ impl Cache {
     }
 }
 
-/// Whether two updates say the same. SVIDs and bundles are compared by pointer: equal content keeps its `Arc`.
+/// Whether two updates are equal. SVIDs and bundles are compared by pointer, because equal content keeps its `Arc`.
 fn same(a: &WorkloadUpdate, b: &WorkloadUpdate) -> bool {
     let same_identity = |(a, b): (&Identity, &Identity)| {
         let same_svid = match (&a.svid, &b.svid) {

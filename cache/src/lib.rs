@@ -1,8 +1,8 @@
-//! Entries × selectors → identities; who must hear of a change; what must be minted next.
+//! Matches entries with the selectors of callers, and decides which callers get an update and which SVIDs are due.
 //!
-//! [`Cache`] is a plain value with one owner. Time and randomness come in as arguments; what is to be told to whom
-//! comes out as a list of [`Publish`]. The rest of the process matches callers against an immutable [`Snapshot`], so
-//! that they do not queue on the owner.
+//! [`Cache`] is a plain value with one owner. Time and randomness come in as arguments; updates for callers come out
+//! as a list of [`Publish`]. The rest of the process matches callers against an immutable [`Snapshot`], so that they
+//! do not queue for the owner.
 //!
 //! ```text
 //!  sync(entries, bundles) ─┐                  ┌─> Publish { selectors, update }   whose view changed
@@ -11,14 +11,15 @@
 //!  mint_failed(entry)      ┘                  └─> snapshot()                      for matching
 //! ```
 //!
-//! Three layers, each a map:
-//! - *records*, one an entry: the entry, its SVID, when it is due;
-//! - *views*, one a distinct set of matched entries: the update that all its callers share (selector sets hold the pod's
-//!   uid and are nearly unique, the sets of entries that they match are not);
-//! - *subscribers*, one a distinct selector set that somebody listens for.
+//! The cache has three layers, each of them a map:
+//! - *records*, one for each entry: the entry, its SVID, and when that is due;
+//! - *views*, one for each distinct set of matched entries: the update that all its callers share (selector sets hold
+//!   the pod's UID and are nearly unique, but the sets of entries that they match are not);
+//! - *subscribers*, one for each distinct selector set with live callers.
 //!
-//! A change of entries matches every subscriber again and publishes where the outcome differs: no bookkeeping of
-//! "what could this touch", so nothing to get out of step. `tests.rs` holds the naive model that it must agree with.
+//! A change of entries matches every subscriber again and publishes where the outcome differs. There is no
+//! bookkeeping of which change affects what, which could be wrong. `tests.rs` holds a naive model with which the
+//! cache must agree.
 
 mod cache;
 mod record;

@@ -5,30 +5,32 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use identity::{Entry, X509Svid};
 
-/// What is minted before anybody asks.
+/// Which entries get an SVID before a caller asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Prefetch {
-    /// Every authorised entry, as spire-agent does.
+    /// Every authorized entry, as with spire-agent.
     All,
-    /// Every one while there are at most [`Options::prefetch_limit`], else as `Live`.
+    /// As `All` while there are at most [`Options::prefetch_limit`] entries, otherwise as `Live`.
     #[default]
     Auto,
-    /// Entries with a live caller, and those that had one within [`Options::linger`].
+    /// Only entries with a live caller, and those that had one within [`Options::linger`].
     Live,
 }
 
-/// The cache's rules.
+/// The settings of a [`crate::Cache`].
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// What is minted before anybody asks.
+    /// Which entries get an SVID before a caller asks.
     pub prefetch: Prefetch,
-    /// Up to how many entries [`Prefetch::Auto`] mints all.
+    /// The most entries with which [`Prefetch::Auto`] mints all.
     pub prefetch_limit: usize,
-    /// How long an identity is kept fresh after its last caller went.
+    /// How long an SVID is renewed after its last caller has gone.
     pub linger: Duration,
-    /// `availability_target`: rotate at the latest when so much is left (SPIRE, `rotationutil`).
+    /// `availability_target`: an SVID is renewed at the latest when this much of its lifetime is left (SPIRE,
+    /// `rotationutil`).
     pub availability_target: Option<Duration>,
-    /// How many SVIDs of a distrusted authority are replaced in a second: a fifth of what the server signs for one address.
+    /// How many SVIDs of a distrusted authority are replaced in a second. The default is a fifth of what the server
+    /// signs for one address.
     pub distrusted_per_second: usize,
 }
 
@@ -45,14 +47,14 @@ impl Default for Options {
 }
 
 impl Options {
-    /// When an SVID that has just come is to be replaced: one draw per SVID (uniform in 0..1), so the time is stable,
-    /// and spread over the SVIDs. Half the lifetime ± 10 % of that half is left, or the availability target + up to
-    /// 10 min, whichever comes first; the target counts only where more than 12 h remain before it (SPIRE,
-    /// `rotationutil`).
+    /// When an SVID that has just come must be renewed. `draw` (uniform in 0..1) is drawn once for each SVID, so that
+    /// the time is stable, and spread over the SVIDs. It is when half the lifetime ± 10 % of that half is left, or
+    /// the availability target + up to 10 min, whichever comes first. The target counts only if more than 12 h remain
+    /// before it (SPIRE, `rotationutil`).
     ///
-    /// That time can be over on arrival: our clock is ahead, the authority is about to expire, the lifetime is a few
-    /// seconds and begins ten seconds ago. Then it is half of what is left, and never at once: or the server would be
-    /// asked without a pause.
+    /// That time can be over on arrival: the agent's clock is ahead, the authority is about to expire, or the
+    /// lifetime is a few seconds and begins ten seconds ago. Then it is half of what is left, and never at once,
+    /// because otherwise the server would be asked without a pause.
     #[must_use]
     pub fn renew_at<K>(&self, svid: &X509Svid<K>, draw: f64, now: SystemTime) -> SystemTime {
         let lifetime = svid.not_after.duration_since(svid.not_before).unwrap_or_default();
@@ -77,17 +79,17 @@ impl Options {
 pub(crate) struct Record {
     pub(crate) entry: Arc<Entry>,
     pub(crate) minted: Option<Minted>,
-    /// A mint is under way.
+    /// The server was asked for an SVID and has not answered.
     pub(crate) in_flight: bool,
-    /// What comes of it is to be replaced at once.
+    /// The SVID that is in flight must be replaced as soon as it comes.
     pub(crate) again: bool,
-    /// Not before this, after a failure.
+    /// After a failure: no new attempt before this time.
     pub(crate) retry_at: Option<SystemTime>,
-    /// Subscribers whose view holds the entry.
+    /// How many subscribers have the entry in their view.
     pub(crate) callers: usize,
-    /// When the last caller went.
+    /// When the last of them went.
     pub(crate) last_caller: Option<SystemTime>,
-    /// The key under which the entry stands in the queue.
+    /// The entry's time in [`crate::Cache`]'s queue; `None` if it is not there.
     pub(crate) queued: Option<SystemTime>,
 }
 
@@ -113,14 +115,14 @@ impl Record {
         }
     }
 
-    /// Whether the entry is to have a fresh SVID at all.
+    /// Whether the entry should have a fresh SVID. With `all`, entries without callers should, too.
     pub(crate) fn wanted(&self, all: bool, linger: Duration, now: SystemTime) -> bool {
         let recent = || self.last_caller.is_some_and(|last| last + linger > now);
         !self.entry.store_svid
             && (self.callers > 0 || (all && !self.entry.disable_x509_svid_prefetch) || recent())
     }
 
-    /// When a new SVID is due. Missing ones come before everything, those with callers first of all.
+    /// When a new SVID is due. Missing SVIDs come before all others, and among them those with callers.
     pub(crate) fn due_at(&self) -> SystemTime {
         let due = match &self.minted {
             Some(minted) if minted.revision == self.entry.revision => minted.renew_at,

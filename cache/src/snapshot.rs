@@ -1,4 +1,4 @@
-//! The immutable index that callers are matched against.
+//! The immutable index of entries that callers are matched against.
 
 mod few;
 
@@ -11,12 +11,12 @@ use few::Few;
 
 /// The entries of one moment, indexed for matching.
 ///
-/// Each entry stands under its *rarest* selector only: an entry can match only a caller that has all its selectors,
-/// so one of them is enough to find it, and the rarest gives the fewest false candidates (a thousand entries that share
-/// `k8s:ns:x` are still found by their own label).
+/// Each entry is listed under its *rarest* selector only. An entry matches only callers that have all its selectors,
+/// so one of them is enough to find it, and the rarest gives the fewest false candidates: a thousand entries that
+/// share `k8s:ns:x` are still found by their own label.
 ///
-/// Selectors are interned, ascending: a caller's are looked up once, and from then on sorted numbers are compared.
-/// Matching allocates nothing but its outcome.
+/// Selectors are numbered in ascending order: a caller's selectors are looked up once, and then sorted numbers are
+/// compared. Matching allocates nothing but its outcome.
 #[derive(Debug, Default)]
 pub struct Snapshot {
     generation: u64,
@@ -24,16 +24,16 @@ pub struct Snapshot {
     entries: Vec<Arc<Entry>>,
     /// The number of each selector that an entry has.
     numbers: HashMap<Selector, u32>,
-    /// The places of the entries that stand under each selector.
+    /// For each selector, by number: the places in `entries` of those that are listed under it.
     by_rarest: Lists,
-    /// The other selectors of each entry, ascending.
+    /// For each entry, by place: the numbers of its other selectors, ascending.
     others: Lists,
 }
 
-/// Lists of numbers, end to end.
+/// Lists of numbers in one allocation, end to end.
 #[derive(Debug, Default)]
 struct Lists {
-    /// One more than there are lists.
+    /// Where each list begins in `all`, and the end of the last.
     starts: Vec<u32>,
     all: Vec<u32>,
 }
@@ -42,7 +42,7 @@ struct Lists {
 #[derive(Debug, Clone)]
 pub struct Matched {
     pub(crate) generation: u64,
-    /// Entry IDs, ascending.
+    /// The IDs of the matched entries, ascending.
     pub(crate) ids: Arc<[Arc<str>]>,
 }
 
@@ -55,7 +55,7 @@ impl Matched {
 }
 
 impl Snapshot {
-    /// The entries of a match, as they are now: those that are gone are left out.
+    /// The entries of a match as they are in this snapshot. Entries that are gone are left out.
     pub fn of<'a>(&'a self, matched: &'a Matched) -> impl Iterator<Item = &'a Arc<Entry>> {
         matched.ids.iter().filter_map(|id| {
             let place = self.entries().binary_search_by(|entry| (*entry.id).cmp(id)).ok()?;
@@ -63,7 +63,8 @@ impl Snapshot {
         })
     }
 
-    /// Indexes entries (any order). Entries whose SVID goes to a store match no caller.
+    /// Indexes entries, which may come in any order. Entries whose SVID goes to a store (`store_svid`) match no
+    /// caller.
     pub fn new(generation: u64, entries: impl IntoIterator<Item = Arc<Entry>>) -> Self {
         let mut entries: Vec<_> = entries.into_iter().filter(|entry| !entry.store_svid).collect();
         entries.sort_unstable_by(|a, b| a.id.cmp(&b.id));
@@ -82,7 +83,7 @@ impl Snapshot {
             let rarest = rarest(place);
             needs.list(place).iter().copied().filter(move |number| Some(*number) != rarest)
         }));
-        // By selector, and within one by place.
+        // Sorted by selector, then by place.
         under.sort_unstable();
         let mut under = under.into_iter().peekable();
         let by_rarest = Lists::of((0..to_u32(numbers.len())).map(|number| {
@@ -92,14 +93,14 @@ impl Snapshot {
         Self { generation, entries, numbers, by_rarest, others }
     }
 
-    /// The entries that a caller with these selectors may have, by ascending ID: all of an entry's selectors must be
-    /// among the caller's.
+    /// The entries that a caller with these selectors may have, by ascending ID. A caller must have all selectors of
+    /// an entry.
     #[must_use]
     pub fn entries_of(&self, selectors: &Selectors) -> Vec<&Arc<Entry>> {
         self.places(selectors).as_slice().iter().map(|place| &self.entries[*place as usize]).collect()
     }
 
-    /// The same as IDs, for [`crate::Cache::subscribe`].
+    /// As [`Self::entries_of`], but returns IDs for [`crate::Cache::subscribe`].
     #[must_use]
     pub fn matching(&self, selectors: &Selectors) -> Matched {
         let places = self.places(selectors);
@@ -110,9 +111,9 @@ impl Snapshot {
         Matched { generation: self.generation, ids }
     }
 
-    /// The places of the entries that match, ascending.
+    /// The places in `entries` of those that match, ascending.
     fn places(&self, selectors: &Selectors) -> Few {
-        // Ascending, as the selectors are. What no entry has cannot matter.
+        // Ascending, because the selectors are. A selector that no entry has does not matter.
         let mut have = Few::default();
         for selector in selectors {
             if let Some(number) = self.numbers.get(selector) {
@@ -168,13 +169,13 @@ fn numbers(entries: &[Arc<Entry>]) -> HashMap<Selector, u32> {
     distinct.into_iter().cloned().zip(0..).collect()
 }
 
-/// Whether all of `wanted` are in `have`, both ascending.
+/// Whether all of `wanted` are in `have`. Both are ascending.
 fn is_subset(wanted: &[u32], have: &[u32]) -> bool {
     let mut rest = have.iter();
     wanted.iter().all(|wanted| rest.by_ref().find(|have| *have >= wanted) == Some(wanted))
 }
 
-/// The server's answer is limited to far fewer.
+/// The server's responses are limited to far fewer.
 fn to_u32(count: usize) -> u32 {
     u32::try_from(count).expect("fewer than four thousand million selectors")
 }

@@ -84,7 +84,7 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// The specification, computed from scratch each time.
+/// The specification of the cache, computed from scratch each time.
 struct Model {
     options: Options,
     now: SystemTime,
@@ -135,7 +135,7 @@ impl Model {
         self.entries.values().filter(due).map(|entry| Arc::clone(&entry.id)).collect()
     }
 
-    /// Runs a change and notes who has no caller any more.
+    /// Makes a change and records which entries have lost their last caller.
     fn change(&mut self, change: impl FnOnce(&mut Self)) {
         let before: BTreeSet<_> =
             self.entries.values().filter(|e| self.callers(e) > 0).map(|e| Arc::clone(&e.id)).collect();
@@ -246,7 +246,7 @@ impl Run {
             .collect();
         let mut bundles = Bundles::from([(own(), bundle(own(), sequence))]);
         bundles.extend(other.map(|n| (foreign(), bundle(foreign(), n))));
-        // The same ones need not be told again.
+        // A sync may leave out entries that have not changed.
         let untold = sequence > 0 && entries == self.model.entries;
         let told = (!untold).then(|| entries.values().cloned().map(Arc::new).collect());
         let published = self.cache.sync(told, bundles, self.model.now);
@@ -357,12 +357,12 @@ fn availability_target_moves_the_renewal_forward() {
     let svid = svid(&SpiffeId::parse("spiffe://td/a").unwrap(), now, 4 * 24 * 3600);
     let options = |target| Options { availability_target: Some(target), ..Options::default() };
     assert_eq!(options(3 * day).renew_at(&svid, 0.5, now), svid.not_after - 3 * day - Duration::from_mins(5));
-    // Too close to the lifetime: ignored.
+    // A target too close to the lifetime is ignored.
     assert_eq!(options(Duration::from_hours(90)).renew_at(&svid, 0.5, now), svid.not_after - 2 * day);
 }
 
 proptest! {
-    /// Whatever the clocks say, a fresh SVID is not due at once, and one that has time left is renewed before its end.
+    /// With any clock a fresh SVID is not due at once, and one that has time left is renewed before its end.
     #[test]
     fn a_fresh_svid_is_never_due_at_once(ttl in 0u64..100_000, late in 0u64..200_000, draw in 0.0f64..1.0) {
         let issued = UNIX_EPOCH + Duration::from_secs(1_000_000);
@@ -398,7 +398,7 @@ fn svids_of_a_distrusted_authority_are_replaced_paced_and_those_with_callers_fir
     assert!(cache.take_due(now, 10).is_empty());
     let is_distrusted = |svid: &X509Svid| svid.id != entries[0].spiffe_id;
     assert_eq!(cache.renew_distrusted(is_distrusted, now), 4);
-    // Until their successors are there, callers have the old ones.
+    // Callers keep the old SVIDs until the new ones are there.
     assert_eq!(cache.svid_count(), 5);
     let mut taken = Vec::new();
     for _ in 0..3 {

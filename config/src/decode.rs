@@ -1,9 +1,9 @@
-//! Typed reading of one section of a file, by HCL 1's rules.
+//! Reads the values of one section of a file, by the rules of HCL 1.
 //!
-//! Keys match whatever their case. A section can be written in several blocks: of a scalar the
-//! last one counts, lists are joined, blocks are merged. Whole numbers can stand in quotes,
-//! strings can be bare numbers, `true` and `false` must be bare. An empty string, a null and an
-//! absent key are the same thing, as in spire-agent, where defaults fill in zero values.
+//! The case of keys does not matter. A section can be written as several blocks: of a repeated scalar the last one
+//! counts, lists are joined, blocks are merged. Whole numbers may be in quotes, strings may be bare numbers, `true`
+//! and `false` must be bare. As in spire-agent, where defaults fill in zero values, an empty string, a null and an
+//! absent key are the same.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -12,29 +12,29 @@ use crate::hcl::{Item, Key, KeyForm, Kind, Object, Value};
 use crate::report::Report;
 use crate::{Unknown, UnknownKey, Warning};
 
-/// A value and the line that it comes from; a flag has none.
+/// A value, and the line of the file that it comes from. A value from a flag has no line.
 #[derive(Clone)]
 pub(crate) struct Setting<T> {
     pub(crate) value: T,
     pub(crate) line: Option<u32>,
 }
 
-/// What becomes of keys that nobody asked for.
+/// What happens to unknown keys of a section.
 #[derive(Clone, Copy)]
 pub(crate) enum Strictness {
-    /// spire-agent refuses them. Keys in quotes escape its notice in HCL, not in JSON.
+    /// They are an error, as with spire-agent. Keys in quotes are noticed in JSON but not in HCL.
     Refuse,
-    /// A plugin of spire-agent refuses them: `plugin_data` reaches plugins as HCL in which
-    /// the keys of a JSON file stand in quotes, so only bare keys are noticed.
+    /// They are an error, as with a plugin of spire-agent: plugins get `plugin_data` as HCL in which all keys of a
+    /// JSON file are in quotes, so only bare keys are noticed.
     RefuseBare,
-    /// spire-agent ignores them. We say so.
+    /// They are ignored, as by spire-agent, but with a warning.
     Ignore,
 }
 
 pub(crate) struct Section<'a> {
     path: String,
     blocks: Vec<&'a Object>,
-    /// Where the section begins, if it is there.
+    /// The line where the section begins, if it is in the file.
     pub(crate) line: Option<u32>,
     asked: RefCell<BTreeSet<&'static str>>,
     report: &'a Report,
@@ -49,12 +49,12 @@ impl<'a> Section<'a> {
         self.report
     }
 
-    /// The full name of a key, for messages.
+    /// The full name of a key, for error messages.
     pub(crate) fn name(&self, key: &str) -> String {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
-    /// Everything that is written under this key, in order.
+    /// All values of this key, in order.
     pub(crate) fn items(&self, key: &'static str) -> Vec<&'a Item> {
         self.asked.borrow_mut().insert(key);
         let items = self.blocks.iter().flat_map(|block| &block.items);
@@ -93,12 +93,12 @@ impl<'a> Section<'a> {
             .problem(found.line, format!("{}: write {expected} instead of {found_name}", self.name(key)));
     }
 
-    /// A string; an empty one counts as absent.
+    /// Reads a string. An empty one counts as absent.
     pub(crate) fn text(&self, key: &'static str) -> Option<Setting<String>> {
         self.scalar(key, "a quoted string", text_of).filter(|text| !text.value.is_empty())
     }
 
-    /// A whole number.
+    /// Reads a whole number.
     pub(crate) fn int(&self, key: &'static str) -> Option<Setting<i64>> {
         self.scalar(key, WHOLE_NUMBER, |kind| match kind {
             Kind::Integer(text) | Kind::Text(text) => parse_int(text),
@@ -106,7 +106,7 @@ impl<'a> Section<'a> {
         })
     }
 
-    /// `true` or `false`.
+    /// Reads `true` or `false`.
     pub(crate) fn flag(&self, key: &'static str) -> Option<Setting<bool>> {
         self.scalar(key, "true or false without quotes", |kind| match kind {
             Kind::Bool(value) => Some(*value),
@@ -114,17 +114,17 @@ impl<'a> Section<'a> {
         })
     }
 
-    /// Whether the flag is there and true.
+    /// Whether the key is `true`.
     pub(crate) fn is_set(&self, key: &'static str) -> bool {
         self.flag(key).is_some_and(|flag| flag.value)
     }
 
-    /// A list of strings.
+    /// Reads a list of strings.
     pub(crate) fn texts(&self, key: &'static str) -> Vec<Setting<String>> {
         self.items(key).into_iter().flat_map(|item| self.texts_of(key, &item.value)).collect()
     }
 
-    /// The strings of a value that must be a list of them.
+    /// The strings of `value`, which must be a list of strings.
     pub(crate) fn texts_of(&self, key: &str, value: &Value) -> Vec<Setting<String>> {
         let values = match &value.kind {
             Kind::Null => return Vec::new(),
@@ -144,7 +144,7 @@ impl<'a> Section<'a> {
         texts
     }
 
-    /// The block under this key; one that is not there reads as an empty one.
+    /// The block with this key. A missing block is like an empty one.
     pub(crate) fn block(&self, key: &'static str) -> Self {
         let items = self.items(key);
         let line = items.first().map(|item| item.key.line);
@@ -152,12 +152,12 @@ impl<'a> Section<'a> {
         Section::new(&self.name(key), blocks, line, self.report)
     }
 
-    /// Whether the block is there, maybe empty.
+    /// Whether the block is in the file, even if it is empty.
     pub(crate) fn is_present(&self) -> bool {
         !self.blocks.is_empty()
     }
 
-    /// One section per element of a list of objects, or per repeated block.
+    /// One section for each element of a list of objects, or for each repeated block.
     pub(crate) fn blocks(&self, key: &'static str) -> Vec<Self> {
         let mut sections = Vec::new();
         for item in self.items(key) {
@@ -169,8 +169,8 @@ impl<'a> Section<'a> {
         sections
     }
 
-    /// Like [`Self::blocks`], and blocks can have a name that means nothing: the official chart
-    /// writes `brokers: [{broker: [{ … }]}]`.
+    /// As [`Self::blocks`], for blocks that may have a name without meaning: the official chart writes
+    /// `brokers: [{broker: [{ … }]}]`.
     pub(crate) fn named_blocks(&self, key: &'static str) -> Vec<Self> {
         let mut sections = Vec::new();
         for section in self.blocks(key) {
@@ -187,12 +187,13 @@ impl<'a> Section<'a> {
         sections
     }
 
-    /// The members of a block whose keys are free.
+    /// The members of a block that may have any keys.
     pub(crate) fn entries(&self) -> impl Iterator<Item = (&'a Key, &'a Value)> + use<'a, '_> {
         self.blocks.iter().flat_map(|block| &block.items).map(|item| (&item.key, &item.value))
     }
 
-    /// JSON wraps objects in lists at will, so a list of objects is as good as an object.
+    /// The objects of a value. A list of objects counts as an object, because JSON configurations wrap objects in
+    /// lists.
     pub(crate) fn objects(&self, key: &str, value: &'a Value) -> Vec<&'a Object> {
         let objects = objects_of(value);
         if objects.is_none() {
@@ -201,7 +202,7 @@ impl<'a> Section<'a> {
         objects.unwrap_or_default()
     }
 
-    /// Keys that nobody asked for and that count as unknown at this strictness, sorted.
+    /// The unknown keys, sorted: first those that count as errors, then the others.
     fn leftovers(&self, noticed: impl Fn(KeyForm) -> bool) -> (Vec<&'a Key>, Vec<&'a Key>) {
         let asked = self.asked.borrow();
         let mut keys: Vec<&Key> = self
@@ -214,7 +215,7 @@ impl<'a> Section<'a> {
         keys.into_iter().partition(|key| noticed(key.form))
     }
 
-    /// Ends the reading: reports the keys that nobody asked for.
+    /// Reports the unknown keys. Every known key was read before.
     pub(crate) fn finish(
         self,
         strictness: Strictness,
@@ -242,12 +243,12 @@ impl<'a> Section<'a> {
     }
 }
 
-/// For sections without keys of the past.
+/// For sections that have no dropped keys.
 pub(crate) fn no_hint(_key: &str) -> Option<&'static str> {
     None
 }
 
-/// A block, a list of blocks, or null, which is no block; `None` for anything else.
+/// The objects of a block or a list of blocks; null has none. `None` for anything else.
 pub(crate) fn objects_of(value: &Value) -> Option<Vec<&Object>> {
     match &value.kind {
         Kind::Null => Some(Vec::new()),
@@ -270,7 +271,7 @@ fn text_of(kind: &Kind) -> Option<String> {
     }
 }
 
-/// Go's `strconv.ParseInt` with base 0: `0x`, `0o`, `0b` and a leading 0 choose the base.
+/// Parses a number as Go's `strconv.ParseInt` with base 0: `0x`, `0o`, `0b` and a leading 0 set the base.
 fn parse_int(text: &str) -> Option<i64> {
     let (negative, digits) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
@@ -287,7 +288,7 @@ fn parse_int(text: &str) -> Option<i64> {
     if digits.starts_with(['+', '-']) {
         return None;
     }
-    // As Go's strconv with base 0: between digits, and after the prefix of a base.
+    // As in Go, `_` may be between digits and after the prefix of the base.
     let misplaced =
         digits.ends_with('_') || digits.contains("__") || (radix == 10 && digits.starts_with('_'));
     if misplaced {

@@ -1,4 +1,4 @@
-//! Durations as Go writes them: `1h30m`, `500ms`, `0`.
+//! Parses durations as Go writes them: `1h30m`, `500ms`, `0`.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ pub(crate) enum DurationError {
     Negative(String),
 }
 
-/// Go's `time.ParseDuration`, but negative durations are an error: none of ours can be negative.
+/// Parses as Go's `time.ParseDuration`, but negative durations are an error, because no setting can be negative.
 pub(crate) fn parse(text: &str) -> Result<Duration, DurationError> {
     let invalid = || DurationError::Invalid(text.to_owned());
     let negative = text.starts_with('-');
@@ -74,7 +74,7 @@ fn nanoseconds(whole: &str, fraction: &str, unit: &str, text: &str) -> Result<u1
         "" => Ok(0),
         digits => digits.parse::<u64>().map(u128::from).map_err(|_| invalid()),
     };
-    // More digits than these are below a nanosecond of the largest unit.
+    // Further digits are less than a nanosecond even in hours.
     let fraction = fraction.get(..fraction.len().min(15)).unwrap_or_default();
     let divisor = 10_u128.pow(u32::try_from(fraction.len()).unwrap_or_default());
     Ok(number(whole)? * scale + number(fraction)? * scale / divisor)

@@ -1,4 +1,4 @@
-//! What is wrong with a configuration, all of it at once, and what is merely odd.
+//! The problems of a configuration, all at once, and its warnings.
 
 use std::fmt;
 
@@ -6,13 +6,14 @@ use thiserror::Error;
 
 /// Everything that keeps a configuration from being used.
 ///
-/// Displayed as one problem per line, and `unknown configuration detected` (SPIRE's words) last.
+/// It is displayed with one problem on each line, and with `unknown configuration detected` (SPIRE's words) at the
+/// end.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Error)]
 pub struct Errors {
-    /// In the order of the file; those without a line come first.
+    /// The problems, in the order of the file. Those without a line come first.
     pub problems: Vec<Problem>,
-    /// Keys that spire-agent does not know either, by section. For each of these spire-agent logs
-    /// `Unknown configuration detected` with the fields `section` and `keys`.
+    /// Keys that spire-agent does not know either, by section. For each section spire-agent logs `Unknown
+    /// configuration detected` with the fields `section` and `keys`.
     pub unknown: Vec<Unknown>,
 }
 
@@ -42,12 +43,12 @@ impl fmt::Display for Errors {
     }
 }
 
-/// One thing to be changed in the configuration.
+/// One thing that must be changed in the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// Line of the file, where one is to blame. A flag has none, nor has something missing.
+    /// The line of the file that is wrong; `None` for a flag or something that is missing.
     pub line: Option<u32>,
-    /// What is wrong and what to do. spire-agent's words where it has some.
+    /// What is wrong and what to do, in spire-agent's words if it has any.
     pub message: String,
 }
 
@@ -61,12 +62,12 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Keys of one section that nobody knows.
+/// The unknown keys of one section.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unknown {
     /// spire-agent's name of the section: `top-level`, `agent`, `health check`, `Prometheus`, …
     pub section: String,
-    /// Sorted by name.
+    /// The keys, sorted by name.
     pub keys: Vec<UnknownKey>,
 }
 
@@ -78,14 +79,14 @@ impl Unknown {
     }
 }
 
-/// A key that nobody knows.
+/// An unknown key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnknownKey {
-    /// As written.
+    /// The key as it is written.
     pub name: String,
-    /// Line of the file.
+    /// The line of the file.
     pub line: u32,
-    /// What to do instead, for keys that older versions had.
+    /// What to do about it, if an older version had the key.
     pub hint: Option<&'static str>,
 }
 
@@ -102,7 +103,7 @@ impl fmt::Display for UnknownKey {
 /// Something to log when the configuration is used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Warning {
-    /// spire-agent's words where it has some.
+    /// The message, in spire-agent's words if it has any.
     pub message: String,
     /// Structured log fields, such as `alert=true`.
     pub fields: Vec<(&'static str, String)>,

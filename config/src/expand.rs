@@ -1,8 +1,7 @@
-//! `-expandEnv`: environment variables in the raw text of the file, before it is parsed.
+//! Replaces environment variables in the raw text of the file, before it is parsed (`-expandEnv`).
 
-/// Replaces `$NAME` and `${NAME}` in the whole text, comments and strings alike, by Go's
-/// `os.Expand`: unset means empty, `$$` is `$`, a `$` that begins no name stays, `${}` and an
-/// unclosed `${` vanish.
+/// Replaces `$NAME` and `${NAME}` in the whole text, also in comments and strings, as Go's `os.Expand` does: an unset
+/// variable is empty, `$$` becomes `$`, a `$` before no name stays, `${}` and an unclosed `${` are removed.
 #[must_use]
 pub fn expand_env(text: &str, lookup: impl Fn(&str) -> Option<String>) -> String {
     let mut expanded = String::with_capacity(text.len());
@@ -23,11 +22,11 @@ pub fn expand_env(text: &str, lookup: impl Fn(&str) -> Option<String>) -> String
     expanded
 }
 
-/// The name at the start of the text, and how many bytes it takes with its braces.
+/// The variable's name at the start of the text, and how many bytes it takes with its braces.
 fn shell_name(text: &str) -> (&str, usize) {
     if let Some(inner) = text.strip_prefix('{') {
         return match inner.find('}') {
-            // `${` alone is taken away, and `${}` too.
+            // A `${` alone is removed, and so is `${}`.
             None => ("", 1),
             Some(0) => ("", 2),
             Some(end) => (&inner[..end], end + 2),

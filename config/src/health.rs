@@ -1,4 +1,4 @@
-//! The block `health_checks { }`.
+//! Reads the block `health_checks { }`.
 
 use crate::decode::{Section, Strictness, no_hint};
 
@@ -11,9 +11,9 @@ pub struct HealthChecks {
     pub bind_address: String,
     /// A port number, or the name of a service as `net.Listen` takes it (SPIRE: `bind_port`).
     pub bind_port: String,
-    /// SPIRE: `live_path`.
+    /// The URL path of the liveness check (SPIRE: `live_path`).
     pub live_path: String,
-    /// SPIRE: `ready_path`.
+    /// The URL path of the readiness check (SPIRE: `ready_path`).
     pub ready_path: String,
 }
 

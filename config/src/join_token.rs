@@ -1,4 +1,4 @@
-//! A join token: a secret that can be read once and is never printed.
+//! A join token, which is a secret: it is zeroized when dropped and never printed.
 
 use std::fmt;
 

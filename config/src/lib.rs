@@ -1,13 +1,13 @@
-//! The configuration of the agent: what agent.conf and the flags say, and what it means.
+//! The configuration of the agent: reads agent.conf and the flags, and gives them a meaning.
 //!
-//! The way of a file: text → [`expand_env`] (only with `-expandEnv`) → [`hcl::parse`] (HCL 1 or
-//! JSON, one tree with lines) → [`Settings::load`], which reads the tree section by section,
-//! merges the flags ([`Overrides`]) over it and reports *all* problems at once ([`Errors`]).
+//! A file's text goes through [`expand_env`] (only with `-expandEnv`) and [`hcl::parse`] (HCL 1 or JSON, one kind of
+//! tree with lines) to [`Settings::load`], which reads the tree section by section, lets the flags ([`Overrides`])
+//! override it, and reports *all* problems at once ([`Errors`]).
 //!
-//! Plugins have a door of their own, [`Settings::plugins`]: `spire-agent validate` does not load
-//! plugins, so a file whose plugins are wrong or not built yet is a valid file that cannot be run.
+//! Problems of plugins are separate, in [`Settings::plugins`]: `spire-agent validate` does not load plugins, so a
+//! file whose plugins are wrong or not supported yet is a valid file that the agent cannot run with.
 //!
-//! Nothing here opens a file, reads a clock or an environment: the caller hands these in.
+//! Nothing here opens a file, or reads a clock or the environment: the caller passes these in.
 
 pub mod hcl;
 

@@ -1,13 +1,13 @@
-//! The flags of `run` and `validate` that stand above the file.
+//! The flags of `run` and `validate` that override the file.
 
 use crate::decode::Setting;
 use crate::{JoinToken, decode::Section};
 
-/// One field per flag, as given (SPIRE: `cmd/spire-agent/cli/run`). `-config` and `-expandEnv`
-/// concern how the file is read and belong to the caller.
+/// The values of the flags as they were given, one field for each (SPIRE: `cmd/spire-agent/cli/run`). `-config` and
+/// `-expandEnv` decide how the file is read and are handled by the caller.
 ///
-/// A zero value (empty string, 0, false) counts as not given, so `-x=false` does not take back
-/// a `true` of the file. That is how spire-agent merges.
+/// As in spire-agent, a zero value (empty string, 0, false) counts as not given, so that `-x=false` does not override
+/// a `true` in the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overrides {
     /// `-dataDir`

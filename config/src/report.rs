@@ -1,10 +1,10 @@
-//! The list that all readers of a configuration write their findings to.
+//! Collects the problems and warnings that all readers of a configuration find.
 
 use std::cell::RefCell;
 
 use crate::{Errors, Problem, Unknown, Warning};
 
-/// Findings so far. Shared by reference: sections of one file are read side by side.
+/// The findings so far. Readers share it by reference, because several sections of a file are read at a time.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     errors: RefCell<Errors>,
@@ -15,13 +15,13 @@ impl Report {
     pub(crate) fn problem(&self, line: impl Into<Option<u32>>, message: impl Into<String>) {
         let problem = Problem { line: line.into(), message: message.into() };
         let problems = &mut self.errors.borrow_mut().problems;
-        // Some keys are read twice.
+        // Some keys are read twice, and would be reported twice.
         if problems.len() < MOST && !problems.contains(&problem) {
             problems.push(problem);
         }
     }
 
-    /// A key that spire-agent has and we do not have yet.
+    /// Reports a setting of spire-agent that Finial does not have yet.
     pub(crate) fn not_supported(&self, line: impl Into<Option<u32>>, what: &str) {
         self.problem(line, not_supported(what));
     }
@@ -37,7 +37,7 @@ impl Report {
         }
     }
 
-    /// All errors, in the order of the file, and all warnings.
+    /// Returns all errors in the order of the file, and all warnings.
     pub(crate) fn finish(self) -> (Errors, Vec<Warning>) {
         let mut errors = self.errors.into_inner();
         errors.problems.sort_by_key(|problem| problem.line);
@@ -45,10 +45,10 @@ impl Report {
     }
 }
 
-/// The message for something of spire-agent's that is not built yet.
+/// The message for a setting of spire-agent that Finial does not have yet.
 pub(crate) fn not_supported(what: &str) -> String {
     format!("not supported yet: {what}; remove it, or keep spire-agent here until finial has it")
 }
 
-/// More findings than anybody reads; a file made to hurt could have a million.
+/// The most findings of each kind: more than people read. A malicious file could have a million.
 const MOST: usize = 100;

@@ -1,4 +1,4 @@
-//! What a configuration means: the values that the agent uses, defaults filled in.
+//! The values that the agent uses, with defaults.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,75 +10,78 @@ use crate::plugins::{self, Outcome};
 use crate::report::Report;
 use crate::{Errors, HealthChecks, JoinToken, Overrides, Plugins, Problem, Warning, hcl, telemetry};
 
-/// A valid configuration. Paths are kept as given.
+/// A valid configuration. Paths are kept as they are written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// The bare name, without `spiffe://` (SPIRE: `agent.trust_domain`).
+    /// The trust domain's name without `spiffe://` (SPIRE: `agent.trust_domain`).
     pub trust_domain: String,
-    /// SPIRE: `agent.server_address`.
+    /// The server's host name or address (SPIRE: `agent.server_address`).
     pub server_address: String,
-    /// SPIRE: `agent.server_port`.
+    /// The server's port (SPIRE: `agent.server_port`).
     pub server_port: u16,
-    /// SPIRE: `agent.data_dir`.
+    /// The folder of `agent-data.json`, which holds the agent's own SVID and the bundle (SPIRE: `agent.data_dir`).
     pub data_dir: PathBuf,
-    /// The public socket (SPIRE: `agent.socket_path`). Not opened if both APIs are disabled.
+    /// The path of the public socket (SPIRE: `agent.socket_path`). It is not opened if both APIs are disabled.
     pub socket_path: PathBuf,
-    /// The admin socket (SPIRE: `agent.admin_socket_path`); none unless it is configured.
+    /// The path of the admin socket (SPIRE: `agent.admin_socket_path`); `None` unless it is configured.
     pub admin_socket_path: Option<PathBuf>,
-    /// SPIFFE IDs of callers that may ask for others' identities on the admin socket (SPIRE: `agent.authorized_delegates`).
+    /// SPIFFE IDs of callers that may ask for identities of others on the admin socket (SPIRE:
+    /// `agent.authorized_delegates`).
     pub authorized_delegates: Vec<String>,
-    /// SPIRE: `agent.disable_workload_api`.
+    /// Whether the Workload API is off (SPIRE: `agent.disable_workload_api`).
     pub disable_workload_api: bool,
-    /// SPIRE: `agent.disable_sds_api`.
+    /// Whether SDS is off (SPIRE: `agent.disable_sds_api`).
     pub disable_sds_api: bool,
-    /// SPIRE: `agent.allow_unauthenticated_verifiers`.
+    /// Whether callers without an identity may get bundles (SPIRE: `agent.allow_unauthenticated_verifiers`).
     pub allow_unauthenticated_verifiers: bool,
-    /// How the server is known at first contact.
+    /// How the agent authenticates the server at first contact.
     pub trust_bundle: TrustBundleSource,
-    /// SPIRE: `agent.rebootstrap_mode`.
+    /// What the agent does when the server's authority is unknown (SPIRE: `agent.rebootstrap_mode`).
     pub rebootstrap_mode: RebootstrapMode,
-    /// SPIRE: `agent.rebootstrap_delay`.
+    /// How long the authority must be unknown before that (SPIRE: `agent.rebootstrap_delay`).
     pub rebootstrap_delay: Duration,
-    /// From `agent.join_token` or `agent.join_token_file`. If there is one, the node attests with
-    /// it *instead of* the configured node attestor.
+    /// The join token, from `agent.join_token` or `agent.join_token_file`. If there is one, the node attests with it
+    /// *instead of* the configured node attestor.
     pub join_token: Option<JoinToken>,
-    /// SPIRE: `agent.log_level`.
+    /// The least severe level that is logged (SPIRE: `agent.log_level`).
     pub log_level: LogLevel,
-    /// SPIRE: `agent.log_format`.
+    /// The format of log lines (SPIRE: `agent.log_format`).
     pub log_format: LogFormat,
-    /// SPIRE: `agent.log_file`; standard output without it.
+    /// The log file (SPIRE: `agent.log_file`); `None` means standard output.
     pub log_file: Option<PathBuf>,
-    /// SPIRE: `agent.log_source_location`.
+    /// Whether log lines have the file and line of the code (SPIRE: `agent.log_source_location`).
     pub log_source_location: bool,
     /// Prefixes of selectors that may be logged (SPIRE: `agent.log_selectors`).
     pub log_selectors: Vec<String>,
-    /// SPIRE: `agent.workload_x509_svid_key_type`.
+    /// The type of workloads' keys (SPIRE: `agent.workload_x509_svid_key_type`).
     pub workload_x509_svid_key_type: KeyType,
-    /// At least a day (SPIRE: `agent.availability_target`).
+    /// The least lifetime that an SVID should have left; at least a day (SPIRE: `agent.availability_target`).
     pub availability_target: Option<Duration>,
-    /// 1,000 if the file says 0 or nothing (SPIRE: `agent.x509_svid_cache_max_size`).
+    /// SPIRE's limit of cached X.509-SVIDs; 1,000 if the file has 0 or nothing (SPIRE:
+    /// `agent.x509_svid_cache_max_size`).
     pub x509_svid_cache_max_size: usize,
-    /// 1,000 if the file says 0 or nothing (SPIRE: `agent.jwt_svid_cache_max_size`).
+    /// SPIRE's limit of cached JWT-SVIDs; 1,000 if the file has 0 or nothing (SPIRE:
+    /// `agent.jwt_svid_cache_max_size`).
     pub jwt_svid_cache_max_size: usize,
-    /// SPIRE: `agent.sds`.
+    /// The settings of SDS (SPIRE: `agent.sds`).
     pub sds: Sds,
-    /// SPIRE: `agent.experimental`.
+    /// The experimental settings (SPIRE: `agent.experimental`).
     pub experimental: Experimental,
-    /// SPIRE: `health_checks`.
+    /// The HTTP health listener (SPIRE: `health_checks`).
     pub health_checks: HealthChecks,
-    /// To be logged at the start.
+    /// Warnings that are logged when the agent starts.
     pub warnings: Vec<Warning>,
     pub(crate) plugins: Outcome,
 }
 
 impl Settings {
-    /// Reads a configuration: `text` is the file (after [`crate::expand_env`], if asked for).
+    /// Reads a configuration. `text` is the file, after [`crate::expand_env`] if that was asked for.
     ///
     /// `read_file` is called for `join_token_file` and for each `plugin_data_file`.
     ///
     /// # Errors
-    /// All problems of the file and the flags at once. Problems of plugins are not among them,
-    /// unless their blocks cannot be read at all: see [`Settings::plugins`].
+    /// All problems of the file and the flags at once. Problems of plugins are not among them, unless their blocks
+    /// cannot be read at all: see [`Settings::plugins`].
     pub fn load(
         text: &str,
         overrides: &Overrides,
@@ -107,8 +110,8 @@ impl Settings {
     /// The plugins, if the agent can run with them.
     ///
     /// # Errors
-    /// What keeps it from running, such as a missing `cluster` or a plugin that is not built yet.
-    /// `run` stops on these; `validate` does not look, as it does not in spire-agent.
+    /// What keeps the agent from running, such as a missing `cluster` or a plugin that is not supported yet. `run`
+    /// stops on these errors; as in spire-agent, `validate` does not look at them.
     pub fn plugins(&self) -> Result<&Plugins, &[Problem]> {
         match &self.plugins {
             Outcome { plugins: Some(plugins), problems } if problems.is_empty() => Ok(plugins),
@@ -116,7 +119,7 @@ impl Settings {
         }
     }
 
-    /// What [`Settings::plugins`] fails with; empty if it does not.
+    /// The errors of [`Settings::plugins`]; empty if it succeeds.
     #[must_use]
     pub fn plugin_problems(&self) -> &[Problem] {
         &self.plugins.problems
@@ -129,48 +132,48 @@ impl Settings {
     }
 }
 
-/// Go's `net.JoinHostPort`.
+/// Joins host and port as Go's `net.JoinHostPort`.
 pub(crate) fn join_host_port(host: &str, port: &str) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-/// How the server is known at first contact. spire-agent's other sources are not built yet.
+/// How the agent authenticates the server at first contact. spire-agent's other sources are not supported yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TrustBundleSource {
     /// Not at all (SPIRE: `agent.insecure_bootstrap`).
     Insecure,
     /// By the bundle in a file (SPIRE: `agent.trust_bundle_path`, `agent.trust_bundle_format`).
     File {
-        /// Where it is.
+        /// The path of the file.
         path: PathBuf,
-        /// What is in it.
+        /// The format of the file.
         format: BundleFormat,
     },
 }
 
-/// SPIRE: `agent.trust_bundle_format`.
+/// The format of the bundle file (SPIRE: `agent.trust_bundle_format`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BundleFormat {
     /// PEM certificates.
     #[default]
     Pem,
-    /// A SPIFFE bundle document, JSON.
+    /// A SPIFFE bundle document (JSON).
     Spiffe,
 }
 
-/// What to do when the server's authority is unknown (SPIRE: `agent.rebootstrap_mode`).
+/// What the agent does when the server's authority is unknown (SPIRE: `agent.rebootstrap_mode`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RebootstrapMode {
-    /// Exit.
+    /// It exits.
     #[default]
     Never,
-    /// Bootstrap anew if the node attestor can attest again.
+    /// It bootstraps again if the node attestor can attest again.
     Auto,
-    /// Bootstrap anew.
+    /// It bootstraps again.
     Always,
 }
 
-/// SPIRE: `agent.log_level`; logrus names.
+/// The log level, named as in logrus (SPIRE: `agent.log_level`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogLevel {
     /// `panic`
@@ -205,7 +208,7 @@ impl fmt::Display for LogLevel {
     }
 }
 
-/// SPIRE: `agent.log_format`.
+/// The log format (SPIRE: `agent.log_format`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
     /// Text with timestamps in whole seconds.
@@ -217,7 +220,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// Keys of workloads (SPIRE: `agent.workload_x509_svid_key_type`).
+/// The type of workloads' keys (SPIRE: `agent.workload_x509_svid_key_type`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum KeyType {
     /// `ec-p256`
@@ -229,43 +232,45 @@ pub enum KeyType {
     Rsa2048,
 }
 
-/// SPIRE: `agent.sds`.
+/// The settings of SDS (SPIRE: `agent.sds`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sds {
-    /// SPIRE: `default_svid_name`.
+    /// The resource name of the caller's first X.509-SVID (SPIRE: `default_svid_name`).
     pub default_svid_name: String,
-    /// SPIRE: `default_bundle_name`.
+    /// The resource name of the own trust domain's bundle (SPIRE: `default_bundle_name`).
     pub default_bundle_name: String,
-    /// SPIRE: `default_all_bundles_name`.
+    /// The resource name of all bundles in one resource (SPIRE: `default_all_bundles_name`).
     pub default_all_bundles_name: String,
-    /// SPIRE: `disable_spiffe_cert_validation`.
+    /// Whether SDS sends plain roots instead of a configuration of Envoy's SPIFFE validator (SPIRE:
+    /// `disable_spiffe_cert_validation`).
     pub disable_spiffe_cert_validation: bool,
-    /// Finial's own: what becomes of a stream that asks for a name that does not exist (yet).
+    /// Finial's own: what a stream does with a name that does not exist (yet).
     pub unknown_names: UnknownNames,
 }
 
-/// Finial's own: `agent.sds.unknown_names`.
+/// Finial's own: what SDS does with a name that does not exist (`agent.sds.unknown_names`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum UnknownNames {
-    /// The stream stays open, the rest follows when it is registered.
+    /// The stream stays open, and sends the secret when it is registered.
     #[default]
     Hold,
-    /// `InvalidArgument`, as spire-agent.
+    /// The stream ends with `InvalidArgument`, as with spire-agent.
     Reject,
 }
 
-/// SPIRE: `agent.experimental`, as far as it is built.
+/// The experimental settings that Finial has (SPIRE: `agent.experimental`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Experimental {
-    /// SPIRE: `sync_interval`.
+    /// The pause between two syncs with the server (SPIRE: `sync_interval`).
     pub sync_interval: Duration,
-    /// SPIRE: `require_pq_kem`.
+    /// Whether connections to the server must use a post-quantum key exchange (SPIRE: `require_pq_kem`).
     pub require_pq_kem: bool,
-    /// SPIRE: `use_sync_authorized_entries`.
+    /// Whether syncs transfer only changed entries (SPIRE: `use_sync_authorized_entries`).
     pub use_sync_authorized_entries: bool,
-    /// SPIRE: `jwt_svid_cache_hit_timeout`.
+    /// How long a request to renew a cached JWT-SVID may take before the cached one is returned (SPIRE:
+    /// `jwt_svid_cache_hit_timeout`).
     pub jwt_svid_cache_hit_timeout: Duration,
-    /// Finial's own: which SVIDs are minted before somebody asks for them.
+    /// Finial's own: which SVIDs are minted before a caller asks.
     pub x509_svid_prefetch: Prefetch,
     /// Finial's own: where the k8s attestor reads pods from.
     pub pod_source: PodSource,
@@ -293,22 +298,22 @@ pub struct RateLimits {
     pub fetch_secrets: u32,
 }
 
-/// Finial's own: `agent.experimental.pod_source`.
+/// Finial's own: where the k8s attestor reads pods from (`agent.experimental.pod_source`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PodSource {
-    /// The kubelet, as spire-agent.
+    /// From the kubelet, as with spire-agent.
     #[default]
     Kubelet,
-    /// A watch at the API server.
+    /// From a watch at the API server.
     ApiServer,
 }
 
-/// Finial's own: `agent.experimental.x509_svid_prefetch`.
+/// Finial's own: which SVIDs are minted before a caller asks (`agent.experimental.x509_svid_prefetch`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Prefetch {
-    /// Those of all authorised entries, up to the size of the cache.
+    /// Those of all authorized entries.
     All,
-    /// All while there are few entries, else those with a caller.
+    /// All while there are few entries, otherwise those with a caller.
     #[default]
     Auto,
     /// Those with a caller.

@@ -1,4 +1,4 @@
-//! The block `telemetry { }`. No sink is built yet, so nothing but absence is accepted.
+//! Reads the block `telemetry { }`. No sink is supported yet, so that every sink is refused.
 
 use crate::decode::{Section, Strictness, no_hint};
 

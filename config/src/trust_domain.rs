@@ -1,4 +1,4 @@
-//! Trust domain names, as strict as SPIRE: no upper case.
+//! Checks trust domain names as strictly as SPIRE: upper case is refused.
 
 use thiserror::Error;
 
@@ -23,7 +23,7 @@ pub(crate) enum TrustDomainError {
     TrailingSlash,
 }
 
-/// The bare name in `td`, `spiffe://td` or any SPIFFE ID of the trust domain.
+/// The name of the trust domain in `td`, `spiffe://td` or any SPIFFE ID of the trust domain.
 pub(crate) fn parse(text: &str) -> Result<&str, TrustDomainError> {
     if text.is_empty() {
         return Err(TrustDomainError::Missing);

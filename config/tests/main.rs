@@ -1,4 +1,4 @@
-//! Configurations as people write them: what they mean, and what is said about their mistakes.
+//! Configurations as people write them: their settings, and the messages about their mistakes.
 
 #[path = "main/agent.rs"]
 mod agent;
@@ -13,12 +13,12 @@ use std::path::Path;
 
 use config::{Errors, Overrides, Settings};
 
-/// A file with the least that is needed, and more in `agent { }`.
+/// A file with the required settings, and `keys` in `agent { }`.
 fn with_agent(keys: &str) -> String {
     format!("agent {{\n{MINIMUM}\n{keys}\n}}\n{PLUGINS}")
 }
 
-/// A file with the least that is needed, and these plugins.
+/// A file with the required settings, and these plugins.
 fn with_plugins(plugins: &str) -> String {
     format!("agent {{\n{MINIMUM}\n}}\nplugins {{\n{plugins}\n}}")
 }
@@ -40,7 +40,7 @@ fn sound(text: &str) -> Settings {
     load(text).unwrap_or_else(|errors| panic!("{errors}\n{text}"))
 }
 
-/// All problems, one string each.
+/// All problems, each as a string.
 #[track_caller]
 fn problems(text: &str) -> Vec<String> {
     let errors = load(text).expect_err(text);

@@ -1,4 +1,4 @@
-//! One accepted stream, served.
+//! Serves one accepted connection: reads and writes its socket, and polls its calls.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -12,18 +12,18 @@ use http_body::{Body, Frame};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 
 use crate::frame::Reason;
-use crate::machine::{Event, Heard, Machine};
+use crate::machine::{Event, Machine, Progress};
 use crate::out::Out;
 use crate::scratch::Scratch;
 use crate::wake::Woken;
 use crate::{Error, Limits, RequestBody, costs};
 
-/// Serves what `io` brings: each request by a future that `call` makes. Ready when the client has closed the connection, or
-/// was sent away. What is kept for the client is charged to `account`. Dropping it closes the connection and drops all
-/// calls.
+/// Serves the client at the other end of `io`; `call` makes a future for each request. The connection is ready when
+/// the client has closed it, or when it was sent away with GOAWAY. Everything that is kept in memory for the client
+/// is charged to `account`. Dropping the connection closes it and drops all its calls.
 ///
 /// # Errors
-/// There is no room for one more connection.
+/// `account` has no room for one more connection.
 pub fn serve<T, C, F, B>(
     io: T,
     limits: Limits,
@@ -33,7 +33,7 @@ pub fn serve<T, C, F, B>(
 where
     C: FnMut(Request<RequestBody>) -> F,
 {
-    let charge = account.charge(size_of::<Connection<T, C, F, B>>() + BESIDE)?;
+    let charge = account.charge(size_of::<Connection<T, C, F, B>>() + OVERHEAD)?;
     let woken = Arc::<Woken>::default();
     let mut out = Out::default();
     let asked = u32::try_from(size_of::<F>() + costs::REQUEST).unwrap_or(u32::MAX);
@@ -47,34 +47,34 @@ where
         machine,
         woken,
         partial,
-        unheard: false,
+        frames_left: false,
         aside,
         account,
         charge,
     })
 }
 
-/// A future, made by [`serve`].
+/// The future that serves one client. [`serve`] makes it.
 #[derive(Debug)]
 pub struct Connection<T, C, F, B> {
     io: T,
     call: C,
-    /// By stream, ascending.
+    /// By stream identifier, ascending.
     calls: Vec<(u32, Call<F, B>)>,
     machine: Machine,
     woken: Arc<Woken>,
-    /// What was read and not worked off: a frame that is not complete, or what there was no turn for.
+    /// Bytes that were read and not acted on: an incomplete frame, or frames that this connection had no turn for.
     partial: Bytes,
-    /// `partial` may hold complete frames.
-    unheard: bool,
-    /// What the client did not read.
+    /// `partial` may hold complete frames, which wait for a turn.
+    frames_left: bool,
+    /// Output that the socket did not take yet.
     aside: Option<Box<Out>>,
     account: Account,
-    /// All that is kept for the connection itself; streams have their own.
+    /// Memory of the connection itself. Each stream has a charge of its own.
     charge: Charge,
 }
 
-/// Boxed each, as a response is not as large as what made it.
+/// One call. Future and body are boxed apart, because a response body is much smaller than the future that makes it.
 #[derive(Debug)]
 enum Call<F, B> {
     Asked(Pin<Box<F>>),
@@ -110,7 +110,7 @@ where
                 scratch.out.resume(*aside);
             }
             this.machine.leave(*reason, &mut scratch.out);
-            // As far as the client reads: nobody waits for one that breaks rules.
+            // Only as far as the socket takes it now: nobody waits for a client that breaks rules.
             if let Poll::Ready(Ok(())) = scratch.out.poll_write(Pin::new(&mut this.io), cx) {
                 let _ = Pin::new(&mut this.io).poll_shutdown(cx);
             }
@@ -127,29 +127,32 @@ where
     F: Future<Output = Response<B>>,
     B: Body<Data = Bytes>,
 {
-    /// Writes, reads and polls calls until there is nothing left to do, or it is the turn of others.
+    /// Writes, reads and polls calls, until there is nothing left to do or it is the turn of another connection.
     fn turns(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<Result<(), Error>> {
         match self.account.poll_notice(cx) {
             None => {}
-            Some(Notice::Evicted) => return Poll::Ready(Err(calm("others need what the connection holds"))),
+            Some(Notice::Evicted) => {
+                return Poll::Ready(Err(enhance_your_calm("others need what the connection holds")));
+            }
             Some(Notice::Drain) if self.machine.is_leaving() => {}
             Some(Notice::Drain) => self.machine.leave(Reason::No, &mut scratch.out),
         }
         for _ in 0..TURNS {
             let Scratch { read, out, streams } = scratch;
             if out.poll_write(Pin::new(&mut self.io), cx)?.is_pending() {
-                // Of a client that does not read nothing is read either, nor is anything made for it.
+                // While a client does not read its responses, nothing is read from it and no new response is made for
+                // it.
                 return Poll::Pending;
             }
             if self.machine.is_leaving() && self.calls.is_empty() {
                 return Pin::new(&mut self.io).poll_shutdown(cx).map_err(Error::Io);
             }
-            ready!(self.account.poll_turn(cx, self.unheard));
-            let came = if self.unheard { Poll::Ready(1) } else { self.read(cx, read)? };
+            ready!(self.account.poll_turn(cx, self.frames_left));
+            let came = if self.frames_left { Poll::Ready(1) } else { self.read(cx, read)? };
             if came == Poll::Ready(0) {
                 return Poll::Ready(Ok(()));
             }
-            self.hear(read, out)?;
+            self.take_frames(read, out)?;
             self.poll_calls(streams, out);
             let stuck = out.poll_write(Pin::new(&mut self.io), cx)?.is_pending();
             if stuck || (came.is_pending() && self.woken.is_empty()) {
@@ -160,48 +163,48 @@ where
         Poll::Pending
     }
 
-    /// Reads once. How many bytes came: none at the end.
+    /// Reads once and returns how many bytes came; 0 at the end of the input.
     fn read(&mut self, cx: &mut Context<'_>, read: &mut BytesMut) -> Result<Poll<usize>, Error> {
-        read.reserve(READ);
+        read.reserve(READ_SIZE);
         let Poll::Ready(came) = pin!(self.io.read_buf(read)).poll(cx)? else { return Ok(Poll::Pending) };
         self.account.touch();
         self.machine.temper.begin_read();
         Ok(Poll::Ready(came))
     }
 
-    /// Hears what was read, as far as the turn goes.
-    fn hear(&mut self, read: &mut BytesMut, out: &mut Out) -> Result<(), Error> {
-        let heard = self.hear_frames(read, out);
-        // That of a client that is sent away, too.
+    /// Acts on the frames that were read, as long as the turn lasts.
+    fn take_frames(&mut self, read: &mut BytesMut, out: &mut Out) -> Result<(), Error> {
+        let taken = self.take_frames_of_turn(read, out);
+        // Work for a client that is about to be sent away counts, too.
         self.machine.count_work();
-        heard
+        taken
     }
 
-    fn hear_frames(&mut self, read: &mut BytesMut, out: &mut Out) -> Result<(), Error> {
-        self.unheard = true;
+    fn take_frames_of_turn(&mut self, read: &mut BytesMut, out: &mut Out) -> Result<(), Error> {
+        self.frames_left = true;
         let allowance = self.account.allowance();
         while self.machine.spent() < allowance {
             match self.machine.next(read, out)? {
-                None => {
-                    self.unheard = false;
+                Progress::Incomplete => {
+                    self.frames_left = false;
                     break;
                 }
-                Some(Heard::Nothing) => {}
-                Some(Heard::Event(Event::Call(stream, request))) => {
+                Progress::NoEvent => {}
+                Progress::Event(Event::Call(stream, request)) => {
                     let call = Call::Asked(Box::pin((self.call)(*request)));
                     self.calls.push((stream, call));
                 }
-                Some(Heard::Event(Event::Gone(stream))) => self.drop_call(stream),
+                Progress::Event(Event::Gone(stream)) => self.drop_call(stream),
             }
         }
-        self.machine.tell_streams()
+        self.machine.wake_blocked_streams()
     }
 
-    /// Polls the calls that were woken, as long as the turn goes and not too much waits to be written.
+    /// Polls the woken calls, until the turn is over or more than [`WRITE_LIMIT`] bytes wait to be written.
     fn poll_calls(&mut self, streams: &mut Vec<u32>, out: &mut Out) {
         self.woken.drain(streams);
         for (place, &stream) in streams.iter().enumerate() {
-            if out.len() >= WRITE || !self.account.may_work() {
+            if out.len() >= WRITE_LIMIT || !self.account.may_work() {
                 let later = &streams[place..];
                 self.woken.put_back(later);
                 for &stream in later {
@@ -216,19 +219,20 @@ where
         streams.clear();
     }
 
-    /// Keeps what is not done for the next poll, in memory of its own, and charges it.
+    /// Moves unread input and unwritten output into memory that belongs to this connection, and charges it: the
+    /// thread's buffers go to the next connection.
     fn put_aside(&mut self, scratch: &mut Scratch) -> Result<(), Error> {
         self.partial = Bytes::copy_from_slice(&scratch.read);
         let aside = scratch.out.set_aside();
         let kept = size_of::<Self>()
-            + BESIDE
+            + OVERHEAD
             + self.partial.len()
             + aside.as_ref().map_or(0, Out::kept)
             + self.calls.capacity() * size_of::<(u32, Call<F, B>)>()
             + self.machine.kept();
         self.aside = aside.map(Box::new);
         if kept != self.charge.amount() {
-            let full = |_| calm("the connection needs more than there is room for");
+            let full = |_| enhance_your_calm("the connection needs more than there is room for");
             self.charge.set(kept).map_err(full)?;
         }
         Ok(())
@@ -241,14 +245,14 @@ where
         let mut cx = Context::from_waker(&waker);
         let call = &mut self.calls[place].1;
         let body_size = u32::try_from(size_of::<B>()).unwrap_or(u32::MAX);
-        while self.machine.go_on(stream, out) {
-            if out.len() >= WRITE {
+        while self.machine.send_pending(stream, out) {
+            if out.len() >= WRITE_LIMIT {
                 waker.wake_by_ref();
                 break;
             }
             let over = match call.step(&mut cx) {
                 Poll::Pending => break,
-                Poll::Ready(step) => step.tell(&mut self.machine, stream, body_size, out),
+                Poll::Ready(step) => step.apply(&mut self.machine, stream, body_size, out),
             };
             if over {
                 return self.drop_call(stream);
@@ -264,13 +268,13 @@ where
             self.calls.remove(place);
         }
         if self.calls.is_empty() {
-            // As a connection that has never had one.
+            // Frees the list, so that the connection is as small as one that has never had a call.
             self.calls = Vec::new();
         }
     }
 }
 
-/// What has become of a call.
+/// What a call has produced when it was polled.
 enum Step {
     Head(Response<()>, bool),
     Data(Bytes),
@@ -308,11 +312,12 @@ where
 }
 
 impl Step {
-    /// Whether that was the last. `call_size` is how many bytes a response's body takes.
-    fn tell(self, machine: &mut Machine, stream: u32, call_size: u32, out: &mut Out) -> bool {
+    /// Hands the step to the machine, and returns whether the call is over. `body_size` is the size of the response
+    /// body's type in bytes.
+    fn apply(self, machine: &mut Machine, stream: u32, body_size: u32, out: &mut Out) -> bool {
         match self {
             Self::Head(head, end) => {
-                machine.answer(stream, &head, call_size, end, out);
+                machine.answer(stream, &head, body_size, end, out);
                 return end;
             }
             Self::Data(data) => {
@@ -321,22 +326,23 @@ impl Step {
             }
             Self::Trailers(trailers) => machine.end(stream, Some(&trailers), out),
             Self::End => machine.end(stream, None, out),
-            // The client cannot be told more than that.
+            // The response's head is out, so that RST_STREAM is the only way left to report the failure.
             Self::Failed => _ = machine.reset(stream, Reason::Internal, out),
         }
         true
     }
 }
 
-fn calm(what: &'static str) -> Error {
+fn enhance_your_calm(what: &'static str) -> Error {
     Error::Protocol { reason: Reason::EnhanceYourCalm, what }
 }
 
-/// Bytes that a connection takes beside itself: its task, its waker, its registration with the runtime, its peer.
-const BESIDE: usize = 768;
-/// How often a connection reads before it is the turn of others.
+/// Bytes that a connection takes beside its own type: its task, its waker, its registration with the runtime, its
+/// peer.
+const OVERHEAD: usize = 768;
+/// Reads of one poll, after which other connections have their turn.
 const TURNS: usize = 2;
-/// At once. An Envoy's message with its node has 61 KB, in frames of 16.
-const READ: usize = 64 * 1024;
-/// With this much to write, calls wait.
-const WRITE: usize = 64 * 1024;
+/// Bytes of one read. Envoy's message with its node has 61 KB, in frames of 16 KB.
+const READ_SIZE: usize = 64 * 1024;
+/// With this many bytes of output waiting, calls are not polled.
+const WRITE_LIMIT: usize = 64 * 1024;

@@ -1,21 +1,22 @@
-//! What things cost a connection's account: work in nanoseconds, as measured on the machine of `benches/REPORT.md`, and
-//! bytes as the allocator counts them. Rough is good enough: they decide whose turn it is and who is asked to go.
+//! What operations cost a connection's account: work in nanoseconds, as measured on the machine of
+//! `benches/REPORT.md`, and memory in bytes as the allocator counts them. Rough values are good enough: they only
+//! decide whose turn it is and which client is evicted.
 
-/// To take a frame apart and act on it.
+/// Work to take a frame apart and to act on it.
 pub(crate) const FRAME: u64 = 150;
-/// So many bytes of a payload are read from the socket and handed on in a nanosecond.
+/// Payload bytes that are read from the socket and passed on in one nanosecond.
 pub(crate) const PAYLOAD_BYTES_PER_NS: usize = 4;
-/// To decode a byte of a header block.
+/// Work to decode one byte of a header block.
 pub(crate) const HEADER_BYTE: u64 = 5;
-/// To look at a header field that was decoded.
+/// Work to check one decoded header field, beside [`FIELD_BYTE`] for each of its bytes.
 pub(crate) const HEADER_FIELD: u64 = 40;
-/// To check a byte of such a field. One byte of a block can stand for thousands of these.
+/// Work to check one byte of a decoded header field. One byte of a block can stand for thousands of these.
 pub(crate) const FIELD_BYTE: u64 = 1;
-/// To begin a call and to drop it again, without what the call itself does.
+/// Work to begin a call and to drop it again, without the work of the call itself.
 pub(crate) const CALL: u64 = 8000;
-/// To poll a call.
+/// Work to poll a call.
 pub(crate) const POLL: u64 = 1500;
-/// To visit a stream when all are told that a window has grown.
+/// Work to visit one stream after a window has grown for all of them.
 pub(crate) const VISIT: u64 = 20;
 
 /// Bytes that a request's path and headers take, until the call is answered.

@@ -1,45 +1,45 @@
-//! Frames as bytes (RFC 9113 §4, §6).
+//! Reads and writes frames as bytes (RFC 9113 §4, §6).
 
 use bytes::{BufMut, BytesMut};
 
-/// Why a stream or a connection is ended (RFC 9113 §7).
+/// The error code of RST_STREAM and GOAWAY (RFC 9113 §7). Codes that this server never sends are left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Reason {
-    /// Nothing went wrong.
+    /// NO_ERROR: the peer has done nothing wrong.
     No = 0,
-    /// A rule is broken for which there is no code of its own.
+    /// PROTOCOL_ERROR: the client broke a rule that has no code of its own.
     Protocol = 1,
-    /// The server failed.
+    /// INTERNAL_ERROR: the server failed.
     Internal = 2,
-    /// More was sent than a window allows.
+    /// FLOW_CONTROL_ERROR: the client sent more than a window allows, or made a window too large.
     FlowControl = 3,
-    /// A frame for a stream that is over.
+    /// STREAM_CLOSED: a frame came for a stream that is over.
     StreamClosed = 5,
-    /// A frame has a length that its type cannot have.
+    /// FRAME_SIZE_ERROR: a frame has a length that its type cannot have.
     FrameSize = 6,
-    /// The stream was not looked at; it may be tried again.
+    /// REFUSED_STREAM: the call was not begun, and the client may try it again.
     RefusedStream = 7,
-    /// A header block cannot be decoded.
+    /// COMPRESSION_ERROR: a header block cannot be decoded.
     Compression = 9,
-    /// More work is made than anybody needs.
+    /// ENHANCE_YOUR_CALM: the client makes more work, or needs more memory, than it may.
     EnhanceYourCalm = 11,
 }
 
-/// The nine bytes before each frame's payload.
+/// The nine bytes before each frame's payload (§4.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FrameHead {
     pub(crate) len: usize,
     pub(crate) kind: u8,
     pub(crate) flags: u8,
-    /// Without the reserved bit.
+    /// The stream identifier, without the reserved bit.
     pub(crate) stream: u32,
 }
 
 impl FrameHead {
     pub(crate) const LEN: usize = 9;
 
-    /// `None` when it is not complete.
+    /// `None` when `bytes` is shorter than a frame head.
     pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
         let &[a, b, c, kind, flags, s1, s2, s3, s4] = bytes.first_chunk()?;
         let len = u32::from_be_bytes([0, a, b, c]) as usize;
@@ -51,7 +51,7 @@ impl FrameHead {
     }
 }
 
-/// The payload of a padded frame without its padding (§6.1); `None` when there is more padding than frame.
+/// The range of `payload` that is not padding (§6.1). `None` when the frame has more padding than payload.
 pub(crate) fn padding(head: &FrameHead, payload: &[u8]) -> Option<std::ops::Range<usize>> {
     if !head.has(PADDED) {
         return Some(0..payload.len());
@@ -60,7 +60,7 @@ pub(crate) fn padding(head: &FrameHead, payload: &[u8]) -> Option<std::ops::Rang
     (padding < payload.len()).then(|| 1..payload.len() - padding)
 }
 
-/// A 31-bit number; its first bit is reserved.
+/// A 31-bit number. Its first bit is reserved and ignored.
 pub(crate) fn number(bytes: [u8; 4]) -> u32 {
     u32::from_be_bytes(bytes) & 0x7fff_ffff
 }
@@ -105,7 +105,7 @@ pub(crate) fn go_away(out: &mut BytesMut, last: u32, reason: Reason) {
     out.put_u32(reason as u32);
 }
 
-/// A header block, over as many frames as it takes.
+/// Writes a header block: one HEADERS frame, then as many CONTINUATION frames as it takes.
 pub(crate) fn headers(out: &mut BytesMut, stream: u32, block: &[u8], end_stream: bool) {
     let mut parts = block.chunks(FRAME_LIMIT).peekable();
     let (mut kind, mut flags) = (HEADERS, if end_stream { END_STREAM } else { 0 });
@@ -118,7 +118,7 @@ pub(crate) fn headers(out: &mut BytesMut, stream: u32, block: &[u8], end_stream:
 }
 
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// What a frame may have when nothing else was agreed upon, and here nothing else ever is, in either direction.
+/// The initial SETTINGS_MAX_FRAME_SIZE (§6.5.2). The server announces no other value, and never sends longer frames.
 pub(crate) const FRAME_LIMIT: usize = 16_384;
 
 pub(crate) const DATA: u8 = 0;

@@ -8,35 +8,35 @@ use http::{HeaderMap, Method, Request, StatusCode, Uri};
 use crate::hpack::{Decoder, HpackError};
 use crate::{Limits, costs};
 
-/// What a client's header block says.
+/// What a client's header block holds.
 #[derive(Debug)]
 pub(crate) enum Block {
-    /// Beginning of a call; with how many bytes its body is announced to have.
+    /// A request, which begins a call, and its `content-length`.
     Request(Box<Request<()>>, Option<u64>),
-    /// After a body. What they say is of no interest to anybody.
+    /// Trailers after a request's body. No call reads them, so their fields are dropped.
     Trailers,
-    /// More than [`crate::Limits::headers`].
+    /// The fields are larger than [`crate::Limits::headers`].
     TooLong,
-    /// So much more that it can only be meant to keep us busy.
+    /// The fields are more than [`EXCESS`] times larger than the limit: the client only means to keep the server
+    /// busy.
     Excessive,
-    /// Breaks a rule of RFC 9113 §8.2 or §8.3.
+    /// It breaks a rule of RFC 9113 §8.2 or §8.3.
     Malformed,
 }
 
-/// Decodes a header block, and says what work that was. All of it is decoded, whatever is wrong with it: the table is the
-/// connection's.
+/// Decodes a header block; the second value is the work in nanoseconds. A block is always decoded to its end, even
+/// when a field is malformed, because the blocks after it depend on the connection's table.
 pub(crate) fn read(decoder: &mut Decoder, block: &[u8], limits: &Limits) -> Result<(Block, u64), HpackError> {
-    let mut reading = Reading { limit: limits.headers as usize, kept: limits.fields, ..Reading::default() };
+    let mut reading = Reading { limit: limits.headers as usize, wanted: limits.fields, ..Reading::default() };
     decoder.decode(block, |name, value| reading.field(name, value))?;
-    // Bytes beyond the limit are not looked at.
-    let looked_at = reading.listed.min(reading.limit) as u64;
+    let looked_at = reading.list_size.min(reading.limit) as u64;
     let work = block.len() as u64 * costs::HEADER_BYTE
         + reading.count * costs::HEADER_FIELD
         + looked_at * costs::FIELD_BYTE;
     Ok((reading.finish(), work))
 }
 
-/// A response's head.
+/// Writes the header block of a response's head.
 pub(crate) fn write_response(out: &mut BytesMut, status: StatusCode, headers: &HeaderMap) {
     match status {
         StatusCode::OK => out.put_u8(INDEXED | STATUS_200),
@@ -48,8 +48,8 @@ pub(crate) fn write_response(out: &mut BytesMut, status: StatusCode, headers: &H
     write_fields(out, headers);
 }
 
-/// Fields alone, as trailers are. Nothing is put into the client's table: an agent's answers are short, and a table costs
-/// memory on both sides.
+/// Writes fields without a pseudo-header, as in trailers. No field goes into the client's dynamic table: an agent's
+/// responses are short, and a table costs memory on both sides.
 pub(crate) fn write_fields(out: &mut BytesMut, headers: &HeaderMap) {
     for (name, value) in headers {
         out.put_u8(0);
@@ -58,18 +58,18 @@ pub(crate) fn write_fields(out: &mut BytesMut, headers: &HeaderMap) {
     }
 }
 
-/// A request's `:path` where it is no path of HTTP: in the request's extensions, whose URI is `/` then. gRPC servers answer
-/// such calls, and name it.
+/// A request's `:path`, if it is not a valid path of HTTP. It is an extension of the request, whose URI is `/` then.
+/// gRPC servers answer such calls, and quote the path in the error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OddPath(pub String);
 
 #[derive(Debug, Default)]
 struct Reading {
-    /// Names of the fields that are kept.
-    kept: &'static [&'static str],
+    /// Names of the fields that calls read; others are dropped.
+    wanted: &'static [&'static str],
     limit: usize,
     /// Bytes of all fields so far, as RFC 9113 §6.5.2 counts them.
-    listed: usize,
+    list_size: usize,
     count: u64,
     malformed: bool,
     method: Option<Method>,
@@ -77,24 +77,24 @@ struct Reading {
     odd_path: Option<OddPath>,
     scheme: bool,
     authority: bool,
-    /// A field that is not a pseudo-header has come.
+    /// A field that is not a pseudo-header has come, after which no pseudo-header may come (RFC 9113 §8.3).
     fields: bool,
     headers: HeaderMap,
-    /// `content-length`.
+    /// The value of `content-length`.
     announced: Option<u64>,
 }
 
 impl Reading {
     fn field(&mut self, name: &[u8], value: &[u8]) {
-        self.listed += name.len() + value.len() + FIELD;
+        self.list_size += name.len() + value.len() + FIELD;
         self.count += 1;
-        if self.listed <= self.limit && !self.malformed {
-            self.malformed = self.take(name, value).is_none();
+        if self.list_size <= self.limit && !self.malformed {
+            self.malformed = self.take(name, value).is_err();
         }
     }
 
-    /// `None` when it breaks a rule.
-    fn take(&mut self, name: &[u8], value: &[u8]) -> Option<()> {
+    /// Takes one field into the request.
+    fn take(&mut self, name: &[u8], value: &[u8]) -> Result<(), Malformed> {
         if name.first() == Some(&b':') {
             return self.pseudo(name, value);
         }
@@ -102,65 +102,73 @@ impl Reading {
         let sound = !name.is_empty() && name.iter().all(|byte| is_of_a_name(*byte));
         let of_the_connection = OF_THE_CONNECTION.iter().any(|refused| refused.as_bytes() == name);
         if !sound || of_the_connection || (name == b"te" && value != b"trailers") {
-            return None;
+            return Err(Malformed);
         }
         if !value.iter().all(|byte| is_of_a_value(*byte)) {
-            return None;
+            return Err(Malformed);
         }
-        // What nobody reads is not kept.
-        let Some(name) = self.kept.iter().find(|kept| kept.as_bytes() == name) else {
+        // A field that no call reads is dropped.
+        let Some(name) = self.wanted.iter().find(|wanted| wanted.as_bytes() == name) else {
             return match name {
                 b"content-length" => self.length(value),
-                _ => Some(()),
+                _ => Ok(()),
             };
         };
-        let value = HeaderValue::from_bytes(value).ok()?;
-        self.headers.try_append(HeaderName::from_static(name), value).ok().map(|_| ())
+        let value = HeaderValue::from_bytes(value).map_err(|_| Malformed)?;
+        self.headers.try_append(HeaderName::from_static(name), value).map(|_| ()).map_err(|_| Malformed)
     }
 
-    /// Twice the same is once; anything else is malformed (RFC 9110 §8.6).
-    fn length(&mut self, value: &[u8]) -> Option<()> {
+    /// Takes `content-length`. The same value twice counts once; different values are malformed (RFC 9110 §8.6).
+    fn length(&mut self, value: &[u8]) -> Result<(), Malformed> {
         let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
-        let length = digits.then(|| std::str::from_utf8(value).ok()?.parse().ok())??;
+        let length = digits.then(|| std::str::from_utf8(value).ok()?.parse().ok()).flatten();
+        let length = length.ok_or(Malformed)?;
         let before = self.announced.replace(length);
-        before.is_none_or(|before| before == length).then_some(())
+        if before.is_none_or(|before| before == length) { Ok(()) } else { Err(Malformed) }
     }
 
-    fn pseudo(&mut self, name: &[u8], value: &[u8]) -> Option<()> {
+    /// Takes a pseudo-header field, which may come only once and before all other fields (RFC 9113 §8.3).
+    fn pseudo(&mut self, name: &[u8], value: &[u8]) -> Result<(), Malformed> {
         let first = match name {
             _ if self.fields => false,
-            b":method" => self.method.replace(Method::from_bytes(value).ok()?).is_none(),
+            b":method" => {
+                let method = Method::from_bytes(value).map_err(|_| Malformed)?;
+                self.method.replace(method).is_none()
+            }
             b":path" => {
                 let path = self.path_of(value)?;
                 self.path.replace(path).is_none()
             }
             b":scheme" => !std::mem::replace(&mut self.scheme, true),
-            // Whatever it says: see the crate's documentation.
+            // Any value is accepted: see the crate's documentation.
             b":authority" => !std::mem::replace(&mut self.authority, true),
             _ => false,
         };
-        first.then_some(())
+        if first { Ok(()) } else { Err(Malformed) }
     }
 
-    /// `None` when it cannot even be named.
-    fn path_of(&mut self, value: &[u8]) -> Option<PathAndQuery> {
-        // A fragment would be cut off.
+    /// The value of `:path`. One that is not valid in HTTP is kept as an [`OddPath`]; one that is empty or not
+    /// printable is malformed.
+    fn path_of(&mut self, value: &[u8]) -> Result<PathAndQuery, Malformed> {
+        // `PathAndQuery` would silently cut a fragment off.
         if value.first() == Some(&b'/')
             && !value.contains(&b'#')
             && let Ok(path) = PathAndQuery::try_from(value)
         {
-            return Some(path);
+            return Ok(path);
         }
-        let printable = !value.is_empty() && value.iter().all(|byte| (b' '..=b'~').contains(byte));
-        self.odd_path = printable.then(|| OddPath(String::from_utf8_lossy(value).into_owned()));
-        printable.then(|| PathAndQuery::from_static("/"))
+        if value.is_empty() || !value.iter().all(|byte| (b' '..=b'~').contains(byte)) {
+            return Err(Malformed);
+        }
+        self.odd_path = Some(OddPath(String::from_utf8_lossy(value).into_owned()));
+        Ok(PathAndQuery::from_static("/"))
     }
 
     fn finish(self) -> Block {
         let no_pseudo = self.method.is_none() && self.path.is_none() && !self.scheme && !self.authority;
         match (self.method, self.path) {
-            _ if self.listed > self.limit * EXCESS => Block::Excessive,
-            _ if self.listed > self.limit => Block::TooLong,
+            _ if self.list_size > self.limit * EXCESS => Block::Excessive,
+            _ if self.list_size > self.limit => Block::TooLong,
             _ if self.malformed => Block::Malformed,
             _ if no_pseudo => Block::Trailers,
             (Some(method), Some(path)) if self.scheme => {
@@ -178,17 +186,21 @@ impl Reading {
     }
 }
 
-/// A token (RFC 9110 §5.1), in lower case (RFC 9113 §8.2).
+/// A field breaks a rule of RFC 9113 §8.2 or §8.3.
+#[derive(Debug)]
+struct Malformed;
+
+/// Whether `byte` may be in a field name: a token (RFC 9110 §5.1) in lower case (RFC 9113 §8.2).
 fn is_of_a_name(byte: u8) -> bool {
     matches!(byte, b'a'..=b'z' | b'0'..=b'9') || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// RFC 9110 §5.5.
+/// Whether `byte` may be in a field value (RFC 9110 §5.5).
 fn is_of_a_value(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
 
-/// A string literal, not in Huffman code.
+/// Writes a string literal (RFC 7541 §5.2), not in Huffman code.
 fn string(out: &mut BytesMut, text: &[u8]) {
     let mut len = text.len();
     if len < LONG {
@@ -205,15 +217,16 @@ fn string(out: &mut BytesMut, text: &[u8]) {
     out.put_slice(text);
 }
 
-/// Fields that speak of an HTTP/1.1 connection (RFC 9113 §8.2.2).
+/// Connection-specific fields of HTTP/1.1, which HTTP/2 forbids (RFC 9113 §8.2.2).
 const OF_THE_CONNECTION: [&str; 5] =
     ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
-/// How many times the limit a header list may have before the connection is ended, and not only its request refused.
+/// A header list more than this many times the limit ends the connection; a shorter one only gets its request
+/// refused.
 const EXCESS: usize = 8;
-/// What a field counts beside its text (RFC 9113 §6.5.2).
+/// Bytes that a field counts beside its text (RFC 9113 §6.5.2).
 const FIELD: usize = 32;
-/// RFC 7541 §6.1 and Appendix A.
+/// The first bit of an indexed field (RFC 7541 §6.1).
 const INDEXED: u8 = 0x80;
 const STATUS_200: u8 = 8;
-/// What does not fit into the seven bits of a string's length.
+/// The seven-bit prefix of a string's length when more bytes of the length follow (RFC 7541 §5.1).
 const LONG: usize = 127;

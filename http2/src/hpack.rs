@@ -1,8 +1,8 @@
 //! Header compression (RFC 7541), the receiving side.
 //!
-//! A block is read once, from front to back. What it says by index is handed out from the tables; what it spells out is
-//! handed out from the block, or from a scratch that lives as long as the block when it is in Huffman code. So between
-//! blocks a decoder is its dynamic table, and nothing before the peer has put something there.
+//! A block is read once, from front to back. Indexed fields are handed out from the tables. Literal ones are handed
+//! out from the block, or, if in Huffman code, from a scratch buffer that lives as long as the block. So between two
+//! blocks a decoder holds only its dynamic table, which allocates nothing until the peer adds an entry.
 
 mod huffman;
 mod table;
@@ -14,60 +14,61 @@ use std::ops::Range;
 
 use table::Table;
 
-/// Reads the header blocks of one connection, each of which may use what those before it have put into the table.
+/// Reads the header blocks of one connection. Each may refer to entries that earlier blocks have added to the table.
 pub struct Decoder {
     table: Table,
-    /// What a size update may ask for.
+    /// The largest size that a dynamic table size update may ask for, in bytes.
     limit: usize,
 }
 
-/// Why a header block cannot be read; nor can any after it, for the peer's table is no longer known (RFC 9113 §4.3).
+/// Why a header block cannot be decoded. No later block of the connection can be decoded either, because the peer's
+/// table is no longer known (RFC 9113 §4.3). Sections below are those of RFC 7541.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HpackError {
     /// The block ends within a field (§5, §6).
     #[error("the header block ends within a field")]
     Truncated,
-    /// An integer is longer than any that makes sense here (§5.1).
+    /// An integer is larger than any that makes sense here (§5.1).
     #[error("an integer in the header block is too large")]
     IntegerOverflow,
-    /// The index of no entry (§6.1).
+    /// A field has index 0, which names no entry (§6.1).
     #[error("a header field has index 0")]
     IndexZero,
-    /// An index beyond both tables (§2.3.3).
+    /// A field has an index beyond both tables (§2.3.3).
     #[error("a header field has an index beyond the tables")]
     IndexBeyondTables,
-    /// The table's size changes after a field (§4.2).
+    /// A size update comes after a field (§4.2).
     #[error("a dynamic table size update comes after a header field")]
     LateSizeUpdate,
-    /// The table is to have more than was allowed (§6.3).
+    /// A size update asks for more than the decoder allows (§6.3).
     #[error("a dynamic table size update is above the limit")]
     SizeUpdateAboveLimit,
-    /// The end of a string is spelled out (§5.2).
+    /// A string contains the EOS symbol (§5.2).
     #[error("a string in Huffman code has the EOS symbol")]
     HuffmanEos,
-    /// A string is padded by a byte or more (§5.2).
+    /// A string has a byte or more of padding (§5.2).
     #[error("a string in Huffman code has padding longer than 7 bits")]
     HuffmanPaddingTooLong,
-    /// A string ends with what is neither a symbol nor the beginning of EOS (§5.2).
+    /// A string ends with bits that are neither a symbol nor the beginning of EOS (§5.2).
     #[error("a string in Huffman code has padding other than the beginning of EOS")]
     HuffmanPaddingNotEos,
 }
 
 impl Decoder {
-    /// A decoder whose dynamic table may have up to `limit` bytes (§4.1): what SETTINGS_HEADER_TABLE_SIZE has told the
-    /// peer before its first block, or 4,096.
+    /// A decoder whose dynamic table may have up to `limit` bytes (§4.1): the SETTINGS_HEADER_TABLE_SIZE that the
+    /// peer was told before its first block, or 4,096.
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        // More than the initial size the peer has to ask for.
+        // A larger table than the initial one begins only when the peer asks for it.
         Self { table: Table::new(limit.min(INITIAL_SIZE)), limit }
     }
 
-    /// Decodes one whole header block; `field` is called for each field line in order, with name and value. It has been
-    /// called for those before an error, too. A field that the table takes in is copied there, unless its name is given by
-    /// index: that is shared. Others are not copied.
+    /// Decodes one whole header block. It calls `field` with the name and value of each field line, in order; also
+    /// for those before an error. A field that the table takes in is copied there, but a name given by index is
+    /// shared with the entry that it comes from. Other fields are not copied.
     ///
     /// # Errors
-    /// [`HpackError`]: the connection cannot go on (COMPRESSION_ERROR).
+    /// [`HpackError`]: the connection must end with COMPRESSION_ERROR.
     pub fn decode(&mut self, block: &[u8], mut field: impl FnMut(&[u8], &[u8])) -> Result<(), HpackError> {
         let mut input = Input { rest: block, scratch: Vec::new() };
         while let Some(TABLE_SIZE..LITERAL_INDEXED) = input.rest.first() {
@@ -82,7 +83,7 @@ impl Decoder {
                 LITERAL_INDEXED.. => {
                     let (index, name, value) = input.literal(6, &self.table)?;
                     field(name, value);
-                    // Made before others are evicted, for the name may be one of theirs (§4.4).
+                    // The entry is made before others are evicted, because its name may be one of theirs (§4.4).
                     match self.table.entry(index, name, value) {
                         Some(entry) => self.table.insert(entry),
                         None => self.table.clear(),
@@ -104,7 +105,7 @@ impl Decoder {
         self.table.size()
     }
 
-    /// Bytes that the dynamic table takes, with what the allocator adds.
+    /// Bytes of memory that the dynamic table takes, with what the allocator adds.
     #[must_use]
     pub fn kept(&self) -> usize {
         self.table.kept()
@@ -119,7 +120,7 @@ impl Decoder {
     }
 }
 
-/// Without the fields: they may be secrets.
+/// Leaves the fields out, because they may hold secrets.
 impl fmt::Debug for Decoder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { table, limit } = self;
@@ -127,15 +128,16 @@ impl fmt::Debug for Decoder {
     }
 }
 
-/// What is left of a block.
+/// The rest of a block.
 struct Input<'b> {
     rest: &'b [u8],
-    /// What Huffman code stands for, of the literal at hand.
+    /// The decoded Huffman strings of the current literal.
     scratch: Vec<u8>,
 }
 
 impl<'b> Input<'b> {
-    /// A literal field line (§6.2), whose name's index has a prefix of so many bits: that index, name and value.
+    /// Reads a literal field line (§6.2), whose name index has a prefix of `prefix_bits` bits. Returns that index,
+    /// which is 0 for a name that is spelled out, the name and the value.
     fn literal<'s>(
         &'s mut self,
         prefix_bits: u8,
@@ -144,18 +146,18 @@ impl<'b> Input<'b> {
         self.scratch.clear();
         let index = self.integer(prefix_bits)?;
         let name = match index {
-            0 => Name::Spelled(self.text()?),
-            _ => Name::Indexed(table.field(index)?.0),
+            0 => FieldName::Spelled(self.text()?),
+            _ => FieldName::Indexed(table.field(index)?.0),
         };
         let value = self.text()?;
         let name = match name {
-            Name::Spelled(text) => text.of(&self.scratch),
-            Name::Indexed(name) => name,
+            FieldName::Spelled(text) => text.of(&self.scratch),
+            FieldName::Indexed(name) => name,
         };
         Ok((index, name, value.of(&self.scratch)))
     }
 
-    /// A string literal (§5.2).
+    /// Reads a string literal (§5.2).
     fn text(&mut self) -> Result<Text<'b>, HpackError> {
         let huffman = self.rest.first().is_some_and(|first| first & 0x80 != 0);
         let len = self.integer(7)?;
@@ -169,7 +171,7 @@ impl<'b> Input<'b> {
         Ok(Text::Decoded(start..self.scratch.len()))
     }
 
-    /// An integer after a prefix (§5.1).
+    /// Reads an integer with a prefix of `prefix_bits` bits (§5.1).
     fn integer(&mut self, prefix_bits: u8) -> Result<usize, HpackError> {
         let all_ones = u8::MAX >> (8 - prefix_bits);
         let prefix = self.byte()? & all_ones;
@@ -194,14 +196,14 @@ impl<'b> Input<'b> {
     }
 }
 
-enum Name<'s, 'b> {
+enum FieldName<'s, 'b> {
     Spelled(Text<'b>),
     Indexed(&'s [u8]),
 }
 
 enum Text<'b> {
     Plain(&'b [u8]),
-    /// Where in the scratch.
+    /// The text's place in [`Input::scratch`].
     Decoded(Range<usize>),
 }
 
@@ -217,11 +219,11 @@ impl<'b> Text<'b> {
     }
 }
 
-/// The first bytes of the representations (§6), from which on they are those.
+/// The lowest first byte of each representation (§6).
 const INDEXED: u8 = 0x80;
 const LITERAL_INDEXED: u8 = 0x40;
 const TABLE_SIZE: u8 = 0x20;
-/// Of an integer's last byte: 28 bits are more than any frame's length.
+/// The shift of an integer's last byte: 28 bits are more than any frame's length.
 const MAX_SHIFT: u8 = 21;
-/// RFC 9113 §6.5.2.
+/// The initial SETTINGS_HEADER_TABLE_SIZE (RFC 9113 §6.5.2).
 const INITIAL_SIZE: usize = 4096;

@@ -1,4 +1,4 @@
-//! What a client has sent on a stream and the call has not read.
+//! Request bytes of one stream that the call has not read yet.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -12,27 +12,29 @@ use http_body::{Body, Frame, SizeHint};
 use crate::wake::StreamWaker;
 use crate::window;
 
-/// The client's side of a stream, shared by the connection and the call.
+/// Request bytes of one stream, shared by the connection, which adds them, and the call's [`RequestBody`], which
+/// reads them.
 #[derive(Debug)]
 pub(crate) struct Inbox {
     pub(crate) stream: Arc<StreamWaker>,
-    /// The same, as the stream is polled with it.
+    /// `stream` as a waker. The stream's call is polled with it.
     pub(crate) waker: Waker,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// What is older than `data`, in one piece: of a client that says a byte at a time each would cost forty.
+    /// Bytes older than `data`, in one piece: of a client that sends a byte at a time, each byte would otherwise take
+    /// forty.
     kept: Vec<u8>,
-    /// Slices of the thread's buffer.
+    /// Slices of the thread's read buffer.
     data: VecDeque<Bytes>,
-    /// Bytes that were read since the connection last looked.
+    /// Bytes that the call has read since the connection last asked.
     consumed: u32,
-    /// The connection is polling the call, and looks when that is over.
+    /// The connection is polling the call, and asks for `consumed` afterwards.
     polled: bool,
     ended: bool,
-    /// The call has dropped its body: whatever comes is read.
+    /// The call has dropped its body, so that all further bytes count as read.
     ignored: bool,
     reader: Option<Waker>,
 }
@@ -44,7 +46,7 @@ impl Inbox {
         Arc::new(Self { waker: Arc::clone(&stream).into(), stream, state: Mutex::new(state) })
     }
 
-    /// From the connection, which polls the stream next.
+    /// Adds bytes from the client, and queues the stream: the connection polls it next.
     pub(crate) fn put(&self, data: Bytes, ended: bool) {
         self.stream.queue();
         let mut state = self.state();
@@ -57,7 +59,7 @@ impl Inbox {
         self.tell_reader(state);
     }
 
-    /// When it is not the connection itself that reads.
+    /// Wakes the reader, unless it is the connection itself.
     fn tell_reader(&self, mut state: MutexGuard<'_, State>) {
         let reader = state.reader.take_if(|reader| !reader.will_wake(&self.waker));
         drop(state);
@@ -66,21 +68,22 @@ impl Inbox {
         }
     }
 
-    /// Before the call is polled.
+    /// The connection calls it before it polls the call.
     pub(crate) fn begin_poll(&self) {
         self.stream.begin();
         self.state().polled = true;
     }
 
-    /// After the call was polled: how much it has read since the last time.
+    /// The connection calls it after it has polled the call. Returns how many bytes the call has read since the last
+    /// time.
     pub(crate) fn end_poll(&self) -> u32 {
         let mut state = self.state();
         state.polled = false;
         std::mem::take(&mut state.consumed)
     }
 
-    /// Moves what the call has not read into memory of its own: a stream that is not read must not hold the buffer. How many
-    /// bytes it takes there.
+    /// Moves unread bytes into memory of this stream, because a stream that is not read must not hold the thread's
+    /// buffer. Returns how many bytes of memory that takes.
     pub(crate) fn settle(&self) -> usize {
         let mut state = self.state();
         let State { kept, data, .. } = &mut *state;
@@ -92,7 +95,7 @@ impl Inbox {
         kept.capacity()
     }
 
-    /// The stream is over; how much was never read.
+    /// Ends the request body, because the stream is over. Returns how many bytes were never given back to the window.
     pub(crate) fn close(&self) -> u32 {
         let mut state = self.state();
         state.ended = true;
@@ -114,20 +117,20 @@ impl State {
         }
         let data = self.data.pop_front()?;
         if self.data.is_empty() {
-            // An idle stream holds nothing.
+            // Frees the queue: an idle stream holds no memory.
             self.data = VecDeque::new();
         }
         Some(data)
     }
 
-    /// Drops it, and says how much it was.
+    /// Drops all unread bytes and returns how many they were.
     fn take_unread(&mut self) -> u32 {
         std::iter::from_fn(|| self.next()).map(|data| len(&data)).sum()
     }
 }
 
-/// What a client sends on a stream. It ends when the client has said its last, or is gone; of one that goes away the call
-/// is dropped.
+/// What a client sends on a stream. The body ends when the client has ended its side or the stream is gone. A client
+/// that goes away gets its call dropped, too.
 #[derive(Debug)]
 pub struct RequestBody {
     inbox: Arc<Inbox>,
@@ -160,7 +163,7 @@ impl Body for RequestBody {
         };
         state.consumed += len(&data);
         if !state.polled && state.consumed >= OWED_AT_MOST {
-            // It is read elsewhere than in a poll of the stream: the window is to be given back.
+            // A task other than the connection reads the body: the connection must give the window back.
             self.inbox.waker.wake_by_ref();
         }
         Poll::Ready(Some(Ok(Frame::data(data))))
@@ -189,5 +192,6 @@ fn len(data: &Bytes) -> u32 {
     u32::try_from(data.len()).expect("not more than a window")
 }
 
-/// Half of the smallest window: with the other half, which the connection may owe, it would be all.
+/// Bytes that may be read before the connection is woken to give them back: half of the smallest window. The
+/// connection itself may owe nearly the other half; more would leave the client without a window.
 const OWED_AT_MOST: u32 = window::INITIAL / 2;

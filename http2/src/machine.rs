@@ -1,4 +1,5 @@
-//! What a client's frames do to a connection, and what its streams may send: no I/O and no futures.
+//! Protocol state of a connection: what a client's frames do to it, and what its streams may send. It has no I/O and
+//! no futures.
 
 mod answer;
 mod calls;
@@ -15,59 +16,64 @@ use crate::out::Out;
 use crate::stream::{Stream, StreamState, Streams};
 use crate::temper::{Provocation, Temper};
 use crate::wake::Woken;
-use crate::window::{self, ReceiveWindow, SendWindow};
+use crate::window::{self, ReceiveWindow, SendWindow, TooLarge};
 use crate::{Error, Limits, RequestBody, costs};
 
-/// See the module.
+/// The protocol state of one connection.
 #[derive(Debug)]
 pub(crate) struct Machine {
     limits: Limits,
     woken: Arc<Woken>,
     account: Account,
-    /// Work that was done and is not counted yet: once for all that was read costs less than once for each frame.
+    /// Work in nanoseconds that the account does not know yet. It is counted once for each read, which costs less
+    /// than once for each frame.
     spent: u64,
-    /// Bytes that a call takes before it is answered.
+    /// Bytes that a call takes before it is answered: its future, the request's path and its headers.
     call_size: u32,
     stage: Stage,
     decoder: Decoder,
-    /// A header block that is not complete.
+    /// A header block whose END_HEADERS has not come yet.
     block: Option<Box<OpenBlock>>,
     streams: Streams,
     send: SendWindow,
     receive: ReceiveWindow,
-    /// What SETTINGS_INITIAL_WINDOW_SIZE of the client says.
-    first_window: u32,
-    /// The client has spoken of its table: that we use none is to be said in the next header block (RFC 7541 §4.2).
-    tell_table: bool,
+    /// The client's SETTINGS_INITIAL_WINDOW_SIZE.
+    initial_window: u32,
+    /// The client has set SETTINGS_HEADER_TABLE_SIZE. The next header block must begin with a size update (RFC 7541
+    /// §4.2), which sets the table's size to 0, as the server uses none.
+    announce_no_table: bool,
     pub(crate) temper: Temper,
-    /// No more calls are taken: those above this stream were not looked at.
+    /// GOAWAY was sent: calls on later streams are refused.
     leaving: bool,
-    /// The connection's window, or all streams', may have grown since streams were last told.
-    opened: bool,
+    /// The connection's send window, or that of all streams, may have grown since blocked streams were last woken.
+    windows_grew: bool,
 }
 
-/// What a frame came to.
+/// What [`Machine::next`] has done.
 #[derive(Debug)]
-pub(crate) enum Heard {
-    /// Nothing that concerns a call.
-    Nothing,
-    /// Something is to be done.
+pub(crate) enum Progress {
+    /// `read` holds no complete frame.
+    Incomplete,
+    /// A frame came that changes nothing about calls.
+    NoEvent,
+    /// A frame came, and the connection must act on a call.
     Event(Event),
 }
 
-/// What is to be done about a call.
+/// Something that the connection must do about a call.
 #[derive(Debug)]
 pub(crate) enum Event {
+    /// The stream begins a call.
     Call(u32, Box<Request<RequestBody>>),
-    /// The stream is over; its call is to be dropped.
+    /// The stream is over, and its call must be dropped.
     Gone(u32),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// Nothing has come.
+    /// The client's preface (RFC 9113 §3.4) has not come yet.
     Preface,
-    /// The preface has; the first frame must be SETTINGS.
+    /// The preface has come; the first frame must be SETTINGS.
     Settings,
     Open,
 }
@@ -84,7 +90,7 @@ struct OpenBlock {
 type Outcome = Result<Option<Event>, Error>;
 
 impl Machine {
-    /// A connection's beginning; what the server says first goes out.
+    /// Begins a connection, and puts the server's preface into `out`: SETTINGS and a WINDOW_UPDATE.
     pub(crate) fn new(
         limits: Limits,
         account: Account,
@@ -92,7 +98,7 @@ impl Machine {
         woken: Arc<Woken>,
         out: &mut Out,
     ) -> Self {
-        // Before it hears of less, a client may send that much.
+        // A client may send that much before it reads our SETTINGS.
         let limits = Limits { window: limits.window.max(window::INITIAL), ..limits };
         out.frames(|out| {
             frame::settings(
@@ -119,48 +125,50 @@ impl Machine {
             streams: Streams::default(),
             send: SendWindow::new(window::INITIAL),
             receive: ReceiveWindow::new(limits.window),
-            first_window: window::INITIAL,
-            tell_table: false,
+            initial_window: window::INITIAL,
+            announce_no_table: false,
             temper: Temper::default(),
             leaving: false,
-            opened: false,
+            windows_grew: false,
         }
     }
 
-    /// Takes one frame from `read`; `None` when none is complete.
-    pub(crate) fn next(&mut self, read: &mut BytesMut, out: &mut Out) -> Result<Option<Heard>, Error> {
+    /// Takes one frame from the front of `read` and acts on it.
+    pub(crate) fn next(&mut self, read: &mut BytesMut, out: &mut Out) -> Result<Progress, Error> {
         if self.stage == Stage::Preface && !self.preface(read)? {
-            return Ok(None);
+            return Ok(Progress::Incomplete);
         }
-        let Some(head) = FrameHead::read(read) else { return Ok(None) };
+        let Some(head) = FrameHead::read(read) else { return Ok(Progress::Incomplete) };
         if head.len > frame::FRAME_LIMIT {
             return Err(broken(Reason::FrameSize, "a frame is longer than SETTINGS_MAX_FRAME_SIZE"));
         }
         if read.len() < FrameHead::LEN + head.len {
-            return Ok(None);
+            return Ok(Progress::Incomplete);
         }
         self.spent += costs::FRAME + (head.len / costs::PAYLOAD_BYTES_PER_NS) as u64;
         read.advance(FrameHead::LEN);
         let payload = read.split_to(head.len).freeze();
-        self.frame(head, payload, out).map(|event| Some(event.map_or(Heard::Nothing, Heard::Event)))
+        self.frame(head, payload, out).map(|event| event.map_or(Progress::NoEvent, Progress::Event))
     }
 
-    /// Work that was done since it was last counted.
+    /// Work in nanoseconds since [`Self::count_work`] was last called.
     pub(crate) fn spent(&self) -> u64 {
         self.spent
     }
 
-    /// Counts it.
+    /// Charges [`Self::spent`] to the account.
     pub(crate) fn count_work(&mut self) {
         self.account.work(std::mem::take(&mut self.spent));
     }
 
-    /// Bytes that are kept between two polls, those of streams left out.
+    /// Bytes of memory that are kept between two polls, without those of the streams, which have charges of their
+    /// own.
     pub(crate) fn kept(&self) -> usize {
         let block = self.block.as_ref().map_or(0, |block| size_of::<OpenBlock>() + block.bytes.capacity());
         block + self.decoder.kept() + self.streams.kept()
     }
 
+    /// Takes the client's preface. False when more bytes must come first.
     fn preface(&mut self, read: &mut BytesMut) -> Result<bool, Error> {
         let here = read.len().min(frame::PREFACE.len());
         if read[..here] != frame::PREFACE[..here] {
@@ -184,7 +192,7 @@ impl Machine {
         if self.block.is_some() != (head.kind == frame::CONTINUATION) {
             return Err(broken(Reason::Protocol, "CONTINUATION is missing, or continues nothing"));
         }
-        self.judge(head)?;
+        self.count_idle(head)?;
         match head.kind {
             frame::DATA => self.data(head, payload, out),
             frame::HEADERS => self.headers(head, &payload, out),
@@ -200,10 +208,10 @@ impl Machine {
         }
     }
 
-    /// Counts frames that ask for nothing.
-    fn judge(&mut self, head: FrameHead) -> Result<(), Error> {
+    /// Counts frames that only make work, by [`Temper`].
+    fn count_idle(&mut self, head: FrameHead) -> Result<(), Error> {
         match head.kind {
-            // Of which more must be known.
+            // Their handlers count them, because it depends on the payload or the stream.
             frame::DATA | frame::RST_STREAM => Ok(()),
             frame::HEADERS => {
                 self.temper.useful();
@@ -214,16 +222,16 @@ impl Machine {
         }
     }
 
-    // What the client says.
+    // Handlers of the client's frames, one for each type.
 
     fn data(&mut self, head: FrameHead, payload: Bytes, out: &mut Out) -> Outcome {
-        let state = self.of_a_stream(head)?;
+        let state = self.stream_state(head)?;
         let inner = frame::padding(&head, &payload)
             .ok_or_else(|| broken(Reason::Protocol, "more padding than frame"))?;
         let len = u32::try_from(payload.len()).expect("not more than a frame");
         self.receive
             .receive(len)
-            .ok_or_else(|| broken(Reason::FlowControl, "more than the connection's window"))?;
+            .map_err(|_| broken(Reason::FlowControl, "more than the connection's window"))?;
         let Some(stream) = self.streams.get(head.stream) else {
             self.give_back(len, out);
             return if state == StreamState::Closed {
@@ -241,10 +249,10 @@ impl Machine {
         }
         let refused = if stream.client_done {
             Some(Reason::StreamClosed)
-        } else if stream.receive.receive(len).is_none() {
+        } else if stream.receive.receive(len).is_err() {
             Some(Reason::FlowControl)
         } else {
-            announced(stream, data.len(), ended).is_none().then_some(Reason::Protocol)
+            count_announced(stream, data.len(), ended).is_err().then_some(Reason::Protocol)
         };
         if let Some(reason) = refused {
             self.give_back(len, out);
@@ -268,7 +276,7 @@ impl Machine {
             PRIORITY_LEN => Reason::Protocol,
             _ => Reason::FrameSize,
         };
-        // Of a stream that is idle no RST_STREAM may be sent (RFC 9113 §6.4).
+        // No RST_STREAM may be sent for an idle stream (RFC 9113 §6.4).
         match self.streams.state(head.stream) {
             StreamState::Idle => Err(broken(reason, "a malformed PRIORITY of a stream that is idle")),
             _ => self.refuse(head.stream, reason, out),
@@ -276,7 +284,7 @@ impl Machine {
     }
 
     fn reset_by_client(&mut self, head: FrameHead, payload: &[u8], out: &mut Out) -> Outcome {
-        self.of_a_stream(head)?;
+        self.stream_state(head)?;
         if payload.len() != 4 {
             return Err(broken(Reason::FrameSize, "RST_STREAM has not 4 bytes"));
         }
@@ -300,14 +308,14 @@ impl Machine {
         for &[n1, n2, value @ ..] in settings {
             let (name, value) = (u16::from_be_bytes([n1, n2]), u32::from_be_bytes(value));
             match name {
-                frame::HEADER_TABLE_SIZE => self.tell_table = true,
+                frame::HEADER_TABLE_SIZE => self.announce_no_table = true,
                 frame::ENABLE_PUSH if value > 1 => {
                     return Err(broken(Reason::Protocol, "SETTINGS_ENABLE_PUSH is neither 0 nor 1"));
                 }
                 frame::MAX_FRAME_SIZE if !FRAME_SIZES.contains(&value) => {
                     return Err(broken(Reason::Protocol, "SETTINGS_MAX_FRAME_SIZE is out of bounds"));
                 }
-                frame::INITIAL_WINDOW_SIZE => self.first_window(value)?,
+                frame::INITIAL_WINDOW_SIZE => self.initial_window(value)?,
                 _ => {}
             }
         }
@@ -315,20 +323,20 @@ impl Machine {
         Ok(())
     }
 
-    fn first_window(&mut self, size: u32) -> Result<(), Error> {
-        SendWindow::new(0).grow(0, size).ok_or_else(too_large)?;
-        self.first_window = size;
-        self.opened = true;
+    fn initial_window(&mut self, size: u32) -> Result<(), Error> {
+        SendWindow::new(0).grow(0, size).map_err(too_large)?;
+        self.initial_window = size;
+        self.windows_grew = true;
         Ok(())
     }
 
-    /// Once for all that was read: the streams that waited for a window are to be polled.
-    pub(crate) fn tell_streams(&mut self) -> Result<(), Error> {
-        if std::mem::take(&mut self.opened) {
+    /// Queues the streams that waited for a window, if one has grown. Called once for each read, not for each frame.
+    pub(crate) fn wake_blocked_streams(&mut self) -> Result<(), Error> {
+        if std::mem::take(&mut self.windows_grew) {
             self.spent += costs::VISIT * self.streams.len() as u64;
             for stream in self.streams.iter_mut() {
-                stream.send.grow(0, self.first_window).ok_or_else(too_large)?;
-                stream.may_go_on();
+                stream.send.grow(0, self.initial_window).map_err(too_large)?;
+                stream.queue_if_blocked();
             }
         }
         Ok(())
@@ -347,7 +355,7 @@ impl Machine {
         Ok(())
     }
 
-    /// The client opens no more streams; those that are open go on.
+    /// GOAWAY of the client. It opens no more streams; those that are open go on.
     fn go_away(head: FrameHead, payload: &[u8]) -> Result<(), Error> {
         if head.stream != 0 {
             return Err(broken(Reason::Protocol, "GOAWAY on a stream"));
@@ -366,24 +374,24 @@ impl Machine {
             if more == 0 {
                 return Err(broken(Reason::Protocol, "WINDOW_UPDATE of nothing"));
             }
-            self.send.grow(more, 0).ok_or_else(too_large)?;
-            self.opened = true;
+            self.send.grow(more, 0).map_err(too_large)?;
+            self.windows_grew = true;
             return Ok(None);
         }
-        self.of_a_stream(head)?;
+        self.stream_state(head)?;
         let Some(stream) = self.streams.get(head.stream) else { return Ok(None) };
         if more == 0 {
             return self.refuse(head.stream, Reason::Protocol, out);
         }
-        if stream.send.grow(more, self.first_window).is_none() {
+        if stream.send.grow(more, self.initial_window).is_err() {
             return self.refuse(head.stream, Reason::FlowControl, out);
         }
-        stream.may_go_on();
+        stream.queue_if_blocked();
         Ok(None)
     }
 
-    /// A frame that must be of a stream which the client has begun.
-    fn of_a_stream(&self, head: FrameHead) -> Result<StreamState, Error> {
+    /// The state of a frame's stream. It is an error if the frame is for stream 0 or a stream that is still idle.
+    fn stream_state(&self, head: FrameHead) -> Result<StreamState, Error> {
         match self.streams.state(head.stream) {
             _ if head.stream == 0 => Err(broken(Reason::Protocol, "a frame of a stream on stream 0")),
             StreamState::Idle => Err(broken(Reason::Protocol, "a frame on a stream that is idle")),
@@ -391,14 +399,14 @@ impl Machine {
         }
     }
 
-    /// Ends a stream for which a rule was broken, or that is not wanted.
+    /// Resets a stream on which the client broke a rule, or that the server does not accept.
     fn refuse(&mut self, id: u32, reason: Reason, out: &mut Out) -> Outcome {
         self.count_reset(id)?;
         Ok(self.reset(id, reason, out).then_some(Event::Gone(id)))
     }
 
-    /// Before a stream ends by what the client says, be it RST_STREAM or a broken rule. Cheap as a call is that is not even
-    /// answered: whoever does nothing else is sent away.
+    /// Counts a stream that the client ends before it is answered, by RST_STREAM or by a broken rule. Such a call is
+    /// cheap for the client, so a client that does nothing else is sent away.
     fn count_reset(&mut self, id: u32) -> Result<(), Error> {
         if self.streams.get(id).is_some_and(|stream| !stream.answered) {
             self.temper.provoked(Provocation::Reset)?;
@@ -408,26 +416,30 @@ impl Machine {
 }
 
 impl Stream {
-    /// What waits for a window is tried again.
-    pub(crate) fn may_go_on(&self) {
+    /// Queues the stream if part of its response waits for a window.
+    pub(crate) fn queue_if_blocked(&self) {
         if !self.pending.is_empty() {
             self.inbox.stream.queue();
         }
     }
 }
 
-/// Counts a body whose length was announced; `None` when it is not as announced.
-fn announced(stream: &mut Stream, more: usize, ended: bool) -> Option<()> {
-    let Some(left) = &mut stream.announced else { return Some(()) };
-    *left = left.checked_sub(more as u64)?;
-    (!ended || *left == 0).then_some(())
+/// Counts `more` bytes of a request's body against its `content-length`, if it has one (RFC 9113 §8.1.1).
+fn count_announced(stream: &mut Stream, more: usize, ended: bool) -> Result<(), NotAsAnnounced> {
+    let Some(left) = &mut stream.announced else { return Ok(()) };
+    *left = left.checked_sub(more as u64).ok_or(NotAsAnnounced)?;
+    if !ended || *left == 0 { Ok(()) } else { Err(NotAsAnnounced) }
 }
+
+/// A request's body is longer or shorter than its `content-length`.
+#[derive(Debug)]
+struct NotAsAnnounced;
 
 fn depends_on(priority: &[u8]) -> u32 {
     priority.first_chunk().map_or(0, |id| frame::number(*id))
 }
 
-fn too_large() -> Error {
+fn too_large(_: TooLarge) -> Error {
     broken(Reason::FlowControl, "a window larger than windows can be")
 }
 
@@ -435,7 +447,8 @@ fn broken(reason: Reason, what: &'static str) -> Error {
     Error::Protocol { reason, what }
 }
 
-/// Of our decoder; SETTINGS_HEADER_TABLE_SIZE is left as it is.
+/// Bytes of the decoder's dynamic table. It is the initial SETTINGS_HEADER_TABLE_SIZE, which the server does not
+/// change.
 const TABLE: usize = 4096;
 const PRIORITY_LEN: usize = 5;
 const FRAME_SIZES: std::ops::RangeInclusive<u32> = 16_384..=16_777_215;

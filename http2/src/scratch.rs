@@ -1,5 +1,5 @@
-//! The buffers of a thread, lent to the connection that is being polled. Between polls a connection holds only what it
-//! could not get rid of.
+//! The buffers of a thread. The connection that is being polled borrows them. Between polls a connection keeps only
+//! unread input and unwritten output, in memory of its own.
 
 use std::cell::Cell;
 
@@ -9,20 +9,20 @@ use crate::out::Out;
 
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
-    /// What was read and not looked at.
+    /// Bytes that were read and not acted on.
     pub(crate) read: BytesMut,
     pub(crate) out: Out,
-    /// The streams to be polled.
+    /// The streams that this poll visits.
     pub(crate) streams: Vec<u32>,
 }
 
 impl Scratch {
-    /// The thread's, which is to be given back.
+    /// Takes the thread's buffers. The caller gives them back with [`Self::give_back`].
     pub(crate) fn take() -> Box<Self> {
         THREADS.take().unwrap_or_default()
     }
 
-    /// Empty, whatever has become of the connection.
+    /// Returns the buffers to the thread, emptied.
     pub(crate) fn give_back(mut self: Box<Self>) {
         self.read.clear();
         self.out.clear();

@@ -16,21 +16,21 @@ pub(crate) struct Stream {
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) send: SendWindow,
     pub(crate) receive: ReceiveWindow,
-    /// What is left of a body whose length was announced.
+    /// Bytes that the request's body must still have, if it came with `content-length`.
     pub(crate) announced: Option<u64>,
-    /// The client has said its last.
+    /// The client has sent END_STREAM.
     pub(crate) client_done: bool,
-    /// The response's head was sent.
     pub(crate) answered: bool,
-    /// Of the response, what no window had room for.
+    /// Response bytes that no window had room for.
     pub(crate) pending: Bytes,
-    /// What the call itself takes, in bytes; first the future that makes the response, then the response's body.
+    /// Bytes that the call itself takes: at first the request and the future that makes the response, then the
+    /// response's body.
     pub(crate) call_size: u32,
-    /// All that is kept for the stream: the call, what it has not read, and `pending`.
+    /// Memory of the stream: its call, its inbox with unread bytes, and `pending`.
     pub(crate) charge: Charge,
 }
 
-/// Whoever reads elsewhere than in a call, which is dropped, would otherwise wait for ever.
+/// Closes the inbox, so that a task that still reads this stream's request body ends.
 impl Drop for Stream {
     fn drop(&mut self) {
         self.inbox.close();
@@ -40,24 +40,23 @@ impl Drop for Stream {
 /// A connection's streams.
 #[derive(Debug, Default)]
 pub(crate) struct Streams {
-    /// Ascending: identifiers only grow.
+    /// By identifier, ascending.
     open: Vec<Stream>,
     /// The highest identifier that the client has used.
     last: u32,
-    /// Those that were ended by us last: the client may not know it yet.
+    /// Streams that the server reset, newest first. The client may still send frames that it wrote before it knew.
     ended: VecDeque<u32>,
 }
 
-/// What a stream with an identifier is, as the connection remembers it.
+/// State of a stream identifier, as RFC 9113 §5.1 sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StreamState {
-    /// Not begun yet.
+    /// Not used yet.
     Idle,
-    /// Open, or half closed by the client.
     Open,
-    /// Ended by us, so lately that the client may not know it yet.
+    /// The server reset it, and the client may still send frames that it wrote before it knew.
     Ended,
-    /// Over.
+    /// Over, as far as the server remembers.
     Closed,
 }
 
@@ -65,7 +64,7 @@ impl Streams {
     pub(crate) fn state(&self, id: u32) -> StreamState {
         match self.place(id) {
             Ok(_) => StreamState::Open,
-            // Even ones are ours, and we begin none.
+            // Even identifiers are for streams that a server opens, and this one opens none.
             Err(_) if id > self.last || id.is_multiple_of(2) => StreamState::Idle,
             Err(_) if self.ended.contains(&id) => StreamState::Ended,
             Err(_) => StreamState::Closed,
@@ -77,13 +76,13 @@ impl Streams {
         Some(&mut self.open[place])
     }
 
-    /// Takes note of an identifier that is idle.
-    pub(crate) fn begin(&mut self, id: u32) {
+    /// Records that the client has used `id`. The caller has checked that it is idle.
+    pub(crate) fn mark_used(&mut self, id: u32) {
         self.last = id;
     }
 
     pub(crate) fn insert(&mut self, stream: Stream) {
-        debug_assert!(stream.id == self.last, "begun");
+        debug_assert!(stream.id == self.last, "marked as used");
         self.open.push(stream);
     }
 
@@ -91,13 +90,13 @@ impl Streams {
         let place = self.place(id).ok()?;
         let stream = self.open.remove(place);
         if self.open.is_empty() {
-            // As a connection that has never had one.
+            // Frees the list, so that the connection is as small as one that has never had a stream.
             self.open = Vec::new();
         }
         Some(stream)
     }
 
-    /// Ended by us: frames that are under way are passed over.
+    /// Records that the server reset `id`: frames that are under way are ignored.
     pub(crate) fn remember(&mut self, id: u32) {
         if !self.ended.contains(&id) {
             self.ended.truncate(ENDED_KEPT - 1);
@@ -113,7 +112,7 @@ impl Streams {
         self.open.len()
     }
 
-    /// Bytes that the lists take.
+    /// Bytes of memory that the lists take.
     pub(crate) fn kept(&self) -> usize {
         self.open.capacity() * size_of::<Stream>() + self.ended.capacity() * size_of::<u32>()
     }
@@ -127,5 +126,5 @@ impl Streams {
     }
 }
 
-/// As many streams as most clients have at once.
+/// Reset streams to remember: as many as most clients have open at once.
 const ENDED_KEPT: usize = 128;

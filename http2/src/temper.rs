@@ -1,24 +1,25 @@
-//! How much of what costs us more than it costs the client is put up with.
+//! Limits for traffic that costs the server more than it costs the client.
 //!
-//! Each kind has a counter that useful traffic brings down again. A client for which one runs over is sent away with
-//! ENHANCE_YOUR_CALM: what it does is not what any client needs.
+//! Each kind has a counter, which useful traffic brings down again. A client that makes a counter run over is sent
+//! away with ENHANCE_YOUR_CALM: no useful client behaves like that.
 
 use crate::Error;
 use crate::frame::Reason;
 
-/// What is counted.
+/// A kind of traffic that is counted.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Provocation {
-    /// A frame that means nothing, or asks for an answer and nothing else: PING, SETTINGS, PRIORITY, WINDOW_UPDATE, frames
-    /// of unknown types, DATA and CONTINUATION without a byte.
+    /// A frame that means nothing or asks only for an acknowledgement: PING, SETTINGS, PRIORITY, WINDOW_UPDATE,
+    /// GOAWAY, frames of unknown types, DATA and CONTINUATION without a byte.
     Idle,
-    /// A call that the client takes back before it is answered, or makes us end by a broken rule.
+    /// A call that the client ends before it is answered, by RST_STREAM (CVE-2023-44487) or by a broken rule
+    /// (CVE-2025-8671).
     Reset,
-    /// A request that is none (RFC 9113 §8.1.1).
+    /// A malformed request (RFC 9113 §8.1.1).
     Malformed,
-    /// A request with more header bytes than are taken.
+    /// A request with more header bytes than [`crate::Limits::headers`].
     TooLong,
-    /// A call more than there is room for.
+    /// A call beyond the limit of streams, or beyond the account's memory.
     Refused,
 }
 
@@ -26,20 +27,21 @@ pub(crate) enum Provocation {
 #[derive(Debug, Default)]
 pub(crate) struct Temper {
     counts: [u16; KINDS],
-    /// Idle frames since the client was last read.
+    /// Idle frames since the last read.
     idle: u16,
 }
 
 impl Temper {
-    /// Before each read. A few idle frames are free each time: a client that says one now and then, for years, is fine.
+    /// Called before each read. A few idle frames are free each time, so that a client may send one now and then for
+    /// years.
     pub(crate) fn begin_read(&mut self) {
         self.idle = 0;
     }
 
-    /// The client has done something of a kind.
+    /// Counts one event.
     ///
     /// # Errors
-    /// It was once too often.
+    /// The event was one too many of its kind.
     pub(crate) fn provoked(&mut self, by: Provocation) -> Result<(), Error> {
         if matches!(by, Provocation::Idle) {
             self.idle = self.idle.saturating_add(1);
@@ -62,15 +64,15 @@ impl Temper {
         Ok(())
     }
 
-    /// A call was answered.
+    /// Lowers all counters, because a call was answered.
     pub(crate) fn answered(&mut self) {
         for count in &mut self.counts {
             *count = count.saturating_sub(1);
         }
     }
 
-    /// A frame with content went one way or the other: windows are to be given back for it, and keep-alive pings come with
-    /// it.
+    /// Lowers the idle counter, because a frame with content was sent or received: WINDOW_UPDATE and keep-alive PINGs
+    /// come with such frames.
     pub(crate) fn useful(&mut self) {
         let idle = &mut self.counts[Provocation::Idle as usize];
         *idle = idle.saturating_sub(IDLE_PER_USEFUL);
@@ -78,14 +80,14 @@ impl Temper {
 }
 
 const KINDS: usize = 5;
-/// Calls taken back and not made up for by answers. A client that cancels on a deadline does so now and then.
+/// Calls that the client ended early, not made up for by answered ones. A client cancels now and then, on a deadline.
 const RESETS: u16 = 1000;
-/// No client sends any; a proxy that is broken may.
+/// No client sends malformed requests, but a broken proxy may.
 const MALFORMED: u16 = 100;
 const TOO_LONG: u16 = 100;
-/// A client may open thousands before it has read how many it may.
+/// A client may open thousands of streams before it has read how many it may have.
 const REFUSED: u16 = 10_000;
-/// Idle frames beyond the free ones. A client with a thousand streams may open all their windows at once.
+/// Idle frames beyond the free ones. A client with a thousand streams may update all their windows at once.
 const IDLE: u16 = 2000;
 const IDLE_FREE: u16 = 16;
 const IDLE_PER_USEFUL: u16 = 4;

@@ -1,13 +1,13 @@
-//! Which streams of a connection are to be polled. Each has a waker of its own, so that news for one of a thousand is not
-//! a thousand polls.
+//! Which streams of a connection must be polled. Each stream has a waker of its own, so that news for one of a
+//! thousand does not cost a thousand polls.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Wake;
 
 use futures_util::task::AtomicWaker;
 
-/// A connection's, shared with its streams.
+/// The woken streams of a connection, shared with all its streams' wakers.
 #[derive(Debug, Default)]
 pub(crate) struct Woken {
     streams: Mutex<Vec<u32>>,
@@ -15,26 +15,31 @@ pub(crate) struct Woken {
 }
 
 impl Woken {
-    /// Moves the streams that were woken since the last time to the end of `into`.
+    /// Moves the streams that were woken since the last call to the end of `into`.
     pub(crate) fn drain(&self, into: &mut Vec<u32>) {
-        into.append(&mut self.streams.lock().unwrap_or_else(PoisonError::into_inner));
+        into.append(&mut self.streams());
     }
 
-    /// Those that were drained and not polled.
+    /// Puts back streams that were drained and not polled.
     pub(crate) fn put_back(&self, streams: &[u32]) {
-        self.streams.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(streams);
+        self.streams().extend_from_slice(streams);
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.streams.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        self.streams().is_empty()
+    }
+
+    /// No code panics while it holds the lock, so that a poisoned list is sound.
+    fn streams(&self) -> MutexGuard<'_, Vec<u32>> {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What a stream is woken by.
+/// The waker of one stream.
 #[derive(Debug)]
 pub(crate) struct StreamWaker {
     stream: u32,
-    /// Among the woken already.
+    /// The stream is in `woken` already.
     queued: AtomicBool,
     woken: Arc<Woken>,
 }
@@ -44,14 +49,16 @@ impl StreamWaker {
         Self { stream, queued: AtomicBool::new(false), woken: Arc::clone(woken) }
     }
 
-    /// To be polled when the connection comes to it, which is soon: it is the one that says so.
+    /// Queues the stream without a wake of the connection's task: the connection itself calls this, and polls streams
+    /// next.
     pub(crate) fn queue(&self) {
         if !self.queued.swap(true, Ordering::AcqRel) {
-            self.woken.streams.lock().unwrap_or_else(PoisonError::into_inner).push(self.stream);
+            self.woken.streams().push(self.stream);
         }
     }
 
-    /// Before it is polled: a wake from now on counts. A swap, as a wake that found it queued must be seen by that poll.
+    /// Called before the stream is polled: later wakes queue it again. It is a swap and not a store, because this
+    /// poll must see everything that happened before a wake that found the stream queued.
     pub(crate) fn begin(&self) {
         self.queued.swap(false, Ordering::AcqRel);
     }

@@ -1,6 +1,7 @@
-//! Flow control (RFC 9113 §5.2, §6.9), of a stream or a connection.
+//! Flow control windows of streams and connections (RFC 9113 §5.2, §6.9).
 
-/// What may still be sent.
+/// Bytes that the server may still send. A stream's window leaves out SETTINGS_INITIAL_WINDOW_SIZE, so that a change
+/// of it need not visit thousands of streams; [`Self::beside`] adds it. The sum may be negative (§6.9.2).
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SendWindow(i64);
 
@@ -18,25 +19,26 @@ impl SendWindow {
         self.0 -= i64::try_from(sent).expect("not more than fits");
     }
 
-    /// By a WINDOW_UPDATE. `None` when it, and `first` beside it, are more than a window can be.
-    #[must_use]
-    pub(crate) fn grow(&mut self, more: i64, first: u32) -> Option<()> {
+    /// Grows the window by `more` bytes of a WINDOW_UPDATE.
+    ///
+    /// # Errors
+    /// Together with `initial` the window is larger than a window can be.
+    pub(crate) fn grow(&mut self, more: i64, initial: u32) -> Result<(), TooLarge> {
         self.0 += more;
-        (self.beside(first).0 <= MOST).then_some(())
+        if self.beside(initial).0 <= LARGEST { Ok(()) } else { Err(TooLarge) }
     }
 
-    /// A stream's, which leaves out SETTINGS_INITIAL_WINDOW_SIZE: to change that is not to visit thousands of streams. It may
-    /// be negative.
-    pub(crate) fn beside(self, first: u32) -> Self {
-        Self(self.0 + i64::from(first))
+    /// The window with `initial`, the client's SETTINGS_INITIAL_WINDOW_SIZE, added.
+    pub(crate) fn beside(self, initial: u32) -> Self {
+        Self(self.0 + i64::from(initial))
     }
 }
 
-/// What the client may still send.
+/// Bytes that the client may still send.
 #[derive(Debug)]
 pub(crate) struct ReceiveWindow {
     left: u32,
-    /// Has been read, and not been given back.
+    /// Bytes that were read and not given back yet.
     owed: u32,
     size: u32,
 }
@@ -46,14 +48,17 @@ impl ReceiveWindow {
         Self { left: size, owed: 0, size }
     }
 
-    /// `None` when the client sends more than it may.
-    #[must_use]
-    pub(crate) fn receive(&mut self, bytes: u32) -> Option<()> {
-        self.left = self.left.checked_sub(bytes)?;
-        Some(())
+    /// Counts bytes that the client has sent.
+    ///
+    /// # Errors
+    /// The client sent more than it may.
+    pub(crate) fn receive(&mut self, bytes: u32) -> Result<(), Exceeded> {
+        self.left = self.left.checked_sub(bytes).ok_or(Exceeded)?;
+        Ok(())
     }
 
-    /// After bytes were read: what a WINDOW_UPDATE is to give back now. Not each time: half a window at once.
+    /// Counts bytes that were read. Returns the increment of a WINDOW_UPDATE that must be sent now, which is only
+    /// when half of the window is owed.
     pub(crate) fn consume(&mut self, bytes: u32) -> Option<u32> {
         self.owed += bytes;
         if self.owed < self.size / 2 {
@@ -64,7 +69,15 @@ impl ReceiveWindow {
     }
 }
 
-/// RFC 9113 §6.9.1.
-const MOST: i64 = (1 << 31) - 1;
-/// Before anything else is agreed upon.
+/// A window grew beyond [`LARGEST`].
+#[derive(Debug)]
+pub(crate) struct TooLarge;
+
+/// A client sent more than its window allows.
+#[derive(Debug)]
+pub(crate) struct Exceeded;
+
+/// The largest window (RFC 9113 §6.9.1).
+const LARGEST: i64 = (1 << 31) - 1;
+/// The window that every connection and stream begins with (RFC 9113 §6.9.2).
 pub(crate) const INITIAL: u32 = 65_535;

@@ -1,19 +1,19 @@
-//! PEM blocks as Go's `encoding/pem` finds them, because bundles that spire-agent reads must be read here: files are bytes
-//! with anything between the blocks, and a block that is damaged or cut off is passed over.
+//! Reads PEM blocks as Go's `encoding/pem` does, because bundles that spire-agent reads must be read here, too: a
+//! file may have any bytes between the blocks, and a block that is damaged or cut off is skipped.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-/// One block.
+/// One PEM block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Block {
-    /// What stands after BEGIN.
+    /// The text after BEGIN, such as `CERTIFICATE`.
     pub(crate) kind: String,
-    /// What the base64 says.
+    /// The decoded base64.
     pub(crate) content: Vec<u8>,
 }
 
-/// All sound blocks, in order. A byte order mark before the first does no harm (Go would miss that block).
+/// All valid blocks, in order. A byte order mark before the first is skipped (Go would miss that block).
 pub(crate) fn blocks(text: &[u8]) -> Vec<Block> {
     let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
     let lines: Vec<&[u8]> = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii_end).collect();
@@ -22,7 +22,7 @@ pub(crate) fn blocks(text: &[u8]) -> Vec<Block> {
     while let Some(line) = lines.get(next) {
         next += 1;
         let Some(kind) = marked(line, b"-----BEGIN ") else { continue };
-        // Cut off before its end: whatever begins within it is looked at by itself.
+        // A block that is cut off ends at the next mark, and what begins there is read as a block of its own.
         let Some(len) = lines[next..].iter().position(|line| line.starts_with(b"-----")) else { break };
         let body = &lines[next..next + len];
         if marked(lines[next + len], b"-----END ") == Some(kind)

@@ -1,4 +1,4 @@
-//! Trust bundles (SPIFFE Trust Domain and Bundle §4).
+//! Trust bundles: the authorities of a trust domain (SPIFFE Trust Domain and Bundle §4).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,42 +17,42 @@ pub type Bundles = BTreeMap<TrustDomain, Arc<Bundle>>;
 /// The authorities of one trust domain. Tainted ones stay in it until the server removes them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bundle {
-    /// Whose it is.
+    /// The trust domain that the authorities belong to.
     pub trust_domain: TrustDomain,
     /// The roots of X.509-SVIDs.
     pub x509_authorities: Vec<Authority>,
     /// The keys of JWT-SVIDs.
     pub jwt_authorities: Vec<JwtAuthority>,
-    /// Seconds between refreshes that the server suggests.
+    /// The time between refreshes that the server suggests, in seconds; 0 if it suggests none.
     pub refresh_hint: i64,
-    /// Raised with each change.
+    /// A number that grows with each change of the bundle.
     pub sequence_number: u64,
 }
 
 /// A root certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Authority {
-    /// DER.
+    /// The certificate in DER.
     pub der: Bytes,
-    /// The operator has declared it compromised; what it signed is to be replaced.
+    /// Whether the operator has declared the authority compromised. What it signed must be replaced.
     pub tainted: bool,
 }
 
 /// A public key of JWT-SVIDs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JwtAuthority {
-    /// PKIX, DER.
+    /// The public key in PKIX, DER.
     pub public_key: Bytes,
-    /// The `kid` of tokens that it signed.
+    /// The `kid` in the header of tokens that it signs.
     pub key_id: String,
-    /// Unix seconds; 0 for never.
+    /// When it expires, in Unix seconds; 0 means never.
     pub expires_at: i64,
-    /// As [`Authority::tainted`].
+    /// Whether the operator has declared the key compromised.
     pub tainted: bool,
 }
 
 impl Bundle {
-    /// A bundle of X.509 authorities alone.
+    /// Makes a bundle of X.509 authorities alone, none of them tainted.
     #[must_use]
     pub fn of_x509(trust_domain: TrustDomain, ders: impl IntoIterator<Item = Bytes>) -> Self {
         let x509_authorities = ders.into_iter().map(|der| Authority { der, tainted: false }).collect();
@@ -65,11 +65,11 @@ impl Bundle {
         }
     }
 
-    /// Reads `CERTIFICATE` blocks, as Go's `encoding/pem` finds them. Any other block is an error, and so is none (SPIRE,
-    /// `pemutil`).
+    /// Reads `CERTIFICATE` blocks, as Go's `encoding/pem` finds them. A block of another kind is an error, and so is
+    /// a text without any block (SPIRE, `pemutil`).
     ///
     /// # Errors
-    /// [`BundleError`], saying which block and what to do.
+    /// [`BundleError`]: which block is wrong, and what to do.
     pub fn from_pem(trust_domain: TrustDomain, text: &[u8]) -> Result<Self, BundleError> {
         let mut ders = Vec::new();
         for block in blocks(text) {
@@ -84,8 +84,9 @@ impl Bundle {
         Ok(Self::of_x509(trust_domain, ders))
     }
 
-    /// Reads a SPIFFE bundle (JWKS) for its X.509 authorities, as Go's `encoding/json` and `encoding/base64` read one: names of
-    /// members in any case, line breaks within base64. Keys of other uses are skipped (§4.2.2 there).
+    /// Reads the X.509 authorities of a SPIFFE bundle (JWKS), as Go's `encoding/json` and `encoding/base64` read it:
+    /// names of members may have any case, and base64 may have line breaks. Keys of other uses are skipped (SPIFFE
+    /// Trust Domain and Bundle §4.2.2).
     ///
     /// # Errors
     /// [`BundleError`].
@@ -122,7 +123,7 @@ impl Bundle {
     }
 }
 
-/// The last member of an object with this name, in whatever case it is written.
+/// The last member of an object that has this name, in any case.
 fn member<'a>(value: &'a serde_json::Value, name: &str) -> Option<&'a serde_json::Value> {
     let members = value.as_object()?.iter();
     members.filter(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, member)| member).next_back()
@@ -139,22 +140,22 @@ pub(crate) fn certificates_pem<'a>(ders: impl IntoIterator<Item = &'a Bytes>) ->
 /// Why a bundle cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BundleError {
-    /// Not PEM.
+    /// The text has no PEM block.
     #[error("not PEM: expected one or more CERTIFICATE blocks")]
     Pem,
-    /// A block of another kind.
+    /// A PEM block is of another kind.
     #[error("unexpected PEM block {0:?}: only CERTIFICATE blocks may be in a trust bundle")]
     Block(String),
-    /// JSON without an X.509 authority.
+    /// The SPIFFE bundle has no X.509 authority.
     #[error("no certificates found")]
     Empty,
-    /// Not JSON.
+    /// The text is not JSON.
     #[error("not JSON: {0}")]
     Json(String),
-    /// JSON, but not a SPIFFE bundle.
+    /// The JSON is not a SPIFFE bundle.
     #[error("not a SPIFFE bundle: there is no \"keys\" list (is trust_bundle_format right?)")]
     NoKeys,
-    /// A certificate that cannot be read.
+    /// A certificate cannot be parsed.
     #[error("certificate is malformed")]
     Certificate,
 }

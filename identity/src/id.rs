@@ -1,4 +1,4 @@
-//! SPIFFE IDs and trust domains (SPIFFE-ID §2), with SPIRE's strictness: nothing is lower-cased on the way in.
+//! SPIFFE IDs and trust domains (SPIFFE-ID §2). As in SPIRE, upper case is refused and not converted.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -43,7 +43,7 @@ impl TrustDomain {
     }
 }
 
-/// Maps by trust domain are searched by name.
+/// Lets maps by trust domain be searched by name.
 impl Borrow<str> for TrustDomain {
     fn borrow(&self) -> &str {
         self.name()
@@ -66,12 +66,12 @@ impl fmt::Debug for TrustDomain {
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SpiffeId {
     text: Arc<str>,
-    /// Where the path begins; the trust domain stands between the scheme and here.
+    /// Where the path begins in `text`; the trust domain is between the scheme and the path.
     path_at: usize,
 }
 
 impl SpiffeId {
-    /// Reads a whole SPIFFE ID.
+    /// Parses a SPIFFE ID.
     ///
     /// # Errors
     /// [`IdError`] when a rule of SPIFFE-ID §2 is broken; upper case in the trust domain is refused.
@@ -82,7 +82,7 @@ impl SpiffeId {
         Ok(Self { path_at: SCHEME.len() + parsed.trust_domain_name().len(), text: parsed.to_string().into() })
     }
 
-    /// Joins a trust domain and a path (empty, or beginning with a slash).
+    /// Joins a trust domain and a path, which is empty or begins with a slash.
     ///
     /// # Errors
     /// As [`SpiffeId::parse`].
@@ -127,21 +127,21 @@ impl fmt::Debug for SpiffeId {
     }
 }
 
-/// Why a text is not an ID.
+/// Why a text is not a SPIFFE ID or a trust domain.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum IdError {
     /// The text does not begin with `spiffe://`.
     #[error("scheme is missing or invalid: {0:?} must begin with \"spiffe://\"")]
     Scheme(String),
-    /// A trust domain was expected and a path was found.
+    /// A trust domain was expected, and the text has a path.
     #[error("trust domain must not have a path: {0:?}")]
     PathInTrustDomain(String),
-    /// Upper-case characters, which SPIRE refuses where the specification would fold them.
+    /// The trust domain has upper-case characters. SPIRE refuses them, although the specification would convert them.
     #[error(
         "trust domain characters are limited to lowercase letters, numbers, dots, dashes, and underscores: {0:?}"
     )]
     Case(String),
-    /// Another rule of the specification.
+    /// The text breaks another rule of the specification.
     #[error(transparent)]
     Rule(#[from] spiffe::SpiffeIdError),
 }

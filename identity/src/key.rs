@@ -1,4 +1,4 @@
-//! Private keys.
+//! Private keys, zeroized when dropped.
 
 use std::fmt;
 
@@ -7,8 +7,8 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use zeroize::Zeroizing;
 
-/// A private key in PKCS#8 DER. It is moved or shared, never copied: every holder refers to one buffer, which is
-/// zeroized when the last one lets go.
+/// A private key in PKCS#8 DER. It is moved or shared, never copied: clones refer to one buffer, which is zeroized
+/// when the last one is dropped.
 #[derive(Clone)]
 pub struct PrivateKey(Bytes);
 
@@ -19,22 +19,22 @@ impl PrivateKey {
         Self(secret_bytes(der))
     }
 
-    /// PKCS#8 DER.
+    /// The key in PKCS#8 DER.
     #[must_use]
     pub fn pkcs8(&self) -> &[u8] {
         &self.0
     }
 
-    /// PKCS#8 DER, sharing the buffer.
+    /// The key in PKCS#8 DER, sharing the buffer.
     #[must_use]
     pub fn shared(&self) -> Bytes {
         self.0.clone()
     }
 
-    /// `PRIVATE KEY` PEM, in a buffer that is zeroized too.
+    /// The key as `PRIVATE KEY` PEM, in a buffer that is zeroized, too.
     #[must_use]
     pub fn pem(&self) -> Zeroizing<String> {
-        // Reserved in full, so that growing leaves no copy behind.
+        // The capacity is enough for all of it, because growing would leave copies behind.
         let mut text = Zeroizing::new(String::with_capacity(self.0.len() * 3 / 2 + 128));
         text.push_str("-----BEGIN PRIVATE KEY-----\n");
         for line in self.0.chunks(48) {

@@ -1,7 +1,8 @@
-//! The nouns of the domain: identifiers, selectors, entries, SVIDs and bundles.
+//! The data types of SPIFFE that all crates share: identifiers, selectors, entries, SVIDs and bundles.
 //!
-//! Everything here is a plain value: no runtime, no socket, and no clock (a time is an argument or a field). Wire
-//! types become these in one place only, the agent's server client, and leave them in the served APIs.
+//! Everything here is a plain value: no runtime, no socket, and no clock (a time is an argument or a field). The
+//! agent's server client makes these types from the server's messages, and the served APIs make their messages from
+//! them; nothing in between sees messages.
 
 mod blocks;
 mod bundle;

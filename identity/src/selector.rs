@@ -1,20 +1,20 @@
-//! Selectors: what an attestor found out about a process, and what an entry asks for.
+//! Selectors: facts that attestors find out about a process, and that entries ask for.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// One `kind:value` pair, e.g. `k8s:ns:yelb` (kind `k8s`, value `ns:yelb`). Both sides are opaque here; only the
-/// attestor that makes a selector knows its grammar.
+/// A `kind:value` pair such as `k8s:ns:yelb`, whose kind is `k8s` and whose value is `ns:yelb`. Both are opaque here;
+/// only the attestor that makes a selector knows the syntax of its value.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Selector {
-    /// The attestor's name.
+    /// The name of the attestor, which has no colon.
     pub kind: Arc<str>,
-    /// What it found.
+    /// The fact that the attestor found, never empty.
     pub value: Arc<str>,
 }
 
 impl Selector {
-    /// A selector from its parts.
+    /// Makes a selector from its parts.
     ///
     /// # Errors
     /// [`SelectorError`] for an empty part or a colon in the kind (SPIRE, `pkg/agent/client/util.go`).
@@ -43,13 +43,13 @@ impl fmt::Debug for Selector {
 /// Why a selector is malformed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SelectorError {
-    /// No kind.
+    /// The kind is empty.
     #[error("missing selector type")]
     EmptyKind,
-    /// A colon in the kind would make two selectors look the same.
+    /// The kind has a colon, with which different selectors would have the same text.
     #[error("selector type contains ':'")]
     ColonInKind,
-    /// No value.
+    /// The value is empty.
     #[error("missing selector value")]
     EmptyValue,
 }
@@ -74,13 +74,13 @@ impl Selectors {
         self.0.iter()
     }
 
-    /// How many there are.
+    /// The number of selectors.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there are none.
+    /// Whether the set is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

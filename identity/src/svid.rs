@@ -9,29 +9,30 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use crate::bundle::certificates_pem;
 use crate::{IdError, PrivateKey, SpiffeId};
 
-/// A certificate chain, its key, and what the leaf says. A workload's key is handed out; the agent's own is one that only
-/// signs, of another type.
+/// An X.509-SVID: a certificate chain, the leaf's key, and facts that were read from the leaf. A workload's key is handed out.
+/// The agent's own key is of another type, which only signs.
 #[derive(Debug, Clone)]
 pub struct X509Svid<K = PrivateKey> {
     /// The leaf's SPIFFE ID.
     pub id: SpiffeId,
-    /// DER, leaf first, without the root.
+    /// The certificates in DER, leaf first, without the root.
     pub chain: Vec<Bytes>,
-    /// The leaf's key.
+    /// The private key of the leaf.
     pub key: K,
-    /// The leaf's validity.
+    /// The time from which the leaf is valid.
     pub not_before: SystemTime,
-    /// The leaf's validity.
+    /// The time at which the leaf expires.
     pub not_after: SystemTime,
-    /// The leaf's serial number, lower-case hex.
+    /// The leaf's serial number in lower-case hexadecimal.
     pub serial: String,
 }
 
 impl<K> X509Svid<K> {
-    /// Reads what the server returned. The leaf must have exactly one URI SAN, a SPIFFE ID (X509-SVID §2).
+    /// Parses a chain from the server. The leaf must have exactly one URI SAN, which is a SPIFFE ID (X509-SVID §2).
+    /// The caller provides the key that belongs to it.
     ///
     /// # Errors
-    /// [`SvidError`], one variant a rule.
+    /// [`SvidError`], which has one variant for each rule.
     pub fn new(chain: Vec<Bytes>, key: K) -> Result<Self, SvidError> {
         let leaf = chain.first().ok_or(SvidError::Empty)?;
         let (_, certificate) = X509Certificate::from_der(leaf).map_err(|_| SvidError::Malformed)?;
@@ -61,7 +62,7 @@ impl<K> X509Svid<K> {
         certificates_pem(&self.chain)
     }
 
-    /// Whether the leaf is past its end.
+    /// Whether the leaf has expired.
     #[must_use]
     pub fn expired(&self, now: SystemTime) -> bool {
         now >= self.not_after
@@ -82,13 +83,13 @@ impl X509Svid {
 /// Why a chain is not an X.509-SVID.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum SvidError {
-    /// No certificate at all.
+    /// The chain has no certificate.
     #[error("certificate chain is empty")]
     Empty,
-    /// Not DER, or not a certificate.
+    /// A certificate of the chain cannot be parsed.
     #[error("certificate is malformed")]
     Malformed,
-    /// X509-SVID §2 wants exactly one.
+    /// The leaf has another number of URI SANs than one (X509-SVID §2).
     #[error("certificate has {0} URI SANs, must have exactly one")]
     UriSans(usize),
     /// The URI SAN is not a SPIFFE ID.
@@ -107,7 +108,7 @@ fn spiffe_id(certificate: &X509Certificate<'_>) -> Result<SpiffeId, SvidError> {
     Ok(SpiffeId::parse(uri)?)
 }
 
-/// A certificate's time; before 1970 counts as 1970.
+/// Converts a certificate's time. Times before 1970 count as 1970.
 fn time(unix_seconds: i64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(unix_seconds.try_into().unwrap_or(0))
 }

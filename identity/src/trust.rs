@@ -1,4 +1,4 @@
-//! Authorities that are no longer relied on, and what they have signed.
+//! Authorities that are no longer trusted, and whether one of them has signed an SVID.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -9,9 +9,9 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::{Bundle, X509Svid};
 
-/// Keys of authorities that are tainted, or were removed from their bundle, by their identifiers: the SubjectKeyIdentifier
-/// of the authority, which stands in what it signs as AuthorityKeyIdentifier (RFC 5280 §4.2.1.1; SPIRE names authorities by
-/// it too). An authority without one cannot be told from others, so it is left out.
+/// Authorities that are tainted, or were removed from their bundle, as a set of key identifiers. The
+/// SubjectKeyIdentifier of an authority is the AuthorityKeyIdentifier of what it signs (RFC 5280 §4.2.1.1); SPIRE
+/// names authorities by it, too. An authority without one cannot be told from others and is left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Distrusted(BTreeSet<Vec<u8>>);
 
@@ -32,25 +32,25 @@ impl Distrusted {
         Self(&keys(before) - &keys(after))
     }
 
-    /// Those of these that are not among `others`.
+    /// The authorities of this set that are not in `others`.
     #[must_use]
     pub fn without(&self, others: &Self) -> Self {
         Self(&self.0 - &others.0)
     }
 
-    /// Both these and `others`.
+    /// The authorities of both sets.
     #[must_use]
     pub fn with(&self, others: &Self) -> Self {
         Self(&self.0 | &others.0)
     }
 
-    /// Whether there is none.
+    /// Whether the set is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether one of them has signed the leaf of an SVID or one of its intermediates.
+    /// Whether one of the authorities has signed the leaf of an SVID or one of its intermediates.
     #[must_use]
     pub fn has_signed<K>(&self, svid: &X509Svid<K>) -> bool {
         !self.is_empty()
@@ -58,7 +58,7 @@ impl Distrusted {
     }
 }
 
-/// As SPIRE logs them: hexadecimal, separated by commas.
+/// Writes the key identifiers as SPIRE logs them: in hexadecimal, separated by commas.
 impl fmt::Display for Distrusted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (place, key) in self.0.iter().enumerate() {

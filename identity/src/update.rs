@@ -1,4 +1,4 @@
-//! What a caller hears.
+//! What a caller gets: its identities, and the bundles that it needs.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -8,36 +8,36 @@ use crate::{Bundle, Bundles, Entry, X509Svid};
 /// An entry and the SVID that was minted for it.
 #[derive(Debug, Clone)]
 pub struct Identity {
-    /// The entry that grants it.
+    /// The entry that grants the identity.
     pub entry: Arc<Entry>,
-    /// `None` until the first one is minted.
+    /// The SVID that was minted for it last; `None` until the first one comes.
     pub svid: Option<Arc<X509Svid>>,
 }
 
 impl Identity {
-    /// The SVID, where there is one that has not expired: an expired one is never sent anew.
+    /// The SVID, if there is one that has not expired. Expired SVIDs are not sent to callers.
     #[must_use]
     pub fn live(&self, now: SystemTime) -> Option<&Arc<X509Svid>> {
         self.svid.as_ref().filter(|svid| !svid.expired(now))
     }
 }
 
-/// Everything that a caller may have: always the whole state, never a difference (Workload API §4.3).
-/// Shared by all callers that match the same set of entries.
+/// Everything that a caller may have. It is always the whole state, never a difference (Workload API §4.3). All
+/// callers that match the same set of entries share one.
 #[derive(Debug, Clone)]
 pub struct WorkloadUpdate {
-    /// One for each matching entry, by ascending entry ID; the first is the default identity.
+    /// One identity for each matching entry, by ascending entry ID. The first is the default identity.
     pub identities: Vec<Identity>,
-    /// The agent's own trust domain.
+    /// The bundle of the agent's own trust domain.
     pub bundle: Arc<Bundle>,
-    /// Foreign bundles of the trust domains that the entries federate with, where the agent has them.
+    /// The bundles of the trust domains that the entries federate with, as far as the agent has them.
     pub federated: Bundles,
-    /// Places in `identities`, by SPIFFE ID and then by entry ID: what [`WorkloadUpdate::granting`] searches.
+    /// Places in `identities`, ordered by SPIFFE ID and then by entry ID. [`WorkloadUpdate::granting`] searches it.
     by_spiffe_id: Box<[u32]>,
 }
 
 impl WorkloadUpdate {
-    /// What there is for a caller whose matching entries are these, by ascending entry ID.
+    /// Makes the update of callers that match these entries. `identities` are by ascending entry ID.
     #[must_use]
     pub fn new(identities: Vec<Identity>, bundle: Arc<Bundle>, federated: Bundles) -> Self {
         let mut by_spiffe_id: Box<[u32]> = (0u32..).take(identities.len()).collect();
@@ -45,8 +45,8 @@ impl WorkloadUpdate {
         Self { identities, bundle, federated, by_spiffe_id }
     }
 
-    /// The identities whose X.509-SVID has this URI SAN, by ascending entry ID: several entries may grant one ID.
-    /// A binary search: nothing is allocated, and nothing scanned but what is returned.
+    /// The identities with this SPIFFE ID, by ascending entry ID: several entries may grant the same ID. It is a
+    /// binary search that allocates nothing.
     pub fn granting(&self, spiffe_id: &str) -> impl Iterator<Item = &Identity> + Clone {
         let id_of = |place: &u32| self.identities[*place as usize].entry.spiffe_id.as_str();
         let first = self.by_spiffe_id.partition_point(|place| id_of(place) < spiffe_id);

@@ -1,35 +1,37 @@
-//! A channel that holds the newest value and wakes its listeners. A listener that is slow hears the latest value, never a
+//! A channel that holds the newest value and wakes its listeners. A slow listener sees the latest value, never a
 //! queue of old ones.
 //!
-//! tokio's `watch` does the same, but each of its receivers waits in a future of its own, which must be boxed where it is
-//! polled by hand. A rotation wakes every stream of a node, and most of that cost is memory that has gone cold.
+//! tokio's `watch` does the same, but each of its receivers waits in a future of its own, which must be boxed where
+//! it is polled by hand. A rotation wakes every stream of a node, and most of its cost is memory that is not in the
+//! CPU's caches.
 
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
-/// The sending end. When it is dropped, every listener hears the end.
+/// The sending end. Dropping it ends the channel: each listener is woken, and after the newest value sees the end.
 #[derive(Debug)]
 pub struct Publisher<T> {
     shared: Arc<Shared<T>>,
 }
 
-/// The receiving end: the newest value, now and later. Dropping it ends the subscription.
+/// The receiving end of one listener. Dropping it ends the subscription.
 #[derive(Debug)]
 pub struct Updates<T> {
     shared: Arc<Shared<T>>,
     /// Version of the value that this listener took last; 0 before the first.
-    heard: u64,
+    seen: u64,
     /// Index of this listener in [`State::listeners`].
     slot: usize,
 }
 
-/// The publisher is gone: no newer value will come.
+/// The error of [`Updates::changed`]: the publisher was dropped, and no newer value will come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("there will be no more updates")]
 pub struct Ended;
 
-/// Wakers are woken and dropped when it is not locked: a task that goes with its last waker may listen here too.
+/// Wakers are woken and dropped only while it is unlocked: dropping the last waker of a task may drop a listener
+/// here.
 #[derive(Debug)]
 struct Shared<T> {
     state: Mutex<State<T>>,
@@ -38,10 +40,10 @@ struct Shared<T> {
 #[derive(Debug)]
 struct State<T> {
     latest: Arc<T>,
-    /// From 1, so that 0 has heard nothing.
+    /// Begins with 1, so that a listener at 0 has seen nothing.
     version: u64,
     ended: bool,
-    /// Whom to wake. Those that nobody has are in `free`.
+    /// Wakers of the listeners that wait. Unused slots are listed in `free`.
     listeners: Vec<Option<Waker>>,
     free: Vec<usize>,
 }
@@ -55,7 +57,7 @@ impl<T> Publisher<T> {
         Self { shared: Arc::new(Shared { state: Mutex::new(state) }) }
     }
 
-    /// Adds a listener. It has not heard the present value yet.
+    /// Adds a listener. The present value counts as new for it.
     #[must_use]
     pub fn subscribe(&self) -> Updates<T> {
         let mut state = self.shared.state();
@@ -64,7 +66,7 @@ impl<T> Publisher<T> {
             state.listeners.len() - 1
         });
         drop(state);
-        Updates { shared: Arc::clone(&self.shared), heard: 0, slot }
+        Updates { shared: Arc::clone(&self.shared), seen: 0, slot }
     }
 
     /// Replaces the value and wakes every listener.
@@ -75,7 +77,7 @@ impl<T> Publisher<T> {
         });
     }
 
-    /// Whether anybody listens.
+    /// Whether there are listeners.
     #[must_use]
     pub fn has_listeners(&self) -> bool {
         let state = self.shared.state();
@@ -90,30 +92,30 @@ impl<T> Drop for Publisher<T> {
 }
 
 impl<T> Updates<T> {
-    /// The newest value, which this listener then has heard.
+    /// Returns the newest value and marks it as seen by this listener.
     #[must_use]
     pub fn latest(&mut self) -> Arc<T> {
         let state = self.shared.state();
-        self.heard = state.version;
+        self.seen = state.version;
         Arc::clone(&state.latest)
     }
 
-    /// The newest value once it is one that this listener has not heard; `None` when the publisher is gone.
+    /// The newest value, as soon as this listener has not seen it; `None` when the publisher is gone.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Arc<T>>> {
         Poll::Ready(ready!(self.poll_changed(cx)).ok().map(|()| self.latest()))
     }
 
-    /// Waits for a value that this listener has not heard; [`Updates::latest`] returns it.
+    /// Waits for a value that this listener has not seen; [`Updates::latest`] returns it.
     ///
     /// # Errors
-    /// [`Ended`].
+    /// [`Ended`], when the publisher is gone and its last value was seen.
     pub async fn changed(&mut self) -> Result<(), Ended> {
         poll_fn(|cx| self.poll_changed(cx)).await
     }
 
     fn poll_changed(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
         let mut state = self.shared.state();
-        if self.heard != state.version {
+        if self.seen != state.version {
             return Poll::Ready(Ok(()));
         }
         if state.ended {
@@ -135,7 +137,7 @@ impl<T> Drop for Updates<T> {
         let waker = state.listeners[self.slot].take();
         state.free.push(self.slot);
         if state.free.len() == state.listeners.len() {
-            // As one that nobody has listened to.
+            // Frees the lists, so that a publisher without listeners is as small as a new one.
             (state.listeners, state.free) = (Vec::new(), Vec::new());
         }
         drop(state);
@@ -148,7 +150,7 @@ impl<T> Shared<T> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the state, and wakes all.
+    /// Changes the state, and wakes all listeners that wait.
     fn change(&self, change: impl FnOnce(&mut State<T>)) {
         let mut state = self.state();
         change(&mut state);
@@ -223,7 +225,7 @@ mod tests {
         }
         let [first, second, third] = all;
         drop(second);
-        // In the slot of the one that has gone, and not woken by its waker.
+        // It gets the slot of the dropped listener, but not its waker.
         let mut fourth = publisher.subscribe();
         publisher.publish(update());
         assert_eq!(counts.each_ref().map(|count| count.0.load(Ordering::Relaxed)), [1, 0, 1]);
@@ -236,7 +238,7 @@ mod tests {
         assert_eq!((state.listeners.capacity(), state.free.capacity()), (0, 0));
     }
 
-    /// As a task that listens itself, and is gone with its last waker.
+    /// Like a task that is itself a listener and is dropped with its last waker.
     struct Task(#[expect(dead_code, reason = "held")] Updates<u8>);
 
     impl Wake for Task {

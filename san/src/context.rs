@@ -1,17 +1,18 @@
-//! Envoy's `CertificateValidationContext`, as far as a verdict depends on it, and how two of them are merged.
+//! Envoy's `CertificateValidationContext`, with the fields that a verdict depends on, and the merge of two such
+//! contexts.
 
 use super::names::Kind;
 
-/// The message. `filename`s are read already.
+/// The message. The files that it names have been read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Context {
-    /// `trusted_ca`: the roots, PEM.
+    /// `trusted_ca`: the roots in PEM.
     pub trusted_ca: Option<Source>,
-    /// `custom_validator_config`: the SPIFFE validator. It replaces `trusted_ca`.
+    /// `custom_validator_config`: the trust domains of the SPIFFE validator, which replaces `trusted_ca`.
     pub spiffe: Option<Vec<TrustDomain>>,
-    /// `match_typed_subject_alt_names`.
+    /// `match_typed_subject_alt_names`: matchers for names of one type each.
     pub typed: Vec<(Kind, StringMatcher)>,
-    /// `match_subject_alt_names`, deprecated: each stands for every type of name.
+    /// `match_subject_alt_names`, deprecated: each matcher applies to names of every type.
     pub untyped: Vec<StringMatcher>,
     /// `verify_certificate_hash`.
     pub hashes: Vec<String>,
@@ -23,13 +24,13 @@ pub struct Context {
     pub accept_untrusted: bool,
     /// `max_verify_depth`.
     pub max_verify_depth: Option<u32>,
-    /// Whether there is a `crl`, which is not looked at here.
+    /// Whether there is a `crl`. This crate does not check revocation.
     pub crl: bool,
 }
 
 impl Context {
-    /// The context that Envoy uses when `self` is `default_validation_context` and SDS delivers `delivered`: what
-    /// the latter sets wins, and lists grow.
+    /// The context that Envoy uses when `self` is `default_validation_context` and SDS delivers `delivered`: single
+    /// fields that `delivered` sets win, and lists are concatenated.
     #[must_use]
     pub fn merge(mut self, delivered: Self) -> Self {
         self.typed.extend(delivered.typed);
@@ -39,7 +40,7 @@ impl Context {
         Self {
             trusted_ca: delivered.trusted_ca.or(self.trusted_ca),
             spiffe: delivered.spiffe.or(self.spiffe),
-            // A scalar that is not set is false, and that overrides nothing.
+            // A scalar that is not set is false, and false overrides nothing.
             allow_expired: self.allow_expired || delivered.allow_expired,
             accept_untrusted: self.accept_untrusted || delivered.accept_untrusted,
             max_verify_depth: delivered.max_verify_depth.or(self.max_verify_depth),
@@ -55,31 +56,31 @@ impl Context {
 /// One of the SPIFFE validator's `trust_domains`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrustDomain {
-    /// Without `spiffe://`.
+    /// The trust domain's name without `spiffe://`.
     pub name: String,
-    /// Its roots, PEM.
+    /// The roots of the trust domain in PEM.
     pub bundle: Source,
 }
 
-/// A `DataSource`, read.
+/// The content of a `DataSource`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
-    /// The file, or which field it stood in.
+    /// The name of the file, or the field that holds the content.
     pub origin: String,
-    /// What is in it.
+    /// The content.
     pub bytes: Vec<u8>,
 }
 
 /// A `StringMatcher`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StringMatcher {
-    /// What it asks.
+    /// The test that a name must pass.
     pub test: Test,
-    /// `ignore_case`: not with `safe_regex`.
+    /// `ignore_case`. Envoy refuses it with `safe_regex`.
     pub ignore_case: bool,
 }
 
-/// A `match_pattern`.
+/// A `match_pattern` of a `StringMatcher`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Test {
     /// `exact`.
@@ -90,7 +91,7 @@ pub enum Test {
     Suffix(String),
     /// `contains`.
     Contains(String),
-    /// `safe_regex`: all of the name.
+    /// `safe_regex`: an expression that must match the whole name.
     SafeRegex(String),
 }
 

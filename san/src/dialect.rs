@@ -1,6 +1,7 @@
-//! RE2's regular expressions, as far as the `regex` crate reads them the same way.
+//! RE2's regular expressions, as far as the `regex` crate reads them in the same way.
 //!
-//! What one of the two understands otherwise is refused by name: a verdict on another expression is worse than none.
+//! An expression that one of the two reads differently is refused with a reason: a verdict on another expression is
+//! worse than none.
 
 use regex::bytes::Regex;
 use regex_syntax::ast::{
@@ -8,27 +9,27 @@ use regex_syntax::ast::{
     HexLiteralKind, Literal, LiteralKind, RepetitionKind, RepetitionRange,
 };
 
-/// Why an expression cannot be used here.
+/// Why a regular expression cannot be used here.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("regular expression {pattern:?}: {reason}")]
 pub struct PatternError {
     /// The expression.
     pub pattern: String,
-    /// What is wrong with it.
+    /// The reason in words.
     pub reason: String,
 }
 
-/// Compiles an expression that has to match the whole text (`RE2::FullMatch`).
+/// Compiles an expression that must match the whole text (`RE2::FullMatch`).
 pub(super) fn compile(pattern: &str) -> Result<Regex, PatternError> {
     let refuse = |reason: String| PatternError { pattern: pattern.to_owned(), reason };
     if pattern.len() > LONGEST {
         return Err(refuse(format!("longer than {LONGEST} bytes")));
     }
-    // Before it is wrapped: `a)|(b` would turn into something else.
+    // It is parsed before it is wrapped, because `a)|(b` would become another expression.
     let parsed = ast::parse::ParserBuilder::new().nest_limit(NESTING).build().parse(pattern);
     let parsed = parsed.map_err(|error| refuse(error.kind().to_string()))?;
     ast::visit(&parsed, Dialect::default()).map_err(|difference| refuse(difference.to_owned()))?;
-    // Classes like \w are ASCII in RE2.
+    // Classes such as \w are ASCII in RE2.
     let whole = regex::bytes::RegexBuilder::new(&format!(r"\A(?:{pattern})\z"))
         .unicode(false)
         .size_limit(MEMORY)
@@ -39,10 +40,10 @@ pub(super) fn compile(pattern: &str) -> Result<Regex, PatternError> {
     })
 }
 
-/// Finds what RE2 refuses or reads otherwise.
+/// Finds parts of an expression that RE2 refuses or reads differently.
 #[derive(Default)]
 struct Dialect {
-    /// The counts of the repetitions around the place, multiplied.
+    /// For each open repetition: its count multiplied by those of the repetitions around it.
     counts: Vec<u64>,
 }
 
@@ -137,9 +138,9 @@ fn literal(literal: &Literal) -> Result<(), &'static str> {
 }
 
 const UNICODE: &str = "Unicode classes are not checked here; the names in certificates are ASCII";
-/// RE2's own limit.
+/// RE2's own limit for the product of nested counts.
 const MOST_REPETITIONS: u64 = 1000;
 const NESTING: u32 = 100;
 const LONGEST: usize = 16 << 10;
-/// RE2's own limit, roughly.
+/// The most memory of a compiled expression in bytes: roughly RE2's own limit.
 const MEMORY: usize = 8 << 20;

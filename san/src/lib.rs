@@ -1,12 +1,12 @@
-//! Which peers an Envoy accepts under a validation context, and why: a checker that needs no Envoy.
+//! Decides which peers an Envoy accepts under a validation context, and why. It needs no Envoy.
 //!
-//! - [`context`]: Envoy's message, and the merge of what the listener says with what SDS delivers;
-//! - [`read`]: that message from JSON (YAML is the caller's matter);
-//! - [`names`], [`matcher`]: subject alternative names, and matching them by reference; `dialect`: RE2;
-//! - `roots`: whether a chain leads to a root.
+//! - [`context`]: Envoy's message, and the merge of the listener's context with the one that SDS delivers;
+//! - [`read`]: that message from JSON (the caller converts YAML);
+//! - [`names`], [`matcher`]: subject alternative names and matching them, without copies; `dialect`: RE2;
+//! - `roots`: whether a chain leads to a root; `refusal`: why a peer is refused; `warning`: surprises in a policy.
 //!
-//! [`Policy`] is the compiled context. It follows Envoy 1.40 with its two validators, which differ most in this: the
-//! SPIFFE validator looks at URIs only. A policy that asks for DNS names admits its whole trust domain there.
+//! [`Policy`] is a compiled context. It follows Envoy 1.40 with its two validators. Their main difference is that the
+//! SPIFFE validator looks at URIs only: with it, a policy that asks only for DNS names admits the whole trust domain.
 
 pub mod context;
 mod dialect;
@@ -33,16 +33,16 @@ pub use refusal::Refusal;
 use roots::{Roots, Rules};
 pub use warning::Warning;
 
-/// Whose certificate is checked.
+/// The side whose certificate is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peer {
-    /// Of one who calls: the policy is a listener's.
+    /// A client: the policy belongs to a listener.
     Client,
-    /// Of one who is called: the policy is a cluster's.
+    /// A server: the policy belongs to a cluster.
     Server,
 }
 
-/// A validation context, compiled.
+/// A compiled validation context.
 #[derive(Debug)]
 pub struct Policy {
     trust: Trust,
@@ -55,7 +55,7 @@ pub struct Policy {
     warnings: Vec<Warning>,
 }
 
-/// The validator, with its roots.
+/// The validator and its roots.
 #[derive(Debug)]
 enum Trust {
     Nothing,
@@ -63,74 +63,74 @@ enum Trust {
     Spiffe(Vec<(String, Roots)>),
 }
 
-/// What Envoy says of a peer.
+/// Envoy's verdict on a peer.
 #[derive(Debug)]
 pub struct Verdict<'a> {
-    /// Why not, if not.
+    /// Why the peer is refused; `None` if it is accepted.
     pub refusal: Option<Refusal>,
-    /// What each of [`Policy::matchers`] makes of the names.
+    /// The outcome of each of [`Policy::matchers`], in the same order.
     pub matches: Vec<Match<'a>>,
 }
 
-/// What a matcher makes of the names.
+/// The outcome of one matcher for the names of a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Match<'a> {
-    /// The first name that it matches.
+    /// It matches a name; this is the first.
     Name(names::Name<'a>),
-    /// It matches none.
+    /// It matches no name.
     Nothing,
-    /// The validator does not ask it.
+    /// The validator ignores this matcher.
     Ignored,
 }
 
-/// Why a policy has no verdict.
+/// Why a policy cannot be compiled.
 #[derive(Debug, thiserror::Error)]
 pub enum PolicyError {
-    /// Envoy refuses it.
+    /// Envoy refuses the policy, for this reason.
     #[error("Envoy refuses this policy: {0}")]
     Refused(&'static str),
-    /// Envoy refuses it for one trust domain.
+    /// Envoy refuses the policy, because a trust domain has more than one bundle.
     #[error("Envoy refuses this policy: multiple trust bundles are given for trust domain {0:?}")]
     TrustDomainTwice(String),
-    /// Roots that cannot be read.
+    /// The roots cannot be parsed.
     #[error("Envoy refuses this policy: cannot load the trusted CA from {origin}: {reason}")]
     Bundle {
-        /// Where they are.
+        /// The file or field of the roots.
         origin: String,
-        /// What is wrong.
+        /// What is wrong with them.
         reason: String,
     },
-    /// A pin that is no SHA-256.
+    /// A pin is not a SHA-256 digest.
     #[error("Envoy refuses this policy: {field}: {value:?} is not a SHA-256 in {encoding}")]
     Pin {
-        /// The field.
+        /// The field of the pin.
         field: &'static str,
-        /// What stands there.
+        /// The pin as it is written.
         value: String,
-        /// How it should be written.
+        /// The encoding that it should have.
         encoding: &'static str,
     },
-    /// A regular expression.
+    /// A regular expression cannot be used.
     #[error(transparent)]
     Pattern(#[from] PatternError),
 }
 
-/// Why a peer has no verdict.
+/// Why there is no verdict on a peer.
 #[derive(Debug, thiserror::Error)]
 pub enum PeerError {
-    /// The leaf cannot be read.
+    /// The leaf certificate cannot be parsed.
     #[error("the certificate cannot be read: it is not X.509 in DER or PEM")]
     Certificate,
-    /// The leaf is a CA's: Envoy's way with it is not followed here.
+    /// The leaf is a CA certificate. Envoy's treatment of that is not implemented here.
     #[error("the certificate is a CA's (basic constraints): whether its chain holds is not checked here")]
     Authority,
 }
 
 impl Policy {
-    /// Compiles a context: what Envoy would refuse to load is an error.
+    /// Compiles a context. A context that Envoy would refuse to load is an error.
     ///
     /// # Errors
-    /// The first reason that there is.
+    /// The first reason that is found.
     pub fn compile(context: &Context) -> Result<Self, PolicyError> {
         let mut tests = context.typed.iter().map(|(_, matcher)| matcher).chain(&context.untyped);
         if tests.any(|matcher| matcher.ignore_case && matches!(matcher.test, Test::SafeRegex(_))) {
@@ -150,7 +150,7 @@ impl Policy {
         }
         let typed = context.typed.iter().map(|(kind, matcher)| Matcher::new(*kind, matcher));
         let of_all = |matcher: &StringMatcher| UNTYPED.map(|kind| Matcher::new(kind, matcher));
-        // The deprecated list is passed over when there is the other.
+        // Envoy ignores the deprecated list if there is the typed one.
         let untyped = context.untyped.iter().filter(|_| context.typed.is_empty()).flat_map(of_all);
         let matchers = typed.chain(untyped).collect::<Result<Vec<_>, _>>()?;
         // The SPIFFE validator does not even read pins.
@@ -173,35 +173,35 @@ impl Policy {
         Ok(policy)
     }
 
-    /// What an operator should know of this policy, whoever the peer is.
+    /// Properties of this policy that may surprise its operator, for any peer.
     #[must_use]
     pub fn warnings(&self) -> &[Warning] {
         &self.warnings
     }
 
-    /// Its matchers, each with one type of names.
+    /// The matchers of the policy, each for names of one type.
     #[must_use]
     pub fn matchers(&self) -> &[Matcher] {
         &self.matchers
     }
 
-    /// Whether a matcher is asked at all.
+    /// Whether the policy's validator uses this matcher.
     #[must_use]
     pub fn asks(&self, matcher: &Matcher) -> bool {
         matcher.kind() == Kind::Uri || !matches!(self.trust, Trust::Spiffe(_))
     }
 
-    /// Whether these names are accepted, without regard to the chain. Allocates nothing.
+    /// Whether the names are accepted. The chain is not considered. Nothing is allocated.
     #[must_use]
     pub fn accepts_names(&self, names: Names<'_>) -> bool {
         let mut asked = self.matchers.iter().filter(|matcher| self.asks(matcher)).peekable();
         asked.peek().is_none() || asked.any(|matcher| matcher.find(names).is_some())
     }
 
-    /// What Envoy says of the peer with this chain, leaf first, at this time.
+    /// Envoy's verdict on the peer with this chain, leaf first, at this time.
     ///
     /// # Errors
-    /// When that cannot be told.
+    /// [`PeerError`], if the verdict cannot be determined.
     pub fn check<'a>(
         &self,
         chain: &'a [CertificateDer<'_>],
@@ -209,7 +209,7 @@ impl Policy {
         peer: Peer,
     ) -> Result<Verdict<'a>, PeerError> {
         let Some(leaf) = chain.first() else {
-            // Only a listener that demands a certificate is looked at here.
+            // A listener is assumed to demand a certificate.
             return Ok(Verdict { refusal: Some(Refusal::NoCertificate), matches: Vec::new() });
         };
         let (_, parsed) = X509Certificate::from_der(leaf).map_err(|_| PeerError::Certificate)?;
@@ -222,7 +222,7 @@ impl Policy {
         let matches = matches.collect();
         let refusal = match self.refusal(chain, &parsed, names, at, peer) {
             Some(Refusal::Chain(webpki::Error::CaUsedAsEndEntity)) => return Err(PeerError::Authority),
-            // All of it is for the logs then.
+            // With ACCEPT_UNTRUSTED, Envoy only logs the refusal.
             Some(_) if self.accept_untrusted && !matches!(self.trust, Trust::Spiffe(_)) => None,
             refusal => refusal,
         };
@@ -266,7 +266,7 @@ impl Policy {
         self.pins(chain, leaf)
     }
 
-    /// One pin of either kind is enough; without roots, one is needed.
+    /// Checks the pins. One match of either kind is enough; a policy without roots must have a pin.
     fn pins(&self, chain: &[CertificateDer<'_>], leaf: &X509Certificate<'_>) -> Option<Refusal> {
         if self.hashes.is_empty() && self.spkis.is_empty() {
             return matches!(self.trust, Trust::Nothing).then_some(Refusal::NothingToVerify);
@@ -301,7 +301,7 @@ fn in_time(leaf: &X509Certificate<'_>, at: Option<SystemTime>) -> Result<(), Ref
     roots::valid(not_before, not_after, at)
 }
 
-/// The first URI decides, whatever the others are.
+/// The roots for a peer. Only its first URI counts.
 fn bundle_of<'p>(mut names: Names<'_>, domains: &'p [(String, Roots)]) -> Result<&'p Roots, Refusal> {
     let uri = names.find(|name| name.kind == Kind::Uri).ok_or(Refusal::NoSpiffeId)?;
     let name = uri.bytes.strip_prefix(b"spiffe://").and_then(|rest| {
@@ -316,7 +316,7 @@ fn bundle_of<'p>(mut names: Names<'_>, domains: &'p [(String, Roots)]) -> Result
     })
 }
 
-/// Hexadecimal, with colons or without.
+/// Parses a pin in hexadecimal, with colons or without.
 fn hash_pin(value: &str) -> Result<[u8; SHA256_OUTPUT_LEN], PolicyError> {
     let bad = || PolicyError::Pin {
         field: "verify_certificate_hash",
@@ -344,7 +344,7 @@ fn spki_pin(value: &str) -> Result<[u8; SHA256_OUTPUT_LEN], PolicyError> {
 
 /// The length of a SHA-256 in hexadecimal with colons.
 const COLONS: usize = 95;
-/// What an untyped matcher stands for.
+/// The types of names that an untyped matcher applies to.
 const UNTYPED: [Kind; 4] = [Kind::Dns, Kind::Uri, Kind::Email, Kind::Ip];
 const REGEX_CASE: &str = "ignore_case has no effect for safe_regex: write (?i) into the expression";
 const NAMES_WITHOUT_ROOTS: &str = "SAN matchers need a trusted_ca or a custom_validator_config";

@@ -1,4 +1,4 @@
-//! One matcher of a policy, compiled; and whether a name matches it.
+//! Compiles one matcher of a policy, and tells whether a name matches it.
 
 use std::fmt;
 
@@ -13,13 +13,13 @@ use super::names::{Address, Kind, Name, Names};
 pub struct Matcher {
     kind: Kind,
     pattern: Pattern,
-    /// As it was written, for people.
+    /// The matcher as text, for messages.
     written: String,
 }
 
 #[derive(Debug, Clone)]
 enum Pattern {
-    /// What Envoy makes of `exact` for a DNS name: the certificate may have a wildcard.
+    /// `exact` for a DNS name: Envoy lets the name in the certificate have a wildcard.
     DnsName(Box<[u8]>),
     Exact(Box<[u8]>, Case),
     Prefix(Box<[u8]>, Case),
@@ -31,7 +31,7 @@ enum Pattern {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Case {
     Kept,
-    /// ASCII letters only, as in Envoy.
+    /// The case of ASCII letters is ignored, as in Envoy.
     Ignored,
 }
 
@@ -39,7 +39,7 @@ impl Matcher {
     /// Compiles a matcher for names of one type.
     ///
     /// # Errors
-    /// When its regular expression cannot be used.
+    /// [`PatternError`], if its regular expression cannot be used.
     pub fn new(kind: Kind, matcher: &StringMatcher) -> Result<Self, PatternError> {
         let case = if matcher.ignore_case { Case::Ignored } else { Case::Kept };
         let bytes = |text: &str| text.as_bytes().into();
@@ -56,7 +56,7 @@ impl Matcher {
         Ok(Self { kind, pattern, written: format!("{} {how} {text:?}{ignoring}", kind.name()) })
     }
 
-    /// The type of names that it looks at.
+    /// The type of names that the matcher looks at.
     #[must_use]
     pub fn kind(&self) -> Kind {
         self.kind
@@ -115,8 +115,8 @@ impl Case {
     }
 }
 
-/// Envoy's `dnsNameMatch`: `in_certificate` may have one `*` in its first label, which then stands for a part of one
-/// label (RFC 6125, §6.4.3). Case never matters.
+/// Matches as Envoy's `dnsNameMatch`: the first label of `in_certificate` may have one `*`, which stands for a part
+/// of a label (RFC 6125 §6.4.3). Case is ignored.
 fn dns_name_matches(wanted: &[u8], in_certificate: &[u8]) -> bool {
     if wanted.eq_ignore_ascii_case(in_certificate) {
         return true;

@@ -1,4 +1,4 @@
-//! A certificate's subject alternative names, by reference.
+//! The subject alternative names of a certificate, read without copies.
 
 use std::fmt::{self, Write as _};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -12,14 +12,14 @@ pub enum Kind {
     Email,
     /// `DNS`.
     Dns,
-    /// `URI`: a SPIFFE ID is one.
+    /// `URI`, the type of SPIFFE IDs.
     Uri,
     /// `IP_ADDRESS`, matched as text.
     Ip,
 }
 
 impl Kind {
-    /// As in `san_type`.
+    /// The name of the type in `san_type`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -31,17 +31,17 @@ impl Kind {
     }
 }
 
-/// One name.
+/// One subject alternative name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Name<'a> {
-    /// Its type.
+    /// The type of the name.
     pub kind: Kind,
-    /// Its text as it stands in the certificate; the bytes of an address.
+    /// The text as it is in the certificate; for an IP address, its 4 or 16 bytes.
     pub bytes: &'a [u8],
 }
 
 impl<'a> Name<'a> {
-    /// What Envoy compares; an address is written into `buffer` for that.
+    /// The text that Envoy compares. An address is written into `buffer`.
     pub(super) fn text<'b>(&self, buffer: &'b mut Address) -> &'b [u8]
     where
         'a: 'b,
@@ -49,7 +49,7 @@ impl<'a> Name<'a> {
         if self.kind != Kind::Ip {
             return self.bytes;
         }
-        // An address of any other length is no text to Envoy.
+        // Envoy has no text for an address of another length.
         let _ = if let Ok(octets) = <[u8; 4]>::try_from(self.bytes) {
             write!(buffer, "{}", Ipv4Addr::from(octets))
         } else if let Ok(octets) = <[u8; 16]>::try_from(self.bytes) {
@@ -68,10 +68,10 @@ impl fmt::Display for Name<'_> {
     }
 }
 
-/// Room for an address as text, on the stack: matching allocates nothing.
+/// A buffer for an address as text. It is on the stack, so that matching allocates nothing.
 #[derive(Debug, Default)]
 pub(super) struct Address {
-    // The longest is that of an IPv4-mapped one: 45.
+    // The longest text is that of an IPv4-mapped address: 45 bytes.
     bytes: [[u8; 16]; 3],
     length: usize,
 }
@@ -92,14 +92,14 @@ impl fmt::Write for Address {
     }
 }
 
-/// The names of one certificate, in its order. Types that Envoy cannot match are passed over.
+/// Iterates over the names of one certificate, in its order. Types that Envoy cannot match are skipped.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Names<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Names<'a> {
-    /// Of this certificate. There are none when the extension is malformed or there twice: so it is for BoringSSL.
+    /// The names of this certificate. As in BoringSSL, there are none if the extension is malformed or occurs twice.
     #[must_use]
     pub fn of(certificate: &X509Certificate<'a>) -> Self {
         let mut found = certificate.extensions().iter().filter(|extension| extension.oid.as_bytes() == SAN);
@@ -109,7 +109,7 @@ impl<'a> Names<'a> {
         }
     }
 
-    /// Reads the value of the extension (RFC 5280, §4.2.1.6).
+    /// Parses the value of the extension (RFC 5280 §4.2.1.6). `None` if it is malformed.
     #[must_use]
     pub fn parse(der: &'a [u8]) -> Option<Self> {
         let (SEQUENCE, content, []) = element(der)? else { return None };
@@ -140,7 +140,7 @@ impl<'a> Iterator for Names<'a> {
     }
 }
 
-/// Tag, content and what follows, of an element in DER with a tag of one byte.
+/// Splits an element in DER, whose tag has one byte, into tag, content and the bytes after it.
 pub(super) fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (&[tag, first], rest) = der.split_first_chunk::<2>()?;
     if tag & 0x1f == 0x1f {
@@ -151,7 +151,7 @@ pub(super) fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
         0x81..=0x83 => {
             let (bytes, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
             let length = bytes.iter().fold(0, |length, byte| length << 8 | usize::from(*byte));
-            // The shortest form is the only one.
+            // DER allows only the shortest form of a length.
             let shortest = if first == 0x81 { length >= 0x80 } else { bytes[0] != 0 };
             (shortest.then_some(length)?, rest)
         }

@@ -1,7 +1,7 @@
-//! Policies as people write them for Envoy: protobuf's JSON form, whatever the text was.
+//! Reads policies in the form that people write for Envoy: protobuf's JSON form, whatever the original text was.
 //!
-//! Within a validation context every field is either understood, known to make no difference to the verdict, or an
-//! error: a checker that passes over what it does not know would say "accept" for the wrong policy.
+//! Each field of a validation context is either understood, known not to change the verdict, or an error: a checker
+//! that skips fields it does not know would say "accept" about the wrong policy.
 
 mod fields;
 
@@ -16,75 +16,76 @@ use super::context::{Context, Source, StringMatcher, Test, TrustDomain};
 use super::names::Kind;
 use fields::Fields;
 
-/// How `filename`s are read.
+/// A function that reads the file with this name.
 pub type Files<'a> = &'a dyn Fn(&str) -> io::Result<Vec<u8>>;
 
-/// A policy, and what it leaves to SDS.
+/// A policy, and the part of it that comes from SDS.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Reading {
-    /// What stands in the file.
+    /// The context in the file.
     pub context: Context,
-    /// The secret that SDS has to deliver for the rest of it.
+    /// The name of the secret that SDS must deliver; `None` if the file has the whole policy.
     pub secret: Option<String>,
-    /// Whose certificates it is for. A bare validation context does not say.
+    /// The side whose certificates the policy is for; `None` if the file has only a validation context, which does
+    /// not say.
     pub peer: Option<Peer>,
 }
 
 /// Why a policy cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// It is of another type.
+    /// A value has another type than its field.
     #[error("{at}: expected {expected}")]
     Type {
-        /// Where.
+        /// The path of the value.
         at: String,
-        /// What Envoy has there.
+        /// The type that Envoy expects.
         expected: &'static str,
     },
-    /// A field that is not known.
+    /// A field is not known here.
     #[error(
         "{at}: not a field of {message} that is known here; correct its name, or take it out to check the rest"
     )]
     Unknown {
-        /// Where.
+        /// The path of the field.
         at: String,
-        /// The message that it stands in.
+        /// The message that has the field.
         message: &'static str,
     },
-    /// A field in both spellings.
+    /// A field occurs twice, in both spellings.
     #[error("{at}: there twice")]
     Twice {
-        /// Where.
+        /// The path of the field.
         at: String,
     },
-    /// A field that says where roots are that are not in the file.
+    /// A field refers to something that is not in the file, or is not supported here.
     #[error("{at}: {hint}")]
     Elsewhere {
-        /// Where.
+        /// The path of the field.
         at: String,
-        /// What to do.
+        /// What to do about it.
         hint: &'static str,
     },
-    /// A file that the policy names.
+    /// A file that the policy names cannot be read.
     #[error("{at}: cannot read {file:?}: {reason}")]
     File {
-        /// Where.
+        /// The path of the field.
         at: String,
-        /// Its name.
+        /// The name of the file.
         file: String,
-        /// Why.
+        /// The system's reason.
         #[source]
         reason: io::Error,
     },
-    /// No validation context in it.
+    /// The file has no validation context.
     #[error("there is no validation context in it: Envoy would not ask for a certificate")]
     Nothing,
-    /// Of several secrets it is not clear which.
+    /// None of several secrets has the name that was asked for.
     #[error("none of the {found} resources is the validation context {wanted:?}")]
     Resource {
-        /// How many there are.
+        /// The number of secrets.
         found: usize,
-        /// The name.
+        /// The name that was asked for.
         wanted: String,
     },
 }
@@ -92,7 +93,7 @@ pub enum ReadError {
 /// Reads a policy: a validation context, or a TLS context that has one.
 ///
 /// # Errors
-/// The first thing that is wrong.
+/// The first problem that is found.
 pub fn policy(value: &Value, files: Files<'_>) -> Result<Reading, ReadError> {
     let kind = value.get("@type").and_then(Value::as_str).and_then(|kind| kind.rsplit(['.', '/']).next());
     let has = |names: &[&str]| names.iter().any(|name| fields::find(value, name).is_some());
@@ -116,10 +117,10 @@ pub fn policy(value: &Value, files: Files<'_>) -> Result<Reading, ReadError> {
     }
 }
 
-/// Reads what SDS would deliver: a Secret, what a file for SDS has, or the validation context in it.
+/// Reads what SDS would deliver: a Secret, a file in the format of SDS, or a validation context.
 ///
 /// # Errors
-/// The first thing that is wrong.
+/// The first problem that is found.
 pub fn delivered(value: &Value, wanted: Option<&str>, files: Files<'_>) -> Result<Context, ReadError> {
     if let Some(resources) = value.get("resources").and_then(Value::as_array) {
         let named = |one: &&Value| wanted.is_some() && one.get("name").and_then(Value::as_str) == wanted;
@@ -143,19 +144,19 @@ fn bare(value: &Value, files: Files<'_>) -> Result<Reading, ReadError> {
 
 fn inner(value: &Value, name: &str, files: Files<'_>) -> Result<Reading, ReadError> {
     match fields::find(value, name) {
-        // Once or twice: a transport socket has a typed_config.
+        // This may recurse once: a transport socket has a typed_config.
         Some(inner @ Value::Object(_)) => policy(inner, files),
         _ => Err(ReadError::Type { at: name.to_owned(), expected: "an object" }),
     }
 }
 
-/// A `DownstreamTlsContext` or an `UpstreamTlsContext`: its other fields have no say in what is accepted.
+/// Reads a `DownstreamTlsContext` or an `UpstreamTlsContext`. Its other fields do not affect the verdict.
 fn holder(value: &Value, peer: Option<Peer>, files: Files<'_>) -> Result<Reading, ReadError> {
     let common_context = fields::find(value, "common_tls_context").ok_or(ReadError::Nothing)?;
     common(common_context, "common_tls_context", peer, files)
 }
 
-/// A `CommonTlsContext`.
+/// Reads a `CommonTlsContext`.
 fn common(value: &Value, at: &str, peer: Option<Peer>, files: Files<'_>) -> Result<Reading, ReadError> {
     let here = |name: &str| fields::join(at, name);
     if let Some(found) = fields::find(value, "combined_validation_context") {
@@ -176,7 +177,7 @@ fn common(value: &Value, at: &str, peer: Option<Peer>, files: Files<'_>) -> Resu
     Ok(Reading { context: context(found, &here("validation_context"), files)?, secret: None, peer })
 }
 
-/// The name of an `SdsSecretConfig`.
+/// Reads the name in an `SdsSecretConfig`.
 fn reference(value: &Value, at: &str) -> Result<String, ReadError> {
     let name = value.get("name").and_then(Value::as_str).map(ToOwned::to_owned);
     name.ok_or_else(|| ReadError::Type { at: at.to_owned(), expected: "an SdsSecretConfig with a name" })
@@ -193,7 +194,7 @@ fn secret(value: &Value, at: &str, files: Files<'_>) -> Result<Context, ReadErro
 
 fn context(value: &Value, at: &str, files: Files<'_>) -> Result<Context, ReadError> {
     let mut fields = Fields::of(value, at.to_owned(), "CertificateValidationContext")?;
-    // They do not change who is accepted.
+    // These fields do not change the verdict.
     for name in ["watched_directory", "suppress_client_ca_list", "only_verify_leaf_cert_crl"] {
         fields.take(name)?;
     }
@@ -345,7 +346,7 @@ fn string_matcher(value: &Value, at: &str) -> Result<StringMatcher, ReadError> {
     for (name, make) in TESTS {
         let Some((value, at)) = fields.take(name)? else { continue };
         let text = fields::text(value, &at)?;
-        // As protoc-gen-validate has it.
+        // The rules of protoc-gen-validate refuse it.
         if text.is_empty() && *name != "exact" {
             return Err(ReadError::Type { at, expected: EXPECTED });
         }
@@ -386,7 +387,7 @@ const TESTS: &[(&str, MakeTest)] = &[
     ("contains", Test::Contains),
 ];
 
-/// What shows that something is a `CommonTlsContext`.
+/// Fields by which a `CommonTlsContext` is recognized.
 const COMMON: &[&str] =
     &["validation_context", "combined_validation_context", "validation_context_sds_secret_config"];
 

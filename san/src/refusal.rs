@@ -1,4 +1,4 @@
-//! Why a peer is refused.
+//! Reasons for which a peer is refused.
 
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -7,49 +7,49 @@ use x509_parser::prelude::{ASN1Time, X509Certificate};
 
 use super::Peer;
 
-/// Why a peer is refused. What cannot be the peer's fault is a [`super::PolicyError`].
+/// Why a peer is refused. Problems of the policy itself are [`super::PolicyError`]s.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
-    /// It shows none.
+    /// The peer presents no certificate.
     NoCertificate,
-    /// It has expired.
+    /// A certificate of the chain expired at this time.
     Expired(SystemTime),
-    /// It is not valid yet.
+    /// A certificate of the chain is not valid before this time.
     NotYet(SystemTime),
-    /// No root of the bundle is of use: all have expired, or (SPIFFE validator) none signs itself.
+    /// No root of the bundle can be used: all have expired, or (SPIFFE validator) none is self-signed.
     NoRoot,
     /// The chain does not lead to a root.
     Chain(webpki::Error),
     /// The chain is too long.
     Depth {
-        /// How many certificates above the leaf.
+        /// The number of certificates above the leaf.
         depth: u32,
-        /// `max_verify_depth`.
+        /// The policy's `max_verify_depth`.
         most: u32,
     },
-    /// The key may not sign.
+    /// The leaf's key usage allows no signature in TLS.
     KeyUsage,
-    /// SPIFFE validator: it is a CA's certificate, or may sign others.
+    /// SPIFFE validator: the leaf is a CA certificate, or may sign certificates or CRLs.
     Authority,
-    /// SPIFFE validator: its first URI is no SPIFFE ID with a path.
+    /// SPIFFE validator: the leaf's first URI is not a SPIFFE ID with a path.
     NoSpiffeId,
-    /// SPIFFE validator: there is no bundle for its trust domain.
+    /// SPIFFE validator: there is no bundle for the leaf's trust domain.
     OtherTrustDomain {
-        /// Whose it is.
+        /// The leaf's trust domain.
         trust_domain: String,
-        /// Those that there are bundles for.
+        /// The trust domains with bundles.
         known: Vec<String>,
     },
-    /// No matcher matches any of its names.
+    /// No matcher matches any name of the leaf.
     Names,
-    /// It is not among `verify_certificate_hash` and `verify_certificate_spki`.
+    /// The leaf is in neither `verify_certificate_hash` nor `verify_certificate_spki`.
     Pins,
-    /// There is nothing in the policy that could verify it.
+    /// The policy has neither roots nor pins.
     NothingToVerify,
 }
 
 impl Refusal {
-    /// The counter that Envoy increases, below `ssl.`.
+    /// The name of the counter that Envoy increments, below `ssl.`.
     #[must_use]
     pub fn stat(&self) -> &'static str {
         match self {
@@ -92,14 +92,14 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// What the SPIFFE validator looks at before anything else (X509-SVID §5.2).
+/// Checks what the SPIFFE validator checks first (X509-SVID §5.2).
 pub(super) fn spiffe_leaf(leaf: &X509Certificate<'_>) -> Result<(), Refusal> {
     let usage = leaf.key_usage().ok().flatten();
     let signs = usage.is_some_and(|usage| usage.value.key_cert_sign() || usage.value.crl_sign());
     if leaf.is_ca() || signs { Err(Refusal::Authority) } else { Ok(()) }
 }
 
-/// BoringSSL's purposes `ssl_client` and `ssl_server`, as far as webpki does not look.
+/// Checks the part of BoringSSL's purposes `ssl_client` and `ssl_server` that webpki does not check.
 pub(super) fn key_usage(leaf: &X509Certificate<'_>, peer: Peer) -> Result<(), Refusal> {
     let Some(usage) = leaf.key_usage().ok().flatten() else { return Ok(()) };
     let usage = usage.value;

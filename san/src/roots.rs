@@ -1,8 +1,8 @@
 //! Roots, and whether a chain leads to one of them as BoringSSL sees it.
 //!
-//! The path is built by webpki. Where the two differ, Envoy's way is followed: with `trusted_ca` every certificate of
-//! the bundle is an end of the path, with the SPIFFE validator only those that sign themselves; roots expire too; and
-//! the SPIFFE validator does not look at extended key usage, nor at the length of the path.
+//! webpki builds the path. Where the two differ, this follows Envoy: with `trusted_ca` every certificate of the
+//! bundle may end the path, with the SPIFFE validator only a self-issued one; roots expire, too; and the SPIFFE
+//! validator checks neither the extended key usage nor the length of the path.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -20,7 +20,7 @@ use super::{Peer, PolicyError, Refusal};
 #[derive(Debug, Clone)]
 pub(super) struct Roots {
     certificates: Vec<Certificate>,
-    /// There is a CRL among them, which is not looked at.
+    /// Whether the bundle has a CRL. This crate does not check revocation.
     pub(super) crl: bool,
 }
 
@@ -29,18 +29,18 @@ struct Certificate {
     der: CertificateDer<'static>,
     not_before: SystemTime,
     not_after: SystemTime,
-    /// Issuer and subject are the same.
+    /// Whether issuer and subject are the same.
     self_issued: bool,
 }
 
-/// How a path has to be.
+/// Rules for a valid path.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rules {
-    /// `None` when time does not matter.
+    /// The time at which all certificates must be valid; `None` if time does not matter.
     pub(super) at: Option<SystemTime>,
-    /// Any certificate of the bundle ends a path (`X509_V_FLAG_PARTIAL_CHAIN`).
+    /// Whether any certificate of the bundle may end the path (`X509_V_FLAG_PARTIAL_CHAIN`).
     pub(super) partial: bool,
-    /// `None`: any extended key usage.
+    /// The side whose extended key usage the leaf must have, if it has any; `None` if it may have any usage.
     pub(super) usage: Option<Peer>,
     pub(super) max_depth: Option<u32>,
 }
@@ -62,12 +62,12 @@ impl Roots {
         Ok(Self { certificates, crl })
     }
 
-    /// None of them signs itself: no end of a path to the SPIFFE validator.
+    /// Whether no certificate is self-issued, so that none can end a path for the SPIFFE validator.
     pub(super) fn without_self_issued(&self) -> bool {
         !self.certificates.iter().any(|root| root.self_issued)
     }
 
-    /// Whether this chain, leaf first, leads here.
+    /// Checks that this chain, leaf first, leads to one of the roots.
     pub(super) fn check(&self, chain: &[CertificateDer<'_>], rules: &Rules) -> Result<(), Refusal> {
         let Some((leaf, intermediates)) = chain.split_first() else { return Err(Refusal::NoCertificate) };
         if let Some(trusted) = self.certificates.iter().find(|root| root.der == *leaf)
@@ -101,8 +101,8 @@ impl Roots {
         Err(refusal)
     }
 
-    /// The times at which the path is tried. When time does not matter: the beginning of each certificate, one of
-    /// which is in the life of all that have any time in common.
+    /// The times for which the path is tried. If time does not matter, these are the beginnings of all certificates'
+    /// lives: if the lives have any time in common, they have one of these in common.
     fn times(&self, chain: &[CertificateDer<'_>], rules: &Rules) -> Vec<SystemTime> {
         if let Some(at) = rules.at {
             return vec![at];
@@ -135,7 +135,7 @@ fn path(
             webpki::Error::CertNotValidYet { not_before, .. } => Refusal::NotYet(system_time(not_before)),
             other => Refusal::Chain(other),
         })?;
-    // Envoy counts all but the leaf, and takes 0 for 1.
+    // Envoy counts all certificates but the leaf, and treats a limit of 0 as 1.
     let depth = u32::try_from(found.intermediate_certificates().count() + 1).unwrap_or(u32::MAX);
     match rules.max_depth {
         Some(most) if depth > most.max(1) => Err(Refusal::Depth { depth, most }),
@@ -160,7 +160,7 @@ impl Certificate {
     }
 }
 
-/// From when until when a certificate is good.
+/// The first and the last time at which a certificate is valid.
 pub(super) fn validity(certificate: &X509Certificate<'_>) -> (SystemTime, SystemTime) {
     let validity = certificate.validity();
     (time(validity.not_before), time(validity.not_after))
@@ -178,7 +178,7 @@ pub(super) fn valid(
     }
 }
 
-/// Times before 1970 are as good as 1970.
+/// Converts a certificate's time. Times before 1970 count as 1970.
 fn time(time: ASN1Time) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(u64::try_from(time.timestamp()).unwrap_or(0))
 }
@@ -187,7 +187,7 @@ fn system_time(time: UnixTime) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(time.as_secs())
 }
 
-/// Extended key usage: what the side asks for, where the certificate says anything; or nothing.
+/// Checks the extended key usage that the side needs, if the certificate has any. `None` accepts everything.
 struct Usage(Option<Peer>);
 
 impl ExtendedKeyUsageValidator for Usage {
@@ -201,5 +201,5 @@ impl ExtendedKeyUsageValidator for Usage {
 }
 
 const ALGORITHMS: &[&dyn SignatureVerificationAlgorithm] = webpki::ALL_VERIFICATION_ALGS;
-/// A bundle has a handful of certificates.
+/// The most times that are tried. A bundle has only a few certificates.
 const MOST_TIMES: usize = 64;

@@ -1,4 +1,4 @@
-//! What an operator should know of a policy that Envoy takes without a word.
+//! Properties of a policy that Envoy accepts silently and that may surprise its operator.
 
 use std::fmt;
 
@@ -6,25 +6,27 @@ use super::context::{Context, Test};
 use super::names::Kind;
 use super::{Policy, Trust};
 
-/// A property of a policy that surprises people.
+/// A property of a policy that may surprise its operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Warning {
-    /// SPIFFE validator: matchers of other types than URI are ignored, and there is no other.
+    /// SPIFFE validator: it ignores all matchers, because none is of type URI. Every workload of the trust domains is
+    /// accepted.
     OnlyIgnoredMatchers {
-        /// Whose workloads are all accepted.
+        /// The trust domains of the policy.
         trust_domains: Vec<String>,
     },
-    /// SPIFFE validator: matchers of other types than URI are ignored.
+    /// SPIFFE validator: it ignores some matchers, which are of other types than URI.
     IgnoredMatchers,
-    /// `match_subject_alt_names` beside `match_typed_subject_alt_names`.
+    /// `match_subject_alt_names` is ignored, because there is `match_typed_subject_alt_names`.
     IgnoredDeprecated,
-    /// No matchers at all.
+    /// There are no matchers: every certificate of the roots is accepted.
     NoMatchers,
-    /// SPIFFE validator: a trust domain that no SPIFFE ID can be of.
+    /// SPIFFE validator: the name of a trust domain is invalid, so that no SPIFFE ID can belong to it.
     TrustDomainName(String),
-    /// SPIFFE validator without trust domains.
+    /// SPIFFE validator: there are no trust domains, so that every peer is refused.
     NoTrustDomains,
-    /// SPIFFE validator: none of the bundle's certificates signs itself.
+    /// SPIFFE validator: no certificate of this trust domain's bundle is self-issued, so that every peer of it is
+    /// refused.
     NoSelfSigned(String),
     /// SPIFFE validator: pins are ignored.
     IgnoredPins,
@@ -32,18 +34,18 @@ pub enum Warning {
     IgnoredTrustedCa,
     /// SPIFFE validator: `trust_chain_verification` is ignored.
     IgnoredTrustChainVerification,
-    /// SPIFFE validator: an exact URI of a trust domain without a bundle.
+    /// SPIFFE validator: a matcher asks for an exact URI in a trust domain that has no bundle.
     Unreachable {
         /// The URI.
         uri: String,
     },
-    /// SPIFFE validator: certificates are demanded.
+    /// SPIFFE validator: clients must present a certificate, even if `require_client_certificate` is false.
     ClientCertificateDemanded,
-    /// `allow_expired_certificate`.
+    /// `allow_expired_certificate`: expired certificates are accepted.
     ExpiredAccepted,
-    /// `ACCEPT_UNTRUSTED`.
+    /// `ACCEPT_UNTRUSTED`: every certificate is accepted.
     AnyoneAccepted,
-    /// A CRL is there, and not looked at here.
+    /// There is a CRL, which this crate does not check.
     Crl,
 }
 
@@ -113,7 +115,7 @@ pub(super) fn of(context: &Context, policy: &Policy) -> Vec<Warning> {
             let asked = policy.matchers.len() - ignored;
             let only = Warning::OnlyIgnoredMatchers { trust_domains: names() };
             warn(ignored > 0 && asked == 0, only);
-            // An untyped matcher stands for all types: that the others are ignored is what one expects.
+            // An untyped matcher applies to all types. That other types than URI are ignored is expected.
             warn(context.untyped.is_empty() && ignored > 0 && asked > 0, Warning::IgnoredMatchers);
             warn(domains.is_empty(), Warning::NoTrustDomains);
             for (name, roots) in domains {
@@ -127,7 +129,7 @@ pub(super) fn of(context: &Context, policy: &Policy) -> Vec<Warning> {
                         let rest = uri.strip_prefix("spiffe://").and_then(|rest| rest.strip_prefix(&**name));
                         rest.is_some_and(|rest| rest.starts_with('/'))
                     });
-                    // A further URI of a peer's could still be it, but SPIFFE allows only one.
+                    // A peer's second URI could still match, but an X.509-SVID has only one.
                     warn(!reachable && !matcher.ignore_case, Warning::Unreachable { uri: uri.clone() });
                 }
             }

@@ -1,5 +1,5 @@
-//! gRPC's framing over an HTTP/2 body: each message has a flag and its length before it (gRPC over HTTP/2,
-//! "Length-Prefixed-Message"). One may be spread over many DATA frames, and many may stand in one.
+//! gRPC's framing over an HTTP/2 body: a flag and a length precede each message (gRPC over HTTP/2,
+//! "Length-Prefixed-Message"). A message may be spread over many DATA frames, and a frame may hold many messages.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -10,30 +10,29 @@ use http_body::Body;
 use crate::sift::{Sift, SiftError};
 use crate::wire::DiscoveryRequest;
 
-/// Cuts a client's bytes into messages. What it holds of a message that is not complete is what is read of it, not its
-/// bytes: see `sift`.
+/// Cuts a client's bytes into messages. Of an incomplete message it holds only the fields that are read: see `sift`.
 #[derive(Debug, Default)]
 pub struct Intake {
     head: [u8; HEAD],
-    /// Bytes of the head that have come.
+    /// How many bytes of `head` have come.
     seen: u8,
-    /// Bytes of the message that have not.
+    /// How many bytes of the message have not come yet.
     left: u32,
     message: Option<Sift>,
 }
 
-/// One message, with what is read of it.
+/// One message, reduced to the fields that are read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message(Vec<u8>);
 
 impl Message {
-    /// Bytes that it takes.
+    /// Bytes of memory that the message takes.
     #[must_use]
     pub fn kept(&self) -> usize {
         self.0.capacity()
     }
 
-    /// The request that it is.
+    /// Decodes the request.
     ///
     /// # Errors
     /// [`RequestError::Malformed`].
@@ -42,25 +41,25 @@ impl Message {
     }
 }
 
-/// Why a stream of requests cannot go on. Texts and codes are grpc-go's.
+/// Why no more requests can be read. Texts and codes are those of grpc-go.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
-    /// A message is compressed, and the client was not told that it might.
+    /// A message is compressed, although the call has no `grpc-encoding` that allows it.
     #[error("grpc: compressed flag set with identity or empty encoding")]
     Compressed,
-    /// The flag is neither 0 nor 1.
+    /// The flag before a message is neither 0 nor 1.
     #[error("grpc: received unexpected payload format {0}")]
     Flag(u8),
-    /// A message is announced that is longer than any should be.
+    /// A message is longer than 4 MiB, the default limit of every gRPC server.
     #[error("grpc: received message larger than max ({len} vs. {MESSAGE_LIMIT})")]
     TooLong {
-        /// In bytes.
+        /// The message's length in bytes, as its prefix says.
         len: u32,
     },
-    /// What is read of a message is more than anybody needs.
+    /// The fields that are read of a message are larger than any client needs.
     #[error("DiscoveryRequest has more than {} bytes beside its node", crate::sift::KEPT_LIMIT)]
     TooMuch,
-    /// The message is not what it should be.
+    /// The message is not a valid DiscoveryRequest.
     #[error("{0}")]
     Malformed(String),
     /// The client has ended its side within a message.
@@ -69,8 +68,8 @@ pub enum RequestError {
 }
 
 impl Intake {
-    /// Takes from `bytes` up to the end of the next message. Of a client whose `Node` is known, `skip_node` has it passed
-    /// over.
+    /// Reads from `bytes` up to the end of the next message. With `skip_node` the message's `Node` is dropped,
+    /// because the stream's is known already.
     ///
     /// # Errors
     /// [`RequestError`]; nothing more can be read then.
@@ -91,13 +90,13 @@ impl Intake {
         Ok(message.map(Message))
     }
 
-    /// Whether no message has begun. An unfinished head is none, as for grpc-go.
+    /// Whether no message has begun. An incomplete prefix does not count as a message, as with grpc-go.
     #[must_use]
     pub fn is_between(&self) -> bool {
         self.message.is_none()
     }
 
-    /// Bytes that are kept of a message that is not complete.
+    /// Bytes of memory that an incomplete message takes.
     #[must_use]
     pub fn kept(&self) -> usize {
         self.message.as_ref().map_or(0, Sift::kept)
@@ -141,12 +140,12 @@ impl From<SiftError> for RequestError {
     }
 }
 
-/// The client's side of a call.
+/// The requests of a call, read from its body.
 #[derive(Debug)]
 pub(crate) struct Inbound<B> {
     body: B,
     intake: Intake,
-    /// Of the last DATA frame, what has not been looked at.
+    /// The bytes of the last DATA frame that were not read yet.
     rest: Bytes,
 }
 
@@ -155,12 +154,12 @@ impl<B: Body<Data = Bytes> + Unpin> Inbound<B> {
         Self { body, intake: Intake::default(), rest: Bytes::new() }
     }
 
-    /// Bytes that are kept of what the client has said.
+    /// Bytes of memory that an incomplete message takes.
     pub(crate) fn kept(&self) -> usize {
         self.intake.kept()
     }
 
-    /// The next message; `None` when the client has said its last, or has gone away.
+    /// The next message; `None` when the client has ended its side or has gone away.
     pub(crate) fn poll_message(
         &mut self,
         cx: &mut Context<'_>,
@@ -170,7 +169,7 @@ impl<B: Body<Data = Bytes> + Unpin> Inbound<B> {
             if !self.rest.is_empty() {
                 let message = self.intake.feed(&mut self.rest, skip_node);
                 if self.rest.is_empty() {
-                    // The frame's memory is part of a larger buffer: nothing of it is held while the stream is idle.
+                    // The frame is a slice of a larger buffer, which an idle stream must not hold.
                     self.rest = Bytes::new();
                 }
                 match message {
@@ -188,7 +187,7 @@ impl<B: Body<Data = Bytes> + Unpin> Inbound<B> {
     }
 }
 
-/// Flag and length.
+/// Bytes of a message's prefix: flag and length.
 const HEAD: usize = 5;
-/// As every gRPC server has it by default.
+/// The longest message in bytes: the default of every gRPC server.
 const MESSAGE_LIMIT: u32 = 4 * 1024 * 1024;

@@ -1,13 +1,16 @@
-//! Secret Discovery Service v3: certificates and validation contexts for Envoy.
+//! Envoy's Secret Discovery Service v3 (SDS): serves X.509-SVIDs as TLS certificates, and bundles as validation
+//! contexts.
 //!
 //! - [`names`]: what a resource name means;
-//! - [`secret`]: an SVID or a bundle as an encoded resource, made once and shared;
+//! - [`secret`]: an SVID or a bundle as an encoded resource, made once and shared by all streams;
 //! - [`stream`]: the state machine of one stream, without I/O, clock or runtime;
-//! - [`framing`], `sift`: requests out of DATA frames, but for what nobody reads of them; `reply`: responses into them;
-//! - `session`: one open stream, as the body of its response;
-//! - [`service`]: the gRPC service around it, by hand where tonic costs memory.
+//! - `resolve`: looks up what the names of a request mean for one caller; `node`: what an Envoy says of itself;
+//! - [`framing`], `sift`: cut requests out of DATA frames and drop the parts that are not read; [`wire`]: the
+//!   messages; `reply`: responses as DATA frames;
+//! - `session`: one open stream, as the body of its own response;
+//! - [`service`]: the gRPC service, written by hand where tonic would cost memory.
 //!
-//! The agent hands in one thing, an implementation of [`Admit`]: who may listen, and to what.
+//! The agent provides one thing, an implementation of [`Admit`]: who may subscribe, and to what.
 
 pub mod framing;
 pub mod names;
@@ -25,30 +28,31 @@ pub mod wire;
 mod tests;
 
 pub use reply::Frames;
-pub use service::{Admission, Admit, Answer, Called, Service};
+pub use service::{Admission, Admit, Called, ResponseBody, Service};
 
 /// The agent's settings for SDS.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Resource name of the default X.509-SVID (`sds.default_svid_name`).
     pub default_svid_name: String,
-    /// Resource name of the own trust domain's bundle (`sds.default_bundle_name`).
+    /// Resource name of the agent's own trust domain's bundle (`sds.default_bundle_name`).
     pub default_bundle_name: String,
-    /// Resource name of all bundles together (`sds.default_all_bundles_name`).
+    /// Resource name of all bundles in one resource (`sds.default_all_bundles_name`).
     pub default_all_bundles_name: String,
-    /// Send plain roots instead of Envoy's SPIFFE validator (`sds.disable_spiffe_cert_validation`).
+    /// Whether to send plain roots instead of a configuration of Envoy's SPIFFE validator
+    /// (`sds.disable_spiffe_cert_validation`).
     pub disable_spiffe_cert_validation: bool,
     /// What happens to a stream that asks for a name that its caller may not have.
     pub unknown_names: UnknownNames,
 }
 
-/// `sds.unknown_names`.
+/// What a stream does with a name that its caller may not have (`sds.unknown_names`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum UnknownNames {
-    /// The stream stays; the secret follows when it is registered.
+    /// The stream stays open, and sends the secret once it is registered.
     #[default]
     Hold,
-    /// The stream ends with InvalidArgument, as spire-agent does.
+    /// The stream ends with InvalidArgument, as with spire-agent.
     Reject,
 }
 
@@ -64,26 +68,27 @@ impl Default for Options {
     }
 }
 
-/// Why a request is refused for good. The gRPC code is chosen in [`service`].
+/// Why a request ends its call. The gRPC code is chosen in [`service`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
-    /// Names that the caller may not have (`unknown_names = "reject"`, and always for FetchSecrets).
+    /// The caller may not have these names (`unknown_names = "reject"`, and always with FetchSecrets).
     NotAuthorized(Vec<Box<str>>),
-    /// All bundles together need Envoy's SPIFFE validator, which is off or too new for this Envoy.
+    /// The request asks for all bundles in one resource, which only Envoy's SPIFFE validator can use. It is disabled,
+    /// or this Envoy is too old for it.
     NeedsValidator,
-    /// More names than anybody needs.
+    /// The request has too many names.
     TooManyNames {
-        /// How many bytes the names may have together.
+        /// The most bytes that the names may have together.
         limit: usize,
     },
-    /// The X.509-SVID has expired and the server has not signed another: never sent anew.
+    /// The X.509-SVID has expired and the server has not signed another. An expired SVID is never sent.
     Expired {
-        /// Whose.
+        /// The SPIFFE ID of the SVID.
         spiffe_id: String,
     },
-    /// The X.509-SVID is not minted yet (FetchSecrets only; a stream waits).
+    /// The X.509-SVID is not minted yet (FetchSecrets only; a stream waits for it).
     NotMinted {
-        /// Whose.
+        /// The SPIFFE ID of the SVID.
         spiffe_id: String,
     },
 }

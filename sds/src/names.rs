@@ -1,4 +1,4 @@
-//! What a resource name means.
+//! The resource names of a request, and what each of them means.
 
 use std::cmp::Ordering;
 
@@ -6,17 +6,17 @@ use identity::SpiffeId;
 
 use crate::Options;
 
-/// The names that a stream asks for, ascending, each once. All texts are one piece: a stream may have thousands of names, and
-/// as many allocations would leave holes everywhere when streams come and go.
+/// The names that a stream asks for, ascending and without duplicates. All texts are one allocation: a stream may
+/// have thousands of names, and as many allocations would fragment the heap when streams come and go.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct NameList {
     text: Box<str>,
-    /// Where each name ends in the text, and what it means.
+    /// Where each name ends in `text`, and what it means.
     ends: Box<[(u32, Meaning)]>,
 }
 
 impl NameList {
-    /// `names` are ascending, and have less than 4 GiB together.
+    /// Makes a list of `names`, which must be ascending and have less than 4 GiB together.
     pub(crate) fn new(names: &[&str], options: &Options) -> Self {
         let mut end = 0;
         let ends = names.iter().map(|name| {
@@ -34,7 +34,6 @@ impl NameList {
         self.ends.is_empty()
     }
 
-    /// The name at a place.
     pub(crate) fn get(&self, place: u32) -> &str {
         let place = place as usize;
         let start = place.checked_sub(1).map_or(0, |before| self.ends[before].0);
@@ -59,33 +58,33 @@ impl NameList {
         false
     }
 
-    /// Bytes that it takes beside itself.
+    /// Bytes that the list has allocated.
     pub(crate) fn allocated(&self) -> usize {
         self.text.len() + size_of_val(&*self.ends)
     }
 }
 
-/// The meaning of one resource name. Each name is judged for itself: spire-agent serves only the first of several
-/// aliases of one thing and refuses the others; there is no reason to.
+/// The meaning of one resource name. Each name is judged on its own. (spire-agent serves only the first of several
+/// aliases of one thing and refuses the others, for no good reason.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Meaning {
-    /// The X.509-SVID of the ID that the name is.
+    /// The name is a SPIFFE ID with a path: its X.509-SVID.
     Svid,
-    /// The X.509-SVID of the caller's first entry.
+    /// `default_svid_name`: the X.509-SVID of the caller's first entry.
     DefaultSvid,
-    /// The bundle of the trust domain whose ID the name is, own or foreign.
+    /// The name is the ID of a trust domain, own or foreign: its bundle.
     Bundle,
-    /// The own trust domain's bundle.
+    /// `default_bundle_name`: the bundle of the agent's own trust domain.
     DefaultBundle,
-    /// The own bundle and all foreign ones.
+    /// `default_all_bundles_name`: the own bundle and all federated ones.
     AllBundles,
-    /// Nothing that could ever be served.
+    /// The name can never be served.
     Nothing,
 }
 
 impl Meaning {
-    /// Reads a resource name. Where two aliases are configured alike, the narrower thing wins: a bundle over all
-    /// bundles (SPIRE warns of it and ignores `default_all_bundles_name`).
+    /// Interprets a resource name. If two aliases are configured alike, the one bundle wins over all bundles (SPIRE
+    /// warns of it and ignores `default_all_bundles_name`), and both win over the SVID.
     #[must_use]
     pub fn of(name: &str, options: &Options) -> Self {
         if name == options.default_bundle_name {

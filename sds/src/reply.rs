@@ -1,4 +1,4 @@
-//! Responses, as the DATA frames and trailers of an HTTP/2 body.
+//! Responses as DATA frames and trailers of an HTTP/2 body.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -14,8 +14,8 @@ use crate::secret::Encoded;
 use crate::stream::Push;
 
 impl Push {
-    /// The gRPC message, cut into the buffers that it is sent from: whatever is this stream's own, then each resource
-    /// where it lies, shared with all streams (`envoy.service.discovery.v3.DiscoveryResponse`).
+    /// Encodes the response as one gRPC message (`envoy.service.discovery.v3.DiscoveryResponse`). It is cut into
+    /// buffers: this stream's own fields, and each resource where it lies in memory, shared by all streams.
     #[must_use]
     pub fn frames(&self) -> Frames {
         let own = [(1, self.version.as_bytes()), (4, self.type_url.as_bytes()), (5, self.nonce.as_bytes())];
@@ -23,7 +23,7 @@ impl Push {
         let own_len: usize = own.clone().map(|(_, text)| key_len(text.len()) + text.len()).sum();
         let lens = self.resources.iter().map(|encoded| encoded.resource.len());
         let len = own_len + lens.clone().map(|len| key_len(len) + len).sum::<usize>();
-        // To the byte: what has room left over is moved when it becomes `Bytes`.
+        // The capacity is exact: a vector with spare room is copied when it becomes `Bytes`.
         let mut head = Vec::with_capacity(HEAD + own_len + lens.clone().next().map_or(0, key_len));
         head.put_u8(0);
         head.put_u32(u32::try_from(len).expect("far below 4 GiB"));
@@ -45,7 +45,7 @@ impl Push {
     }
 }
 
-/// What stands before a text or a message in another.
+/// Writes the key and the length before a length-delimited field.
 fn key(tag: u32, len: usize, out: &mut Vec<u8>) {
     encode_key(tag, WireType::LengthDelimited, out);
     encode_varint(len as u64, out);
@@ -55,10 +55,10 @@ fn key_len(len: usize) -> usize {
     1 + encoded_len_varint(len as u64)
 }
 
-/// What is still to be sent of a response.
+/// The buffers of a response that are not sent yet.
 #[derive(Debug, Default)]
 pub struct Frames {
-    /// Last first.
+    /// In reverse order.
     waiting: Vec<Bytes>,
 }
 
@@ -68,7 +68,7 @@ impl Iterator for Frames {
     fn next(&mut self) -> Option<Bytes> {
         let next = self.waiting.pop();
         if self.waiting.is_empty() {
-            // An idle stream holds nothing.
+            // An idle stream holds no memory.
             self.waiting = Vec::new();
         }
         next
@@ -79,14 +79,14 @@ impl Iterator for Frames {
 pub(crate) fn trailers(status: &Status) -> HeaderMap {
     let mut trailers = HeaderMap::with_capacity(2);
     if status.add_header(&mut trailers).is_err() {
-        // Its text cannot stand in a header; the code can.
+        // The status's text does not fit into a header, but its code does.
         trailers.clear();
         trailers.insert(Status::GRPC_STATUS, i32::from(status.code()).into());
     }
     trailers
 }
 
-/// The body of a call that is answered once.
+/// The body of a unary call's response.
 #[derive(Debug)]
 pub(crate) struct Unary {
     frames: Frames,
@@ -113,5 +113,5 @@ impl Body for Unary {
     }
 }
 
-/// Flag and length.
+/// Bytes of a message's prefix: flag and length.
 const HEAD: usize = 5;

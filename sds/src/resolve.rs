@@ -1,4 +1,4 @@
-//! Names → encoded secrets, for one caller at one moment.
+//! Looks up the encoded secrets that the names of a request mean, for one caller at one moment.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -10,7 +10,7 @@ use crate::node::NodeFacts;
 use crate::secret::{Encoded, Naming, Secrets, Validation};
 use crate::{Options, Refusal};
 
-/// What there is to be looked up in.
+/// Everything that the lookup depends on.
 pub(crate) struct Resolve<'a> {
     pub(crate) options: &'a Options,
     pub(crate) secrets: &'a Secrets,
@@ -19,7 +19,7 @@ pub(crate) struct Resolve<'a> {
     pub(crate) wall: SystemTime,
 }
 
-/// What was found, and what was not.
+/// The outcome of a lookup.
 #[derive(Default)]
 pub(crate) struct Resolved {
     /// By ascending name.
@@ -44,12 +44,13 @@ impl Resolve<'_> {
 
     fn everything(&self, resolved: &mut Resolved) {
         for bundle in std::iter::once(&self.update.bundle).chain(self.update.federated.values()) {
-            self.bundle(Naming::Own, &bundle.trust_domain.id(), bundle, resolved);
+            self.bundle(Naming::SpiffeId, &bundle.trust_domain.id(), bundle, resolved);
         }
         for identity in &self.update.identities {
-            self.svid(Naming::Own, identity.entry.spiffe_id.as_str(), identity, resolved);
+            self.svid(Naming::SpiffeId, identity.entry.spiffe_id.as_str(), identity, resolved);
         }
-        // Several entries may grant one ID: the lowest whose SVID can be used. The sort is stable.
+        // Several entries may grant the same ID: the first in order whose SVID can be used is sent. The sort is
+        // stable.
         resolved.found.sort_by(|a, b| a.name.cmp(&b.name));
         resolved.found.dedup_by(|a, b| a.name == b.name);
     }
@@ -60,7 +61,7 @@ impl Resolve<'_> {
             Meaning::DefaultBundle => self.bundle(Naming::Alias, text, &update.bundle, resolved),
             Meaning::AllBundles => self.all_bundles(text, resolved)?,
             Meaning::Bundle => match self.bundle_of(text) {
-                Some(bundle) => self.bundle(Naming::Own, text, bundle, resolved),
+                Some(bundle) => self.bundle(Naming::SpiffeId, text, bundle, resolved),
                 None => resolved.missing.push(place),
             },
             Meaning::DefaultSvid => match update.identities.first() {
@@ -68,7 +69,7 @@ impl Resolve<'_> {
                 None => resolved.missing.push(place),
             },
             Meaning::Svid => match self.granting(text) {
-                Some(identity) => self.svid(Naming::Own, text, identity, resolved),
+                Some(identity) => self.svid(Naming::SpiffeId, text, identity, resolved),
                 None => resolved.missing.push(place),
             },
             Meaning::Nothing => resolved.missing.push(place),
@@ -76,7 +77,8 @@ impl Resolve<'_> {
         Ok(())
     }
 
-    /// Several entries may grant one ID: the lowest whose SVID can be used.
+    /// The identity with this SPIFFE ID. If several entries grant it, the first whose SVID is valid is taken, or else
+    /// the first of all.
     fn granting(&self, spiffe_id: &str) -> Option<&Identity> {
         let mut all = self.update.granting(spiffe_id);
         all.clone().find(|identity| identity.live(self.wall).is_some()).or_else(|| all.next())

@@ -1,4 +1,4 @@
-//! Encoded secrets: made once for each identity version, shared by every stream that wants them.
+//! Encoded secrets: made once for each version of an SVID or bundle, and shared by every stream that wants them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -14,20 +14,20 @@ use crate::wire::{
     VALIDATOR_NAME, VALIDATOR_TYPE_URL, ValidationContext, ValidatorDomain,
 };
 
-/// A digest of the *public* content of a secret. Envoy publishes the version, so no key goes into it; a new key
-/// always comes with a new certificate.
+/// A digest of the *public* content of a secret. Envoy publishes the version that is made of it, so no private key
+/// goes into it. A new key always comes with a new certificate.
 pub type Digest = [u8; 32];
 
-/// One resource as it travels: an encoded `Any` that holds the `Secret`. Whoever was sent it holds it, so it is made once
-/// for all streams.
+/// One resource as it is sent: an encoded `Any` that holds the `Secret`. Every stream that has sent it holds it, so
+/// all streams share one.
 pub struct Encoded {
     /// The resource's name.
     pub name: Box<str>,
-    /// The `Any`; zeroized when the last stream lets go.
+    /// The encoded `Any`. Its memory is zeroized when the last stream drops it.
     pub resource: Bytes,
-    /// Equal content, equal digest, across restarts.
+    /// The digest of the public content. It is equal for equal content, also across restarts.
     pub digest: Digest,
-    /// Keeps the address that the cache's key was made of from being used again.
+    /// Keeps the SVID or bundles alive, so that the addresses in the cache's key are not used again.
     _source: Source,
 }
 
@@ -40,19 +40,19 @@ impl std::fmt::Debug for Encoded {
     }
 }
 
-/// How a validation context says what to trust.
+/// How a validation context tells Envoy what to trust.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Validation {
-    /// Envoy's SPIFFE validator, by trust domain.
+    /// A configuration of Envoy's SPIFFE validator, with roots for each trust domain.
     SpiffeValidator,
-    /// Plain roots.
+    /// Plain roots (`trusted_ca`).
     TrustedCa,
 }
 
-/// The encoded secrets in use; weak, so that what no stream holds is not kept.
+/// The encoded secrets in use. References are weak: a secret that no stream holds is dropped.
 #[derive(Default)]
 pub struct Secrets {
-    /// Hashed quickly: no caller chooses an address.
+    /// The hash is fast and not collision-resistant, because callers cannot choose addresses.
     held: Mutex<HashMap<Key, Weak<Encoded>, foldhash::fast::RandomState>>,
 }
 
@@ -62,23 +62,23 @@ impl std::fmt::Debug for Secrets {
     }
 }
 
-/// Which of its names a resource has.
+/// Which of its two names a resource has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Naming {
-    /// Its SPIFFE ID.
-    Own,
-    /// The configured alias.
+    /// The SPIFFE ID of the SVID, or of the bundle's trust domain.
+    SpiffeId,
+    /// An alias from the configuration, such as "default".
     Alias,
 }
 
-/// By address of what was encoded: identities and bundles are shared by `Arc`, a new version is a new one. Looking up
-/// one SVID or one bundle allocates nothing.
+/// Identifies an encoded secret by the address of its source. SVIDs and bundles are shared by `Arc`, and a new
+/// version has a new address. Looking up one SVID or one bundle allocates nothing.
 #[derive(PartialEq, Eq, Hash)]
 struct Key {
     naming: Naming,
     validation: Option<Validation>,
     source: usize,
-    /// The other bundles, where the resource is all of them.
+    /// The addresses of all bundles, if the resource holds all of them.
     more: Box<[usize]>,
 }
 
@@ -88,7 +88,7 @@ enum Source {
 }
 
 impl Secrets {
-    /// The TLS certificate of an SVID. `name` is what `naming` comes to.
+    /// The TLS certificate of an SVID. `name` is the resource's name, and `naming` tells which of its names that is.
     pub fn certificate(&self, naming: Naming, name: &str, svid: &Arc<X509Svid>) -> Arc<Encoded> {
         let key = Key { naming, validation: None, source: address(svid), more: Box::default() };
         self.shared(key, || encode_certificate(name, svid))
@@ -106,7 +106,7 @@ impl Secrets {
         self.shared(key, || encode_validation(name, std::slice::from_ref(bundle), validation))
     }
 
-    /// The validation context of several bundles together, in this order.
+    /// The validation context of several bundles in this order, for Envoy's SPIFFE validator.
     pub fn validation_of_all(&self, name: &str, bundles: &[Arc<Bundle>]) -> Arc<Encoded> {
         let validation = Validation::SpiffeValidator;
         let key = Key {
@@ -189,7 +189,8 @@ fn encode_validation(name: &str, bundles: &[Arc<Bundle>], validation: Validation
     Encoded { name: name.into(), resource: encode(&secret), digest, _source: source }
 }
 
-/// Encodes into buffers that are zeroized; both are reserved in full, so that growing leaves no copy behind.
+/// Encodes into buffers that are zeroized when dropped. Both are reserved in full, because growing would leave copies
+/// behind.
 fn encode(secret: &Secret) -> Bytes {
     let value = Bytes::from_owner(Zeroizing::new(secret.encode_to_vec()));
     let any = Any { type_url: SECRET_TYPE_URL.into(), value };
@@ -199,7 +200,7 @@ fn encode(secret: &Secret) -> Bytes {
 fn digest<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Digest {
     let mut context = Context::new(&SHA256);
     for part in parts {
-        // The length keeps ("ab", "c") and ("a", "bc") apart.
+        // The length before each part keeps ("ab", "c") and ("a", "bc") apart.
         context.update(&(part.len() as u64).to_be_bytes());
         context.update(part);
     }

@@ -1,8 +1,9 @@
-//! The gRPC service around the streams. The only place of this crate that knows codes.
+//! The gRPC service around the streams. No other module of this crate chooses gRPC codes.
 //!
-//! By hand over HTTP/2, where tonic has a decoder for each stream that keeps a buffer as long as the longest message: for
-//! Envoys that is 61 KB, and more than all the rest. What tonic would give for nothing is in `framing` (messages over
-//! frames, the compressed flag, limits), `reply` (frames, trailers) and here (headers, errors before the first message).
+//! It is written by hand on HTTP/2, because tonic has a decoder for each stream that keeps a buffer as long as the
+//! longest message: with Envoys 61 KB, more than everything else together. What tonic would do is in `framing`
+//! (messages over frames, the compressed flag, limits), `reply` (frames, trailers) and here (headers, errors before
+//! the first message).
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -33,46 +34,48 @@ use crate::stream::{self, Push};
 use crate::wire::DiscoveryRequest;
 use crate::{Options, Refusal};
 
-/// Who may listen, and to what: the one thing that the service needs of the agent.
+/// What the service needs of the agent: who may subscribe, and to what.
 pub trait Admit: Send + Sync + 'static {
     /// Attests the caller and subscribes for it. Waits while the agent is starting.
     ///
-    /// The status is what the caller sees.
+    /// # Errors
+    /// The status that the caller sees.
     fn admit(
         &self,
         peer: Arc<Peer>,
         called: Called,
     ) -> impl Future<Output = Result<Admission, Status>> + Send;
 
-    /// A stream waits for these names, which nothing grants its caller yet.
+    /// A stream waits for these names, which no entry grants its caller yet. The agent may attest the caller more
+    /// deeply.
     fn sought<'a>(&self, peer: &Peer, names: impl Iterator<Item = &'a str>);
 
-    /// Grows when a caller that was attested before may be found to be more than it was.
+    /// A counter that grows when a new attestation of a caller may find more selectors than before.
     fn news(&self) -> watch::Receiver<u64>;
 
-    /// A random number, for nonces and jitter.
+    /// Returns a random number, for nonces and jitter.
     fn random(&self) -> u32;
 }
 
-/// What a caller is let in for.
+/// The reason why the door is asked for a caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Called {
-    /// It has opened a stream.
+    /// The caller opens a stream.
     StreamSecrets,
-    /// It asks once.
+    /// The caller fetches secrets once.
     FetchSecrets,
-    /// It holds a stream, and is attested anew: it may be more than it was.
+    /// The caller holds a stream and is attested anew, because its selectors may have become more.
     HeldStream,
 }
 
-/// A caller that has been let in.
+/// A subscription for an attested caller.
 #[derive(Debug)]
 pub struct Admission {
-    /// What it may have, now and later.
+    /// The identities and bundles that the caller may have, now and later.
     pub updates: Updates<WorkloadUpdate>,
 }
 
-/// The service.
+/// The gRPC service `envoy.service.secret.v3.SecretDiscoveryService`.
 #[derive(Debug)]
 pub struct Service<A> {
     shared: Arc<Shared<A>>,
@@ -98,7 +101,7 @@ impl<A: Admit> Service<A> {
     }
 
     /// Answers a call of `peer`.
-    pub async fn call<B>(&self, peer: Arc<Peer>, request: Request<B>) -> Response<Answer<A, B>>
+    pub async fn call<B>(&self, peer: Arc<Peer>, request: Request<B>) -> Response<ResponseBody<A, B>>
     where
         B: Body<Data = Bytes> + Unpin,
     {
@@ -108,7 +111,11 @@ impl<A: Admit> Service<A> {
         self.answer(peer, request).await.unwrap_or_else(Status::into_http)
     }
 
-    async fn answer<B>(&self, peer: Arc<Peer>, request: Request<B>) -> Result<Response<Answer<A, B>>, Status>
+    async fn answer<B>(
+        &self,
+        peer: Arc<Peer>,
+        request: Request<B>,
+    ) -> Result<Response<ResponseBody<A, B>>, Status>
     where
         B: Body<Data = Bytes> + Unpin,
     {
@@ -129,23 +136,23 @@ impl<A: Admit> Service<A> {
     }
 }
 
-/// The body of a response, whose request had a `B`.
-pub struct Answer<A, B>(Kind<A, B>);
+/// The body of a response to a request whose body is a `B`.
+pub struct ResponseBody<A, B>(Kind<A, B>);
 
 #[expect(clippy::large_enum_variant, reason = "nearly all are streams")]
 enum Kind<A, B> {
     Stream(Session<A, B>),
     Unary(Unary),
-    Nothing,
+    Empty,
 }
 
-impl<A, B> Default for Answer<A, B> {
+impl<A, B> Default for ResponseBody<A, B> {
     fn default() -> Self {
-        Self(Kind::Nothing)
+        Self(Kind::Empty)
     }
 }
 
-impl<A: Admit, B: Body<Data = Bytes> + Unpin> Body for Answer<A, B> {
+impl<A: Admit, B: Body<Data = Bytes> + Unpin> Body for ResponseBody<A, B> {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -156,12 +163,12 @@ impl<A: Admit, B: Body<Data = Bytes> + Unpin> Body for Answer<A, B> {
         match &mut self.0 {
             Kind::Stream(session) => Pin::new(session).poll_frame(cx),
             Kind::Unary(unary) => Pin::new(unary).poll_frame(cx),
-            Kind::Nothing => Poll::Ready(None),
+            Kind::Empty => Poll::Ready(None),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self.0, Kind::Nothing)
+        matches!(self.0, Kind::Empty)
     }
 }
 
@@ -174,8 +181,8 @@ async fn stream_secrets<A: Admit, B: Body<Data = Bytes> + Unpin>(
     let mut first: Option<Message> = None;
     let mut node = NodeFacts::default();
     let mut kept = peer.account().charge(0).map_err(no_room)?;
-    // Requests are taken in while the agent is starting: else a herd of Envoys would fill its windows with Nodes. The
-    // last one says what is wanted.
+    // Requests are read while the agent is starting: otherwise many Envoys would fill their windows with their nodes.
+    // Only the last request counts, and the node of the first one that has it.
     let admission = poll_fn(|cx| {
         if let Poll::Ready(admitted) = admitted.as_mut().poll(cx) {
             return Poll::Ready(admitted);
@@ -196,7 +203,7 @@ async fn stream_secrets<A: Admit, B: Body<Data = Bytes> + Unpin>(
             match latched {
                 Some(Ok(message)) => first = Some(message),
                 Some(Err(reason)) => return Poll::Ready(Err(status_of_request(&reason))),
-                // It has ended its side, or has gone away, without a word.
+                // The client has ended its side, or has gone away, without a request.
                 None if first.is_none() => return Poll::Ready(Err(Status::ok(""))),
                 None => return Poll::Pending,
             }
@@ -249,14 +256,14 @@ fn fetch<A>(
     stream::fetch(&shared.options, &shared.secrets, request, update, SystemTime::now())
 }
 
-fn response<A, B>(kind: Kind<A, B>) -> Response<Answer<A, B>> {
-    let mut response = Response::new(Answer(kind));
+fn response<A, B>(kind: Kind<A, B>) -> Response<ResponseBody<A, B>> {
+    let mut response = Response::new(ResponseBody(kind));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     response
 }
 
-/// What is not a gRPC call gets an HTTP status, as from grpc-go.
-fn not_grpc<A, B>(request: &Request<B>) -> Option<Response<Answer<A, B>>> {
+/// A request that is not a gRPC call gets an HTTP status, as from grpc-go.
+fn not_grpc<A, B>(request: &Request<B>) -> Option<Response<ResponseBody<A, B>>> {
     let content_type = request.headers().get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
     let refused = if request.method() != Method::POST {
         StatusCode::METHOD_NOT_ALLOWED
@@ -265,12 +272,12 @@ fn not_grpc<A, B>(request: &Request<B>) -> Option<Response<Answer<A, B>>> {
     } else {
         return None;
     };
-    let mut response = Response::new(Answer::default());
+    let mut response = Response::new(ResponseBody::default());
     *response.status_mut() = refused;
     Some(response)
 }
 
-/// Nothing is decompressed here: Envoy offers no compression, and a bomb needs none of our memory.
+/// Rejects compressed calls. Envoy never compresses, and a decompression bomb would need the agent's memory.
 fn accepted(headers: &HeaderMap) -> Result<(), Status> {
     match headers.get("grpc-encoding").map(HeaderValue::as_bytes) {
         None | Some(b"identity") => Ok(()),
@@ -284,7 +291,7 @@ fn accepted(headers: &HeaderMap) -> Result<(), Status> {
     }
 }
 
-/// There is no room for what a call keeps.
+/// The status of a call for whose memory there is no room.
 pub(crate) fn no_room(refused: Refused) -> Status {
     Status::resource_exhausted(refused.to_string())
 }

@@ -1,6 +1,6 @@
-//! One open stream. It is the body of its own response: polled for the next frame, it hears what the client says and what
-//! the caller may have now, asks the machine, and answers. No task and no channel of its own, and its size is asserted:
-//! a node has hundreds of streams, a gateway thousands, nearly all of them idle.
+//! One open stream. It is the body of its own response: when it is polled for the next frame, it takes in the
+//! client's requests and the caller's updates, asks the state machine, and sends. It has no task and no channel of
+//! its own, and a test limits its size: a node has hundreds of streams, a gateway thousands, nearly all of them idle.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -25,9 +25,9 @@ use crate::framing::{Inbound, Message};
 use crate::node::NodeFacts;
 use crate::reply::{self, Frames};
 use crate::service::{Admission, Admit, BoxFuture, Called, Shared, no_room, status_of, status_of_request};
-use crate::stream::{Heard, Next, Push, Stream};
+use crate::stream::{Next, Push, RequestKind, Stream};
 
-/// See the module.
+/// One open stream, as a response body.
 pub(crate) struct Session<A, B> {
     shared: Arc<Shared<A>>,
     peer: Arc<Peer>,
@@ -36,30 +36,31 @@ pub(crate) struct Session<A, B> {
     machine: Stream,
     start: Instant,
     out: Frames,
-    /// When to look at the machine again without an event.
-    look: Option<Pin<Box<Sleep>>>,
+    /// When the machine must be asked again without an event.
+    timer: Option<Pin<Box<Sleep>>>,
     held: Option<Box<Held>>,
-    /// All that is kept for the stream beside itself.
+    /// Memory that the stream takes beside its own type.
     kept: Charge,
-    /// The client has said its last; what it has asked for is still answered.
-    heard_out: bool,
+    /// The client has ended its side. What it has asked for is still sent.
+    request_ended: bool,
     over: bool,
 }
 
-/// What a stream has that waits for names: it attests its caller again, with backoff, and sooner when there is news.
+/// State of a stream that waits for names. It attests its caller again with backoff, and sooner when [`Admit::news`]
+/// grows.
 struct Held {
     at: Pin<Box<Sleep>>,
     wait: Duration,
     attested: Instant,
-    /// Runs beside everything else: it can take as long as a container may take to show.
+    /// The attestation that is running. It may take as long as a container takes to show up.
     attesting: Option<BoxFuture<Result<Admission, Status>>>,
     news: WatchStream<u64>,
-    /// How many names the agent has been told of.
+    /// How many names [`Admit::sought`] was told of.
     sought: usize,
 }
 
 impl<A: Admit, B: Body<Data = Bytes> + Unpin> Session<A, B> {
-    /// A stream whose caller has been let in; `first` is what it has asked for before, and has said of itself.
+    /// A stream for an admitted caller. `first` is the request that came before, and what the client said of itself.
     pub(crate) fn new(
         shared: Arc<Shared<A>>,
         peer: Arc<Peer>,
@@ -77,10 +78,10 @@ impl<A: Admit, B: Body<Data = Bytes> + Unpin> Session<A, B> {
             updates: admission.updates,
             start: Instant::now(),
             out: Frames::default(),
-            look: None,
+            timer: None,
             held: None,
             kept,
-            heard_out: false,
+            request_ended: false,
             over: false,
         };
         if let Some((message, node)) = first {
@@ -90,11 +91,11 @@ impl<A: Admit, B: Body<Data = Bytes> + Unpin> Session<A, B> {
         Ok(session)
     }
 
-    /// The next response, or the end.
+    /// The next response; `None` at the end of the call.
     fn poll_push(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Push>, Status>> {
         loop {
-            self.hear(cx)?;
-            // Most polls are about an ACK, for which nobody needs the time.
+            self.take_events(cx)?;
+            // Most polls come from an ACK, after which nothing is due: no clock is read then.
             let next = if self.machine.is_settled() {
                 Ok(Next::Wait(None))
             } else {
@@ -112,7 +113,7 @@ impl<A: Admit, B: Body<Data = Bytes> + Unpin> Session<A, B> {
                     self.settle();
                     return Poll::Ready(Ok(Some(push)));
                 }
-                Ok(Next::Wait(until)) => self.look_at(until.map(|until| self.start + until)),
+                Ok(Next::Wait(until)) => self.set_timer(until.map(|until| self.start + until)),
                 Err(refusal) => {
                     if self.peer.complain("refused") {
                         let words = refusal.to_string();
@@ -121,14 +122,14 @@ impl<A: Admit, B: Body<Data = Bytes> + Unpin> Session<A, B> {
                     return Poll::Ready(Err(status_of(&refusal)));
                 }
             }
-            if self.heard_out {
+            if self.request_ended {
                 return Poll::Ready(Ok(None));
             }
             self.settle();
-            if let Some(look) = &mut self.look
-                && look.as_mut().poll(cx).is_ready()
+            if let Some(timer) = &mut self.timer
+                && timer.as_mut().poll(cx).is_ready()
             {
-                self.look = None;
+                self.timer = None;
                 continue;
             }
             let Some(held) = &mut self.held else { return Poll::Pending };
@@ -139,15 +140,15 @@ impl<A: Admit, B: Body<Data = Bytes> + Unpin> Session<A, B> {
         }
     }
 
-    /// Takes in all that has come.
-    fn hear(&mut self, cx: &mut Context<'_>) -> Result<(), Status> {
-        while !self.heard_out
-            && let Poll::Ready(said) = self.inbound.poll_message(cx, self.machine.knows_node())
+    /// Takes in all requests and updates that have come.
+    fn take_events(&mut self, cx: &mut Context<'_>) -> Result<(), Status> {
+        while !self.request_ended
+            && let Poll::Ready(message) = self.inbound.poll_message(cx, self.machine.knows_node())
         {
-            match said {
+            match message {
                 Some(Ok(message)) => self.request(&message)?,
                 Some(Err(reason)) => return Err(status_of_request(&reason)),
-                None => self.heard_out = true,
+                None => self.request_ended = true,
             }
         }
         while let Poll::Ready(update) = self.updates.poll_next(cx) {
@@ -156,9 +157,9 @@ impl<A: Admit, B: Body<Data = Bytes> + Unpin> Session<A, B> {
         self.charge()
     }
 
-    /// Charges what is kept now.
+    /// Charges the memory that is kept now.
     fn charge(&mut self) -> Result<(), Status> {
-        let held = if self.held.is_some() { HELD } else { 0 };
+        let held = if self.held.is_some() { HELD_BYTES } else { 0 };
         let kept = self.inbound.kept() + self.machine.kept() + held;
         if kept == self.kept.amount() {
             return Ok(());
@@ -173,27 +174,27 @@ impl<A: Admit, B: Body<Data = Bytes> + Unpin> Session<A, B> {
             nonce = %Words(request.response_nonce), "Received StreamSecrets request");
         let nonce = request.response_nonce;
         match self.machine.request(request).map_err(|refusal| status_of(&refusal))? {
-            Heard::Nack(reason) if self.peer.complain("nack") => {
+            RequestKind::Nack(reason) if self.peer.complain("nack") => {
                 error!(pid, error = %Words(&reason), "Envoy reported errors applying secrets");
             }
-            // Two pushes in a row make the first ACK look like this: nothing to worry about.
-            Heard::Stale { expected } if self.peer.complain("stale nonce") => {
+            // After two pushes in a row the first ACK looks like this, which is harmless.
+            RequestKind::Stale { expected } if self.peer.complain("stale nonce") => {
                 warn!(pid, nonce = %Words(nonce), expect = %expected, "Received unexpected nonce; ignoring request");
             }
-            Heard::Asked | Heard::Ack | Heard::Nack(_) | Heard::Stale { .. } => {}
+            RequestKind::Asked | RequestKind::Ack | RequestKind::Nack(_) | RequestKind::Stale { .. } => {}
         }
         Ok(())
     }
 
-    fn look_at(&mut self, until: Option<Instant>) {
-        match (until, &mut self.look) {
-            (None, look) => *look = None,
-            (Some(until), Some(look)) if look.deadline() == until => {}
-            (Some(until), look) => *look = Some(Box::pin(tokio::time::sleep_until(until))),
+    fn set_timer(&mut self, until: Option<Instant>) {
+        match (until, &mut self.timer) {
+            (None, timer) => *timer = None,
+            (Some(until), Some(timer)) if timer.deadline() == until => {}
+            (Some(until), timer) => *timer = Some(Box::pin(tokio::time::sleep_until(until))),
         }
     }
 
-    /// Begins or ends the waiting for names.
+    /// Begins to wait when names are unresolved, and ends it when none are.
     fn settle(&mut self) {
         let unresolved = self.machine.unresolved();
         let count = unresolved.len();
@@ -221,12 +222,12 @@ impl<A: Admit, B: Body<Data = Bytes> + Unpin> Session<A, B> {
 
 impl Held {
     fn new(news: WatchStream<u64>, attested: Instant, sought: usize) -> Self {
-        let at = Box::pin(tokio::time::sleep(AGAIN_FIRST));
-        Self { at, wait: AGAIN_FIRST * 2, attested, attesting: None, news, sought }
+        let at = Box::pin(tokio::time::sleep(RETRY_FIRST));
+        Self { at, wait: RETRY_FIRST * 2, attested, attesting: None, news, sought }
     }
 
-    /// What a new attestation comes to. A first one can be incomplete: a group was added, an attestor was down, a label
-    /// came later. One that fails is tried again.
+    /// Attests the caller again when that is due; ready with the new subscription. A first attestation can be
+    /// incomplete: a group was added, an attestor was down, a label came later. One that fails is tried again.
     fn poll<A: Admit>(
         &mut self,
         cx: &mut Context<'_>,
@@ -237,7 +238,7 @@ impl Held {
             if let Some(attesting) = &mut self.attesting {
                 let admitted = ready!(attesting.as_mut().poll(cx));
                 self.attesting = None;
-                self.rest(f64::from(shared.admit.random()) / f64::from(u32::MAX));
+                self.schedule(f64::from(shared.admit.random()) / f64::from(u32::MAX));
                 match admitted {
                     Ok(admission) => return Poll::Ready(Ok(admission)),
                     Err(status) => debug!(pid = peer.process.pid, error = %status,
@@ -245,8 +246,8 @@ impl Held {
                 }
             }
             while let Poll::Ready(Some(_)) = Pin::new(&mut self.news).poll_next(cx) {
-                // Not at once each time: a node where pods come and go has news all the time.
-                let soon = self.attested + AGAIN_FIRST;
+                // News does not attest at once, because a node where pods come and go has news all the time.
+                let soon = self.attested + RETRY_FIRST;
                 if soon < self.at.deadline() {
                     self.at.as_mut().reset(soon);
                 }
@@ -261,11 +262,11 @@ impl Held {
         }
     }
 
-    /// Until the next attempt; `jitter` is from 0 to 1.
-    fn rest(&mut self, jitter: f64) {
+    /// Sets the time of the next attempt; `jitter` is from 0 to 1.
+    fn schedule(&mut self, jitter: f64) {
         self.attested = Instant::now();
         self.at.as_mut().reset(self.attested + self.wait.mul_f64(0.5 + 0.5 * jitter));
-        self.wait = (self.wait * 2).min(AGAIN_MOST);
+        self.wait = (self.wait * 2).min(RETRY_MAX);
     }
 }
 
@@ -296,7 +297,7 @@ impl<A: Admit, B: Body<Data = Bytes> + Unpin> Body for Session<A, B> {
     }
 }
 
-/// Names that a caller asks for, as the log may have them.
+/// Names that a caller asks for, cut for the log.
 struct Names<I>(I);
 
 impl<'a, I: ExactSizeIterator<Item = &'a str> + Clone> fmt::Display for Names<I> {
@@ -314,20 +315,20 @@ impl<'a, I: ExactSizeIterator<Item = &'a str> + Clone> fmt::Display for Names<I>
 }
 
 const NAMES_SHOWN: usize = 8;
-/// Bytes of what a held stream has beside itself: its timer, its attestation while one runs.
-const HELD: usize = 1024;
-/// After the first attestation, and after news.
-const AGAIN_FIRST: Duration = Duration::from_secs(1);
-const AGAIN_MOST: Duration = Duration::from_secs(30);
+/// Bytes that a waiting stream takes beside itself: its timer, and its attestation while one runs.
+const HELD_BYTES: usize = 1024;
+/// Pause before the second attestation, and the least between two.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// As large as what `http2` gives a call to read.
+    /// As large as the request body of `http2`, which holds one pointer.
     type Boxed = Box<()>;
 
-    /// What a stream costs beside HTTP/2's part. A field more here is paid for by every stream of the node.
+    /// Bytes that a stream takes beside its part in `http2`. Every stream of the node pays for a new field here.
     #[test]
     fn a_stream_is_small() {
         assert!(size_of::<Session<(), Boxed>>() <= 440, "{}", size_of::<Session<(), Boxed>>());

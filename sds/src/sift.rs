@@ -1,11 +1,12 @@
-//! Picks out of a DiscoveryRequest, while its bytes arrive, what is read of it.
+//! Reduces a DiscoveryRequest to the fields that are read, while its bytes arrive.
 //!
-//! Every message of an Envoy carries 61 KB of `Node`, nearly all of it extensions, and nothing of them matters here. So
-//! they are passed over where they lie: what is kept of a message is a valid message too, of about 200 bytes, and that one is
-//! decoded. Of a stream that has said who it is, the whole `Node` is passed over.
+//! Every message of an Envoy carries 61 KB of `Node`, nearly all of it extensions that do not matter here. They are
+//! skipped where they lie. The kept bytes are a valid message, too, of about 200 bytes, and that one is decoded. Once
+//! a stream has sent its `Node`, later ones are skipped as a whole.
 //!
-//! - kept: the fields of the request; of the `Node` its build version and the one entry of its metadata that is read;
-//! - a field of a nested message is kept as a nested message with that field alone: protobuf merges them again.
+//! - Kept are: the fields of the request; of the `Node` its build version and one entry of its metadata.
+//! - A field of a nested message is kept as a nested message with that field alone: protobuf merges such messages
+//!   again.
 
 use std::ops::RangeInclusive;
 
@@ -13,36 +14,36 @@ use prost::encoding::{encode_varint, encoded_len_varint};
 
 use crate::node::METADATA_KEY;
 
-/// One message on its way in.
+/// One message whose bytes are arriving.
 #[derive(Debug)]
 pub(crate) struct Sift {
     stage: Stage,
-    /// The messages that are open: the request, its node, the node's metadata.
+    /// How many nested messages are open: the request, its node, the node's metadata.
     depth: usize,
-    /// Bytes that each of them has left, but for those of a nested one that is open.
-    left: [u32; MOST_NESTED],
+    /// Bytes that each open message has left, without those of the nested one that is open.
+    left: [u32; MAX_DEPTH],
     kept: Vec<u8>,
     /// Where in `kept` the last field begins.
     field_at: usize,
     skip_node: bool,
 }
 
-/// What the next byte is of.
+/// What the next byte belongs to.
 #[derive(Debug)]
 enum Stage {
-    /// A field's number and wire type.
+    /// A field's key: its number and wire type.
     Key(Varint),
     /// The value of a varint field.
     Value(Varint),
     /// The length of a field with this number.
     Length(u32, Varint),
-    /// Bytes to be passed over.
+    /// That many bytes are skipped.
     Skip(u32),
-    /// Bytes to be kept.
+    /// That many bytes are kept.
     Keep(u32),
 }
 
-/// What is to become of a length-delimited field.
+/// What happens to a length-delimited field.
 enum Fate {
     Skip,
     Keep,
@@ -58,24 +59,24 @@ struct Varint {
 /// Why a message cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SiftError {
-    /// Not protobuf, or not this message.
+    /// It is not a valid protobuf message.
     #[error("malformed DiscoveryRequest: {0}")]
     Malformed(String),
-    /// More than anybody needs.
+    /// The kept fields are larger than any client needs.
     #[error("DiscoveryRequest has more than {KEPT_LIMIT} bytes beside its node")]
     TooMuch,
 }
 
 impl Sift {
-    /// A message of this many bytes; its `Node` may be known already.
+    /// A message of `len` bytes. With `skip_node` its `Node` is skipped.
     pub(crate) fn new(len: u32, skip_node: bool) -> Self {
         Self { stage: Stage::key(), depth: 0, left: [len, 0, 0], kept: Vec::new(), field_at: 0, skip_node }
     }
 
-    /// Takes more of the message; never more than there is of it.
+    /// Takes more bytes of the message. The caller never passes more than the message has left.
     pub(crate) fn feed(&mut self, mut bytes: &[u8]) -> Result<(), SiftError> {
         loop {
-            bytes = self.pass_over(bytes);
+            bytes = self.skip_whole(bytes);
             if let Some(rest) = self.keep_whole(bytes) {
                 bytes = rest;
                 continue;
@@ -107,9 +108,9 @@ impl Sift {
         }
     }
 
-    /// Leaves out the fields at the beginning of `bytes` that lie there whole and of which nothing is read: a `Node` has
-    /// five hundred of them in a row.
-    fn pass_over<'a>(&mut self, mut bytes: &'a [u8]) -> &'a [u8] {
+    /// Skips the fields at the beginning of `bytes` that are complete and not read: a `Node` has five hundred of them
+    /// in a row. Returns the rest.
+    fn skip_whole<'a>(&mut self, mut bytes: &'a [u8]) -> &'a [u8] {
         while matches!(self.stage, Stage::Key(Varint { bytes: 0, .. }))
             && let Some((field, len, head)) = short_field(bytes)
             && matches!(self.fate(field, len), Fate::Skip)
@@ -122,7 +123,8 @@ impl Sift {
         bytes
     }
 
-    /// Keeps the field at the beginning of `bytes` as it lies there, where it is one of the request's own. What is left.
+    /// Keeps the field at the beginning of `bytes` as it is, if it is complete and a kept field of the request
+    /// itself. Returns the rest, or `None` if it did nothing.
     fn keep_whole<'a>(&mut self, bytes: &'a [u8]) -> Option<&'a [u8]> {
         let at_key = matches!(self.stage, Stage::Key(Varint { bytes: 0, .. }));
         let (field, len, head) = short_field(bytes).filter(|_| at_key && self.depth == REQUEST)?;
@@ -137,19 +139,22 @@ impl Sift {
         Some(rest)
     }
 
-    /// For all of a usual message at once.
+    /// Reserves room for all of a usual message at once.
     fn reserve(&mut self) {
         if self.kept.capacity() == 0 {
             self.kept.reserve(KEPT_USUAL);
         }
     }
 
-    /// Bytes that are kept so far.
+    /// Bytes of memory that the kept fields take.
     pub(crate) fn kept(&self) -> usize {
         self.kept.capacity()
     }
 
-    /// What was kept, once all of the message has been fed: a message too.
+    /// The kept fields as a message, after all bytes were fed.
+    ///
+    /// # Errors
+    /// The message ends within a field.
     pub(crate) fn finish(self) -> Result<Vec<u8>, SiftError> {
         if self.depth > 0 || self.left[0] > 0 || !matches!(self.stage, Stage::Key(Varint { bytes: 0, .. })) {
             return Err(SiftError::truncated());
@@ -163,7 +168,8 @@ impl Sift {
         }
     }
 
-    /// Of the metadata one entry is read, and whoever has thousands may have them.
+    /// Drops the metadata entry that was just kept, unless it is the one that is read: a client may have thousands of
+    /// others.
     fn drop_other_metadata(&mut self) {
         let is_read =
             |entry: &[u8]| entry.windows(METADATA_KEY.len()).any(|text| text == METADATA_KEY.as_bytes());
@@ -179,7 +185,7 @@ impl Sift {
         Ok(())
     }
 
-    /// Leaves the messages that end here.
+    /// Closes the nested messages that end here.
     fn close(&mut self) {
         while self.depth > 0
             && self.left[self.depth] == 0
@@ -221,7 +227,7 @@ impl Sift {
             Fate::Enter => {
                 self.take(len)?;
                 if self.depth == REQUEST {
-                    // That there was a node counts, whatever is in it.
+                    // An empty node is kept in any case: that the request had one counts.
                     self.kept.extend([NODE_KEY, 0]);
                 }
                 self.depth += 1;
@@ -246,7 +252,7 @@ impl Sift {
         }
     }
 
-    /// Writes what stands before the content of a kept field: its own key and length, and those of what it is nested in.
+    /// Writes the keys and lengths before a kept field's content: its own, and those of the messages around it.
     fn envelope(&mut self, field: u32, len: u32) -> Result<(), SiftError> {
         if self.kept.len() + len as usize + ENVELOPE > KEPT_LIMIT {
             return Err(SiftError::TooMuch);
@@ -269,7 +275,8 @@ impl Sift {
     }
 }
 
-/// A length-delimited field whose key has one byte and its length one or two: number, length, bytes of both.
+/// Reads the head of a length-delimited field whose key has one byte and whose length has one or two. Returns the
+/// field's number, its length, and the length of the head.
 fn short_field(bytes: &[u8]) -> Option<(u32, u32, usize)> {
     let (&key, rest) = bytes.split_first()?;
     if !(0x08..0x80).contains(&key) || u64::from(key & 7) != LENGTH_DELIMITED {
@@ -296,7 +303,7 @@ impl SiftError {
 }
 
 impl Varint {
-    /// Whether this was its last byte.
+    /// Adds a byte. Returns whether it was the last.
     fn push(&mut self, byte: u8) -> Result<bool, SiftError> {
         if self.bytes == 9 && byte > 1 {
             return Err(SiftError::Malformed("invalid varint".into()));
@@ -307,7 +314,7 @@ impl Varint {
     }
 }
 
-const MOST_NESTED: usize = 3;
+const MAX_DEPTH: usize = 3;
 const REQUEST: usize = 0;
 const IN_NODE: usize = 1;
 const IN_METADATA: usize = 2;
@@ -323,11 +330,11 @@ const VARINT: u64 = 0;
 const FIXED64: u64 = 1;
 const LENGTH_DELIMITED: u64 = 2;
 const FIXED32: u64 = 5;
-/// How long an entry with the metadata key can be, in bytes: the key, and a yes or no in words.
+/// Bytes that the entry with [`METADATA_KEY`] can have: the key, and a bool or its text.
 const METADATA_ENTRY: RangeInclusive<u32> = 32..=64;
-/// What may stand before a field, in bytes.
+/// The most bytes before a kept field's content.
 const ENVELOPE: usize = 18;
-/// What is kept of an Envoy's message, in bytes.
+/// Bytes that are kept of a usual message of Envoy.
 const KEPT_USUAL: usize = 256;
-/// What is kept of one message: dozens of the longest SPIFFE IDs.
+/// The most bytes that are kept of one message: room for dozens of the longest SPIFFE IDs.
 pub(crate) const KEPT_LIMIT: usize = 64 * 1024;

@@ -1,13 +1,15 @@
-//! The state machine of one SDS stream. No I/O, no clock, no runtime: time comes in, a push comes out.
+//! The state machine of one SDS stream. It has no I/O, no clock and no runtime: time comes in, a push comes out.
 //!
-//! - A request sets what is wanted; a workload update sets what there is; [`Stream::next`] says what is to be sent.
-//! - **Push only what changed**: a resource goes out when its digest differs from what was last sent under its name,
-//!   or when the set of names has changed (a client that asks anew is answered anew).
-//! - **Coalesce**: while a response is not answered (ACK or NACK), nothing more is sent; what happens meanwhile is
-//!   merged, the latest state wins. A client that never answers gets the newest after [`ACK_PATIENCE`] all the same.
-//! - **Latch**: what an Envoy says of itself (its release, its metadata) counts from the first message that has it.
-//! - A name that cannot be served is held or refused ([`UnknownNames`]); an SVID that is granted but not minted yet
-//!   is waited for; an expired one is never sent: refused when the stream asks for it first, silence later.
+//! - A request sets which names are wanted; a workload update sets what the caller may have; [`Stream::next`] returns
+//!   what must be sent.
+//! - **Push only what changed**: a resource is sent when its digest differs from the one that was last sent under its
+//!   name, or when the set of names has changed (a client that asks anew is answered anew).
+//! - **Coalesce**: while a response has no ACK or NACK, nothing more is sent; changes meanwhile are merged, and the
+//!   latest state wins. A client that never answers gets the newest state after [`ACK_PATIENCE`] all the same.
+//! - **Latch**: what an Envoy says of itself (its release, its metadata) is taken from the first message that has it.
+//! - A name that cannot be served is held or refused ([`UnknownNames`]). The stream waits for an SVID that is granted
+//!   but not minted yet. An expired SVID is never sent: a request for which there is nothing else is refused, and a
+//!   stream whose SVID expires later stays silent.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -22,7 +24,7 @@ use crate::secret::{Digest, Encoded, Secrets};
 use crate::wire::{DiscoveryRequest, SECRET_TYPE_URL};
 use crate::{Options, Refusal, UnknownNames};
 
-/// One stream. Thousands of them are idle at a time, so what is kept is kept small.
+/// One stream. Thousands of them may be idle at a time, so it holds little memory.
 #[derive(Debug)]
 pub struct Stream {
     options: Arc<Options>,
@@ -30,49 +32,48 @@ pub struct Stream {
     node: NodeFacts,
     wanted: Option<Wanted>,
     update: Option<Arc<WorkloadUpdate>>,
-    /// What the client was last sent, by ascending name.
+    /// The resources that the client was last sent, by ascending name.
     sent: Vec<Arc<Encoded>>,
-    /// When the last response was sent, until it is answered.
+    /// When the last response was sent; `None` once it is answered.
     unanswered: Option<Duration>,
     nonces: Nonces,
-    /// Something has changed since the last look.
+    /// Something has changed since [`Stream::next`] last looked.
     dirty: bool,
-    /// The names that could not be served at the last look.
-    /// Places among the wanted names.
+    /// The names that could not be served at the last look, as places among the wanted names.
     unresolved: Box<[u32]>,
 }
 
-/// One response. The resources are shared with every other stream that gets them.
+/// One response. Its resources are shared with all other streams that send them.
 #[derive(Debug)]
 pub struct Push {
     pub(crate) version: Hex<16>,
-    /// What is sent.
+    /// The resources that are sent, by ascending name.
     pub resources: Vec<Arc<Encoded>>,
-    /// As in the request.
+    /// The type URL, as in the request.
     pub type_url: Cow<'static, str>,
     pub(crate) nonce: Hex<8>,
 }
 
 impl Push {
-    /// A digest of the public content of all that the client now has; empty for FetchSecrets.
+    /// A digest of the public content of everything that the client now has; empty with FetchSecrets.
     #[must_use]
     pub fn version_info(&self) -> &str {
         self.version.as_str()
     }
 
-    /// To be echoed; empty for FetchSecrets.
+    /// The nonce, which the client's answer must repeat; empty with FetchSecrets.
     #[must_use]
     pub fn nonce(&self) -> &str {
         self.nonce.as_str()
     }
 }
 
-/// So many hexadecimal digits, or none: texts that are written for every push, where `format!` takes ten times as long.
+/// A number as hexadecimal digits, or nothing. Each push has two; `format!` takes ten times as long.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Hex<const DIGITS: usize>(Option<[u8; DIGITS]>);
 
 impl<const DIGITS: usize> Hex<DIGITS> {
-    /// The last digits of a number.
+    /// The lowest `DIGITS` digits of `number`.
     fn of(number: u64) -> Self {
         let digit = |place| b"0123456789abcdef"[(number >> (4 * (DIGITS - 1 - place))) as usize & 0xf];
         Self(Some(std::array::from_fn(digit)))
@@ -87,27 +88,27 @@ impl<const DIGITS: usize> Hex<DIGITS> {
     }
 }
 
-/// What is to be done next.
+/// What the owner of a stream does next.
 #[derive(Debug)]
 pub enum Next {
-    /// Send this.
+    /// It sends this response.
     Push(Push),
-    /// Nothing, until an event, or until this time.
+    /// It waits for an event, and, if there is a time, at most until then.
     Wait(Option<Duration>),
 }
 
-/// What a request turned out to be; for the log.
+/// What a request is about. The owner only logs it.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Heard {
-    /// The first one, or one with other names.
+pub enum RequestKind {
+    /// It is the first request, or has other names than the one before.
     Asked,
-    /// The last response was taken.
+    /// The client accepted the last response.
     Ack,
-    /// The last response was rejected, with the client's words.
+    /// The client rejected the last response, for this reason.
     Nack(String),
-    /// It answers an older response than the last: ignored.
+    /// It answers an older response than the last, and is ignored.
     Stale {
-        /// The nonce that would have been right.
+        /// The nonce of the last response.
         expected: String,
     },
 }
@@ -116,13 +117,14 @@ pub enum Heard {
 struct Wanted {
     names: NameList,
     type_url: Cow<'static, str>,
-    /// The names are new, so all of them are answered.
+    /// The names are new, so all their resources are sent.
     fresh: bool,
-    /// Nothing has been sent for these names yet.
+    /// Nothing was sent for these names yet.
     unserved: bool,
 }
 
-/// Nonces: unlike on every stream (`salt` is random), never empty, never repeated on one.
+/// Makes nonces. They are never empty and do not repeat on one stream; streams have different ones (`salt` is
+/// random).
 #[derive(Debug)]
 struct Nonces {
     salt: u32,
@@ -130,7 +132,7 @@ struct Nonces {
 }
 
 impl Stream {
-    /// A stream that has heard nothing yet. `salt` is random.
+    /// A stream before its first request. `salt` is random.
     #[must_use]
     pub fn new(options: Arc<Options>, secrets: Arc<Secrets>, salt: u32) -> Self {
         Self {
@@ -147,17 +149,17 @@ impl Stream {
         }
     }
 
-    /// Takes a message of the client's.
+    /// Takes a request from the client.
     ///
     /// # Errors
     /// [`Refusal::TooManyNames`].
-    pub fn request(&mut self, request: DiscoveryRequest<'_>) -> Result<Heard, Refusal> {
-        // It decides how bundles look.
+    pub fn request(&mut self, request: DiscoveryRequest<'_>) -> Result<RequestKind, Refusal> {
+        // The node decides how bundles are encoded.
         self.dirty |= self.node.latch(request.node.as_ref());
         if let Some(expected) =
             self.nonces.last().filter(|last| last.as_bytes() != request.response_nonce.as_bytes())
         {
-            return Ok(Heard::Stale { expected: expected.as_str().to_owned() });
+            return Ok(RequestKind::Stale { expected: expected.as_str().to_owned() });
         }
         let names = names(request.resource_names)?;
         self.unanswered = None;
@@ -170,7 +172,7 @@ impl Stream {
             }
             None => {
                 let names = NameList::new(&names, &self.options);
-                // They are places among the names before.
+                // The places refer to the old names.
                 self.unresolved = Box::default();
                 let type_url = type_url(request.type_url);
                 self.wanted = Some(Wanted { names, type_url, fresh: true, unserved: true });
@@ -179,39 +181,39 @@ impl Stream {
             }
         };
         Ok(match request.error_detail {
-            Some(rejection) => Heard::Nack(rejection.message),
-            None if asked => Heard::Asked,
-            None => Heard::Ack,
+            Some(rejection) => RequestKind::Nack(rejection.message),
+            None if asked => RequestKind::Asked,
+            None => RequestKind::Ack,
         })
     }
 
-    /// Whether the client has said what it is: it need not be listened to again.
+    /// Whether the client has sent its node. Later nodes need not be read.
     #[must_use]
     pub fn knows_node(&self) -> bool {
         self.node.seen
     }
 
-    /// Takes what the client said of itself before there was a stream.
+    /// Sets what the client said of itself before the stream was made.
     pub(crate) fn set_node(&mut self, node: NodeFacts) {
         self.node = node;
     }
 
-    /// Takes what the caller may have now.
+    /// Takes the identities and bundles that the caller may have now.
     pub fn update(&mut self, update: Arc<WorkloadUpdate>) {
         self.update = Some(update);
         self.dirty = true;
     }
 
-    /// Whether there is nothing to be said before the next event, whatever the time.
+    /// Whether [`Self::next`] has nothing to send before the next event, whatever the time is.
     #[must_use]
     pub fn is_settled(&self) -> bool {
         !self.dirty
     }
 
-    /// Says what is to be done. `now` is monotonic, `wall` is for expiry.
+    /// Returns what to do next. `now` is monotonic, `wall` is compared with the expiry of SVIDs.
     ///
     /// # Errors
-    /// [`Refusal`]: the stream is to be ended.
+    /// [`Refusal`]: the stream must end.
     pub fn next(&mut self, now: Duration, wall: SystemTime) -> Result<Next, Refusal> {
         if let Some(sent) = self.unanswered {
             let patience = sent + ACK_PATIENCE;
@@ -228,7 +230,7 @@ impl Stream {
         let resolve =
             Resolve { options: &self.options, secrets: &self.secrets, node: self.node, update, wall };
         let resolved = resolve.names(&wanted.names)?;
-        // One that has expired does not block the others.
+        // An expired SVID does not keep the others from being sent.
         if let Some(spiffe_id) = resolved.expired.filter(|_| wanted.unserved && resolved.found.is_empty()) {
             return Err(Refusal::Expired { spiffe_id });
         }
@@ -251,7 +253,8 @@ impl Stream {
         Ok(Next::Push(Push { version: version(&self.sent), resources, type_url, nonce: self.nonces.next() }))
     }
 
-    /// What was sent before and is gone now is still in the client's hands: it stays part of the version.
+    /// Records what was sent. A resource that was sent before and is gone now is still with the client, so it stays
+    /// part of the version.
     fn remember(&mut self, news: &[Arc<Encoded>]) {
         let names = self.wanted.as_ref().map(|wanted| &wanted.names).filter(|names| !names.is_empty());
         self.sent.retain(|old| names.is_none_or(|names| names.contains(&old.name)));
@@ -264,14 +267,14 @@ impl Stream {
         self.sent.shrink_to_fit();
     }
 
-    /// Whether the stream waits for names that its caller may not have (yet).
+    /// The names that the stream waits for, because its caller may not have them (yet).
     #[must_use]
     pub fn unresolved(&self) -> impl ExactSizeIterator<Item = &str> + Clone {
         let names = self.wanted.as_ref().map(|wanted| &wanted.names);
         self.unresolved.iter().map(move |place| names.map_or("", |names| names.get(*place)))
     }
 
-    /// Bytes that are kept for the stream beside itself, with what the allocator adds.
+    /// Bytes of memory that the stream takes beside its own type, with what the allocator adds.
     #[must_use]
     pub fn kept(&self) -> usize {
         let names = self.wanted.as_ref().map_or(0, |wanted| wanted.names.allocated());
@@ -280,17 +283,17 @@ impl Stream {
         names + names / 4 + self.sent.capacity() * size_of::<Arc<Encoded>>()
     }
 
-    /// Whether the last response has been answered.
+    /// Whether the last response was answered.
     #[must_use]
     pub fn answered(&self) -> bool {
         self.unanswered.is_none()
     }
 }
 
-/// Answers a FetchSecrets: everything that was asked for, or a refusal; no version, no nonce.
+/// Answers a FetchSecrets call: with everything that was asked for, without version and nonce.
 ///
 /// # Errors
-/// [`Refusal`].
+/// [`Refusal`], if a name cannot be served.
 pub fn fetch(
     options: &Options,
     secrets: &Secrets,
@@ -305,7 +308,7 @@ pub fn fetch(
     if !resolved.missing.is_empty() {
         return Err(not_authorized(&names, &resolved.missing));
     }
-    // What is asked for by name must be there; "everything" is what there is.
+    // A name that was asked for must be there. A request without names gets what there is.
     if !names.is_empty() {
         if let Some(spiffe_id) = resolved.expired {
             return Err(Refusal::Expired { spiffe_id });
@@ -324,7 +327,7 @@ impl Nonces {
         self.present()
     }
 
-    /// The last one that was given out.
+    /// The nonce of the last response, if there was one.
     fn last(&self) -> Option<Hex<8>> {
         (self.count > 0).then(|| self.present())
     }
@@ -334,7 +337,7 @@ impl Nonces {
     }
 }
 
-/// Sorted, each once.
+/// Sorts the names and removes duplicates and empty ones.
 fn names(mut list: Vec<&str>) -> Result<Vec<&str>, Refusal> {
     if list.iter().map(|name| name.len() + NAME_OVERHEAD).sum::<usize>() > NAMES_LIMIT {
         return Err(Refusal::TooManyNames { limit: NAMES_LIMIT });
@@ -374,6 +377,7 @@ fn version(sent: &[Arc<Encoded>]) -> Hex<16> {
 
 /// How long a response may stay unanswered before a newer state is sent all the same.
 pub const ACK_PATIENCE: Duration = Duration::from_secs(5);
-/// What the names of one request may weigh: dozens of the longest SPIFFE IDs, and bounded memory per stream.
+/// The most bytes that the names of one request may take: dozens of the longest SPIFFE IDs, and bounded memory per
+/// stream.
 const NAMES_LIMIT: usize = 64 * 1024;
 const NAME_OVERHEAD: usize = 24;

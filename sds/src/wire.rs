@@ -1,7 +1,7 @@
-//! The messages of SDS v3, trimmed to the fields that are read or written.
+//! The messages of SDS v3, with only the fields that are read or written.
 //!
-//! A field that is not named here is skipped, and most are not even brought here: see `sift`. A round-trip test proves these
-//! equal to Envoy's own definitions. None derives `Debug` that could hold a key.
+//! Other fields are skipped; most are dropped earlier, by `sift`. A round-trip test compares the messages with
+//! Envoy's own definitions. No message that could hold a private key derives `Debug`.
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -9,26 +9,26 @@ use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_f
 
 use crate::framing::RequestError;
 
-/// `envoy.service.discovery.v3.DiscoveryRequest`, as it lies in a message: every ACK of every stream is one, and copying its
-/// texts would cost more than all that is done with them.
+/// `envoy.service.discovery.v3.DiscoveryRequest`, borrowed from the message: every ACK of every stream is one, and
+/// copying its texts would cost more than everything else that is done with them.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct DiscoveryRequest<'a> {
     /// The last version that the client accepted.
     pub version_info: &'a str,
-    /// Who the client says it is.
+    /// What the client says of itself.
     pub node: Option<Node>,
-    /// What it wants; empty means everything.
+    /// The names that the client wants; none means everything.
     pub resource_names: Vec<&'a str>,
-    /// Echoed, unchecked, as spire-agent does.
+    /// The type URL. It is echoed and not checked, as by spire-agent.
     pub type_url: &'a str,
-    /// The response that this one answers.
+    /// The nonce of the response that this request answers; empty in the first request.
     pub response_nonce: &'a str,
-    /// Set when the client rejected that response.
+    /// Why the client rejected that response, if it did.
     pub error_detail: Option<Rejection>,
 }
 
 impl<'a> DiscoveryRequest<'a> {
-    /// Reads a message.
+    /// Decodes a message.
     ///
     /// # Errors
     /// [`RequestError::Malformed`].
@@ -53,7 +53,7 @@ impl<'a> DiscoveryRequest<'a> {
     }
 }
 
-/// The text at the beginning of `message`, after its length.
+/// Reads a length-prefixed text at the beginning of `message`.
 fn text<'a>(message: &mut &'a [u8]) -> Result<&'a str, RequestError> {
     let len = usize::try_from(decode_varint(message)?).unwrap_or(usize::MAX);
     let (text, rest) = message.split_at_checked(len).ok_or_else(|| malformed("a text is cut short"))?;
@@ -68,10 +68,10 @@ fn malformed(what: &str) -> RequestError {
 /// `envoy.config.core.v3.Node`.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Node {
-    /// What the Envoy's operator says of it.
+    /// Metadata that Envoy's operator has set.
     #[prost(message, optional, tag = "3")]
     pub metadata: Option<Metadata>,
-    /// Which Envoy it is.
+    /// The build of Envoy.
     #[prost(message, optional, tag = "8")]
     pub user_agent_build_version: Option<BuildVersion>,
 }
@@ -79,26 +79,26 @@ pub struct Node {
 /// `google.protobuf.Struct`.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Metadata {
-    /// A map: of entries with one key, the last counts.
+    /// The entries of a map: of several with the same key, the last one counts.
     #[prost(message, repeated, tag = "1")]
     pub fields: Vec<MetadataEntry>,
 }
 
-/// One of its entries.
+/// One entry of [`Metadata`].
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct MetadataEntry {
-    /// Its name.
+    /// The entry's key.
     #[prost(string, tag = "1")]
     pub key: String,
-    /// Its value.
+    /// The entry's value.
     #[prost(message, optional, tag = "2")]
     pub value: Option<Value>,
 }
 
-/// `google.protobuf.Value`, of the kinds that can mean yes or no.
+/// `google.protobuf.Value`, with the kinds that can mean yes or no.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Value {
-    /// The kind that it is; `None` for the others.
+    /// The value; `None` if it is of another kind.
     #[prost(oneof = "Kind", tags = "3, 4")]
     pub kind: Option<Kind>,
 }
@@ -106,10 +106,10 @@ pub struct Value {
 /// The kind of a [`Value`].
 #[derive(Clone, PartialEq, prost::Oneof)]
 pub enum Kind {
-    /// A text.
+    /// `string_value`.
     #[prost(string, tag = "3")]
     Text(String),
-    /// Yes or no.
+    /// `bool_value`.
     #[prost(bool, tag = "4")]
     Bool(bool),
 }
@@ -117,7 +117,7 @@ pub enum Kind {
 /// `envoy.config.core.v3.BuildVersion`.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct BuildVersion {
-    /// The release.
+    /// Envoy's release.
     #[prost(message, optional, tag = "1")]
     pub version: Option<SemanticVersion>,
 }
@@ -125,10 +125,10 @@ pub struct BuildVersion {
 /// `envoy.type.v3.SemanticVersion`.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct SemanticVersion {
-    /// Major.
+    /// The major version.
     #[prost(uint32, tag = "1")]
     pub major_number: u32,
-    /// Minor.
+    /// The minor version.
     #[prost(uint32, tag = "2")]
     pub minor_number: u32,
 }
@@ -136,10 +136,10 @@ pub struct SemanticVersion {
 /// `google.rpc.Status`, as a NACK carries it.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Rejection {
-    /// A gRPC code.
+    /// The gRPC code.
     #[prost(int32, tag = "1")]
     pub code: i32,
-    /// Envoy's words.
+    /// Envoy's reason, in words.
     #[prost(string, tag = "2")]
     pub message: String,
 }
@@ -166,8 +166,8 @@ pub(crate) struct TlsCertificate {
     pub(crate) private_key: Option<DataSource>,
 }
 
-/// `CertificateValidationContext`: one of the two fields and nothing else, for anything more would change the
-/// policy that the control plane has set (SAN lists are appended, scalars overridden).
+/// `CertificateValidationContext` of the same package, with exactly one of the two fields. Any other field would
+/// change the policy that the control plane has set: Envoy appends SAN lists and overrides scalars.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct ValidationContext {
     #[prost(message, optional, tag = "1")]
@@ -185,14 +185,14 @@ pub(crate) struct ExtensionConfig {
     pub(crate) typed_config: Option<Any>,
 }
 
-/// `SPIFFECertValidatorConfig`.
+/// `SPIFFECertValidatorConfig` of the same package.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct SpiffeValidator {
     #[prost(message, repeated, tag = "1")]
     pub(crate) trust_domains: Vec<ValidatorDomain>,
 }
 
-/// One trust domain of it, by bare name.
+/// `SPIFFECertValidatorConfig.TrustDomain`. The trust domain is a bare name, without `spiffe://`.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct ValidatorDomain {
     #[prost(string, tag = "1")]
@@ -231,7 +231,7 @@ macro_rules! opaque {
 
 opaque!(Secret, TlsCertificate, DataSource, Any);
 
-/// The type of every resource of this service.
+/// The type URL of every resource of this service.
 pub const SECRET_TYPE_URL: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
 pub(crate) const VALIDATOR_TYPE_URL: &str =
     "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig";

@@ -1,14 +1,14 @@
-//! Making the socket file: what may stand in its place, its folder and its mode.
+//! Makes the socket file: what may be replaced at its path, its folder and its mode.
 //!
 //! | what is at `socket_path` | what happens |
 //! |---|---|
-//! | nothing | the socket is made, its folder too |
+//! | nothing | the socket is made, and its folder if there is none |
 //! | a socket that answers | [`BindError::InUse`] |
 //! | a socket that nobody serves | replaced |
 //! | an empty folder (a container runtime makes one of a bind mount whose source is absent) | replaced |
 //! | a folder with something in it, a file, a FIFO, a link, a device, a mount point | [`BindError::InTheWay`] |
 //!
-//! A link is never followed, and nothing that somebody else made is removed or changed but for the two replaced kinds.
+//! A link is never followed. Nothing that another process made is removed or changed, except the two replaced kinds.
 
 use std::fmt;
 use std::fs::{self, FileType, Permissions};
@@ -26,37 +26,37 @@ use rustix::process::geteuid;
 #[cfg(test)]
 mod tests;
 
-/// Why the socket cannot be had.
+/// Why the agent cannot listen on the socket.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// Somebody answers on it.
+    /// Another process serves the socket.
     #[error("another process is serving on {0}: stop it first, or choose another socket_path")]
     InUse(PathBuf),
-    /// The name does not fit into a socket address.
+    /// The path does not fit into a socket address.
     #[error("{path} is {len} bytes long, a socket path may have 107: choose a shorter socket_path", len = path.as_os_str().len())]
     TooLong {
         /// The configured path.
         path: PathBuf,
     },
-    /// Something is there that is not ours to remove.
+    /// The path names something that the agent must not remove.
     #[error("{path} is {what}: move it away, or choose another socket_path")]
     InTheWay {
         /// The configured path.
         path: PathBuf,
-        /// What it is.
+        /// The kind of thing at the path.
         what: Leftover,
     },
-    /// A part of the path before the last is not a folder.
+    /// A part of the path, other than the last, is not a folder.
     #[error(
         "{folder} is not a folder, so {path} cannot be made in it: move it away, or choose another socket_path"
     )]
     NotAFolder {
         /// The configured path.
         path: PathBuf,
-        /// The part of it that is something else.
+        /// The part of the path that is something else.
         folder: PathBuf,
     },
-    /// The agent's user lacks a right.
+    /// The agent's user may not write to the folder, or not replace the socket.
     #[error(
         "user {uid} may not make or replace {path}: give it write access to the folder, or choose another socket_path"
     )]
@@ -72,24 +72,24 @@ pub enum BindError {
         /// The configured path.
         path: PathBuf,
     },
-    /// Between making a file and opening it to all, somebody put another one in its place.
+    /// Between making a file and setting its mode, another process replaced it.
     #[error("{path} was replaced by another process while it was made: find out who writes to its folder")]
     Replaced {
         /// The file that was made.
         path: PathBuf,
     },
-    /// The system says no for another reason.
+    /// The system call failed for another reason.
     #[error("cannot listen on {path}: {source}")]
     Io {
         /// The configured path.
         path: PathBuf,
-        /// Its reason.
+        /// The system's reason.
         source: io::Error,
     },
 }
 
 impl BindError {
-    /// Whether trying again is of no use: the configuration names a socket that this agent cannot have.
+    /// Whether trying again is useless, because the configuration names a socket that this agent cannot have.
     #[must_use]
     pub fn is_final(&self) -> bool {
         matches!(self, Self::InUse(_) | Self::TooLong { .. })
@@ -106,7 +106,7 @@ impl BindError {
     }
 }
 
-/// What is found at the path of the socket and is left alone.
+/// What is at the path of the socket and is left alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Leftover {
     /// A regular file.
@@ -152,7 +152,8 @@ impl fmt::Display for Leftover {
     }
 }
 
-/// Makes the socket with these permissions, and listens. A slash at the end of the path is ignored, as spire-agent does.
+/// Makes the socket file with permissions `mode` and listens. A slash at the end of the path is ignored, as by
+/// spire-agent.
 ///
 /// # Errors
 /// [`BindError`].
@@ -162,7 +163,7 @@ pub(crate) fn bind(path: &Path, mode: u32) -> Result<unix::UnixListener, BindErr
         return Err(BindError::TooLong { path: path.to_owned() });
     }
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        // Whoever may use the socket must get there, and nobody else need.
+        // Those who may use the socket must reach it; others need not.
         make_folder(path, folder, if mode & 0o7 == 0 { 0o750 } else { 0o755 })?;
     }
     make_room(path)?;
@@ -171,7 +172,7 @@ pub(crate) fn bind(path: &Path, mode: u32) -> Result<unix::UnixListener, BindErr
     Ok(socket)
 }
 
-/// Makes the socket's folder where there is none, and those above it.
+/// Makes the socket's folder, and those above it, if they do not exist. `path` is the socket, for errors.
 fn make_folder(path: &Path, folder: &Path, mode: u32) -> Result<(), BindError> {
     let not_a_folder = || BindError::NotAFolder { path: path.to_owned(), folder: folder.to_owned() };
     match fs::metadata(folder) {
@@ -184,17 +185,17 @@ fn make_folder(path: &Path, folder: &Path, mode: u32) -> Result<(), BindError> {
         make_folder(path, above, mode)?;
     }
     match fs::DirBuilder::new().mode(mode).create(folder) {
-        // Whatever the umask is.
+        // The umask has cut the mode.
         Ok(()) => set_mode(folder, sys::FileType::Directory, mode),
         Err(reason) if reason.kind() == io::ErrorKind::AlreadyExists => {
-            // Made by somebody else meanwhile, or a link that leads nowhere.
+            // Another process made it meanwhile, or it is a link that leads nowhere.
             if folder.is_dir() { Ok(()) } else { Err(not_a_folder()) }
         }
         Err(reason) => Err(BindError::of(path, reason)),
     }
 }
 
-/// Removes what may be removed of what stands at the path.
+/// Removes a dead socket or an empty folder at the path. Anything else there is an error.
 fn make_room(path: &Path) -> Result<(), BindError> {
     let found = match fs::symlink_metadata(path) {
         Ok(found) => found.file_type(),
@@ -203,8 +204,8 @@ fn make_room(path: &Path) -> Result<(), BindError> {
     };
     let removed = if found.is_socket() {
         match connect(path) {
-            // With a full backlog (a server that is stopped, say) there is no waiting for a place. A socket of another
-            // type (datagrams) has somebody who reads it.
+            // EAGAIN: the backlog is full, as with a stopped server. EPROTOTYPE: a socket of another type, for
+            // example a datagram socket, which some process has open.
             Ok(()) | Err(Errno::AGAIN | Errno::PROTOTYPE) => return Err(BindError::InUse(path.to_owned())),
             Err(Errno::CONNREFUSED) => fs::remove_file(path),
             Err(reason) => Err(reason.into()),
@@ -230,10 +231,11 @@ fn connect(path: &Path) -> Result<(), Errno> {
     net::connect(&socket, &net::SocketAddrUnix::new(path)?)
 }
 
-/// Sets the permissions of a file that was made just now, for the umask has cut them.
+/// Sets the permissions of a file that was just made, because the umask has cut them.
 ///
-/// Not by its path: somebody who may write to the folder could have put a link to another file there. And not by the
-/// socket before it is bound: Linux applies the umask to that mode too, and the umask belongs to the whole process.
+/// It does not use the path: a process that may write to the folder could have put a link to another file there. It
+/// does not set the mode of the socket before it is bound either: Linux applies the umask to that mode too, and the
+/// umask belongs to the whole process.
 fn set_mode(path: &Path, kind: sys::FileType, permissions: u32) -> Result<(), BindError> {
     let failed = |reason| BindError::of(path, reason);
     let flags = sys::OFlags::PATH | sys::OFlags::NOFOLLOW | sys::OFlags::CLOEXEC;
@@ -245,7 +247,8 @@ fn set_mode(path: &Path, kind: sys::FileType, permissions: u32) -> Result<(), Bi
     if found.st_mode & 0o777 == permissions {
         return Ok(());
     }
-    // The path of a descriptor leads to its file and nowhere else. (fchmod refuses a descriptor of this kind.)
+    // This path leads to the file of the descriptor and nowhere else. `fchmod` refuses descriptors that were opened
+    // with O_PATH.
     let opened = format!("/proc/self/fd/{}", file.as_raw_fd());
     let mode = found.st_mode & 0o7000 | permissions;
     fs::set_permissions(opened, Permissions::from_mode(mode)).map_err(failed)

@@ -1,5 +1,5 @@
-//! Lines of the log that a caller can bring about: its words are cut, and of many lines of one kind only the first few are
-//! written, then how many more there were.
+//! Limits the log lines that callers can cause: a caller's text is cut, and of many lines of one kind only the first
+//! few are written, and later the number of the others.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,7 +12,7 @@ use tracing::warn;
 #[cfg(test)]
 mod tests;
 
-/// What was written lately, by caller group and kind of line.
+/// Lines that were written lately, by caller group and kind of line.
 #[derive(Debug, Default)]
 pub struct Complaints(Mutex<HashMap<(Box<str>, &'static str), Written>>);
 
@@ -24,8 +24,8 @@ struct Written {
 }
 
 impl Complaints {
-    /// Whether a line of this kind, about a caller of this group, is to be written. Those that are not are counted, and the
-    /// count is written when the next line of any kind is.
+    /// Whether a line of this kind about this caller group may be written now. Lines that may not are counted. Their
+    /// count is written ten seconds later or more, with the next line of any kind.
     pub fn admit(&self, group: &str, kind: &'static str) -> bool {
         let now = Instant::now();
         let mut lately = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -59,7 +59,7 @@ impl Complaints {
     }
 }
 
-/// A caller's words as the log may have them: not longer than [`WORDS`] bytes, and escaped.
+/// A caller's text as it may appear in the log: cut after [`WORDS`] bytes, and escaped.
 #[derive(Debug, Clone, Copy)]
 pub struct Words<'a>(pub &'a str);
 
@@ -75,10 +75,12 @@ impl fmt::Display for Words<'_> {
     }
 }
 
-/// Bytes of a caller's words that are written.
+/// Bytes of a caller's text that are written.
 pub const WORDS: usize = 256;
-/// So many lines of a kind are written about one group in this time. More than one, as what goes wrong may change.
+/// [`LINES`] lines of one kind are written about one group in this time. There is more than one, because the reason
+/// may change from line to line.
 const QUIET: Duration = Duration::from_secs(10);
 const LINES: u32 = 5;
-/// Groups and kinds that are remembered. A node has fewer pods; when there are more, the newest say nothing.
+/// Pairs of group and kind that are remembered. A node has fewer pods; when there are more, lines about new pairs are
+/// not written.
 const KEPT: usize = 1024;

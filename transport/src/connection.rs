@@ -1,4 +1,4 @@
-//! The accepted stream.
+//! An accepted connection, which fails once it must close.
 
 use std::future::Future as _;
 use std::io;
@@ -14,30 +14,30 @@ use tokio::time::{Sleep, sleep};
 
 use crate::Peer;
 
-/// One caller's connection.
+/// The connection of one caller.
 ///
-/// Reading and writing fail with `ConnectionAborted` once it is no longer wanted: after [`Peer::hang_up`], and when its
-/// place is needed for another group of callers. Reading fails with `TimedOut` where the caller has not said a byte for
-/// [`SILENCE`] since it has connected.
+/// Reading and writing fail with `ConnectionAborted` after [`Peer::hang_up`], and when another group of callers needs
+/// the connection's slot. Reading fails with `TimedOut` if the caller has sent nothing for [`SILENCE`] after it has
+/// connected.
 #[derive(Debug)]
 pub struct Connection {
     stream: UnixStream,
     peer: Arc<Peer>,
-    /// How long the first byte may take; `None` when it has come.
+    /// The deadline of the first byte; `None` after that byte has come.
     silence: Option<Pin<Box<Sleep>>>,
     slots: Account,
-    /// Its place among the descriptors that connections may take.
+    /// The connection's slot in the limit of connections.
     _slot: Charge,
 }
 
 impl Connection {
-    /// Who is on the other end.
+    /// The caller at the other end.
     #[must_use]
     pub fn peer(&self) -> Arc<Peer> {
         Arc::clone(&self.peer)
     }
 
-    /// Whoever reads or writes is woken when it no longer is.
+    /// Fails when the connection must close. Otherwise the task of `cx` is woken when it must.
     fn still_wanted(&self, cx: &Context<'_>) -> io::Result<()> {
         let unwanted = self.peer.is_hung_up(cx) || self.slots.poll_notice(cx).is_some();
         if unwanted { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
@@ -99,6 +99,6 @@ impl AsyncWrite for Connection {
     }
 }
 
-/// How long a caller may take for its first byte. A client of gRPC speaks as soon as it is connected; only one that is
-/// stopped, or wants nothing but our descriptors, does not.
+/// How long a caller may take to send its first byte. A gRPC client sends as soon as it is connected. A client that
+/// does not is stopped, or wants to use up the agent's descriptors.
 pub const SILENCE: Duration = Duration::from_secs(30);

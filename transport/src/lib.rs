@@ -1,10 +1,10 @@
-//! The Unix socket door: who knocks.
+//! The Unix socket that callers connect to, and who they are.
 //!
-//! - [`Listener`]: binds (or inherits) the socket and accepts;
-//! - [`BindError`]: what stands in the way of that; a socket that somebody still serves is left alone;
+//! - [`Listener`]: binds or inherits the socket, and accepts connections;
+//! - [`BindError`]: why that fails; a socket that another process still serves is left alone;
 //! - [`Peer`]: the caller's credentials, process and group, taken at accept; attestors read it;
-//! - [`Connection`]: the accepted stream;
-//! - [`Complaints`], [`Words`]: what callers may bring about in the log.
+//! - [`Connection`]: an accepted connection;
+//! - [`Complaints`], [`Words`]: limit what callers can cause in the log.
 
 mod bind;
 mod complaints;

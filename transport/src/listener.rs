@@ -1,4 +1,4 @@
-//! Accepting.
+//! The listener: binds or inherits the socket, and accepts connections from callers that can be identified.
 
 use std::collections::VecDeque;
 use std::io;
@@ -19,14 +19,14 @@ use crate::bind::{BindError, bind};
 use crate::complaints::Complaints;
 use crate::peer::{Peer, Processes, Unidentified};
 
-/// The public socket.
+/// A listening Unix socket.
 #[derive(Debug)]
 pub struct Listener {
     socket: UnixListener,
     path: PathBuf,
-    /// Taken from the backlog, and not looked at yet.
+    /// Connections that were taken from the backlog and not looked at yet.
     arrived: VecDeque<OwnedFd>,
-    /// There may be more in the backlog, but the connections of the last batch come first.
+    /// The backlog may hold more, but the connections of the last batch run first.
     yields: bool,
     processes: Processes,
     slots: Budget,
@@ -34,24 +34,25 @@ pub struct Listener {
     complaints: Arc<Complaints>,
 }
 
-/// What callers may take, and where they are looked up. The socket is open to everybody on the node.
+/// Limits for callers, and where their processes are looked up. The public socket is open to every process of the
+/// node.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Connections, each of which takes one. The process of a connection takes a descriptor too, so the whole and its
-    /// spare may be half as many as there are descriptors for callers.
+    /// Limits of connections. Each takes a descriptor, and so may its process, so `whole` and `spare` together may be
+    /// half of the descriptors that are meant for callers.
     pub slots: budget::Limits,
-    /// What is kept for callers, in bytes. Each connection gets an account in it.
+    /// The budget of bytes that are kept for callers. Each connection gets an account in it.
     pub bytes: Budget,
-    /// The `/proc` of the host.
+    /// The path of the host's `/proc`.
     pub proc: PathBuf,
-    /// Permissions of the socket file: 0777 for the public one, 0770 for the admin one.
+    /// Permissions of the socket file: 0777 for the public socket, 0770 for the admin socket.
     pub mode: u32,
 }
 
 impl Listener {
-    /// Takes the listener that the supervisor handed over (`LISTEN_FDS`, where one of them is bound to `path`), else
-    /// makes the socket file. It is never unlinked: pods bind-mount it, and a new file under the same name would be another
-    /// file.
+    /// Takes the listener that the supervisor passed (`LISTEN_FDS`), if one is bound to `path`; otherwise makes the
+    /// socket file. The file is never unlinked: pods bind-mount it, and a new file of the same name would not reach
+    /// them.
     ///
     /// # Errors
     /// [`BindError`].
@@ -74,21 +75,21 @@ impl Listener {
         })
     }
 
-    /// Where it listens.
+    /// The path of the socket file, as configured.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The next caller. Those that cannot be identified, or for which there is no place, are closed here. To be called
-    /// again at once: others have their turn after each batch of callers.
+    /// Waits for the next caller. A caller that cannot be identified, or for which there is no slot, is closed here.
+    /// The owner may call it again at once: other tasks run after each batch of callers.
     pub async fn accept(&mut self) -> Connection {
         loop {
             while let Some(arrived) = self.arrived.pop_front() {
                 if let Some(caller) = self.admit(&arrived) {
                     match UnixStream::from_std(arrived.into()) {
                         Ok(stream) => return caller.connection(stream),
-                        Err(reason) => self.failed(NOBODY, &reason),
+                        Err(reason) => self.log_failure(NO_GROUP, &reason),
                     }
                 }
             }
@@ -102,17 +103,17 @@ impl Listener {
                         return caller.connection(stream);
                     }
                 }
-                // The caller waits in the backlog until a descriptor, or memory, is free again.
+                // The caller waits in the backlog until a descriptor or memory is free again.
                 Err(reason) => {
-                    self.failed(NOBODY, &reason);
+                    self.log_failure(NO_GROUP, &reason);
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
     }
 
-    /// Takes those that have come with the first, at most [`BATCH`], from the backlog: it is short, and once it is full,
-    /// the system refuses everybody else. What goes wrong here goes wrong again at the next first one, and is told there.
+    /// Takes up to [`BATCH`] further connections from the backlog: it is short, and once it is full, the system
+    /// refuses all callers. An error here comes again at the next accept, and is logged there.
     fn receive(&mut self) {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         while self.arrived.len() < BATCH {
@@ -122,16 +123,17 @@ impl Listener {
         self.yields = true;
     }
 
-    /// Finds out who it is, and takes a place for it. `None` when there is none, or nobody to have it.
+    /// Identifies the caller and takes a slot for it. `None` when the caller is gone or not identifiable, or no slot
+    /// is free.
     fn admit(&mut self, socket: &impl AsFd) -> Option<Caller> {
-        // Who connects and goes, again and again, is to cost us next to nothing.
-        if has_gone(socket) {
+        // A caller that connects and leaves again and again must cost next to nothing.
+        if is_closed_by_caller(socket) {
             return None;
         }
         let peer = match Peer::of(socket, &self.processes, &self.bytes, &self.complaints) {
             Ok(peer) => peer,
             Err(Unidentified { reason, group }) => {
-                self.failed(&group, &reason);
+                self.log_failure(&group, &reason);
                 return None;
             }
         };
@@ -150,14 +152,14 @@ impl Listener {
         }
     }
 
-    fn failed(&mut self, group: &str, reason: &io::Error) {
+    fn log_failure(&mut self, group: &str, reason: &io::Error) {
         if self.complaints.admit(group, "accept") {
             warn!(error = %reason, group, "Connection failed during accept");
         }
     }
 }
 
-/// A caller that has a place.
+/// An identified caller with a slot.
 struct Caller {
     peer: Peer,
     slots: Account,
@@ -170,15 +172,16 @@ impl Caller {
     }
 }
 
-/// Whether the other end is closed, so that nothing that we say reaches anybody.
-fn has_gone(socket: &impl AsFd) -> bool {
+/// Whether the other end is closed, so that nothing reaches it any more.
+fn is_closed_by_caller(socket: &impl AsFd) -> bool {
     let mut polled = [PollFd::new(socket, PollFlags::empty())];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    // Half closed is not closed: such a caller still reads.
+    // A half-closed socket does not count: such a caller still reads.
     poll(&mut polled, Some(&now)).is_ok() && polled[0].revents().contains(PollFlags::HUP)
 }
 
-/// The listeners that were handed over are taken from the environment once: each waits here for its `bind`.
+/// A listener that the supervisor passed and that is bound to `path`. All passed listeners are taken from the
+/// environment once; those for other paths are kept for later calls.
 fn inherited(path: &Path) -> Option<unix::UnixListener> {
     static HANDED_OVER: OnceLock<Mutex<Vec<unix::UnixListener>>> = OnceLock::new();
     let waiting = HANDED_OVER.get_or_init(|| {
@@ -187,21 +190,23 @@ fn inherited(path: &Path) -> Option<unix::UnixListener> {
     });
     let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
     let is_ours = |socket: &unix::UnixListener| {
-        socket.local_addr().is_ok_and(|address| address.as_pathname().is_some_and(|bound| same(bound, path)))
+        socket
+            .local_addr()
+            .is_ok_and(|address| address.as_pathname().is_some_and(|bound| same_file(bound, path)))
     };
     waiting.iter().position(is_ours).map(|ours| waiting.swap_remove(ours))
 }
 
-/// Whether two paths name one socket file; a folder may have two names (`/var/run` is often a link to `/run`).
-fn same(a: &Path, b: &Path) -> bool {
+/// Whether two paths name the same socket file. One folder may have two names: `/var/run` is often a link to `/run`.
+fn same_file(a: &Path, b: &Path) -> bool {
     let folder = |path: &Path| path.parent().and_then(|folder| folder.canonicalize().ok());
     a == b || (a.file_name() == b.file_name() && folder(a).is_some() && folder(a) == folder(b))
 }
 
-/// Callers taken from the backlog at once.
+/// Connections that are taken from the backlog at once, beside the first.
 const BATCH: usize = 16;
-/// Work that it is to find out who has connected, in nanoseconds: credentials, a pidfd, the cgroup.
+/// Work, in nanoseconds, to find out who has connected: credentials, a pidfd, the cgroup.
 const ACCEPTED: u64 = 25_000;
-/// The group of the callers of whom nothing is known, as there is no descriptor for them.
-const NOBODY: &str = "";
+/// The log's group for callers of which nothing is known, because no descriptor was free for them.
+const NO_GROUP: &str = "";
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -1,4 +1,4 @@
-//! The caller: credentials, its process by pidfd, its group.
+//! The caller: its credentials, its process, held by a pidfd, and its group.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -17,13 +17,13 @@ use nix::sys::socket::{getsockopt, sockopt};
 use crate::complaints::Complaints;
 use crate::group::Place;
 
-/// Who is on the other end of one connection. Credentials are those of the moment of `connect(2)`.
+/// The caller at the other end of a connection. Its credentials are those of the moment of `connect(2)`.
 pub struct Peer {
     /// The effective user ID.
     pub uid: u32,
     /// The effective group ID.
     pub gid: u32,
-    /// The process, shared by all its connections.
+    /// The caller's process, shared by all its connections.
     pub process: Arc<Process>,
     group: Group,
     account: Account,
@@ -32,11 +32,11 @@ pub struct Peer {
     waker: AtomicWaker,
 }
 
-/// A caller that cannot be identified.
+/// Why a caller cannot be identified.
 #[derive(Debug)]
 pub(crate) struct Unidentified {
     pub(crate) reason: io::Error,
-    /// What is known of its group: its user.
+    /// The name of its group, as far as it is known: the user's.
     pub(crate) group: String,
 }
 
@@ -44,7 +44,7 @@ impl Peer {
     /// Reads the credentials of an accepted socket, and opens an account for it in the budget of bytes.
     ///
     /// # Errors
-    /// When the caller has no pid in our pid namespace (the agent needs hostPID), or is gone already.
+    /// The caller has no pid in the agent's pid namespace (the agent needs hostPID), or it is gone already.
     pub(crate) fn of(
         socket: &impl AsFd,
         processes: &Processes,
@@ -71,11 +71,11 @@ impl Peer {
         })
     }
 
-    /// Another process, by its pid, on behalf of this caller: what it costs is charged here. The credentials are those of
-    /// now.
+    /// A peer for another process, found by its pid, on behalf of this caller: its costs are charged to this caller.
+    /// `uid` and `gid` are the process's present ones.
     ///
     /// # Errors
-    /// When there is no such process.
+    /// There is no such process.
     pub fn on_behalf(&self, pid: i32, uid: u32, gid: u32) -> io::Result<Self> {
         let raw = rustix::process::Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
         let pidfd = rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty())?;
@@ -91,25 +91,25 @@ impl Peer {
         })
     }
 
-    /// The callers that share one budget with this one, in bytes: those of its pod or container, else of its user.
+    /// The caller group in the budget of bytes: the callers of the same pod or container, or else of the same user.
     #[must_use]
     pub fn group(&self) -> &Group {
         &self.group
     }
 
-    /// The connection's account in the budget of bytes: what is kept for this caller is charged here.
+    /// The connection's account in the budget of bytes. Everything that is kept for this caller is charged there.
     #[must_use]
     pub fn account(&self) -> &Account {
         &self.account
     }
 
-    /// Whether a line of the log of this kind about the caller is to be written: one in a while for each group of callers.
+    /// Whether a log line of this kind about this caller may be written now. See [`Complaints::admit`].
     #[must_use]
     pub fn complain(&self, kind: &'static str) -> bool {
         self.complaints.admit(self.group.key(), kind)
     }
 
-    /// Closes the connection: the caller turned out not to be what it was.
+    /// Closes the connection, because the caller is no longer the process that it was.
     pub fn hang_up(&self) {
         self.hung_up.store(true, Ordering::Release);
         self.waker.wake();
@@ -132,30 +132,30 @@ impl fmt::Debug for Peer {
     }
 }
 
-/// A process, held by its pidfd: while that says alive, the pid means this process and no other.
+/// A process, held by its pidfd: while the process is alive, its pid names this process and no other.
 #[derive(Debug)]
 pub struct Process {
-    /// In our pid namespace.
+    /// The pid in the agent's pid namespace.
     pub pid: i32,
     pidfd: OwnedFd,
-    /// Read once: a process that is moved to another cgroup stays in its group while it has connections.
+    /// Read once: a process that moves to another cgroup stays in its group as long as it has connections.
     place: OnceLock<Place>,
 }
 
 impl Process {
-    /// Whether the process has not exited. To be asked *after* reading facts of it by pid.
+    /// Whether the process has not exited. Callers ask this *after* they have read facts about it by pid.
     #[must_use]
     pub fn is_alive(&self) -> bool {
-        // A pidfd turns readable when its process exits.
+        // A pidfd becomes readable when its process exits.
         let mut fds = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
         matches!(poll(&mut fds, PollTimeout::ZERO), Ok(0))
     }
 }
 
-/// The processes that have a connection: one pidfd each, however many connections they open.
+/// All processes that have a connection. Each has one pidfd, no matter how many connections it opens.
 #[derive(Debug)]
 pub(crate) struct Processes {
-    /// The `/proc` of the host.
+    /// The path of the host's `/proc`.
     proc: PathBuf,
     held: Mutex<HashMap<i32, Weak<Process>>>,
 }
@@ -165,16 +165,16 @@ impl Processes {
         Self { proc, held: Mutex::default() }
     }
 
-    /// The process with this pid, whose socket this is. A caller that has exited is refused, as its pid may mean
-    /// another process by now, one that has connections of its own.
+    /// The process with this pid at the other end of `socket`. A process that has exited is refused, because its pid
+    /// may already name another process with connections of its own.
     fn process(&self, socket: &impl AsFd, pid: i32) -> io::Result<Arc<Process>> {
         if pid <= 0 {
             return Err(io::Error::other(
                 "caller has no pid here: the agent must share the host's pid namespace (hostPID)",
             ));
         }
-        // Opened for every connection: that this process and the one we hold are alive, in this order, proves that
-        // they are the same one.
+        // A new pidfd is opened for every connection. If its process is alive, and after that the held one is too,
+        // both are the same process.
         let fresh = Process { pid, pidfd: pidfd(socket, pid)?, place: OnceLock::new() };
         if !fresh.is_alive() {
             return Err(io::Error::other(format!("process {pid} has exited")));
@@ -191,21 +191,21 @@ impl Processes {
         Ok(process)
     }
 
-    /// Where a process is. What cannot be read now is read again for its next connection.
+    /// The place of a process. One that cannot be read counts as the host, and is read again for the next connection.
     fn place(&self, process: &Process) -> Place {
         if let Some(place) = process.place.get() {
             return place.clone();
         }
         match Place::of_process(&self.proc, process.pid) {
-            // Read by pid, so it may be of a successor, unless the process is still there.
+            // It was read by pid, so it may be a successor's, unless the process is still alive.
             Ok(place) if process.is_alive() => process.place.get_or_init(|| place).clone(),
             _ => Place::Host,
         }
     }
 }
 
-/// The kernel's own pidfd of the peer (Linux 6.5), else one opened by pid: that one could in theory be of a successor
-/// that got the pid between `connect` and now, as with every agent on such a kernel.
+/// The kernel's own pidfd of the peer (Linux 6.5), or, on older kernels, one opened by pid. The latter may in theory
+/// be of a process that got the pid between `connect` and now, as with every agent on such a kernel.
 fn pidfd(socket: &impl AsFd, pid: i32) -> io::Result<OwnedFd> {
     match getsockopt(socket, sockopt::PeerPidfd) {
         Ok(pidfd) => Ok(pidfd),
@@ -213,7 +213,7 @@ fn pidfd(socket: &impl AsFd, pid: i32) -> io::Result<OwnedFd> {
             let pid = rustix::process::Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
             Ok(rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?)
         }
-        // The kernel knows the option and has no pidfd to give: the process is gone.
+        // The kernel supports the option but has no pidfd, because the process is gone.
         Err(reason) => Err(reason.into()),
     }
 }

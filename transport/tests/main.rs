@@ -1,4 +1,4 @@
-//! The socket door from outside: binding, handing over, accepting.
+//! The listener from outside: binding, inheriting, accepting.
 
 #[path = "main/caller.rs"]
 mod caller;

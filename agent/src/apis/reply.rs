@@ -66,7 +66,7 @@ impl Reply {
 /// The body of a response, of one API or another.
 #[expect(clippy::large_enum_variant, reason = "nearly all are of SDS")]
 pub(crate) enum ResponseBody {
-    Sds(sds::Answer<Door, RequestBody>),
+    Sds(sds::ResponseBody<Door, RequestBody>),
     Reply(Reply),
 }
 

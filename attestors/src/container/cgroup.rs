@@ -1,12 +1,12 @@
-//! `/proc/PID/cgroup`: a line `id:controllers:path` for each hierarchy.
+//! Parses `/proc/PID/cgroup`, which has a line `id:controllers:path` for each hierarchy.
 
 use super::path::Findings;
 use super::{Container, ContainerError, excerpt};
 
-/// The container that the text of `/proc/PID/cgroup` names.
+/// Returns the container that the text of `/proc/PID/cgroup` names, if it names one.
 ///
 /// # Errors
-/// [`ContainerError`].
+/// [`ContainerError`], if a line is malformed or lines name different containers.
 pub fn from_cgroup(text: &str) -> Result<Option<Container>, ContainerError> {
     let mut found = Findings::default();
     for path in paths(text)? {
@@ -20,7 +20,7 @@ pub(super) fn paths(text: &str) -> Result<Vec<&str>, ContainerError> {
     text.lines().map(path).collect()
 }
 
-/// Behind the second colon; more of them belong to the path.
+/// The path of a line: everything after the second colon.
 fn path(line: &str) -> Result<&str, ContainerError> {
     let mut fields = line.splitn(3, ':');
     fields

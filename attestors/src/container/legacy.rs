@@ -1,14 +1,14 @@
-//! `use_new_container_locator = false`: the two patterns of spire-agent's former locator (SPIRE, `k8s_posix.go`), told
-//! without regular expressions. *Punct* is ASCII punctuation.
+//! The locator for `use_new_container_locator = false`: the two regular expressions of spire-agent's former locator
+//! (SPIRE, `k8s_posix.go`), written out by hand. *Punct* below is ASCII punctuation.
 
 use super::cgroup::paths;
 use super::path::{CONTAINER_ID, is_container_id};
 use super::{Container, ContainerError};
 
-/// The container that the text of `/proc/PID/cgroup` names, as spire-agent's former locator reads it.
+/// Returns the container that the text of `/proc/PID/cgroup` names, as spire-agent's former locator reads it.
 ///
 /// # Errors
-/// [`ContainerError`].
+/// [`ContainerError`], if a line is malformed or lines name different containers.
 pub fn from_cgroup_legacy(text: &str) -> Result<Option<Container>, ContainerError> {
     let mut found: Option<Container> = None;
     for new in paths(text)?.into_iter().filter_map(container) {
@@ -24,7 +24,7 @@ pub fn from_cgroup_legacy(text: &str) -> Result<Option<Container>, ContainerErro
     Ok(found)
 }
 
-/// A path that both patterns match is ambiguous and counts as one that none does.
+/// The container that a path names. A path that both patterns match is ambiguous, and names none.
 fn container(path: &str) -> Option<Container> {
     let path = path.strip_suffix(".scope").unwrap_or(path);
     let at = path.len().checked_sub(CONTAINER_ID)?;
@@ -40,7 +40,8 @@ fn container(path: &str) -> Option<Container> {
     Some(Container { id: id.to_owned(), pod_uid })
 }
 
-/// The first pattern: punct, `pod`, a UID, then segments that single puncts part, to the end.
+/// The first pattern: a punct, `pod`, a UID, then up to the end segments that single puncts separate. Returns the
+/// UID.
 fn pod_uid(before: &str) -> Option<String> {
     let puncts_are_single_from =
         before.as_bytes().windows(2).rposition(|pair| pair.iter().all(u8::is_ascii_punctuation));
@@ -53,8 +54,8 @@ fn pod_uid(before: &str) -> Option<String> {
     })
 }
 
-/// The second: `crio` and a punct stand before the container ID, and no pod's name borders on the words and slashes that
-/// lead up to them.
+/// The second pattern: `crio` and a punct come before the container ID, and no pod's name touches the words and
+/// slashes before them.
 fn is_crio(before: &str) -> bool {
     let Some(path) =
         before.strip_suffix(|c: char| c.is_ascii_punctuation()).and_then(|b| b.strip_suffix("crio"))
@@ -68,7 +69,8 @@ fn is_crio(before: &str) -> bool {
         .any(|(at, _)| pod(&path[at..]).is_some_and(|length| at + length >= start))
 }
 
-/// How long `pod`, a UID and a punct are at the start of a text. The UID's five groups may have a punct between them.
+/// The length of `pod`, a UID and a punct at the start of `text`. A punct may come between two of the UID's five
+/// groups.
 fn pod(text: &str) -> Option<usize> {
     let bytes = text.as_bytes();
     let mut at = "pod".len();
@@ -82,7 +84,7 @@ fn pod(text: &str) -> Option<usize> {
     bytes.get(at).is_some_and(u8::is_ascii_punctuation).then_some(at + 1)
 }
 
-/// Punctuation becomes dashes; what Unicode calls symbols does not.
+/// Replaces punctuation by dashes, except what Unicode calls symbols.
 fn canonical(uid: &str) -> String {
     let is_symbol = |c| "$+<=>^`|~".contains(c);
     uid.chars().map(|c| if c.is_ascii_punctuation() && !is_symbol(c) { '-' } else { c }).collect()

@@ -1,10 +1,11 @@
-//! In which container does a process run? The kernel's texts tell: `/proc/PID/cgroup`, and where that names none (a
-//! process of the reader's own cgroup namespace) the cgroup mounts of `/proc/PID/mountinfo`.
+//! Finds the container that a process runs in, from what the kernel writes: `/proc/PID/cgroup`, and if that names
+//! none (for a process in the reader's own cgroup namespace), the cgroup mounts in `/proc/PID/mountinfo`.
 //!
-//! The cgroup file comes first because only the kernel writes it. Whoever may mount can put another container's cgroup
-//! into its mount namespace, so mountinfo never overrules it. What is ambiguous is refused, not guessed.
+//! The cgroup file comes first because only the kernel determines it. A process that may mount can put another
+//! container's cgroup into its mount namespace, so mountinfo never overrules the cgroup file. Ambiguous texts are
+//! refused.
 //!
-//! `cgroup`, `mountinfo` and `legacy` are pure, `path` reads one path of a hierarchy, [`locate`] opens files.
+//! `cgroup`, `mountinfo` and `legacy` parse texts, `path` parses one path of a hierarchy, and [`locate`] opens files.
 
 mod cgroup;
 mod legacy;
@@ -21,26 +22,27 @@ pub use cgroup::from_cgroup;
 pub use legacy::from_cgroup_legacy;
 pub use mountinfo::{MountRule, from_mountinfo};
 
-/// Where a process runs.
+/// The container that a process runs in.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Container {
-    /// 64 hexadecimal digits, as the path spells them.
+    /// The container ID: 64 hexadecimal digits, as the path spells them.
     pub id: String,
-    /// The pod's UID with dashes. Absent where the path has none: plain Docker, some of cri-o, static pods.
+    /// The pod's UID with dashes. `None` if the path has none, as with plain Docker, some paths of cri-o, and static
+    /// pods.
     pub pod_uid: Option<String>,
 }
 
-/// How paths are read: `use_new_container_locator`.
+/// How paths are read (`use_new_container_locator`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Locator {
-    /// Path segments from the end; mountinfo where the cgroup file names no container.
+    /// Path segments are read from the end; mountinfo is read if the cgroup file names no container.
     #[default]
     Segments,
-    /// The patterns that spire-agent had before; the cgroup file alone.
+    /// The patterns of spire-agent's former locator are used, on the cgroup file alone.
     Legacy,
 }
 
-/// Why it cannot be said where a process runs.
+/// Why the container of a process cannot be found.
 #[derive(Debug, thiserror::Error)]
 pub enum ContainerError {
     /// A line of `/proc/PID/cgroup` is not `id:controllers:path`.
@@ -48,26 +50,26 @@ pub enum ContainerError {
         "unable to obtain cgroups: invalid cgroup entry, contains {fields} colon separated fields but expected at least 3: {line:?}"
     )]
     Cgroup {
-        /// How many fields it has.
+        /// How many fields the line has.
         fields: usize,
-        /// Its beginning.
+        /// The beginning of the line.
         line: String,
     },
     /// A line of `/proc/PID/mountinfo` is not as proc(5) says.
     #[error("failed to parse mount info at \"/proc/PID/mountinfo\": {rule} in mountinfo line: {line:?}")]
     Mountinfo {
-        /// What is wrong.
+        /// The rule that the line breaks.
         rule: MountRule,
-        /// Its beginning.
+        /// The beginning of the line.
         line: String,
     },
-    /// Entries disagree.
+    /// Two entries name different pods.
     #[error("multiple pod UIDs found ({0:?}, {1:?})")]
     PodUids(String, String),
-    /// Entries disagree.
+    /// Two entries name different containers.
     #[error("multiple container IDs found ({0:?}, {1:?})")]
     ContainerIds(String, String),
-    /// The process may have exited.
+    /// The file cannot be read. The process may have exited.
     #[error("cannot read {path}: {source}")]
     Read {
         /// The file under `/proc`.
@@ -75,18 +77,18 @@ pub enum ContainerError {
         /// The system's reason.
         source: io::Error,
     },
-    /// No real process has so much of it.
+    /// The file is larger than that of any real process.
     #[error("{path} is larger than {limit} bytes")]
     TooLarge {
         /// The file under `/proc`.
         path: PathBuf,
-        /// The most that is read.
+        /// The most bytes that are read.
         limit: u64,
     },
 }
 
-/// The container of a process; `None` when it runs in none, or the folder has no such file. `proc` is where proc is
-/// mounted.
+/// Finds the container of a process; `None` if it runs in none, or if the process does not exist. `proc` is where
+/// proc is mounted.
 ///
 /// # Errors
 /// [`ContainerError`].
@@ -98,7 +100,7 @@ pub fn locate(proc: &Path, pid: i32, locator: Locator) -> Result<Option<Containe
     }
 }
 
-/// The first half of [`locate`], which is enough for nearly every process: a file of some hundred bytes.
+/// The first half of [`locate`], which is enough for nearly every process. It reads a file of some hundred bytes.
 ///
 /// # Errors
 /// [`ContainerError`].
@@ -115,7 +117,8 @@ pub fn locate_by_cgroup(
     if locator == Locator::Legacy { from_cgroup_legacy(&cgroup) } else { from_cgroup(&cgroup) }
 }
 
-/// The other half, for processes whose cgroups say nothing: their mounts, of which there can be thousands.
+/// The other half of [`locate`], for processes whose cgroups name no container. It reads their mounts, which may be
+/// thousands.
 ///
 /// # Errors
 /// [`ContainerError`].
@@ -126,7 +129,8 @@ pub fn locate_by_mounts(proc: &Path, pid: i32) -> Result<Option<Container>, Cont
     Ok(found.container())
 }
 
-/// A line at a time: a node's table of mounts can be larger than what an attestation should hold.
+/// Reads a file line by line: a node's table of mounts can be larger than an attestation should hold in memory. A
+/// missing file has no lines.
 fn each_line(
     path: &Path,
     limit: u64,
@@ -150,13 +154,13 @@ fn each_line(
     Ok(())
 }
 
-/// What of a hostile line goes into a message.
+/// The beginning of a line, for an error message.
 fn excerpt(line: &str) -> String {
     line.chars().take(EXCERPT).collect()
 }
 
 const EXCERPT: usize = 256;
-/// A path has at most 4 KiB, and there are some ten hierarchies.
+/// A path has at most 4 KiB, and there are about ten hierarchies.
 const CGROUP_LIMIT: u64 = 1 << 20;
-/// The kernel allows 100 000 mounts; a line of a node's table has some 150 bytes.
+/// The kernel allows 100,000 mounts; a line of a node's table has about 150 bytes.
 const MOUNTINFO_LIMIT: u64 = 16 << 20;

@@ -1,27 +1,27 @@
-//! `/proc/PID/mountinfo`: of each cgroup mount the directory of the hierarchy that it shows.
+//! Parses `/proc/PID/mountinfo`: for each cgroup mount, the directory of the hierarchy that is mounted.
 
 use super::path::Findings;
 use super::{Container, ContainerError, excerpt};
 
-/// What proc(5) says of a line.
+/// A rule of proc(5) for a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum MountRule {
-    /// A `-` ends the optional fields.
+    /// A `-` must end the optional fields.
     #[error("missing separator")]
     Separator,
-    /// Six fields come before them.
+    /// At least six fields must come before the separator.
     #[error("expected at least 6 fields before separator")]
     Fields,
-    /// The type of the filesystem comes after the separator.
+    /// The filesystem type must come after the separator.
     #[error("missing filesystem type")]
     Type,
 }
 
-/// The container that the text of `/proc/PID/mountinfo` names. Its process could have made it say so: it counts only
-/// where the kernel's own text names none.
+/// Returns the container that the text of `/proc/PID/mountinfo` names. The process itself could have made it say so,
+/// so it counts only if the cgroup file names none.
 ///
 /// # Errors
-/// [`ContainerError`].
+/// [`ContainerError`], if a line is malformed or lines name different containers.
 pub fn from_mountinfo(text: &str) -> Result<Option<Container>, ContainerError> {
     let mut found = Findings::default();
     for line in text.lines() {
@@ -41,7 +41,8 @@ pub(super) fn add(found: &mut Findings, line: &str) -> Result<(), ContainerError
     }
 }
 
-/// Type and root. Fields are parted by one space each: a mount's source may be empty, which shows as two spaces.
+/// The filesystem type and the root of a mount. Fields are separated by single spaces: an empty source of a mount
+/// shows as two spaces.
 fn parse(line: &str) -> Result<(&str, &str), MountRule> {
     let mut fields = line.split(' ');
     let separator = line.split(' ').position(|field| field == "-").ok_or(MountRule::Separator)?;

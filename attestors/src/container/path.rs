@@ -1,15 +1,15 @@
-//! One path of a cgroup hierarchy, and what several of them say together.
+//! Parses one path of a cgroup hierarchy, and combines the outcome for several paths.
 
 use super::{Container, ContainerError};
 
-/// What the paths read so far say. A path with a pod UID overrules those without: in a node that itself is a container
-/// (kind) some hierarchies name only the node's.
+/// The container that the paths read so far name. A path with a pod UID overrules those without: in a node that is
+/// itself a container (kind), some hierarchies name only the node's container.
 #[derive(Default)]
 pub(super) struct Findings(Option<Container>);
 
 impl Findings {
-    /// A path that names no container decides nothing. SPIRE takes it for a conflict when it comes after one that does,
-    /// so Docker with a `0::/` line is refused or not by the order of lines; here it never is.
+    /// Takes one more path. A path that names no container changes nothing. SPIRE takes it for a conflict if it comes
+    /// after one that does, so that Docker with a `0::/` line is refused or not depending on the order of lines.
     pub(super) fn add(&mut self, path: &str) -> Result<(), ContainerError> {
         let Some(new) = container(path) else { return Ok(()) };
         let Some(held) = &self.0 else {
@@ -33,8 +33,9 @@ impl Findings {
     }
 }
 
-/// From the end, because a node may itself be a container, and because a container may have cgroups below its own: the
-/// first segment with a container ID, then from there on the first with a pod UID.
+/// The container that a path names. The path is read from its end, because a node may itself be a container and a
+/// container may have cgroups below its own: the first segment with a container ID counts, and from there on the
+/// first with a pod UID.
 fn container(path: &str) -> Option<Container> {
     let mut end = path.len();
     let at = path.rsplit('/').find_map(|segment| {
@@ -46,13 +47,13 @@ fn container(path: &str) -> Option<Container> {
     Some(Container { id: id.to_owned(), pod_uid: before.rsplit('/').find_map(pod_uid) })
 }
 
-/// Where a word of 64 hexadecimal digits begins.
+/// Where in `segment` a word of 64 hexadecimal digits begins.
 fn container_id(segment: &str) -> Option<usize> {
     let mut words = words(segment);
     words.find(|(_, word)| is_container_id(word)).map(|(at, _)| at)
 }
 
-/// A word that begins with `pod` and a UUID. The systemd driver writes the UUID's dashes as underscores.
+/// The UUID of a word that begins with `pod` and a UUID. The systemd cgroup driver writes its dashes as underscores.
 fn pod_uid(segment: &str) -> Option<String> {
     words(segment).find_map(|(at, _)| {
         let text = segment[at..].strip_prefix("pod")?;
@@ -62,7 +63,7 @@ fn pod_uid(segment: &str) -> Option<String> {
     })
 }
 
-/// The words of a text and where they begin. An underscore belongs to a word, as with a regular expression's `\b`.
+/// The words of a text and where they begin. An underscore belongs to a word, as for `\b` in regular expressions.
 fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
     text.split_inclusive(is_boundary).scan(0, |end, piece| {
         let start = *end;

@@ -1,4 +1,4 @@
-//! The corpus of real and documented texts, the messages of refusals, and properties of any text.
+//! Tests with a corpus of real and documented texts, of error messages, and of properties for any text.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::*;
 
-/// What a locator says of one process.
+/// The outcome of a locator for one process, as text.
 fn answer(proc: &Path, locator: Locator) -> String {
     match locate(proc, PID, locator) {
         Ok(None) => "none".to_owned(),
@@ -18,7 +18,7 @@ fn answer(proc: &Path, locator: Locator) -> String {
     }
 }
 
-/// A proc with one process, which has these files.
+/// A `/proc` with one process, which has these files.
 fn proc_of(files: &[(&str, &[u8])]) -> TempDir {
     let proc = tempfile::tempdir().unwrap();
     let folder = proc.path().join(PID.to_string());
@@ -33,7 +33,7 @@ fn proc_with(cgroup: &str, mountinfo: &str) -> TempDir {
     proc_of(&[("cgroup", cgroup.as_bytes()), ("mountinfo", mountinfo.as_bytes())])
 }
 
-/// A block of `expected.txt`.
+/// One block of `expected.txt`.
 #[derive(Default)]
 struct Shape<'a> {
     name: &'a str,
@@ -160,7 +160,7 @@ fn an_id_keeps_its_spelling() {
     assert_eq!(from_cgroup(&format!("0::/docker/{upper}\n")).unwrap().unwrap().id, upper);
 }
 
-/// SPIRE's expressions find `pod`, a UID whose groups may be parted by any punctuation, and an ID at the end.
+/// SPIRE's expressions find `pod`, a UID whose groups any punctuation may separate, and an ID at the end.
 #[test]
 fn legacy_patterns() {
     let found = |path: &str| from_cgroup_legacy(&format!("0::{path}\n")).unwrap().map(|c| c.pod_uid);
@@ -182,7 +182,7 @@ fn legacy_patterns() {
     assert_eq!(found(&format!("/pod{bare}/crio-{ONE}")), None, "both patterns");
 }
 
-/// Paths with what locators look for, and with what looks almost like it.
+/// Paths made of parts that locators look for, and parts that look almost like them.
 fn path() -> impl Strategy<Value = String> {
     let word = prop::sample::select(vec![
         ONE,

@@ -1,4 +1,4 @@
-//! `join_token`: the token's bytes are the payload.
+//! The `join_token` attestor: the bytes of the token are the payload.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use super::NodeError;
 pub struct JoinToken(Zeroizing<String>);
 
 impl JoinToken {
-    /// Takes over the token; an empty one is refused when it is needed.
+    /// Takes the token. An empty one is an error when attestation begins.
     #[must_use]
     pub fn new(token: String) -> Self {
         Self(Zeroizing::new(token))

@@ -1,4 +1,5 @@
-//! `k8s_psat`: a projected service account token, read anew at each attempt (the kubelet rotates it).
+//! The `k8s_psat` attestor: a projected service account token, read again for each attempt because the kubelet
+//! rotates it.
 
 use std::path::PathBuf;
 
@@ -7,17 +8,17 @@ use zeroize::Zeroizing;
 use super::NodeError;
 use crate::file::load_text;
 
-/// Where the token is and which cluster the server knows it under.
+/// The settings of the attestor.
 #[derive(Debug)]
 pub struct K8sPsat {
-    /// `cluster`.
+    /// The name under which the server knows the cluster (`cluster`).
     pub cluster: String,
-    /// `token_path`.
+    /// The file of the token (`token_path`).
     pub token_path: PathBuf,
 }
 
 impl K8sPsat {
-    /// `{"cluster","token"}`; the token is not trimmed (SPIRE, `psat.go`).
+    /// Makes the payload, `{"cluster": …, "token": …}`. The token is not trimmed (SPIRE, `psat.go`).
     pub(super) async fn begin(&self) -> Result<Zeroizing<Vec<u8>>, NodeError> {
         let read = load_text(&self.token_path, TOKEN_BYTES).await;
         let token = read.map_err(|source| NodeError::Unreadable { path: self.token_path.clone(), source })?;
@@ -25,7 +26,7 @@ impl K8sPsat {
             return Err(NodeError::Empty(self.token_path.clone()));
         }
         let mut payload = Zeroizing::new(Vec::with_capacity(token.len() + self.cluster.len() + 64));
-        // Written piece by piece: a JSON value would keep a copy of the token that nobody zeroizes.
+        // It is written piece by piece, because a JSON value would hold a copy of the token that is not zeroized.
         payload.extend_from_slice(b"{\"cluster\":");
         payload.extend_from_slice(serde_json::Value::from(&*self.cluster).to_string().as_bytes());
         payload.extend_from_slice(b",\"token\":");
@@ -35,7 +36,7 @@ impl K8sPsat {
     }
 }
 
-/// Most that is read of a token: a thousand times what one has, and little beside what a node has.
+/// The most bytes that are read of a token: a thousand times the usual length, and little memory for a node.
 const TOKEN_BYTES: u64 = 1024 * 1024;
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! Node attestors: what the agent shows the server to prove which node it is on.
+//! Node attestors: what the agent presents to the server to prove which node it runs on.
 //!
-//! An [`Attestor`] is chosen once, when the configuration is read. Each attestation is a [`Conversation`] of its own: the
-//! payload opens it, and the server may ask back as often as its plugin likes. Nobody outside of this module asks which
-//! attestor it is; what the agent must know of one is a method.
+//! The configuration determines the [`Attestor`]. Each attestation is a [`Conversation`] of its own: the payload
+//! opens it, and the server may send any number of challenges. Only this module distinguishes between attestors; what
+//! the agent must know about one is a method.
 
 mod join_token;
 mod k8s_psat;
@@ -19,10 +19,10 @@ pub use x509pop::{Credential, CredentialError, Fetch, X509Pop};
 
 use self::x509pop::SigningKey;
 
-/// What is shown to the server: most likely a secret, so it is zeroized when dropped.
-pub type Shown = Zeroizing<Vec<u8>>;
+/// Bytes that are sent to the server. They may be a secret, so they are zeroized when dropped.
+pub type SecretBytes = Zeroizing<Vec<u8>>;
 
-/// The configured attestor.
+/// The configured node attestor.
 #[derive(Debug)]
 pub struct Attestor(Kind);
 
@@ -34,7 +34,7 @@ enum Kind {
 }
 
 impl Attestor {
-    /// The plugin's name; the type of the attestation data.
+    /// The plugin's name, which is also the type of the attestation data.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match &self.0 {
@@ -44,7 +44,7 @@ impl Attestor {
         }
     }
 
-    /// Whether what it shows is spent after one attestation, so that a server's refusal stands for good.
+    /// Whether its payload is used up by one attestation, so that the server's refusal is final.
     #[must_use]
     pub fn works_once(&self) -> bool {
         match &self.0 {
@@ -53,7 +53,7 @@ impl Attestor {
         }
     }
 
-    /// Begins an attestation; files are read anew each time.
+    /// Begins an attestation. Files are read again each time.
     ///
     /// # Errors
     /// [`NodeError`].
@@ -88,37 +88,39 @@ impl From<X509Pop> for Attestor {
     }
 }
 
-/// One attestation, from its payload to the server's verdict. Whatever it keeps for that goes when it is dropped.
+/// One attestation, from the payload to the server's verdict. It keeps the key that signs challenges until it is
+/// dropped.
 #[derive(Debug)]
 pub struct Conversation {
     name: &'static str,
-    payload: Shown,
+    payload: SecretBytes,
     next: Next,
 }
 
 /// How the next challenge is answered.
 #[derive(Debug)]
 enum Next {
-    /// None is expected.
+    /// No challenge is expected.
     Nothing,
-    /// By a signature.
+    /// With a signature by this key.
     Sign(Box<SigningKey>),
 }
 
 impl Conversation {
-    /// What opens it; empty when it was taken before.
-    pub fn payload(&mut self) -> Shown {
+    /// Takes the payload, which opens the conversation. It is empty if it was taken before.
+    pub fn payload(&mut self) -> SecretBytes {
         std::mem::take(&mut self.payload)
     }
 
-    /// The answer to the server's next challenge.
+    /// Returns the response to the server's next challenge.
     ///
     /// # Errors
-    /// [`NodeError::UnexpectedChallenge`] where the plugin asks nothing back.
-    pub async fn answer(&mut self, challenge: &[u8]) -> Result<Shown, NodeError> {
+    /// [`NodeError::UnexpectedChallenge`] if the attestor expects no (further) challenge; [`NodeError::Challenge`] if
+    /// it cannot be answered.
+    pub async fn answer(&mut self, challenge: &[u8]) -> Result<SecretBytes, NodeError> {
         match std::mem::replace(&mut self.next, Next::Nothing) {
             Next::Nothing => Err(NodeError::UnexpectedChallenge(self.name)),
-            // An RSA signature takes a millisecond: it must not be one of the thread that serves.
+            // An RSA signature takes a millisecond, which must not block a thread that serves callers.
             Next::Sign(key) => {
                 let challenge = challenge.to_vec();
                 let signed = tokio::task::spawn_blocking(move || key.answer(&challenge)).await;
@@ -128,10 +130,10 @@ impl Conversation {
     }
 }
 
-/// Why nothing can be shown to the server.
+/// Why an attestation cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
-    /// `join_token` without a token.
+    /// The attestor is `join_token`, and there is no token.
     #[error("nodeattestor(join_token): join token was not provided: set join_token or join_token_file")]
     NoToken,
     /// The projected token cannot be read (yet).
@@ -153,15 +155,15 @@ pub enum NodeError {
         /// The system's reason.
         source: io::Error,
     },
-    /// What `x509pop` is to show is not a certificate with its key.
+    /// The files of `x509pop` are not a certificate with its key.
     #[error("nodeattestor(x509pop): unable to load keypair: {path}: {source}")]
     Credential {
-        /// The file that is wrong, as far as one can tell.
+        /// The file that is wrong, as far as that can be told.
         path: PathBuf,
-        /// What is wrong.
+        /// What is wrong with it.
         source: CredentialError,
     },
-    /// The Workload API of `spiffe_endpoint_socket` gives no SVID.
+    /// The Workload API at `spiffe_endpoint_socket` gives no SVID.
     #[error("nodeattestor(x509pop): unable to fetch SVID from workload API: {0}")]
     WorkloadApi(String),
     /// The challenge cannot be answered.
@@ -169,16 +171,16 @@ pub enum NodeError {
     Challenge {
         /// The plugin's name, such as `x509pop`.
         name: &'static str,
-        /// Why not.
+        /// Why it cannot be answered.
         reason: &'static str,
     },
-    /// The server asked something back.
+    /// The server sent a challenge that the attestor does not expect.
     #[error("nodeattestor({0}): unexpected challenge from the server")]
     UnexpectedChallenge(&'static str),
 }
 
 impl NodeError {
-    /// Whether trying again cannot help: the operator has to give something first.
+    /// Whether trying again is useless until the operator provides something.
     #[must_use]
     pub fn is_final(&self) -> bool {
         matches!(self, Self::NoToken)

@@ -1,7 +1,7 @@
-//! `x509pop`: proof of the possession of a certificate's key (SPIRE, `pkg/common/plugin/x509pop`).
+//! The `x509pop` attestor: proof that the agent has the key of a certificate (SPIRE, `pkg/common/plugin/x509pop`).
 //!
-//! The payload is the chain. The server sends a nonce; the answer is a nonce of ours, and a signature of the SHA-256 hash
-//! of both.
+//! The payload is the certificate chain. The server sends a nonce; the response is a nonce of the agent, and a
+//! signature of the SHA-256 hash of both.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -17,10 +17,10 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde::{Deserialize, Serialize};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use super::{NodeError, Shown};
+use super::{NodeError, SecretBytes};
 use crate::file::load_bytes;
 
-/// The configured attestor.
+/// The `x509pop` attestor.
 #[derive(Debug)]
 pub struct X509Pop {
     source: Source,
@@ -31,7 +31,7 @@ enum Source {
     Other(Fetch),
 }
 
-/// Fetches a chain (DER, leaf first) and its key from elsewhere, or says why it cannot.
+/// Fetches a chain (DER, leaf first) and its key from another source. The error is the reason in words.
 pub type Fetch = Arc<dyn Fn() -> BoxFuture<'static, Result<Credential, String>> + Send + Sync>;
 
 /// A certificate chain and the key of its leaf.
@@ -40,11 +40,11 @@ pub struct Credential {
     key: SigningKey,
 }
 
-/// The key that answers the challenge.
+/// The key that signs the server's challenge.
 pub(super) enum SigningKey {
     Rsa(rsa::KeyPair),
     Ecdsa(EcdsaKeyPair),
-    /// aws-lc signs with P-384 over SHA-384 alone, so the hash is handed over as one of that length.
+    /// A key on P-384. aws-lc signs with it only over SHA-384, so the SHA-256 hash is passed as one of that length.
     EcdsaP384(EcdsaKeyPair),
 }
 
@@ -60,29 +60,29 @@ pub enum CredentialError {
     /// There is no PRIVATE KEY block.
     #[error("failed to find any private key PEM data in key input")]
     NoKey,
-    /// Neither RSA nor ECDSA on P-256, P-384 or P-521; or not DER.
+    /// The key is not DER, or neither RSA nor ECDSA on P-256, P-384 or P-521.
     #[error("unsupported private key: use RSA, or ECDSA on P-256, P-384 or P-521")]
     Key,
-    /// They are not a pair.
+    /// The key is not that of the first certificate.
     #[error("private key does not match public key")]
     Mismatch,
 }
 
 impl X509Pop {
-    /// With `private_key_path`, `certificate_path` and `intermediates_path`.
+    /// An attestor with `private_key_path`, `certificate_path` and `intermediates_path`.
     #[must_use]
     pub fn files(key: PathBuf, certificate: PathBuf, intermediates: Option<PathBuf>) -> Self {
         Self { source: Source::Files { key, certificate, intermediates } }
     }
 
-    /// With `spiffe_endpoint_socket`: the SVID that somebody else's Workload API gives.
+    /// An attestor with `spiffe_endpoint_socket`: it presents the SVID that another Workload API provides.
     #[must_use]
     pub fn fetched(fetch: Fetch) -> Self {
         Self { source: Source::Other(fetch) }
     }
 
-    /// The payload, and the key that will answer.
-    pub(super) async fn begin(&self) -> Result<(Shown, SigningKey), NodeError> {
+    /// Returns the payload, and the key that will sign the challenge.
+    pub(super) async fn begin(&self) -> Result<(SecretBytes, SigningKey), NodeError> {
         let credential = match &self.source {
             Source::Files { key, certificate, intermediates } => {
                 read(key, certificate, intermediates.as_deref()).await?
@@ -96,7 +96,7 @@ impl X509Pop {
 }
 
 impl Credential {
-    /// Puts a chain (DER, leaf first) and a key (PKCS#8) together.
+    /// Combines a chain (DER, leaf first) and a key (PKCS#8).
     ///
     /// # Errors
     /// [`CredentialError`].
@@ -116,7 +116,8 @@ impl Credential {
     }
 }
 
-/// As Go's `tls.LoadX509KeyPair` does: every CERTIFICATE block of the one file, the first key of the other.
+/// Reads files as Go's `tls.LoadX509KeyPair` does: every CERTIFICATE block of one file, and the first key of the
+/// other.
 async fn read(key: &Path, certificate: &Path, intermediates: Option<&Path>) -> Result<Credential, NodeError> {
     let mut chain = certificates(certificate).await?;
     if let Some(path) = intermediates {
@@ -136,7 +137,7 @@ async fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, NodeE
     if all.is_empty() { Err(wrong(CredentialError::NoCertificate)) } else { Ok(all) }
 }
 
-async fn load(path: &Path) -> Result<Shown, NodeError> {
+async fn load(path: &Path) -> Result<SecretBytes, NodeError> {
     let read = load_bytes(path, FILE_BYTES).await;
     read.map_err(|source| NodeError::File { path: path.to_owned(), source })
 }
@@ -168,7 +169,7 @@ impl SigningKey {
         others.into_iter().find_map(|curve| read(curve).map(Self::Ecdsa)).or_else(p384)
     }
 
-    /// As it stands in the certificate: PKCS#1 of an RSA key, the point of an ECDSA key.
+    /// The public key as it is in a certificate: PKCS#1 for RSA, the point for ECDSA.
     fn public(&self) -> &[u8] {
         match self {
             Self::Rsa(key) => key.public_key().as_ref(),
@@ -176,8 +177,8 @@ impl SigningKey {
         }
     }
 
-    /// The answer to the server's challenge.
-    pub(super) fn answer(&self, challenge: &[u8]) -> Result<Shown, NodeError> {
+    /// The response to the server's challenge.
+    pub(super) fn answer(&self, challenge: &[u8]) -> Result<SecretBytes, NodeError> {
         let wrong = |reason| NodeError::Challenge { name: NAME, reason };
         let challenge: Challenge =
             serde_json::from_slice(challenge).map_err(|_| wrong("unable to unmarshal challenge"))?;
@@ -204,7 +205,8 @@ impl SigningKey {
         Ok(serde_json::to_vec(&response).expect("texts are JSON").into())
     }
 
-    /// The signature of a message's SHA-256 hash: RSA-PSS, or R and S of ECDSA, each as long as the curve's order.
+    /// Signs the SHA-256 hash of a message. The signature is RSA-PSS, or R and S of ECDSA, each as long as the
+    /// curve's order.
     fn sign(&self, message: &[u8]) -> Option<Vec<u8>> {
         match self {
             Self::Rsa(key) => {
@@ -214,7 +216,7 @@ impl SigningKey {
             }
             Self::Ecdsa(key) => Some(key.sign(&SystemRandom::new(), message).ok()?.as_ref().to_vec()),
             Self::EcdsaP384(key) => {
-                // ECDSA signs the hash as a number, and zeros before a number change nothing (FIPS 186-5 §6.4.1).
+                // ECDSA signs the hash as a number, and leading zeros do not change a number (FIPS 186-5 §6.4.1).
                 let mut padded = [0; 48];
                 padded[16..].copy_from_slice(digest::digest(&digest::SHA256, message).as_ref());
                 let hash = Digest::import_less_safe(&padded, &digest::SHA384).ok()?;
@@ -304,7 +306,7 @@ impl fmt::Debug for SigningKey {
 
 pub(super) const NAME: &str = "x509pop";
 const NONCE: usize = 32;
-/// Most that is read of a file: hundreds of certificates.
+/// The most bytes that are read of a file: hundreds of certificates.
 const FILE_BYTES: u64 = 1024 * 1024;
 
 #[cfg(test)]

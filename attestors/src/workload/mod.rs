@@ -1,4 +1,4 @@
-//! Workload attestors: what is known of a calling process, as selectors.
+//! Workload attestors: they find out the selectors of a calling process.
 
 pub mod k8s;
 pub mod unix;
@@ -12,28 +12,28 @@ use transport::Peer;
 /// One configured attestor.
 #[derive(Debug)]
 pub enum Attestor {
-    /// `unix`: credentials, path and hash of the binary.
+    /// The `unix` attestor: credentials, and path and hash of the binary.
     Unix(unix::Unix),
-    /// `k8s`: the pod and the container.
+    /// The `k8s` attestor: the pod and the container.
     K8s(Box<k8s::K8s>),
 }
 
-/// What all attestors together found.
+/// What all attestors together found out about a process.
 #[derive(Debug)]
-pub struct Attested {
-    /// Their selectors. Empty is a success: nothing is known of the process.
+pub struct WorkloadSelectors {
+    /// The selectors of all attestors. None is a success, too: nothing is known of the process.
     pub selectors: Selectors,
-    /// No attestor failed; only then may the outcome be remembered.
+    /// Whether no attestor failed. Only then may the outcome be cached.
     pub complete: bool,
 }
 
-/// Every attestor failed, so nothing can be said of the process.
+/// Every attestor failed, so that nothing is known of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("workload attestation failed")]
 pub struct AllFailed;
 
 impl Attestor {
-    /// The plugin's name; the kind of its selectors.
+    /// The plugin's name, which is also the kind of its selectors.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
@@ -42,7 +42,7 @@ impl Attestor {
         }
     }
 
-    /// Grows when a process that was attested before may be found to be more than it was. `None` where that cannot
+    /// A counter that grows when a new attestation of a process may find more than before. `None` if that cannot
     /// happen.
     #[must_use]
     pub fn news(&self) -> Option<watch::Receiver<u64>> {
@@ -69,11 +69,11 @@ enum AttestorError {
     K8s(#[from] k8s::K8sError),
 }
 
-/// Asks all attestors at once. One that fails is logged and left out (SPIRE, `workload.go`).
+/// Asks all attestors at once. An attestor that fails is logged and left out (SPIRE, `workload.go`).
 ///
 /// # Errors
-/// [`AllFailed`].
-pub async fn attest(attestors: &[Attestor], peer: &Peer) -> Result<Attested, AllFailed> {
+/// [`AllFailed`], if there are attestors and every one failed.
+pub async fn attest(attestors: &[Attestor], peer: &Peer) -> Result<WorkloadSelectors, AllFailed> {
     let answers = join_all(attestors.iter().map(|attestor| attestor.attest(peer))).await;
     let mut found = Vec::new();
     let mut failed = 0;
@@ -92,5 +92,5 @@ pub async fn attest(attestors: &[Attestor], peer: &Peer) -> Result<Attested, All
     if failed > 0 && failed == attestors.len() {
         return Err(AllFailed);
     }
-    Ok(Attested { selectors: found.into_iter().collect(), complete: failed == 0 })
+    Ok(WorkloadSelectors { selectors: found.into_iter().collect(), complete: failed == 0 })
 }

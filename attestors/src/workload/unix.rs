@@ -1,48 +1,51 @@
-//! The `unix` attestor: credentials, and on request path and SHA-256 of the binary (SPIRE, `unix_posix.go`).
+//! The `unix` attestor: credentials, and if configured path and SHA-256 of the binary (SPIRE, `unix_posix.go`).
 //!
-//! Credentials, the binary's path and its device and inode are read on every call: they cost microseconds and change
-//! (`setuid`, `exec`). Remembered is what is expensive, by what it depends on: a hash by the binary's device, inode, size,
-//! mtime and ctime; the names of users and groups by the files that they are in, and for ten seconds, as they may come from
-//! a network. A call that finds all of it remembered is answered on the spot, any other on a thread that may wait.
+//! Credentials, the binary's path and its device and inode are read on every call: that costs microseconds, and they
+//! change (`setuid`, `exec`). Expensive facts are cached by what they depend on: a hash by the binary's device,
+//! inode, size, mtime and ctime; names of users and groups by the files that define them, and for ten seconds,
+//! because they may come from a network. A call that finds everything cached is answered at once, any other on a
+//! thread that may block.
 //!
-//! A process may have 65,536 supplementary groups, and then each look at its credentials takes milliseconds. The callers of
-//! its group are looked at elsewhere from then on, two at a time, and have the selectors of the first 1,024 of their groups.
+//! A process may have 65,536 supplementary groups, and then each read of its credentials takes milliseconds. From
+//! then on the callers of its group are read on other threads, two at a time, and get selectors for the first 1,024
+//! of their groups.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use aws_lc_rs::digest::{Context, SHA256};
 use budget::Group;
 use identity::Selector;
 
-use self::named::{Named, selector};
+use self::named::{NameCache, selector};
+use crate::lock;
 use crate::proc::{self, Credentials};
 
-/// The attestor.
+/// The `unix` workload attestor. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Unix {
     shared: Arc<Shared>,
 }
 
-/// Its settings, named as in agent.conf.
+/// The settings of [`Unix`], named as in agent.conf.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Give `path` and `sha256` too. A binary that cannot be read then fails the attestation.
+    /// Whether to add the `path` and `sha256` selectors. A binary that cannot be read then fails the attestation.
     pub discover_workload_path: bool,
-    /// Bytes up to which a binary is hashed; 0: any size; negative: never hashed.
+    /// The largest binary that is hashed, in bytes. 0 means any size; a negative value means that none is hashed.
     pub workload_size_limit: i64,
-    /// Where proc is mounted, `/proc` unless `HOST_PROC` says otherwise.
+    /// Where proc is mounted: `/proc`, unless `HOST_PROC` is set.
     pub proc: PathBuf,
 }
 
 /// Why a process could not be attested.
 #[derive(Debug, thiserror::Error)]
 pub enum UnixError {
-    /// It may have exited.
+    /// A file of the process cannot be read. The process may have exited.
     #[error("cannot read {path}: {source}")]
     Read {
         /// The file under `/proc`.
@@ -50,26 +53,26 @@ pub enum UnixError {
         /// The system's reason.
         source: io::Error,
     },
-    /// The process has other credentials than when it connected: it may have run a setuid program since, and what is
-    /// written to the connection may come from a child that has not.
+    /// The process has other credentials than when it connected. It may have run a setuid program since, and what is
+    /// written to the connection may come from a child process that has not.
     #[error("process has uid {uid} and gid {gid}, other than when it connected")]
     Changed {
-        /// Now.
+        /// The effective user ID now.
         uid: u32,
-        /// Now.
+        /// The effective group ID now.
         gid: u32,
     },
-    /// `workload_size_limit`.
+    /// The binary is larger than `workload_size_limit`.
     #[error("workload {path} exceeds size limit ({size} > {limit})")]
     TooLarge {
-        /// The binary.
+        /// The path of the binary.
         path: PathBuf,
         /// Its size in bytes.
         size: u64,
-        /// The configured limit.
+        /// The configured limit in bytes.
         limit: u64,
     },
-    /// The worker that reads files is gone.
+    /// The task that reads files was cancelled or has panicked.
     #[error("attestation was interrupted")]
     Interrupted,
 }
@@ -77,11 +80,11 @@ pub enum UnixError {
 #[derive(Debug)]
 struct Shared {
     options: Options,
-    named: Named,
+    named: NameCache,
     hashes: Mutex<HashMap<Version, Arc<Mutex<Option<String>>>>>,
 }
 
-/// What a binary's hash depends on.
+/// The version of a file. As long as it is the same, so is the file's hash.
 #[derive(Debug, PartialEq, Eq, Hash, Clone, Copy)]
 struct Version {
     device: u64,
@@ -92,14 +95,14 @@ struct Version {
 }
 
 impl Unix {
-    /// An attestor with these settings.
+    /// Makes an attestor with these settings.
     #[must_use]
     pub fn new(options: Options) -> Self {
-        Self { shared: Arc::new(Shared { options, named: Named::default(), hashes: Mutex::default() }) }
+        Self { shared: Arc::new(Shared { options, named: NameCache::default(), hashes: Mutex::default() }) }
     }
 
-    /// The selectors of a process that had these effective user and group IDs when it connected. The caller must check
-    /// afterwards that the pid still means the process.
+    /// Returns the selectors of a process that had these effective user and group IDs when it connected. The caller
+    /// must check afterwards that the pid still names that process.
     ///
     /// # Errors
     /// [`UnixError`].
@@ -123,7 +126,7 @@ impl Unix {
         }
         let shared = Arc::clone(&self.shared);
         let _turn = if group.is_slow() { Some(proc::slow_turn().await) } else { None };
-        // Names come from NSS, which may ask a network; hashing reads a whole binary.
+        // Names come from NSS, which may ask a network, and hashing reads a whole binary.
         let work = tokio::task::spawn_blocking(move || shared.attest(pid, &credentials));
         work.await.map_err(|_| UnixError::Interrupted)?
     }
@@ -155,9 +158,9 @@ impl Shared {
         if limit > 0 && version.size > limit {
             return Err(UnixError::TooLarge { path: path.to_owned(), size: version.size, limit });
         }
-        // Who comes while another hashes the same binary waits for that one.
+        // A call for a binary that another call is hashing waits for that one.
         let slot = self.slot(version);
-        let mut hash = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut hash = lock(&slot);
         if let Some(hash) = &*hash {
             return Ok(hash.clone());
         }
@@ -165,7 +168,7 @@ impl Shared {
     }
 
     fn slot(&self, version: Version) -> Arc<Mutex<Option<String>>> {
-        let mut hashes = self.hashes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut hashes = lock(&self.hashes);
         if hashes.len() >= HASHES_KEPT && !hashes.contains_key(&version) {
             hashes.clear();
         }
@@ -201,7 +204,7 @@ fn sha256(mut file: File) -> io::Result<String> {
     }))
 }
 
-/// Binaries whose hash is remembered; a node runs fewer.
+/// Binaries whose hash is cached. A node runs fewer.
 const HASHES_KEPT: usize = 1024;
 
 mod named;
@@ -312,7 +315,7 @@ mod tests {
         let unix = attestor(true, 0);
         let first = unix.shared.hash(&exe, &exe).unwrap();
         let version = Version::of(&fs::metadata(&exe).unwrap());
-        // What is remembered is used: a planted value comes back.
+        // The cached hash is used: a planted value comes back.
         *unix.shared.slot(version).lock().unwrap() = Some("planted".into());
         assert_eq!(unix.shared.hash(&exe, &exe).unwrap(), "planted");
         fs::write(&exe, "three").unwrap();

@@ -1,16 +1,16 @@
 //! A list of numbers that is on the stack while it is short.
 
-/// Almost always short: a caller's selectors, the entries that it matches.
+/// The list is almost always short: a caller's selectors, or the entries that it matches.
 #[derive(Debug)]
 pub(super) struct Few {
     here: [u32; Self::HERE],
     count: usize,
-    /// All of them, once there are more.
+    /// All numbers, once there are more than fit into `here`.
     elsewhere: Vec<u32>,
 }
 
 impl Few {
-    /// A pod has some twenty selectors.
+    /// A pod has about twenty selectors.
     const HERE: usize = 64;
 
     pub(super) fn push(&mut self, number: u32) {

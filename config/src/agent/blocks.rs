@@ -1,4 +1,4 @@
-//! The blocks `sds { }` and `experimental { }`, where our own settings live too.
+//! Reads the blocks `sds { }` and `experimental { }`, which also hold Finial's own settings.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -59,7 +59,7 @@ pub(super) fn experimental(section: Section<'_>) -> Experimental {
     experimental
 }
 
-/// The kubelet writes it as a URL, people as a path.
+/// The socket's path. It may be written as a URL, as in the kubelet's configuration, or as a path.
 fn cri_socket_path(section: &Section<'_>) -> Option<PathBuf> {
     let Setting { value, line } = section.text("cri_socket_path").filter(|path| !path.value.is_empty())?;
     let path = PathBuf::from(value.strip_prefix("unix://").unwrap_or(&value));
@@ -74,7 +74,7 @@ fn cri_socket_path(section: &Section<'_>) -> Option<PathBuf> {
 fn sync_interval(section: &Section<'_>) -> Duration {
     let Some(Setting { value, line }) = section.text("sync_interval") else { return DEFAULT_SYNC_INTERVAL };
     match duration::parse(&value) {
-        // Like everywhere in spire-agent, zero means the default.
+        // As everywhere in spire-agent, zero means the default.
         Ok(Duration::ZERO) => DEFAULT_SYNC_INTERVAL,
         Ok(interval) => interval,
         Err(error) => {

@@ -1,4 +1,4 @@
-//! `log_level` and `log_format`.
+//! Reads `log_level` and `log_format`.
 
 use super::{Agent, accept};
 use crate::{LogFormat, LogLevel};

@@ -1,8 +1,8 @@
-//! The block `agent { }` and the flags above it.
+//! Reads the block `agent { }`, and the flags that override it.
 //!
-//! `trust` reads how node and server come to trust each other, `logging` the log keys, `blocks`
-//! the blocks inside, `refused` what spire-agent has and we do not have yet. This file reads the
-//! rest and puts all together. Every reader reports and goes on, so that one run finds all.
+//! `trust` reads how the agent and the server come to trust each other, `logging` the log keys, `blocks` the inner
+//! blocks, `refused` the settings of spire-agent that Finial does not have yet. This file reads the rest and makes
+//! [`Settings`]. Every reader reports a problem and goes on, so that one run finds all problems.
 
 mod blocks;
 mod logging;
@@ -20,7 +20,7 @@ use crate::{
     Experimental, HealthChecks, KeyType, Overrides, Settings, TrustBundleSource, duration, overrides,
 };
 
-/// What the readers of the block need.
+/// Input of the readers of the block.
 pub(crate) struct Agent<'a> {
     pub(crate) section: Section<'a>,
     pub(crate) overrides: &'a Overrides,
@@ -28,7 +28,7 @@ pub(crate) struct Agent<'a> {
 }
 
 impl Agent<'_> {
-    /// The settings, or nothing if something that they cannot be without is missing.
+    /// Reads the settings; `None` if a required one is missing.
     pub(crate) fn read(self, health_checks: HealthChecks, plugins: Outcome) -> Option<Settings> {
         self.accept_untagged();
         refused::agent(&self.section);
@@ -37,7 +37,7 @@ impl Agent<'_> {
         let server_port = self.server_port();
         let trust_domain = self.trust_domain();
         let trust_bundle = self.trust_bundle();
-        // Below stand-ins take the place of what is missing, so that everything else is checked too.
+        // Placeholders stand for missing settings below, so that everything else is checked, too.
         let complete = server_address.is_some()
             && server_port.is_some()
             && trust_domain.is_some()
@@ -88,7 +88,7 @@ impl Agent<'_> {
         blocks::experimental(section)
     }
 
-    /// spire-agent takes these two keys and does nothing with them.
+    /// Accepts two keys that spire-agent accepts and ignores.
     fn accept_untagged(&self) {
         self.section.text("configpath");
         self.section.flag("expandenv");
@@ -102,7 +102,8 @@ impl Agent<'_> {
         self.text(key, flag).map(|path| path.value.into())
     }
 
-    /// Pods can reach the folder of the public socket: the admin socket must not be there (SPIRE, `run_posix.go`).
+    /// The admin socket. It must not be in the folder of the public socket, which pods can reach (SPIRE,
+    /// `run_posix.go`).
     fn admin_socket_path(&self) -> Option<PathBuf> {
         let Setting { value, line } =
             self.section.text("admin_socket_path").filter(|path| !path.value.is_empty())?;
@@ -141,7 +142,7 @@ impl Agent<'_> {
         list.into_iter().map(|delegate| delegate.value).collect()
     }
 
-    /// The bare name, if it is configured.
+    /// The trust domain without `spiffe://`, if it is configured.
     fn trust_domain_text(&self) -> Option<String> {
         let name = self.text("trust_domain", self.overrides.trust_domain.as_ref())?.value;
         Some(name.strip_prefix("spiffe://").unwrap_or(&name).to_owned())
@@ -202,7 +203,7 @@ impl Agent<'_> {
         }
     }
 
-    /// 0 means the default: spire-agent has no unlimited caches.
+    /// The size of a cache. 0 means the default, because spire-agent has no unlimited caches.
     fn cache_size(&self, key: &'static str) -> usize {
         let size = self.section.int(key).filter(|size| size.value != 0);
         let Some(Setting { value, line }) = size else { return DEFAULT_CACHE_SIZE };
@@ -213,7 +214,7 @@ impl Agent<'_> {
     }
 }
 
-/// A string that must be one of a few; absent means the default.
+/// Reads a string that must be one of a few. A missing one means the default.
 fn choice<T: Default, E: Display>(
     section: &Section<'_>,
     key: &'static str,
@@ -222,7 +223,7 @@ fn choice<T: Default, E: Display>(
     section.text(key).map_or_else(T::default, |text| accept(section, &text, parse))
 }
 
-/// Reports what `parse` refuses and goes on with the default.
+/// Parses a string. If `parse` fails, the error is reported and the default returned.
 fn accept<T: Default, E: Display>(
     section: &Section<'_>,
     text: &Setting<String>,
@@ -234,7 +235,7 @@ fn accept<T: Default, E: Display>(
     })
 }
 
-/// What to write instead of keys that spire-agent has dropped.
+/// What to do about keys that spire-agent no longer has.
 fn hint(key: &str) -> Option<&'static str> {
     match key {
         "enable_sds" => Some("remove it; SDS is always on (disable_sds_api = true switches it off)"),

@@ -1,5 +1,5 @@
-//! Keys of spire-agent that are not built yet. They are accepted with spire-agent's default and
-//! refused with anything else: a key that has an effect there must not be without one here.
+//! Refuses settings of spire-agent that Finial does not have yet. Their default values are accepted; any other value
+//! is refused, because a setting that works in spire-agent must not silently do nothing here.
 
 use crate::decode::{Section, Strictness, no_hint};
 
@@ -32,7 +32,7 @@ fn refuse_feature_flags(section: &Section<'_>) {
     }
 }
 
-/// Named pipes are for Windows.
+/// Refuses named pipes, which exist on Windows only.
 fn refuse_pipes(section: &Section<'_>) {
     let pipes = [("named_pipe_name", "socket_path"), ("admin_named_pipe_name", "admin_socket_path")];
     for (pipe, socket) in pipes {

@@ -1,4 +1,4 @@
-//! How node and server come to trust each other: trust domain, bootstrap bundle, join token.
+//! Reads how the agent and the server come to trust each other: trust domain, bootstrap bundle, join token.
 
 use std::path::Path;
 use std::time::Duration;
@@ -21,7 +21,7 @@ impl Agent<'_> {
                 return None;
             }
         };
-        // spire-agent warns and goes on, but no SPIFFE ID of such a name is valid (SPIFFE-ID §2.1).
+        // spire-agent only warns, but no SPIFFE ID with such a name is valid (SPIFFE-ID §2.1).
         if name.len() > LONGEST_TRUST_DOMAIN {
             let message = format!(
                 "trust_domain has {} characters: a name of at most {LONGEST_TRUST_DOMAIN} is needed for valid SPIFFE IDs",
@@ -33,8 +33,8 @@ impl Agent<'_> {
         Some(name)
     }
 
-    /// Of the sources of spire-agent only the file and `insecure_bootstrap` are built, but what
-    /// excludes what is checked for all of them, so that its messages come first.
+    /// Reads where the first bundle comes from. Finial has only two of spire-agent's sources, the file and
+    /// `insecure_bootstrap`, but checks the conflicts of all sources, so that spire-agent's messages come first.
     pub(super) fn trust_bundle(&self) -> Option<TrustBundleSource> {
         let format = self.bundle_format();
         let flags = self.overrides;
@@ -148,7 +148,7 @@ struct Sources {
 }
 
 impl Sources {
-    /// What excludes what, in spire-agent's words.
+    /// The conflicts between sources, in spire-agent's words.
     fn conflicts(&self) -> Vec<&'static str> {
         let Self { insecure, path, url, workload_api, unix_socket } = *self;
         let three = insecure && url && path;

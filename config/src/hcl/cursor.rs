@@ -1,8 +1,8 @@
-//! A walk over characters that knows its line and column.
+//! Walks over the characters of a text and counts lines and columns.
 
 use super::{SyntaxError, SyntaxErrorKind};
 
-/// A place in the text.
+/// A place in the text, counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) line: u32,
@@ -26,7 +26,7 @@ impl<'a> Cursor<'a> {
         Self { rest: text, place: Place { line: 1, column: 1 } }
     }
 
-    /// Where the next character stands.
+    /// The place of the next character.
     pub(super) fn place(&self) -> Place {
         self.place
     }
@@ -71,7 +71,8 @@ impl<'a> Cursor<'a> {
         &whole[..whole.len() - self.rest.len()]
     }
 
-    /// The rest of this line without its line break, which is consumed; `None` at the end.
+    /// Consumes the rest of this line and its line break, and returns it without the latter. `None` at the end of the
+    /// text.
     pub(super) fn line(&mut self) -> Option<&'a str> {
         if self.rest.is_empty() {
             return None;

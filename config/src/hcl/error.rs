@@ -1,28 +1,28 @@
-//! What can be wrong with the text itself, and what to do about it.
+//! Syntax errors, and what to do about each.
 
 use thiserror::Error;
 
 use super::{MAX_BYTES, MAX_DEPTH};
 
-/// Text that is neither HCL 1 nor its JSON form. It never quotes a value: values can be secrets.
+/// An error in a text that should be HCL 1 or its JSON form. It never quotes a value, because values can be secrets.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("line {line}, column {column}: {kind}")]
 pub struct SyntaxError {
-    /// From 1.
+    /// The line, from 1.
     pub line: u32,
-    /// From 1, in characters.
+    /// The column in characters, from 1.
     pub column: u32,
-    /// What is wrong.
+    /// The rule that is broken.
     pub kind: SyntaxErrorKind,
 }
 
-/// One variant per rule of the language.
+/// The broken rule, one variant for each.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum SyntaxErrorKind {
-    /// Longer than [`MAX_BYTES`].
+    /// The text is longer than [`MAX_BYTES`].
     #[error("the text is longer than {MAX_BYTES} bytes; is this the right file?")]
     TooLarge,
-    /// Deeper than [`MAX_DEPTH`].
+    /// The text is nested deeper than [`MAX_DEPTH`].
     #[error("nested deeper than {MAX_DEPTH} levels; remove some of them")]
     TooDeep,
     /// A character that begins no token.
@@ -62,49 +62,49 @@ pub enum SyntaxErrorKind {
     KeyWithoutValue {
         /// The key.
         key: String,
-        /// What stands there.
+        /// What is there instead.
         found: &'static str,
     },
-    /// `a b = 1`
+    /// A key with a label has `=` instead of a block: `a b = 1`.
     #[error("key '{key}' has a label, so it must be followed by '{{', not '='")]
     LabelledAssignment {
         /// The key.
         key: String,
     },
-    /// Something that is no value after `=` or in a list.
+    /// There is no value after `=` or in a list.
     #[error("expected a value, but found {found}; strings stand in double quotes")]
     ExpectedValue {
-        /// What stands there.
+        /// What is there instead.
         found: &'static str,
     },
-    /// Something that is no key.
+    /// There is no key where one must be.
     #[error("expected a key, but found {found}")]
     ExpectedKey {
-        /// What stands there.
+        /// What is there instead.
         found: &'static str,
     },
     /// Two elements of a list without a comma.
     #[error("error parsing list, expected comma or list end, but found {found}")]
     ExpectedComma {
-        /// What stands there.
+        /// What is there instead.
         found: &'static str,
     },
     /// The text ends inside of a block.
     #[error("the block that begins in line {line} is not closed; add '}}'")]
     OpenBlock {
-        /// Where it was opened.
+        /// The line where it begins.
         line: u32,
     },
     /// The text ends inside of a list.
     #[error("the list that begins in line {line} is not closed; add ']'")]
     OpenList {
-        /// Where it was opened.
+        /// The line where it begins.
         line: u32,
     },
-    /// JSON: something else than this character.
+    /// Something is missing in JSON.
     #[error("JSON: expected {expected}")]
     Json {
-        /// What should stand there.
+        /// What should be there.
         expected: &'static str,
     },
 }

@@ -1,7 +1,7 @@
-//! The JSON form of HCL 1 → the tree.
+//! Parses the JSON form of HCL 1 into the tree.
 //!
-//! A reader of our own: each value keeps its line, commas before a closing bracket are read over
-//! (as spire-agent does), and `\a`, `\v`, `\x` and octal escapes are refused (as JSON does).
+//! It is written by hand because each value must keep its line, commas before a closing bracket are accepted (as by
+//! spire-agent), and `\a`, `\v`, `\x` and octal escapes are refused (as by JSON).
 
 use super::cursor::{Cursor, Place};
 use super::{Item, Key, KeyForm, Kind, MAX_DEPTH, Object, SyntaxError, SyntaxErrorKind, Value, text};
@@ -11,7 +11,7 @@ pub(super) fn parse(text: &str) -> Result<Object, SyntaxError> {
     reader.skip_blanks();
     let start = reader.cursor.place();
     reader.cursor.bump();
-    // Whatever comes after it is not read, as by spire-agent.
+    // As by spire-agent, the text after the object is not read.
     reader.object(start)
 }
 
@@ -29,7 +29,7 @@ impl Reader<'_> {
         self.cursor.error(SyntaxErrorKind::Json { expected })
     }
 
-    /// Members and the closing brace.
+    /// Reads the members and the closing brace.
     fn object(&mut self, start: Place) -> Result<Object, SyntaxError> {
         let mut items = Vec::new();
         loop {
@@ -154,7 +154,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Joins the two halves of a surrogate pair; a half alone becomes U+FFFD.
+    /// Joins both halves of a surrogate pair. Half a pair becomes U+FFFD.
     fn character(&mut self, unit: u32) -> char {
         let paired = (0xD800..0xDC00).contains(&unit)
             && self.cursor.peek() == Some('\\')

@@ -1,4 +1,4 @@
-//! Characters → tokens of HCL 1.
+//! Splits HCL 1 text into tokens.
 
 use super::cursor::{Cursor, Place};
 use super::{SyntaxError, SyntaxErrorKind, text};
@@ -26,7 +26,7 @@ pub(super) enum TokenKind {
 }
 
 impl TokenKind {
-    /// What to call it in a message; never its content.
+    /// The name of the token's kind for messages, which never quote its content.
     pub(super) fn name(&self) -> &'static str {
         match self {
             Self::Ident(_) => "a name",

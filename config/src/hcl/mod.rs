@@ -1,13 +1,13 @@
-//! A reader of HCL 1 and of its JSON form, into one tree with line numbers.
+//! Parses HCL 1 and its JSON form into one kind of tree, with line numbers.
 //!
-//! `cursor` walks characters, `lexer` makes tokens (`text` reads strings and heredocs), `parser`
-//! makes the tree of HCL, `json` that of JSON, `print` writes a tree as HCL.
+//! `cursor` walks over characters, `lexer` makes tokens (`text` reads strings and heredocs), `parser` makes the tree
+//! of HCL, `json` that of JSON, `print` writes a tree as HCL.
 //!
-//! Differences of shape end here: `a "b" { … }` becomes `a { b { … } }` (the wrapping object is
-//! marked [`Object::labelled`]), and readers of the tree treat a list of objects like repeated
-//! blocks, which is what HCL's flattening of JSON amounts to.
+//! Both forms have the same shape here: `a "b" { … }` becomes `a { b { … } }` (the outer object is marked
+//! [`Object::labelled`]), and readers of the tree treat a list of objects like repeated blocks, which has the same
+//! effect as HCL's flattening of JSON.
 //!
-//! Limits come before work: [`MAX_BYTES`] of text, [`MAX_DEPTH`] levels.
+//! Limits are checked first: [`MAX_BYTES`] of text, [`MAX_DEPTH`] levels.
 
 mod cursor;
 mod error;
@@ -21,16 +21,16 @@ use std::fmt;
 
 pub use error::{SyntaxError, SyntaxErrorKind};
 
-/// Longest text that is read.
+/// The longest text that is parsed, in bytes.
 pub const MAX_BYTES: usize = 1 << 20;
 
-/// Deepest nesting of objects, lists and labels that is read.
+/// The deepest nesting of objects, lists and labels that is parsed.
 pub const MAX_DEPTH: usize = 64;
 
-/// Reads HCL 1, or JSON if the first character that is not white space is `{`.
+/// Parses HCL 1, or JSON if the first character that is not white space is `{`.
 ///
 /// # Errors
-/// The first thing that cannot be read, and where it is.
+/// The first syntax error and its place.
 pub fn parse(text: &str) -> Result<Object, SyntaxError> {
     if text.len() > MAX_BYTES {
         return Err(SyntaxError { line: 1, column: 1, kind: SyntaxErrorKind::TooLarge });
@@ -44,16 +44,16 @@ pub fn parse(text: &str) -> Result<Object, SyntaxError> {
 pub struct Object {
     /// The members.
     pub items: Vec<Item>,
-    /// Made of a label (`key "label" { … }`), not of braces.
+    /// Whether it was made of a label (`key "label" { … }`) and not of braces.
     pub labelled: bool,
 }
 
 /// One member of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Item {
-    /// Its name.
+    /// The member's name.
     pub key: Key,
-    /// What is assigned to the name.
+    /// The member's value.
     pub value: Value,
 }
 
@@ -62,13 +62,13 @@ pub struct Item {
 pub struct Key {
     /// The name, without quotes.
     pub name: String,
-    /// Line of the file, from 1.
+    /// The line of the file, from 1.
     pub line: u32,
-    /// How it was written.
+    /// How the name was written.
     pub form: KeyForm,
 }
 
-/// How a key was written. spire-agent finds unknown keys only among some of these.
+/// How a key was written. spire-agent notices unknown keys only in some of these forms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyForm {
     /// `key` in HCL.
@@ -82,13 +82,13 @@ pub enum KeyForm {
 /// A value and where it begins.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Value {
-    /// Line of the file, from 1.
+    /// The line of the file where the value begins, from 1.
     pub line: u32,
-    /// What it is.
+    /// The value itself.
     pub kind: Kind,
 }
 
-/// What a value is. Numbers are kept as written: a number is a fine string to HCL.
+/// A value. Numbers are kept as they are written, because HCL also accepts a number as a string.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Kind {
     /// JSON `null`.
@@ -101,14 +101,14 @@ pub enum Kind {
     Float(String),
     /// A quoted string or a heredoc; `${…}` is kept as written.
     Text(String),
-    /// `[ … ]`
+    /// A list, `[ … ]`.
     List(Vec<Value>),
-    /// `{ … }`
+    /// A block or an object, `{ … }`.
     Object(Object),
 }
 
 impl Kind {
-    /// What to call it in a message.
+    /// The name of the value's kind for messages.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
@@ -123,7 +123,7 @@ impl Kind {
     }
 }
 
-// A file can hold tokens and passwords, so the debug form of a tree shows its shape only.
+// A file can hold tokens and passwords, so the debug form shows only the shape of a tree.
 impl fmt::Debug for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {

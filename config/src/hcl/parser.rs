@@ -1,4 +1,4 @@
-//! Tokens of HCL 1 → the tree.
+//! Parses the tokens of HCL 1 into the tree.
 
 use super::lexer::{Lexer, Token, TokenKind};
 use super::{Item, Key, KeyForm, Kind, MAX_DEPTH, Object, SyntaxError, SyntaxErrorKind, Value};
@@ -14,7 +14,7 @@ struct Parser<'a> {
 }
 
 impl Parser<'_> {
-    /// Members up to the end of the text, or of the block that was opened in line `opened`.
+    /// Reads members up to the end of the text, or of the block that was opened in line `opened`.
     fn items(&mut self, opened: Option<u32>) -> Result<Object, SyntaxError> {
         let mut items = Vec::new();
         loop {
@@ -41,7 +41,7 @@ impl Parser<'_> {
         Ok(Object { items, labelled: false })
     }
 
-    /// One member whose first key has been read.
+    /// Reads a member whose first key was read already.
     fn item(&mut self, key: Key) -> Result<Item, SyntaxError> {
         let mut labels = Vec::new();
         loop {
@@ -139,7 +139,7 @@ impl Parser<'_> {
     }
 }
 
-/// `a "b" "c" { … }` means `a { b { c { … } } }`.
+/// Makes the objects of labels: `a "b" "c" { … }` means `a { b { c { … } } }`.
 fn wrap(labels: Vec<Key>, inner: Value) -> Value {
     labels.into_iter().rev().fold(inner, |value, key| Value {
         line: key.line,

@@ -1,4 +1,4 @@
-//! A tree → HCL 1 text that reads back as the same tree (labels become braces, null an empty string).
+//! Writes a tree as HCL 1 text, which is parsed as the same tree again (labels become braces, null an empty string).
 
 use std::fmt::{self, Write};
 
@@ -38,7 +38,7 @@ fn quote(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
     for c in text.chars() {
         match c {
             '"' | '\\' => write!(f, "\\{c}")?,
-            // A `$` could begin an interpolation, whose text is not unescaped.
+            // A `$` could begin an interpolation, in which nothing is unescaped.
             '$' => f.write_str("\\x24")?,
             c if c.is_control() => write!(f, "\\u{:04x}", u32::from(c))?,
             c => f.write_char(c)?,

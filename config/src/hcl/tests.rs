@@ -1,4 +1,4 @@
-//! Table tests of the language, and properties that hold for any text.
+//! Table tests of the language, and properties that any text has.
 
 use proptest::prelude::*;
 

@@ -1,9 +1,9 @@
-//! Strings in quotes and heredocs.
+//! Reads quoted strings and heredocs.
 
 use super::cursor::{Cursor, Place};
 use super::{SyntaxError, SyntaxErrorKind};
 
-/// Reads a string of HCL whose opening quote has been consumed.
+/// Reads a quoted string whose opening quote was consumed already.
 pub(super) fn quoted(cursor: &mut Cursor<'_>, start: Place) -> Result<String, SyntaxError> {
     let mut bytes = Vec::new();
     loop {
@@ -18,7 +18,7 @@ pub(super) fn quoted(cursor: &mut Cursor<'_>, start: Place) -> Result<String, Sy
     String::from_utf8(bytes).map_err(|_| start.error(SyntaxErrorKind::NotUtf8))
 }
 
-/// Inside of `${…}` nothing is unescaped, and quotes and line breaks are ordinary.
+/// Reads an interpolation. In `${…}` nothing is unescaped, and quotes and line breaks are ordinary characters.
 fn interpolation(cursor: &mut Cursor<'_>, start: Place, bytes: &mut Vec<u8>) -> Result<(), SyntaxError> {
     bytes.push(b'$');
     let mut depth = 0_usize;
@@ -36,7 +36,7 @@ fn interpolation(cursor: &mut Cursor<'_>, start: Place, bytes: &mut Vec<u8>) -> 
     }
 }
 
-/// Reads what follows a backslash. Octal and `\x` escapes are bytes, the others characters.
+/// Reads an escape after its backslash. Octal and `\x` escapes are bytes, the others are characters.
 fn escape(cursor: &mut Cursor<'_>, bytes: &mut Vec<u8>) -> Result<(), SyntaxError> {
     let place = cursor.place();
     let illegal = || place.error(SyntaxErrorKind::IllegalEscape);
@@ -53,7 +53,7 @@ fn escape(cursor: &mut Cursor<'_>, bytes: &mut Vec<u8>) -> Result<(), SyntaxErro
         c @ ('u' | 'U') => {
             let count = if c == 'u' { 4 } else { 8 };
             let value = digits(cursor, 16, count).ok_or_else(illegal)?;
-            // Go writes U+FFFD where an escape names half of a surrogate pair.
+            // As Go, writes U+FFFD for an escape that names half a surrogate pair.
             let c = char::from_u32(value).or_else(|| (value <= 0xFFFF).then_some('\u{fffd}'));
             push(bytes, c.ok_or_else(illegal)?);
         }
@@ -62,7 +62,7 @@ fn escape(cursor: &mut Cursor<'_>, bytes: &mut Vec<u8>) -> Result<(), SyntaxErro
     Ok(())
 }
 
-/// Escapes of one letter, common to HCL and JSON.
+/// The escapes of one letter that HCL and JSON have in common.
 pub(super) fn simple_escape(letter: char) -> Option<char> {
     Some(match letter {
         'a' => '\x07',
@@ -77,7 +77,7 @@ pub(super) fn simple_escape(letter: char) -> Option<char> {
     })
 }
 
-/// Exactly `count` digits.
+/// Reads exactly `count` digits; `None` if there are fewer.
 pub(super) fn digits(cursor: &mut Cursor<'_>, radix: u32, count: usize) -> Option<u32> {
     let mut value = 0_u32;
     for _ in 0..count {
@@ -118,8 +118,8 @@ pub(super) fn heredoc(cursor: &mut Cursor<'_>) -> Result<String, SyntaxError> {
     }
 }
 
-/// With `<<-`, the indent of the closing line is taken off each line, if all of them have it.
-/// Without the dash that indent stays, as text after the last line break, as in HCL.
+/// Joins the lines of a heredoc. With `<<-`, the indent of the closing line is removed from each line if all lines
+/// have it. Without the dash that indent is kept as text after the last line break, as in HCL.
 fn join(lines: &[&str], indent: &str, unindent: bool) -> String {
     let take_off = unindent && lines.iter().all(|line| line.starts_with(indent));
     let mut text = String::new();

@@ -1,4 +1,4 @@
-//! The plugins that spire-agent 1.15.3 has, and those that are built here.
+//! The plugins that spire-agent 1.15.3 has, and how many of each type it needs.
 
 /// A type of plugins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ impl PluginType {
         }
     }
 
-    /// Names of spire-agent's plugins.
+    /// The names of spire-agent's plugins of this type.
     pub(super) fn builtins(self) -> &'static [&'static str] {
         match self {
             Self::KeyManager => &["disk", "memory"],
@@ -47,7 +47,7 @@ impl PluginType {
         }
     }
 
-    /// What is wrong with this number of plugins, in spire-agent's words.
+    /// Checks the number of plugins of this type. The error is in spire-agent's words.
     pub(super) fn check_count(self, count: usize) -> Result<(), String> {
         match self {
             Self::KeyManager | Self::NodeAttestor if count != 1 => {
@@ -59,14 +59,13 @@ impl PluginType {
     }
 }
 
-/// There is no such plugin, in spire-agent's words.
+/// The error for an unknown plugin, in spire-agent's words.
 pub(super) fn no_builtin(kind: PluginType, name: &str) -> String {
     format!("failed to load plugin {name:?}: no built-in plugin {name:?} for type {:?}", kind.name())
 }
 
-/// What to write instead of plugins that spire-agent has dropped.
-///
-/// `cluster` is that of the plugin's data.
+/// What to write instead of a plugin that spire-agent no longer has. `cluster` is the value of that key in the
+/// plugin's data.
 pub(super) fn replacement(kind: PluginType, name: &str, cluster: Option<&str>) -> Option<String> {
     match (kind, name) {
         (PluginType::NodeAttestor, "k8s_sat") => {

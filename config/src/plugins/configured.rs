@@ -1,4 +1,4 @@
-//! Declared plugins → plugins that can be run, or why not.
+//! Makes the configuration of plugins from what the file declares, or reports why it cannot.
 
 use std::io;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::report::{Report, not_supported};
 
 type ReadFile<'a> = &'a dyn Fn(&Path) -> io::Result<String>;
 
-/// Plugins of which every part is in place.
+/// The plugins that were read without problems.
 #[derive(Default)]
 struct Found {
     node_attestor: Option<NodeAttestor>,
@@ -46,7 +46,7 @@ pub(super) fn configure(declared: &[Declared<'_>], read_file: ReadFile<'_>) -> O
 }
 
 impl Found {
-    /// Plugins that are built end in a configuration; all others, and bad data, in a problem.
+    /// Reads a supported plugin's configuration. An unsupported plugin or wrong data becomes a problem.
     fn load(
         &mut self,
         kind: PluginType,
@@ -116,7 +116,7 @@ impl Declared<'_> {
         self.problem(no_builtin(kind, self.name))
     }
 
-    /// Whether a plugin that has nothing to configure has indeed been given nothing.
+    /// Checks that a plugin that has no configuration was given none.
     fn without_data(&self, problems: &mut Vec<Problem>) -> bool {
         let empty = matches!(self.data, Data::None);
         if !empty {
@@ -129,7 +129,7 @@ impl Declared<'_> {
         self.problem(format!("failed to configure plugin {:?}: {reason}", self.name))
     }
 
-    /// Decodes the plugin's data, wherever it is.
+    /// Reads the plugin's data from the file or from `plugin_data_file`.
     fn read<T>(
         &self,
         read_file: ReadFile<'_>,

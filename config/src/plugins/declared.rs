@@ -1,5 +1,5 @@
-//! Which plugins a file declares. Readable or not is a question of the file: this much is checked
-//! by `validate` too.
+//! Reads which plugins a file declares. `validate` checks this, too: a block that cannot be read makes the file
+//! invalid.
 
 use std::collections::BTreeSet;
 
@@ -8,13 +8,13 @@ use crate::decode::{Section, Strictness, no_hint, objects_of};
 use crate::hcl::{Item, Key, Kind, Object, Value};
 use crate::report::Report;
 
-/// One plugin of the file.
+/// One plugin in the file.
 pub(super) struct Declared<'a> {
-    /// Its type as written.
+    /// The plugin's type, as it is written.
     pub(super) kind: &'a str,
     pub(super) name: &'a str,
     pub(super) line: u32,
-    /// It has a `plugin_cmd`, so it is a program of its own.
+    /// Whether it has a `plugin_cmd`, and so is a program of its own.
     pub(super) external: bool,
     pub(super) enabled: bool,
     pub(super) data: Data<'a>,
@@ -24,7 +24,7 @@ pub(super) struct Declared<'a> {
 pub(super) enum Data<'a> {
     None,
     Inline(Vec<&'a Object>),
-    /// Something that is no block.
+    /// The value of `plugin_data` is no block.
     Unreadable,
     File(String),
 }
@@ -50,12 +50,12 @@ pub(super) fn read<'a>(top: &Section<'a>) -> Vec<Declared<'a>> {
     declared
 }
 
-/// A plugin that spire-agent once had: what to write instead is known without loading anything.
+/// Reports a plugin that spire-agent no longer has, and what to write instead. Nothing must be loaded to know that.
 fn refuse_dropped(plugin: &Declared<'_>, report: &Report) {
     let Some(kind) = PluginType::from_name(plugin.kind).filter(|_| plugin.enabled && !plugin.external) else {
         return;
     };
-    // Its data is only looked at: what else is wrong with it does not matter any more.
+    // Other problems of its data do not matter any more.
     let unheard = Report::default();
     let cluster = match &plugin.data {
         Data::Inline(blocks) => Section::new("", blocks.clone(), None, &unheard).text("cluster"),
@@ -67,8 +67,8 @@ fn refuse_dropped(plugin: &Declared<'_>, report: &Report) {
     }
 }
 
-/// The blocks that count. Of repeated `plugins { }` spire-agent takes the last; those with labels
-/// (`plugins "TYPE" "name" { }`), and lists in JSON, it joins.
+/// The blocks that count. Of repeated `plugins { }` blocks spire-agent takes the last; it joins those with labels
+/// (`plugins "TYPE" "name" { }`) and lists in JSON.
 fn blocks<'a>(top: &Section<'a>) -> Vec<&'a Object> {
     let report = top.report();
     let items = top.items("plugins");

@@ -1,4 +1,4 @@
-//! The blocks agent, telemetry and health_checks, key by key, and the flags above them.
+//! Every key of the blocks agent, telemetry and health_checks, and the flags that override them.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -46,7 +46,7 @@ fn defaults_are_those_of_spire_agent() {
 
 #[test]
 fn values_are_read_by_the_rules_of_hcl_1() {
-    // Case does not matter, the last scalar counts, lists are joined, blocks are merged.
+    // The case of keys does not matter, the last scalar counts, lists are joined, blocks are merged.
     let text = format!(
         "{}\nAgent {{ Log_Level = \"debug\" log_level = \"trace\" SDS {{ default_svid_name = \"a\" }}
            log_selectors = [\"k8s\"] log_selectors = [\"unix:uid\", 7] x509_svid_cache_max_size = \"0x10\"

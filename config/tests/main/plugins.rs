@@ -1,4 +1,4 @@
-//! The block plugins: shapes, numbers, names, data.
+//! The block plugins: its shapes, and the numbers, names and data of plugins.
 
 use config::{KeyManager, NodeAttestor, Overrides, Plugins, WorkloadAttestor, X509Pop};
 
@@ -13,7 +13,7 @@ fn runnable(text: &str) -> Plugins {
     settings.plugins().unwrap_or_else(|problems| panic!("{problems:#?}\n{text}")).clone()
 }
 
-/// Problems that only `run` minds.
+/// The problems that only `run` reports.
 #[track_caller]
 fn assert_run_problems(text: &str, expected: &[&str]) {
     let settings = sound(text);
@@ -102,7 +102,7 @@ fn numbers_of_plugins_are_checked() {
     assert_run_problems(&with_plugins(two), &[expected]);
 }
 
-/// A block that is sound without `plugin`, of which it has one more.
+/// A block that is valid without `plugin`, and has it in addition.
 fn one_more(plugin: &str) -> String {
     with_agent("").replace("plugins {", &format!("plugins {{ {plugin}"))
 }

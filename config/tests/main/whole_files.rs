@@ -1,4 +1,4 @@
-//! Files of the official chart and of our scenario.
+//! The files of the official chart, and of Finial's demo scenario.
 
 use std::path::PathBuf;
 use std::time::Duration;

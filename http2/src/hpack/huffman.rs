@@ -1,12 +1,12 @@
 //! The Huffman code of string literals (RFC 7541 §5.2, Appendix B).
 //!
-//! The code is canonical: in the order of length, then of symbol, the codes are consecutive numbers. So the lengths say
-//! it all. Codes of up to 8 bits, which is almost all that headers are made of, are found by the next byte; of the rest
-//! the length is found first, then the place among the codes of that length.
+//! The code is canonical: in the order of length, then of symbol, the codes are consecutive numbers. So the lengths
+//! alone define the code. Codes of up to 8 bits, which make up almost all headers, are looked up by the next byte.
+//! For longer codes the length is found first, then the place among the codes of that length.
 
 use super::HpackError;
 
-/// Appends to `out` what `coded` stands for.
+/// Appends the decoded text of `coded` to `out`.
 pub(super) fn decode(coded: &[u8], out: &mut Vec<u8>) -> Result<(), HpackError> {
     // No code is shorter than 5 bits.
     out.reserve(coded.len() * 8 / 5);
@@ -29,17 +29,17 @@ pub(super) fn decode(coded: &[u8], out: &mut Vec<u8>) -> Result<(), HpackError> 
     }
 }
 
-/// The bits that are left.
+/// The bits that are not decoded yet.
 struct Bits<'c> {
     rest: &'c [u8],
-    /// The next bits, from the highest on; zeros behind them.
+    /// The next bits, left-aligned, with zeros behind them.
     held: u64,
-    /// How many these are.
+    /// How many bits `held` has.
     count: u32,
 }
 
 impl Bits<'_> {
-    /// Takes more, unless at least 32 bits are held, or all there are.
+    /// Takes more bits into `held`. False when nothing was taken: more than 32 bits are held, or none are left.
     fn refill(&mut self) -> bool {
         if self.count > 32 || self.rest.is_empty() {
             return false;
@@ -57,13 +57,14 @@ impl Bits<'_> {
         true
     }
 
-    /// A symbol whose code the next byte begins with, and the code's length; when there is a whole byte.
+    /// The symbol whose code the next byte begins with, and the code's length. `None` when the code is longer than 8
+    /// bits or less than a whole byte is held.
     fn short(&self) -> Option<(u8, u32)> {
         let (symbol, length) = CODE.short[(self.held >> 56) as usize];
         (self.count >= 8 && length > 0).then_some((symbol, length.into()))
     }
 
-    /// The next 32 bits; behind the end they are ones, as padding is.
+    /// The next 32 bits. Those beyond the end are ones, as padding is.
     fn window(&self) -> u32 {
         let behind = u64::MAX.checked_shr(self.count).unwrap_or(0);
         ((self.held | behind) >> 32) as u32
@@ -74,7 +75,7 @@ impl Bits<'_> {
         self.count -= length;
     }
 
-    /// Whether what is left, which is no whole code, may end a string.
+    /// Checks the bits at the end of a string, which are no whole code.
     fn padding(&self) -> Result<(), HpackError> {
         match (self.window(), self.count) {
             (u32::MAX, 0..8) => Ok(()),
@@ -84,20 +85,21 @@ impl Bits<'_> {
     }
 }
 
-/// Tables for reading the code, made of its lengths.
+/// Tables for decoding, built from the lengths of the codes.
 pub(super) struct Code {
-    /// By the next byte: the symbol, and the code's length; 0 when the code is longer than that.
+    /// By the next byte: the symbol and its code's length, which is 0 when the code is longer than 8 bits.
     short: [(u8, u8); 256],
-    /// In the order of their codes, EOS left out, which is the last.
+    /// All symbols in the order of their codes, without EOS, which is the last.
     symbols: [u8; EOS],
-    /// By length: the first code of it, its bits the highest. Where there is none, that of the next longer one.
+    /// By length: the first code of that length, left-aligned in 32 bits. If there is none, the first of the next
+    /// longer one.
     first: [u32; LONGEST + 1],
     /// By length: how many symbols have a shorter code.
     before: [u16; LONGEST + 1],
 }
 
 impl Code {
-    /// The symbol whose code these bits begin with, none for EOS, and the code's length.
+    /// The symbol whose code `window` begins with, and the code's length. The symbol is `None` for EOS.
     fn first(&self, window: u32) -> (Option<u8>, u32) {
         let (symbol, length) = self.short[usize::from(window.to_be_bytes()[0])];
         if length > 0 {
@@ -113,7 +115,7 @@ impl Code {
         (symbol.copied(), length as u32)
     }
 
-    /// Only for constants: a test's encoder asks at leisure.
+    /// Called in a constant only, so that its speed does not matter.
     const fn new() -> Self {
         let mut code = Self {
             short: [(0, 0); 256],
@@ -121,7 +123,7 @@ impl Code {
             first: [0; LONGEST + 1],
             before: [0; LONGEST + 1],
         };
-        // Of 64 bits: behind the last code comes 2^32.
+        // `next` has 64 bits, because 2^32 comes after the last code.
         let (mut next, mut placed, mut length) = (0_u64, 0, 1);
         while length <= LONGEST {
             code.first[length] = next as u32;
@@ -164,7 +166,7 @@ const EOS: usize = 256;
 const LONGEST: usize = 30;
 const SHORT: usize = 8;
 
-/// How long each symbol's code is, EOS the last (RFC 7541, Appendix B).
+/// The length in bits of each symbol's code, EOS last (RFC 7541, Appendix B).
 #[rustfmt::skip]
 const LENGTHS: [u8; EOS + 1] = [
     13, 23, 28, 28, 28, 28, 28, 28, 28, 24, 30, 28, 28, 30, 28, 28,

@@ -1,4 +1,4 @@
-//! The two tables that fields are named from by index (RFC 7541 §2.3).
+//! The static and the dynamic table, which fields refer to by index (RFC 7541 §2.3).
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use super::HpackError;
 
-/// Both tables as one address space: the static one, then what the peer has put in, newest first.
+/// Both tables as one address space (§2.3.3): the static one, then the peer's entries, newest first.
 pub(super) struct Table {
     entries: VecDeque<Entry>,
-    /// Of the entries, as §4.1 counts.
+    /// The size of all entries, as §4.1 counts it.
     size: usize,
     capacity: usize,
 }
@@ -19,7 +19,7 @@ impl Table {
         Self { entries: VecDeque::new(), size: 0, capacity }
     }
 
-    /// Name and value of an index (§2.3.3).
+    /// The name and value at `index` (§2.3.3).
     pub(super) fn field(&self, index: usize) -> Result<(&[u8], &[u8]), HpackError> {
         let index = index.checked_sub(1).ok_or(HpackError::IndexZero)?;
         if let Some((name, value)) = STATIC.get(index) {
@@ -29,24 +29,24 @@ impl Table {
         Ok((entry.name.bytes(), &entry.value))
     }
 
-    /// What [`Self::insert`] takes, the name being that of `index` unless this is 0; nothing when the field has no place
-    /// even in an empty table.
+    /// An entry for [`Self::insert`]. Its name is shared with the entry at `index`, or copied from `name` if `index`
+    /// is 0. `None` when the field would not fit even into an empty table.
     pub(super) fn entry(&self, index: usize, name: &[u8], value: &[u8]) -> Option<Entry> {
         let fits = name.len() + value.len() + OVERHEAD <= self.capacity;
         fits.then(|| {
-            let name = self.shared(index).unwrap_or_else(|| Name::Own(name.into()));
+            let name = self.name_at(index).unwrap_or_else(|| Name::Shared(name.into()));
             Entry { name, value: value.into() }
         })
     }
 
-    /// Evicts what has no place beside the entry, which then is the newest (§4.4).
+    /// Adds the newest entry, after the oldest ones were evicted to make room (§4.4).
     pub(super) fn insert(&mut self, entry: Entry) {
         self.evict(self.capacity - entry.size());
         self.size += entry.size();
         self.entries.push_front(entry);
     }
 
-    /// What an entry larger than the table does to it (§4.4).
+    /// Empties the table, as an entry larger than the table does (§4.4).
     pub(super) fn clear(&mut self) {
         self.evict(0);
     }
@@ -61,12 +61,13 @@ impl Table {
     }
 
     pub(super) fn kept(&self) -> usize {
-        // Each text is an allocation of its own, of which 32 bytes are counted already.
+        // Each text is an allocation of its own; [`OVERHEAD`], counted in the size, stands for what that adds.
         self.size + self.entries.capacity() * size_of::<Entry>()
     }
 
-    /// The name of an index. Not copied: two bytes of a block ask for one as long as the table.
-    fn shared(&self, index: usize) -> Option<Name> {
+    /// The name at `index`. It is shared and not copied, because two bytes of a block can ask for a name as long as
+    /// the table.
+    fn name_at(&self, index: usize) -> Option<Name> {
         let index = index.checked_sub(1)?;
         match STATIC.get(index) {
             Some((name, _)) => Some(Name::Static(name)),
@@ -74,20 +75,20 @@ impl Table {
         }
     }
 
-    /// Evicts the oldest, until the others have this size at most.
+    /// Evicts the oldest entries, until the others have at most `size` bytes.
     fn evict(&mut self, size: usize) {
         while self.size > size {
             let Some(oldest) = self.entries.pop_back() else { return };
             self.size -= oldest.size();
         }
         if self.entries.is_empty() {
-            // As a table that has never had an entry.
+            // Frees the memory, so that the table is as small as one that has never had an entry.
             self.entries = VecDeque::new();
         }
     }
 }
 
-/// Without the fields: they may be secrets.
+/// Leaves the fields out, because they may hold secrets.
 impl fmt::Debug for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { entries, size, capacity } = self;
@@ -96,7 +97,7 @@ impl fmt::Debug for Table {
     }
 }
 
-/// One of the dynamic table.
+/// An entry of the dynamic table.
 pub(super) struct Entry {
     name: Name,
     value: Box<[u8]>,
@@ -105,15 +106,15 @@ pub(super) struct Entry {
 #[derive(Clone)]
 enum Name {
     Static(&'static [u8]),
-    /// Shared by the entries that were named by index.
-    Own(Arc<[u8]>),
+    /// One allocation for all entries that took their name from the same index.
+    Shared(Arc<[u8]>),
 }
 
 impl Name {
     fn bytes(&self) -> &[u8] {
         match self {
             Self::Static(name) => name,
-            Self::Own(name) => name,
+            Self::Shared(name) => name,
         }
     }
 }
@@ -124,10 +125,10 @@ impl Entry {
     }
 }
 
-/// What an entry counts beside its text (§4.1).
+/// Bytes that an entry counts beside its text (§4.1).
 const OVERHEAD: usize = 32;
 
-/// RFC 7541, Appendix A.
+/// The static table (RFC 7541, Appendix A).
 const STATIC: [(&[u8], &[u8]); 61] = [
     (b":authority", b""),
     (b":method", b"GET"),

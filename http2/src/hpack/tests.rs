@@ -1,4 +1,4 @@
-//! Oracles: the examples of RFC 7541, Appendix C, and what the Python package `hpack` encodes.
+//! The decoder against two oracles: the examples of RFC 7541, Appendix C, and blocks from the Python package `hpack`.
 
 use super::huffman::CODE;
 use super::*;
@@ -20,7 +20,7 @@ fn decode_hex(decoder: &mut Decoder, hex: &str) -> Fields {
     decode(decoder, &bytes(hex)).unwrap()
 }
 
-/// Of a decoder of its own.
+/// The error of a fresh decoder.
 fn error(hex: &str) -> HpackError {
     decode(&mut Decoder::new(4096), &bytes(hex)).unwrap_err()
 }
@@ -29,7 +29,6 @@ fn fields<const N: usize>(expected: [(&str, &str); N]) -> Fields {
     expected.map(|(name, value)| (name.into(), value.into())).into()
 }
 
-/// The dynamic table, newest entry first.
 fn table(decoder: &mut Decoder) -> Fields {
     let mut entries = Fields::new();
     while let Ok(entry) = decode(decoder, &[0x80 | u8::try_from(62 + entries.len()).unwrap()]) {
@@ -38,13 +37,13 @@ fn table(decoder: &mut Decoder) -> Fields {
     entries
 }
 
-/// A literal that goes into the table, both texts plain and short.
+/// A literal with incremental indexing, whose texts are short and not in Huffman code.
 fn indexed(name: &str, value: &str) -> Vec<u8> {
     let text = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
     [vec![0x40], text(name), text(value)].concat()
 }
 
-/// What Appendix B makes of this text.
+/// `text` in the Huffman code of Appendix B.
 fn huffman(text: &[u8]) -> Vec<u8> {
     let (mut coded, mut bits, mut count) = (Vec::new(), 0_u64, 0);
     for byte in text {
@@ -240,13 +239,13 @@ fn a_block_that_ends_within_a_field() {
 
 #[test]
 fn an_integer_that_is_too_large() {
-    // An index, a name's index, a table's size and both texts' lengths; the last but one is 0 in many bytes.
+    // An index, a name's index, a table size and the lengths of both texts; the last but one is a 0 in many bytes.
     let too_large =
         ["ffff ffff ff0f", "7fff ffff ffff 01", "3fff ffff ff7f", "407f 8080 8080 00", "417f ffff ffff 0f"];
     for block in too_large {
         assert_eq!(error(block), HpackError::IntegerOverflow, "{block}");
     }
-    // The largest.
+    // The largest integer that is read.
     assert_eq!(error("ffff ffff 7f"), HpackError::IndexBeyondTables);
     assert_eq!(error("417f ffff ff7f 61"), HpackError::Truncated);
 }
@@ -272,12 +271,12 @@ fn the_tables_size_changes_at_the_start_of_a_block() {
     let mut decoder = Decoder::new(4096);
     decode(&mut decoder, &[first, second].concat()).unwrap();
     assert_eq!((table(&mut decoder), decoder.table_len()), (fields([("b", "2"), ("a", "1")]), 68));
-    // One has place; of 33 bytes, none.
+    // In 67 bytes there is room for one of the two entries; in 33, for none.
     assert_eq!(decode_hex(&mut decoder, "3f24 be"), fields([("b", "2")]));
     assert_eq!((table(&mut decoder), decoder.table_len()), (fields([("b", "2")]), 34));
     assert_eq!(decode_hex(&mut decoder, "3f02 82"), fields([(":method", "GET")]));
     assert_eq!((table(&mut decoder), decoder.table_len()), (fields([]), 0));
-    // Emptied, then as large as may be, in one block (§4.2).
+    // Two updates in one block: the table is emptied, then as large as it may be (§4.2).
     assert_eq!(decode_hex(&mut decoder, "20 3fe1 1f"), fields([]));
     decode(&mut decoder, &indexed("a", "1")).unwrap();
     assert_eq!(decode_hex(&mut decoder, "20 3fe1 1f 82"), fields([(":method", "GET")]));
@@ -332,7 +331,7 @@ fn a_name_of_an_entry_that_its_insertion_evicts() {
     decode(&mut decoder, &indexed("custom-key", "1")).unwrap();
     assert_eq!(decode_hex(&mut decoder, "7e01 32"), fields([("custom-key", "2")]));
     assert_eq!((table(&mut decoder), decoder.table_len()), (fields([("custom-key", "2")]), 43));
-    // The new one has no place either.
+    // The new entry does not fit either.
     let larger = "v".repeat(60);
     let block = [&[0x7e, 60], larger.as_bytes()].concat();
     assert_eq!(decode(&mut decoder, &block), Ok(fields([("custom-key", &larger)])));
@@ -350,7 +349,7 @@ fn a_name_of_an_entry_for_fields_that_are_not_kept() {
 
 #[test]
 fn huffman_code_is_that_of_the_python_package_hpack() {
-    // Of all bytes, 0 to 255.
+    // All bytes from 0 to 255.
     let all =
         "ffc7fffd8fffffe2fffffe3fffffe4fffffe5fffffe6fffffe7fffffe8ffffeafffffff3fffffa7fffffabffffffdfff
         ffebfffffecfffffedfffffeefffffefffffff0ffffff1ffffff2fffffffbfffffcffffffd3fffffd7fffffdbfffffdf
@@ -404,7 +403,7 @@ fn huffman_code_ends_in_less_than_a_byte_of_eos() {
         for bit in 0..padding % 8 {
             let mut flipped = coded.clone();
             *flipped.last_mut().unwrap() ^= 1 << bit;
-            // Unless that makes another symbol of it.
+            // Unless the flipped bits make another symbol.
             let outcome = unhuffman(&flipped);
             let other_symbol = padding >= 5 && outcome.as_ref().is_ok_and(|text| text.len() == length + 1);
             assert!(other_symbol || outcome == Err(HpackError::HuffmanPaddingNotEos), "{length}, {bit}");
@@ -414,7 +413,7 @@ fn huffman_code_ends_in_less_than_a_byte_of_eos() {
         ("4181 18", HpackError::HuffmanPaddingNotEos),
         ("4182 1fff", HpackError::HuffmanPaddingTooLong),
         ("4081 ff00", HpackError::HuffmanPaddingTooLong),
-        // Of a code longer than a byte, half.
+        // Half of a code that is longer than a byte.
         ("4181 fe", HpackError::HuffmanPaddingNotEos),
         ("4183 ffff fd", HpackError::HuffmanPaddingNotEos),
         ("4183 ffff ff", HpackError::HuffmanPaddingTooLong),
@@ -443,7 +442,7 @@ fn a_decoder_is_shown_without_its_fields() {
     assert_eq!(shown, "Decoder { table: Table { entries: 1, size: 46, capacity: 4096 }, limit: 4096 }");
 }
 
-/// Two bytes each of a block would otherwise copy as much as the table holds.
+/// Otherwise two bytes of a block could make a copy as large as the table.
 #[test]
 fn a_name_given_by_index_is_shared_and_not_copied() {
     let mut decoder = Decoder::new(4096);

@@ -1,4 +1,4 @@
-//! What the server says.
+//! The sending half of the machine: responses, window updates, resets and GOAWAY.
 
 use std::task::Waker;
 
@@ -12,14 +12,15 @@ use crate::head;
 use crate::out::Out;
 
 impl Machine {
-    /// What a call is to be polled with; `None` when its stream is over.
+    /// The waker to poll a call with; `None` when its stream is over.
     pub(crate) fn begin_poll(&mut self, id: u32) -> Option<Waker> {
         let stream = self.streams.get(id)?;
         stream.inbox.begin_poll();
         Some(stream.inbox.waker.clone())
     }
 
-    /// After a call was polled: what it has read is given back. False when the stream is over, for want of room.
+    /// Gives back the window for what a call has read. Called after each poll. False when the stream was reset,
+    /// because there is no room for what must be kept.
     pub(crate) fn end_poll(&mut self, id: u32, out: &mut Out) -> bool {
         let Some(stream) = self.streams.get(id) else { return true };
         let consumed = stream.inbox.end_poll();
@@ -29,8 +30,8 @@ impl Machine {
         self.settle(id, out)
     }
 
-    /// What a call has not read moves out of the thread's buffer, and what is kept for the stream is charged. False when the
-    /// stream is over, for want of room.
+    /// Moves unread request bytes out of the thread's buffer, and charges what the stream keeps. False when the
+    /// stream was reset, because there is no room.
     pub(crate) fn settle(&mut self, id: u32, out: &mut Out) -> bool {
         let Some(stream) = self.streams.get(id) else { return true };
         let kept = stream.inbox.settle() + stream.pending.len();
@@ -41,7 +42,7 @@ impl Machine {
         fits
     }
 
-    /// The head of an answer; with `end` it is all there is. The call takes `call_size` bytes from now on.
+    /// Sends the head of a response; with `end` there is no body. The call takes `call_size` bytes from now on.
     pub(crate) fn answer(
         &mut self,
         id: u32,
@@ -60,20 +61,21 @@ impl Machine {
         }
     }
 
-    /// Bytes of an answer's body. What no window has room for is kept, and no more may be given until it is gone.
+    /// Sends bytes of a response's body. What no window has room for becomes pending; the caller gives no more until
+    /// [`Self::send_pending`] returns true.
     pub(crate) fn send(&mut self, id: u32, data: Bytes, out: &mut Out) {
         if let Some(stream) = self.streams.get(id) {
             debug_assert!(stream.pending.is_empty(), "not to be given more");
             stream.pending = data;
         }
-        self.go_on(id, out);
+        self.send_pending(id, out);
     }
 
-    /// Sends what waited for a window, as far as that goes; whether nothing waits now.
-    pub(crate) fn go_on(&mut self, id: u32, out: &mut Out) -> bool {
+    /// Sends pending bytes as far as the windows allow. True when none are left.
+    pub(crate) fn send_pending(&mut self, id: u32, out: &mut Out) -> bool {
         let Some(stream) = self.streams.get(id) else { return false };
         while !stream.pending.is_empty() {
-            let fits = stream.send.beside(self.first_window).fits(stream.pending.len());
+            let fits = stream.send.beside(self.initial_window).fits(stream.pending.len());
             let fits = self.send.fits(fits).min(frame::FRAME_LIMIT);
             if fits == 0 {
                 return false;
@@ -83,19 +85,19 @@ impl Machine {
             self.temper.useful();
             let part = stream.pending.split_to(fits);
             out.frames(|out| frame::head(out, part.len(), frame::DATA, 0, id));
-            out.shared(part);
+            out.body(part);
         }
-        // An idle stream holds nothing.
+        // Frees the bytes' memory: an idle stream holds none.
         stream.pending = Bytes::new();
         true
     }
 
-    /// The end of an answer, with trailers or without.
+    /// Ends a response, with trailers or without.
     pub(crate) fn end(&mut self, id: u32, trailers: Option<&HeaderMap>, out: &mut Out) {
         if self.streams.get(id).is_none() {
             return;
         }
-        // An empty header block would be no frame.
+        // An empty header block would produce no frame at all.
         match trailers.filter(|trailers| !trailers.is_empty()) {
             Some(trailers) => {
                 let mut block = self.begin_block();
@@ -107,7 +109,7 @@ impl Machine {
         self.finish(id, out);
     }
 
-    /// Ends a stream at once. Whether it was open.
+    /// Ends a stream with RST_STREAM. Returns whether it was open.
     pub(crate) fn reset(&mut self, id: u32, reason: Reason, out: &mut Out) -> bool {
         out.frames(|out| frame::reset(out, id, reason));
         self.streams.remember(id);
@@ -116,14 +118,14 @@ impl Machine {
         true
     }
 
-    /// The last word about calls: which was the last that was looked at. Those that the client begins later are refused.
+    /// Sends GOAWAY with the last stream whose call was begun. Calls that the client begins later are refused.
     pub(crate) fn leave(&mut self, reason: Reason, out: &mut Out) {
         let last = self.streams.last();
         self.leaving = true;
         out.frames(|out| frame::go_away(out, last, reason));
     }
 
-    /// Whether it has been said that no more calls are taken.
+    /// Whether GOAWAY was sent.
     pub(crate) fn is_leaving(&self) -> bool {
         self.leaving
     }
@@ -142,19 +144,19 @@ impl Machine {
         }
     }
 
-    /// To the connection's window.
+    /// Gives bytes back to the connection's receive window.
     pub(super) fn give_back(&mut self, bytes: u32, out: &mut Out) {
         if let Some(more) = self.receive.consume(bytes) {
             out.frames(|out| frame::window_update(out, 0, more));
         }
     }
 
-    /// After END_STREAM of ours.
+    /// Forgets a stream after END_STREAM was sent on it.
     fn finish(&mut self, id: u32, out: &mut Out) {
         let Some(stream) = self.streams.remove(id) else { return };
         self.give_back(stream.inbox.close(), out);
         if !stream.client_done {
-            // The client need not send the rest (RFC 9113 §8.1).
+            // The client need not send the rest of its request (RFC 9113 §8.1).
             out.frames(|out| frame::reset(out, id, Reason::No));
             self.streams.remember(id);
         }
@@ -162,14 +164,14 @@ impl Machine {
 
     fn begin_block(&mut self) -> BytesMut {
         let mut block = BytesMut::with_capacity(BLOCK);
-        if std::mem::take(&mut self.tell_table) {
+        if std::mem::take(&mut self.announce_no_table) {
             block.extend_from_slice(&[NO_TABLE]);
         }
         block
     }
 }
 
-/// Most header blocks of ours are shorter.
+/// Bytes that most of the server's header blocks fit into.
 const BLOCK: usize = 128;
 /// A dynamic table size update to 0 (RFC 7541 §6.3).
 const NO_TABLE: u8 = 0x20;

@@ -1,4 +1,4 @@
-//! Header blocks, and the calls that they begin.
+//! The client's header blocks, and the calls that they begin.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{Response, StatusCode};
 
-use super::{Event, Machine, OpenBlock, Outcome, PRIORITY_LEN, announced, broken, depends_on};
+use super::{Event, Machine, OpenBlock, Outcome, PRIORITY_LEN, broken, count_announced, depends_on};
 use crate::RequestBody;
 use crate::costs;
 use crate::frame::{self, FrameHead, Reason};
@@ -72,7 +72,7 @@ impl Machine {
         let block = if malformed { Block::Malformed } else { block };
         match (self.streams.state(id), block) {
             (StreamState::Idle, block) => {
-                self.streams.begin(id);
+                self.streams.mark_used(id);
                 self.call(id, end, block, out)
             }
             (StreamState::Open, block) => self.trailers_of_client(id, end, &block, out),
@@ -122,7 +122,8 @@ impl Machine {
         Ok(Some(Event::Call(id, Box::new(request.map(|()| body)))))
     }
 
-    /// In the words of gRPC, whose clients try again later with that, and not at once as after REFUSED_STREAM.
+    /// Refuses a call with a gRPC status. Clients try again later after RESOURCE_EXHAUSTED, but at once after
+    /// REFUSED_STREAM.
     fn write_no_room(&mut self, id: u32, out: &mut Out) {
         let head = Response::builder()
             .header(CONTENT_TYPE, "application/grpc")
@@ -135,7 +136,7 @@ impl Machine {
         let Some(stream) = self.streams.get(id) else { return Ok(None) };
         let refused = if stream.client_done {
             Some(Reason::StreamClosed)
-        } else if !end || !matches!(block, Block::Trailers) || announced(stream, 0, true).is_none() {
+        } else if !end || !matches!(block, Block::Trailers) || count_announced(stream, 0, true).is_err() {
             Some(Reason::Protocol)
         } else {
             None
@@ -149,7 +150,7 @@ impl Machine {
     }
 }
 
-/// Frames of a header block that have content. Frames without are counted elsewhere.
+/// CONTINUATION frames of one header block. Those without content are counted by [`crate::temper`] alone.
 const CONTINUATIONS: u32 = 256;
 /// `google.rpc.Code.RESOURCE_EXHAUSTED`.
 const RESOURCE_EXHAUSTED: &str = "8";

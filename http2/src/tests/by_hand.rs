@@ -1,4 +1,4 @@
-//! What a client that keeps the rules may expect.
+//! Clients that keep the rules, and what the server sends them.
 
 use super::*;
 use crate::Reason;
@@ -28,7 +28,7 @@ async fn an_authority_as_grpcio_sends_it_is_no_matter() {
     }
     let (said, data) = client.answer(1).await;
     assert_eq!((&said[0].payload[..], &data[..]), (&[0x88][..], &b"hello"[..]));
-    // The second request takes it from the table, the third takes the name from there.
+    // The second request takes the whole field from the table, the third takes only its name from there.
     client.say(&headers(3, frame::END_STREAM, &[get("/"), vec![0x80 | 62]].concat())).await;
     assert_eq!(client.answer(3).await.1, b"hello");
     client.say(&headers(5, frame::END_STREAM, &[get("/"), b"\x7e\x06/x.s/k".to_vec()].concat())).await;
@@ -56,7 +56,8 @@ async fn an_answer_of_headers_alone_ends_the_stream() {
     let (said, _) = client.answer(1).await;
     assert_eq!(said[0].payload, b"\x08\x03404\x00\x03why\x02no");
     assert_eq!(said.len(), 1);
-    // The client has not ended its side: it is told that nobody listens. What was under way is passed over.
+    // The client has not ended its side: RST_STREAM with NO_ERROR says that nobody reads the rest. Frames under way
+    // are ignored.
     client.say(&headers(3, 0, &get("/refuse"))).await;
     client.answer(3).await;
     let said = client.until_pong().await;
@@ -151,7 +152,6 @@ async fn what_nobody_reads_is_bounded_and_given_back_when_the_stream_is_over() {
     let said = client.until_pong().await;
     assert_eq!((said[0].kind, said[0].stream), (frame::WINDOW_UPDATE, 0));
     assert_eq!(said[0].payload, 100_000_u32.to_be_bytes());
-    // One byte more than a window is too much.
     client.say(&headers(3, 0, &get("/hold"))).await;
     for _ in 0..10 {
         client.say(&frame(frame::DATA, 0, 3, &[0; 10_000])).await;
@@ -173,7 +173,7 @@ async fn a_call_that_is_taken_back_is_dropped() {
     client.say(&frame(frame::RST_STREAM, 0, 1, &[0, 0, 0, 8])).await;
     client.until_pong().await;
     assert_eq!(client.seen.dropped.load(Ordering::Relaxed), 1);
-    // Taken back before it was polled, there was never any work.
+    // A call that is reset before its first poll makes no work.
     client.say(&[headers(3, 0, &get("/hold")), frame(frame::RST_STREAM, 0, 3, &[0, 0, 0, 8])].concat()).await;
     client.until_pong().await;
     assert_eq!(client.seen.calls.load(Ordering::Relaxed), 1);
@@ -206,7 +206,7 @@ async fn of_a_client_that_does_not_read_nothing_is_read() {
     let mut client = Client::mute(1000);
     client.say(&greeting()).await;
     client.say(&headers(1, 0, &get("/echo"))).await;
-    // Fills the way there and back, and then stands still.
+    // Fills the buffers of both directions, until nothing moves.
     let mut sent = 0;
     loop {
         let data = frame(frame::DATA, 0, 1, &[b'y'; 500]);
@@ -221,7 +221,7 @@ async fn of_a_client_that_does_not_read_nothing_is_read() {
             }
         }
         if written < data.len() {
-            // The rest of it, once there is room again.
+            // Sends the rest once there is room again.
             let mut heard = 0;
             let rest = data[written..].to_vec();
             let (mut theirs, mut ours) = tokio::io::split(client.io);
@@ -243,7 +243,7 @@ async fn of_a_client_that_does_not_read_nothing_is_read() {
     assert!((500..10_000).contains(&sent), "{sent} bytes were taken unread");
 }
 
-/// What an idle connection costs beside its calls. A field more here is paid for by every connection of the node.
+/// Bytes that an idle connection takes beside its calls. Every connection of the node pays for a new field here.
 #[test]
 fn a_connection_is_small() {
     assert!(size_of::<Machine>() <= 256, "{}", size_of::<Machine>());

@@ -1,4 +1,4 @@
-//! h2's client on the other side.
+//! Connections to the client of the `h2` crate.
 
 use bytes::BytesMut;
 use h2::client::{self, SendRequest};
@@ -17,7 +17,7 @@ async fn connected(window: u32, buffer: usize) -> SendRequest<Bytes> {
     client.ready().await.expect("ready")
 }
 
-/// Sends these to `/echo`, and gives what comes back.
+/// Sends `parts` to `/echo` and returns the response.
 async fn echo(mut client: SendRequest<Bytes>, parts: Vec<Vec<u8>>) -> Vec<u8> {
     let request = Request::post("http://x/echo").body(()).expect("a request");
     let (response, mut body) = client.send_request(request, false).expect("sent");
@@ -78,7 +78,7 @@ async fn trailers_and_headers_alone_are_understood() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Whatever the sizes of messages, windows and the socket's buffer, what is said comes back.
+    /// An echo comes back unchanged for any size of messages, windows and the socket's buffer.
     #[test]
     fn what_is_said_comes_back(
         sizes in proptest::collection::vec(0..40_000_usize, 0..8),

@@ -1,4 +1,4 @@
-//! What clients must not be able to do, and calls that do not behave.
+//! Clients that attack, and calls that misbehave.
 
 use std::sync::Mutex;
 use std::task::Waker;
@@ -19,7 +19,7 @@ fn read(body: &mut RequestBody) -> Poll<Option<Bytes>> {
         .map(|frame| frame.map(|frame| frame.expect("infallible").into_data().expect("data")))
 }
 
-/// A byte in a piece of its own is forty, and to move all anew each time is as many moves as bytes, squared.
+/// A byte in a piece of its own takes forty; moving all bytes for each new one takes time squared.
 #[test]
 fn tiny_frames_that_nobody_reads_are_kept_in_one_piece() {
     let (_, inbox, mut body) = inbox();
@@ -35,7 +35,7 @@ fn tiny_frames_that_nobody_reads_are_kept_in_one_piece() {
     assert_eq!(read(&mut body), Poll::Ready(None));
 }
 
-/// The connection may owe nearly half of the window, and would wait for more to be read than there is.
+/// The connection may owe nearly half of the window. It must not wait for more to be read than the client may send.
 #[test]
 fn half_of_the_smallest_window_read_elsewhere_is_given_back() {
     let (woken, inbox, mut body) = inbox();
@@ -58,7 +58,7 @@ async fn a_window_below_what_clients_begin_with_is_not_announced() {
     assert_eq!(settings[15..21], [0, 4, 0, 0, 0xff, 0xff]);
 }
 
-/// A body's reader that is another task than the call, which is dropped, would wait for ever, and be there for ever.
+/// A task that reads the request body, while the call itself is dropped, would otherwise wait and exist for ever.
 #[tokio::test]
 async fn a_reader_elsewhere_is_told_when_its_stream_is_gone() {
     let (ended, readers) = token();
@@ -85,14 +85,14 @@ async fn a_reader_elsewhere_is_told_when_its_stream_is_gone() {
     assert_eq!(readers(), 0);
 }
 
-/// Something to hold, and how many hold it beside the server.
+/// A token for the server to hold, and a function that counts its holders on the server.
 fn token() -> (Arc<()>, impl Fn() -> usize) {
     let held = Arc::new(());
     let weak = Arc::downgrade(&held);
     (held, move || weak.strong_count().saturating_sub(1))
 }
 
-/// An empty header block would be no frame at all.
+/// An empty header block would produce no frame, and the stream would never end.
 #[tokio::test]
 async fn trailers_that_are_none_end_the_stream() {
     let mut client = Client::greeted().await;
@@ -101,7 +101,7 @@ async fn trailers_that_are_none_end_the_stream() {
     assert_eq!((said.len(), data.len()), (1, 0));
 }
 
-/// A client may have as many streams as it was told, and say their last before it hears that they are over.
+/// A client may use all the streams that it was allowed, and end them before it reads that the server reset them.
 #[tokio::test]
 async fn what_is_under_way_to_many_streams_that_were_ended_is_passed_over() {
     let mut client = Client::greeted().await;
@@ -123,7 +123,7 @@ async fn a_call_that_is_woken_by_another_thread_goes_on() {
         std::future::poll_fn(move |cx| {
             let (go_on, waker) = &mut *waiting.lock().expect("no panic");
             *waker = Some(cx.waker().clone());
-            let answer: Answer = Box::pin(Full::from("at last"));
+            let answer: ResponseBody = Box::pin(Full::from("at last"));
             if *go_on { Poll::Ready(Response::new(answer)) } else { Poll::Pending }
         })
     })
@@ -139,7 +139,8 @@ async fn a_call_that_is_woken_by_another_thread_goes_on() {
     assert_eq!(client.answer(1).await.1, b"at last");
 }
 
-/// The thread's buffers were lent to the connection, which is gone with all that it had read and wanted to say.
+/// The connection that panics had borrowed the thread's buffers. They are gone with it; the next connection gets new
+/// ones.
 #[tokio::test]
 async fn a_call_that_panics_is_the_end_of_its_connection_only() {
     let mut other = Client::greeted().await;
@@ -154,7 +155,7 @@ async fn a_call_that_panics_is_the_end_of_its_connection_only() {
     assert_eq!(new.answer(1).await.1, b"hello");
 }
 
-/// Bytes that a client sends to a call that does not read.
+/// Sends `bytes` bytes to a call that does not read.
 async fn send_unread(client: &mut Client, stream: u32, mut bytes: usize) -> Vec<Said> {
     while bytes > 0 {
         let piece = bytes.min(16_384);
@@ -184,7 +185,6 @@ async fn a_stream_for_which_there_is_no_room_is_reset() {
     assert_eq!(send_unread(&mut client, 5, 8000).await, []);
 }
 
-/// What is kept is charged, and given back when it is gone.
 #[tokio::test]
 async fn what_is_kept_for_a_client_is_charged_until_it_is_gone() {
     let mut client = Client::greeted().await;
@@ -197,7 +197,7 @@ async fn what_is_kept_for_a_client_is_charged_until_it_is_gone() {
     let held = client.account.held();
     assert!(held > idle + 5000 + 40 * 63, "{held}");
     client.say(&frame(frame::HEADERS, 0, 3, &[0; 3000])).await;
-    // Until a frame is complete it is kept as it is.
+    // An incomplete frame is kept as it came.
     client.say(&frame(frame::CONTINUATION, 0, 3, &[0; 9000])[..8000]).await;
     while client.account.held() < held + 11_000 {
         tokio::task::yield_now().await;
@@ -223,12 +223,13 @@ async fn a_call_for_which_there_is_no_room_is_told_so() {
 #[tokio::test]
 async fn a_connection_for_which_there_is_no_room_is_not_served() {
     let (_, theirs) = tokio::io::duplex(1024);
-    let served =
-        serve::<_, _, _, Answer>(theirs, LIMITS, Account::alone(10), |request| call(Arc::default(), request));
+    let served = serve::<_, _, _, ResponseBody>(theirs, LIMITS, Account::alone(10), |request| {
+        call(Arc::default(), request)
+    });
     assert!(served.is_err());
 }
 
-/// Answers that a client never reads are kept, up to what there is room for.
+/// Responses that a client never reads are kept, as long as there is room.
 #[tokio::test]
 async fn a_client_that_does_not_read_is_sent_away_when_there_is_no_room() {
     let mut client = Client::mute(64 * 1024);
@@ -246,7 +247,7 @@ fn setting_first_window(size: u32) -> Vec<u8> {
     frame(frame::SETTINGS, 0, 0, &[&[0, 4], &size.to_be_bytes()[..]].concat())
 }
 
-/// Three calls of one group, whose allowance is used up by each frame: the connections take turns, in rounds.
+/// Each frame uses up the allowance of the group, so that its three connections take turns, in rounds.
 #[tokio::test]
 async fn a_group_that_does_much_waits_for_the_next_round() {
     let limits = budget::Limits { whole: ROOM, spare: 0, group: ROOM, account: ROOM, work: 1 };
@@ -263,7 +264,7 @@ async fn a_group_that_does_much_waits_for_the_next_round() {
         budget.next_round();
         tokio::task::yield_now().await;
     }
-    // Two frames and a call each, of which the first frame came before the first round.
+    // Each connection needs two frames and a call, and the first frame came before the first round.
     assert!((6..=20).contains(&rounds), "{rounds}");
     for client in &mut clients {
         assert_eq!(client.answer(1).await.1, b"hello");

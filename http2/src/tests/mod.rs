@@ -1,4 +1,4 @@
-//! Connections against clients that write their bytes by hand, and against h2's client.
+//! Connections to clients that write bytes by hand, and to the client of the `h2` crate.
 
 mod by_hand;
 mod foreign;
@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 use crate::frame::{self, FrameHead};
 use crate::{Error, Limits, RequestBody, serve};
 
-type Answer = Pin<Box<dyn Body<Data = Bytes, Error = Infallible> + Send>>;
+type ResponseBody = Pin<Box<dyn Body<Data = Bytes, Error = Infallible> + Send>>;
 
 /// What a test's server has seen.
 #[derive(Debug, Default)]
@@ -33,15 +33,22 @@ struct Seen {
     polls: AtomicUsize,
 }
 
-/// Answers by path: `/` says "hello", `/echo` what it hears, `/count` how much it has heard when all has come, `/hold`
-/// nothing ever and never reads, `/listen` nothing ever and reads, `/refuse` at once with headers alone, `/bare` with no
-/// body and trailers that are none; `/panic` panics.
-async fn call(seen: Arc<Seen>, request: Request<RequestBody>) -> Response<Answer> {
+/// Answers by path:
+/// - `/`: "hello";
+/// - `/echo`: the request's body;
+/// - `/count`: the length of the request's body, when all of it has come;
+/// - `/hold`: never answers, never reads;
+/// - `/listen`: never answers, but reads;
+/// - `/refuse`: headers alone, at once;
+/// - `/bare`: no body, and empty trailers;
+/// - `/panic`: panics;
+/// - `/bytes/5`: that many bytes.
+async fn call(seen: Arc<Seen>, request: Request<RequestBody>) -> Response<ResponseBody> {
     seen.calls.fetch_add(1, Ordering::Relaxed);
     let guard = Guard(Arc::clone(&seen));
     let path = request.uri().path().to_owned();
     let mut body = request.into_body();
-    let answer: Answer = match &*path {
+    let answer: ResponseBody = match &*path {
         "/echo" => Box::pin(body),
         "/panic" => panic!("as it was asked to"),
         "/bare" => Box::pin(StreamBody::new(tokio_stream::iter([Ok(Frame::trailers(HeaderMap::new()))]))),
@@ -59,7 +66,7 @@ async fn call(seen: Arc<Seen>, request: Request<RequestBody>) -> Response<Answer
             Box::pin(StreamBody::new(tokio_stream::iter([Ok(Frame::trailers(trailers))])))
         }
         "/refuse" => {
-            let mut refused = Response::new(Box::pin(Full::default()) as Answer);
+            let mut refused = Response::new(Box::pin(Full::default()) as ResponseBody);
             *refused.status_mut() = StatusCode::NOT_FOUND;
             refused.headers_mut().insert("why", "no".parse().expect("a value"));
             return refused;
@@ -82,10 +89,10 @@ impl Drop for Guard {
 }
 
 const LIMITS: Limits = Limits { streams: 10, window: 100_000, headers: 4096, fields: &["late", "x"] };
-/// Bytes of a connection in tests.
+/// Bytes that a connection in tests may keep.
 const ROOM: usize = 1024 * 1024;
 
-/// A client that writes frames, beside a server that answers.
+/// A client that writes frames by hand, and the server's task.
 struct Client {
     io: DuplexStream,
     served: JoinHandle<Result<(), Error>>,
@@ -93,7 +100,7 @@ struct Client {
     seen: Arc<Seen>,
 }
 
-/// A frame of the server.
+/// A frame that the server has sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Said {
     kind: u8,
@@ -103,22 +110,22 @@ struct Said {
 }
 
 impl Client {
-    /// Has said nothing yet.
+    /// A client that has sent nothing yet.
     fn mute(buffer: usize) -> Self {
         let seen = Arc::<Seen>::default();
         let of_calls = Arc::clone(&seen);
         Self { seen, ..Self::of(buffer, move |request| call(Arc::clone(&of_calls), request)) }
     }
 
-    /// The same, answered by another.
+    /// As [`Self::mute`], with a server that answers by `call`.
     fn of<F>(buffer: usize, call: impl Fn(Request<RequestBody>) -> F + Send + Unpin + 'static) -> Self
     where
-        F: Future<Output = Response<Answer>> + Send + 'static,
+        F: Future<Output = Response<ResponseBody>> + Send + 'static,
     {
         Self::charged(buffer, Account::alone(ROOM), call)
     }
 
-    /// One that has an account with others.
+    /// A client whose connection is charged to `account`.
     fn with(account: Account) -> Self {
         Self::charged(1024 * 1024, account, |request| call(Arc::default(), request))
     }
@@ -129,14 +136,14 @@ impl Client {
         call: impl Fn(Request<RequestBody>) -> F + Send + Unpin + 'static,
     ) -> Self
     where
-        F: Future<Output = Response<Answer>> + Send + 'static,
+        F: Future<Output = Response<ResponseBody>> + Send + 'static,
     {
         let (io, theirs) = tokio::io::duplex(buffer);
         let served = serve(theirs, LIMITS, account.clone(), call).expect("there is room");
         Self { io, served: tokio::spawn(served), account, seen: Arc::default() }
     }
 
-    /// Has exchanged settings.
+    /// A client that has exchanged settings with the server.
     async fn greeted() -> Self {
         Self::mute(1024 * 1024).greet().await
     }
@@ -153,7 +160,6 @@ impl Client {
         self.io.write_all(bytes).await.expect("written");
     }
 
-    /// The next frame; `None` when the server has closed the connection.
     async fn hear(&mut self) -> Option<Said> {
         let mut head = [0; FrameHead::LEN];
         self.io.read_exact(&mut head).await.ok()?;
@@ -163,10 +169,10 @@ impl Client {
         Some(Said { kind: head.kind, flags: head.flags, stream: head.stream, payload })
     }
 
-    /// All that the server has to say to what was said so far.
+    /// All frames that the server sends in response to what was sent so far.
     async fn until_pong(&mut self) -> Vec<Said> {
         let mut said = Vec::new();
-        // Twice: what calls say comes after the pong that was asked for with them.
+        // Twice, because a call's frames come after the pong that was asked for with its request.
         for _ in 0..2 {
             self.say(&frame(frame::PING, 0, 0, b"pingpong")).await;
             loop {
@@ -180,7 +186,7 @@ impl Client {
         said
     }
 
-    /// What the server says of a stream, DATA put together; whether it has ended it.
+    /// The frames of `stream` until it ends, and the bytes of its DATA frames.
     async fn answer(&mut self, stream: u32) -> (Vec<Said>, Vec<u8>) {
         let (mut said, mut data) = (Vec::new(), Vec::new());
         loop {
@@ -214,7 +220,7 @@ fn headers(stream: u32, flags: u8, block: &[u8]) -> Vec<u8> {
     frame(frame::HEADERS, flags | frame::END_HEADERS, stream, block)
 }
 
-/// A request's header block; nothing of it goes into the table.
+/// A request's header block that adds nothing to the dynamic table.
 fn get(path: &str) -> Vec<u8> {
     let len = u8::try_from(path.len()).expect("short");
     [&[0x82, 0x86, 0x04, len], path.as_bytes()].concat()
@@ -225,7 +231,6 @@ fn field(name: &str, value: &str) -> Vec<u8> {
     [vec![0], len(name), name.into(), len(value), value.into()].concat()
 }
 
-/// Polls once.
 fn now<T>(future: Pin<&mut impl Future<Output = T>>) -> Poll<T> {
     future.poll(&mut Context::from_waker(std::task::Waker::noop()))
 }

@@ -1,9 +1,9 @@
-//! What a client must not do, rule by rule, and what it is told (RFC 9113 §5 to §8).
+//! What a client must not do, rule by rule, and how the server reacts (RFC 9113 §5 to §8).
 
 use super::*;
 use crate::Reason;
 
-/// The connection ends: GOAWAY with this reason is the last that is said.
+/// Checks that `bytes` end the connection, and that the server's last frame is GOAWAY with `reason`.
 async fn ends(what: &str, bytes: &[u8], reason: Reason) {
     let mut client = Client::mute(1024 * 1024);
     client.say(bytes).await;
@@ -21,7 +21,7 @@ async fn ends(what: &str, bytes: &[u8], reason: Reason) {
     );
 }
 
-/// The stream ends, and the connection goes on.
+/// Checks that `frames` end `stream` with `reason`, and that the connection goes on.
 async fn resets(what: &str, frames: &[u8], stream: u32, reason: Reason) {
     let mut client = Client::greeted().await;
     client.say(frames).await;
@@ -29,7 +29,7 @@ async fn resets(what: &str, frames: &[u8], stream: u32, reason: Reason) {
     let reset = said.iter().find(|said| said.kind == frame::RST_STREAM);
     let reset = reset.unwrap_or_else(|| panic!("{what}: {said:?}"));
     assert_eq!((reset.stream, reset.payload[3]), (stream, reason as u8), "{what}");
-    // Whatever it was, calls are taken as before.
+    // The connection still takes calls.
     client.say(&headers(101, frame::END_STREAM, &get("/"))).await;
     assert_eq!(client.answer(101).await.1, b"hello", "{what}");
 }
@@ -156,7 +156,7 @@ async fn connection_errors_of_what_concerns_all_streams() {
 #[tokio::test]
 async fn connection_errors_that_h2spec_does_not_know() {
     let cases: &[(&str, Vec<u8>, Reason)] = &[
-        // Which no RST_STREAM may be sent for.
+        // No RST_STREAM may be sent for an idle stream.
         ("PRIORITY of 4 bytes, idle", greeted(&[&frame(frame::PRIORITY, 0, 1, &[0; 4])]), Reason::FrameSize),
         (
             "PRIORITY of itself, idle",
@@ -179,7 +179,6 @@ async fn connection_errors_that_h2spec_does_not_know() {
     }
 }
 
-/// What costs us more than it costs the client.
 #[tokio::test]
 async fn whoever_provokes_too_often_is_sent_away() {
     let many = |one: &[u8]| greeted(&[&headers(1, 0, &get("/hold")), &one.repeat(3000)]);
@@ -219,7 +218,7 @@ async fn whoever_provokes_too_often_is_sent_away() {
     }
 }
 
-/// Keep-alive pings of years, one at a time.
+/// Years of keep-alive pings, one for each read.
 #[tokio::test]
 async fn a_ping_now_and_then_is_no_provocation() {
     let mut client = Client::greeted().await;
@@ -228,7 +227,7 @@ async fn a_ping_now_and_then_is_no_provocation() {
     }
 }
 
-/// As many as a header block may have frames.
+/// As many CONTINUATION frames as a header block may have.
 #[tokio::test]
 async fn a_header_block_in_many_parts_is_served() {
     let mut client = Client::greeted().await;
@@ -255,7 +254,7 @@ fn called_off(stream: u32) -> Vec<u8> {
     [headers(stream, 0, &get("/hold")), frame(frame::RST_STREAM, 0, stream, &[0, 0, 0, 8])].concat()
 }
 
-/// CVE-2025-8671.
+/// A call that the client makes the server reset, with a WINDOW_UPDATE of 0 (CVE-2025-8671, "MadeYouReset").
 fn broken_off(stream: u32) -> Vec<u8> {
     [headers(stream, 0, &get("/hold")), frame(frame::WINDOW_UPDATE, 0, stream, &[0; 4])].concat()
 }
@@ -345,12 +344,12 @@ async fn stream_errors() {
     }
 }
 
-/// gRPC servers answer such calls.
+/// gRPC servers answer calls whose path is not valid in HTTP.
 #[tokio::test]
 async fn paths_that_are_none_of_http_are_handed_on() {
     let mut client = Client::of(1024 * 1024, |request: Request<RequestBody>| {
         let odd = request.extensions().get::<crate::OddPath>().map(|path| path.0.clone());
-        let answer: Answer = Box::pin(Full::from(odd.unwrap_or_default()));
+        let answer: ResponseBody = Box::pin(Full::from(odd.unwrap_or_default()));
         std::future::ready(Response::new(answer))
     })
     .greet()

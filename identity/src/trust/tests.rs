@@ -3,7 +3,7 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyIdMethod, KeyP
 use super::*;
 use crate::{Authority, PrivateKey, TrustDomain};
 
-/// An authority that others can be signed by.
+/// An authority that can sign others.
 struct Ca {
     der: Bytes,
     issuer: Issuer<'static, KeyPair>,

@@ -1,10 +1,11 @@
-//! The fields of one message in protobuf's JSON form: `snake_case` or `lowerCamelCase`, null as good as absent.
+//! Reads the fields of one message in protobuf's JSON form: names are in `snake_case` or `lowerCamelCase`, and null
+//! means absent.
 
 use serde_json::{Map, Value};
 
 use super::ReadError;
 
-/// A message whose fields are taken one by one; what is left at the end is not known.
+/// A message whose fields are taken one by one. Fields that are left at the end are unknown.
 pub(super) struct Fields<'a> {
     at: String,
     message: &'static str,
@@ -23,7 +24,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// The value of a field and where it is.
+    /// Takes a field. Returns its value and its path, or `None` if it is absent.
     pub(super) fn take(&mut self, name: &'static str) -> Result<Option<(&'a Value, String)>, ReadError> {
         self.known.push(name);
         let camel = camel(name);
@@ -54,7 +55,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Nothing is left.
+    /// Checks that no unknown field is left.
     pub(super) fn finish(self) -> Result<(), ReadError> {
         let known =
             |key: &str| key == "@type" || self.known.iter().any(|name| *name == key || camel(name) == key);
@@ -72,7 +73,7 @@ pub(super) fn text(value: &Value, at: &str) -> Result<String, ReadError> {
     }
 }
 
-/// A field in either spelling.
+/// Finds a field in either spelling.
 pub(super) fn find<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
     value.get(name).or_else(|| value.get(camel(name))).filter(|value| !value.is_null())
 }

@@ -12,7 +12,7 @@ use super::names::{Kind, Name, Names};
 use super::*;
 use world::World;
 
-/// The table of the measurements: who is accepted by a listener that demands a certificate.
+/// The measured table: which peers a listener accepts that demands a certificate.
 #[test]
 fn the_table_of_who_is_accepted() {
     let world = World::new();
@@ -123,7 +123,7 @@ fn chains_as_boringssl_builds_them() {
     for (policy, expected) in [
         (world.ca(json!([])), [true, false]),
         (world.spiffe(json!([])), [true, false]),
-        // An intermediate ends a path, but not to the SPIFFE validator.
+        // An intermediate may end a path, but not for the SPIFFE validator.
         (json!({ "trusted_ca": { "inline_string": world.pem("intermediate") } }), [true, true]),
         (world::validator("example.org", &world.pem("intermediate")), [false, false]),
     ] {
@@ -190,7 +190,7 @@ fn warnings_of_what_envoy_takes_without_a_word() {
     warned(&anyone, &Warning::AnyoneAccepted);
     assert!(world.accepts(&anyone, "other"));
     assert!(!world.accepts(&anyone, "none"));
-    // Without the trap there is nothing of it.
+    // The warning is about the SPIFFE validator only.
     assert!(!world::compiled(&world.ca(dns)).warnings().contains(&only));
 }
 
@@ -230,7 +230,7 @@ fn every_way_to_match() {
     assert!(matches(Kind::Email, text(Test::Suffix, "@b.local"), false, b"a@b.local"));
 }
 
-/// RFC 6125 as Envoy has it: the wildcard is the certificate's, and stands for one label or a part of it.
+/// RFC 6125 as in Envoy: the wildcard is in the certificate, and stands for a label or a part of it.
 #[test]
 fn dns_names_are_matched_with_the_certificates_wildcards() {
     for (wanted, in_certificate, expected) in [
@@ -311,7 +311,7 @@ proptest! {
         }
     }
 
-    /// The definition, on text.
+    /// The definition of a match, on text.
     #[test]
     fn literal_matchers_are_the_definition(wanted in "[aAb.*]{1,3}", name in "[aAb.*]{0,6}", fold in any::<bool>()) {
         let (folded, plain) = (|text: &str| text.to_ascii_lowercase(), |text: &str| text.to_owned());

@@ -1,4 +1,4 @@
-//! What is read of a policy, what is refused, and the merge.
+//! Tests of reading policies, of errors, and of the merge.
 
 use std::io;
 
@@ -66,7 +66,7 @@ fn what_sds_delivers_is_named() {
     assert!(matches!(none, Err(ReadError::Resource { found: 2, .. })));
 }
 
-/// As measured: lists grow, what SDS sets wins, and what it leaves alone stays.
+/// As measured with Envoy: lists grow, fields that SDS sets win, and fields that it leaves out stay.
 #[test]
 fn what_sds_delivers_is_merged_into_the_default() {
     let world = World::new();
@@ -80,7 +80,7 @@ fn what_sds_delivers_is_merged_into_the_default() {
     };
     for roots in [world.ca(json!([])), world.spiffe(json!([]))].map(|policy| context(&policy)) {
         assert_eq!(merged(&a, &roots), [true, false, false, false]);
-        // The policy is widened, not replaced.
+        // The policy gets wider; nothing is replaced.
         let b = context(
             &json!({ "match_typed_subject_alt_names": [world::uri("exact", "spiffe://example.org/b")] }),
         );

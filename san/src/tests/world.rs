@@ -1,4 +1,4 @@
-//! Certificates of two trust domains, and policies that trust the first.
+//! Certificates of two trust domains, and policies that trust the first one.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;

@@ -1,4 +1,4 @@
-//! Whole calls: what tonic would do for nothing, and is done by hand here (gRPC over HTTP/2).
+//! Whole calls: tests what tonic would do, and is done by hand here (gRPC over HTTP/2).
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -23,9 +23,9 @@ use tonic::{Code, Status};
 use transport::{Listener, Options as Callers, Peer};
 
 use super::{WEB, identity, svid, update};
-use crate::{Admission, Admit, Answer, Called, Options, Service};
+use crate::{Admission, Admit, Called, Options, ResponseBody, Service};
 
-/// A door that is opened, or shut, from outside.
+/// An [`Admit`] that waits until the test opens or shuts it.
 struct Door {
     updates: Arc<Publisher<WorkloadUpdate>>,
     open: watch::Receiver<Option<Code>>,
@@ -93,11 +93,11 @@ impl Bench {
         (said, request.header(CONTENT_TYPE, "application/grpc").body(Body::new(body)).unwrap())
     }
 
-    async fn call(&self, request: Request<Body>) -> Response<Answer<Door, Body>> {
+    async fn call(&self, request: Request<Body>) -> Response<ResponseBody<Door, Body>> {
         self.service.call(Arc::clone(&self.peer), request).await
     }
 
-    async fn open(&self, method: &str) -> (Said, Response<Answer<Door, Body>>) {
+    async fn open(&self, method: &str) -> (Said, Response<ResponseBody<Door, Body>>) {
         let (said, request) = self.request(method);
         (said, self.call(request).await)
     }
@@ -124,8 +124,8 @@ fn status(headers: &HeaderMap) -> Code {
     Status::from_header_map(headers).expect("a status").code()
 }
 
-/// The next message, whose frames are put together, or the trailers.
-async fn next(response: &mut Response<Answer<Door, Body>>) -> Result<Vec<u8>, HeaderMap> {
+/// The next message, put together from its frames, or the trailers.
+async fn next(response: &mut Response<ResponseBody<Door, Body>>) -> Result<Vec<u8>, HeaderMap> {
     let mut bytes = Vec::new();
     loop {
         let frame = response.body_mut().frame().await.expect("not over").unwrap();
@@ -165,7 +165,7 @@ async fn a_client_that_has_said_its_last() {
     assert!(response.body_mut().frame().await.is_none());
 }
 
-/// As grpcio does with a request that is not a stream.
+/// grpcio ends its side at once with a request that is not a stream.
 #[tokio::test]
 async fn a_client_that_has_said_its_last_is_answered() {
     let bench = bench(Some(Code::Ok)).await;
@@ -230,7 +230,7 @@ async fn the_first_request_is_taken_in_while_the_agent_starts() {
     say(&said, &framed(&names(&[WEB])));
     let mut opening = Box::pin(bench.call(request));
     assert!(opening.as_mut().now_or_never().is_none());
-    // What is malformed is told at once, before anybody is attested.
+    // A malformed request is refused at once, before the caller is attested.
     let (said, request) = bench.request("StreamSecrets");
     say(&said, &[2]);
     assert_eq!(status(bench.call(request).await.headers()), Code::Internal);

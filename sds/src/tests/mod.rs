@@ -1,4 +1,4 @@
-//! The crate against Envoy's own definitions and recordings.
+//! Tests against Envoy's own definitions and recordings.
 
 mod calls;
 mod requests;

@@ -1,4 +1,4 @@
-//! Requests out of DATA frames, with as little of them as is read.
+//! Requests are cut out of DATA frames, and reduced to the fields that are read.
 
 use bytes::{BufMut, Bytes};
 use envoy_types::pb::envoy::config::core::v3::{BuildVersion, Extension, Node, node};
@@ -20,7 +20,7 @@ fn framed(message: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// All messages of these DATA frames.
+/// Reads all messages of these DATA frames.
 fn messages<'a>(
     frames: impl IntoIterator<Item = &'a [u8]>,
     skip_node: bool,
@@ -78,7 +78,7 @@ fn messages_that_no_client_may_send() {
     assert_eq!(refused(&[2]), RequestError::Flag(2));
     assert_eq!(refused(&[0, 0, 64, 0, 1]), RequestError::TooLong { len: 4 * 1024 * 1024 + 1 });
     assert_eq!(refused(&framed(b"\x0a\x01x")[..6]), RequestError::Truncated);
-    // An unfinished head is no message.
+    // An incomplete prefix is no message.
     assert_eq!(messages([&framed(b"x")[..3]], false).unwrap(), []);
     let version_info = "x".repeat(64 * 1024);
     let too_much = discovery::DiscoveryRequest { version_info, ..Default::default() };
@@ -164,14 +164,14 @@ prop_compose! {
     }
 }
 
-/// What a request comes to; of its node the facts.
+/// Splits a request into the facts of its node and the rest.
 fn split(mut request: DiscoveryRequest<'_>) -> (DiscoveryRequest<'_>, NodeFacts) {
     let mut facts = NodeFacts::default();
     facts.latch(request.node.take().as_ref());
     (request, facts)
 }
 
-/// What of Envoy's own request is to be read, without the sift; its node goes the way of prost.
+/// The fields that should be read of Envoy's own request: without `sift`, its node decoded by prost.
 fn expected(request: &discovery::DiscoveryRequest) -> (DiscoveryRequest<'_>, NodeFacts) {
     let error = request.error_detail.as_ref();
     split(DiscoveryRequest {
@@ -185,7 +185,7 @@ fn expected(request: &discovery::DiscoveryRequest) -> (DiscoveryRequest<'_>, Nod
 }
 
 proptest! {
-    /// However the bytes are cut into frames: the requests are those that were sent.
+    /// The requests are the same, however their bytes are cut into frames.
     #[test]
     fn frames_are_cut_anywhere(
         sent in prop::collection::vec(request(), 1..4),

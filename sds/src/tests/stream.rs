@@ -1,4 +1,4 @@
-//! The state machine.
+//! Tests of the state machine.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use prost::Message as _;
 
 use super::{DB, WEB, answer, identity, names, svid, update, wall, with_foreign};
 use crate::secret::Secrets;
-use crate::stream::{ACK_PATIENCE, Heard, Next, Push, Stream, fetch};
+use crate::stream::{ACK_PATIENCE, Next, Push, RequestKind, Stream, fetch};
 use crate::wire::{
     BuildVersion, DiscoveryRequest, Kind, Metadata, MetadataEntry, Node, Rejection, SECRET_TYPE_URL,
     SemanticVersion, Value,
@@ -40,7 +40,7 @@ fn silent(stream: &mut Stream, now: u64) -> Option<Duration> {
     }
 }
 
-/// A push as Envoy would read it.
+/// The secrets of a push, decoded by Envoy's definitions.
 fn secrets(push: &Push) -> Vec<tls::Secret> {
     let bytes = push.frames().collect::<Vec<_>>().concat();
     assert_eq!(bytes[..5], [&[0], &(bytes.len() as u32 - 5).to_be_bytes()[..]].concat());
@@ -214,7 +214,7 @@ fn what_an_envoy_said_first_counts_for_the_stream() {
     stream.update(update(vec![], 1));
     let first = pushed(&mut stream, 0);
     // SPIRE issue 4608: an ACK without a node must not turn the validator on.
-    assert_eq!(stream.request(answer(&first, &["ROOTCA"])).unwrap(), Heard::Ack);
+    assert_eq!(stream.request(answer(&first, &["ROOTCA"])).unwrap(), RequestKind::Ack);
     stream.update(update(vec![], 2));
     let context = validation_context(secrets(&pushed(&mut stream, 1)).remove(0));
     assert!(context.custom_validator_config.is_none());
@@ -241,7 +241,7 @@ fn unknown_names_are_held_and_the_rest_is_sent() {
     stream.request(answer(&first, &[WEB, "spiffe://td", "nonsense"])).unwrap();
     assert_eq!(silent(&mut stream, 1), None);
     stream.update(update(vec![identity(1, WEB, svid(WEB, 3, 60))], 1));
-    // Only what is new; the bundle was sent.
+    // Only the new resource is sent, because the client has the bundle.
     assert_eq!(secret_names(&pushed(&mut stream, 2)), [WEB]);
 }
 
@@ -274,7 +274,7 @@ fn an_entry_deleted_under_a_stream_is_silence() {
     stream.update(update(vec![], 1));
     assert_eq!(silent(&mut stream, 1), None);
     assert_eq!(stream.unresolved().len(), 1);
-    // Back again with the same certificate: the client has it.
+    // The identity is back with the same certificate, which the client still has.
     stream.update(update(vec![identity(1, WEB, svid(WEB, 3, 60))], 1));
     assert_eq!(silent(&mut stream, 2), None);
 }
@@ -357,7 +357,7 @@ fn a_nack_is_told_and_not_answered() {
     let rejection = Rejection { code: 13, message: "failed to load trusted CA".into() };
     let nack =
         DiscoveryRequest { version_info: "", error_detail: Some(rejection), ..answer(&push, &["ROOTCA"]) };
-    assert_eq!(stream.request(nack).unwrap(), Heard::Nack("failed to load trusted CA".into()));
+    assert_eq!(stream.request(nack).unwrap(), RequestKind::Nack("failed to load trusted CA".into()));
     assert_eq!(silent(&mut stream, 1), None);
     stream.update(update(vec![], 2));
     pushed(&mut stream, 2);
@@ -373,10 +373,10 @@ fn a_nonce_from_before_is_ignored() {
     stream.update(update(vec![], 2));
     let second = pushed(&mut stream, 1);
     for replay in [answer(&first, &[WEB]), names(&[WEB])] {
-        assert_eq!(stream.request(replay).unwrap(), Heard::Stale { expected: second.nonce().into() });
+        assert_eq!(stream.request(replay).unwrap(), RequestKind::Stale { expected: second.nonce().into() });
     }
     assert!(!stream.answered());
-    assert_eq!(stream.request(answer(&second, &["ROOTCA"])).unwrap(), Heard::Ack);
+    assert_eq!(stream.request(answer(&second, &["ROOTCA"])).unwrap(), RequestKind::Ack);
 }
 
 #[test]
@@ -385,7 +385,7 @@ fn other_names_are_answered_in_full() {
     stream.request(names(&["ROOTCA"])).unwrap();
     stream.update(update(vec![identity(1, WEB, svid(WEB, 3, 60))], 1));
     let push = pushed(&mut stream, 0);
-    assert_eq!(stream.request(answer(&push, &["ROOTCA", WEB])).unwrap(), Heard::Asked);
+    assert_eq!(stream.request(answer(&push, &["ROOTCA", WEB])).unwrap(), RequestKind::Asked);
     assert_eq!(secret_names(&pushed(&mut stream, 1)), ["ROOTCA", WEB]);
 }
 
@@ -419,7 +419,7 @@ fn one_bad_svid_does_not_block_the_others() {
     let one_shot =
         |list: &[&str]| fetch(&Options::default(), &Secrets::default(), names(list), &mixed, wall());
     assert_eq!(secret_names(&one_shot(&[]).unwrap()), ["spiffe://td", DB]);
-    // Two entries grant this ID; the first has nothing yet.
+    // Two entries grant this ID; the first has no SVID yet.
     assert_eq!(secret_names(&one_shot(&[DB]).unwrap()), [DB]);
     assert!(matches!(one_shot(&[WEB]), Err(Refusal::Expired { .. })));
 }
@@ -490,8 +490,8 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 proptest! {
-    /// Whatever the order of events: one unanswered response at a time (or patience has run out), no push without
-    /// news, and when the client answers everything it ends up with the latest state of all that it asked for.
+    /// After any sequence of events at most one response is unanswered (or patience has run out), no push is without
+    /// news, and a client that answers everything has the latest state of all that it asked for.
     #[test]
     fn any_sequence_of_events_ends_with_the_latest_state(ops in prop::collection::vec(op(), 1..40)) {
         let mut stream = stream(Options::default());
@@ -517,7 +517,7 @@ proptest! {
                 },
                 Op::Replay(back) => if pushes.len() > back + 1 {
                     let old = &pushes[pushes.len() - back - 2];
-                    let stale = matches!(stream.request(answer(old, &[])).unwrap(), Heard::Stale { .. });
+                    let stale = matches!(stream.request(answer(old, &[])).unwrap(), RequestKind::Stale { .. });
                     prop_assert!(stale);
                 },
                 Op::Update { web, db, authority } => {
@@ -548,7 +548,7 @@ proptest! {
     }
 }
 
-/// What a client that asks for these names must have, computed anew.
+/// What a client that asks for these names must have, computed from scratch.
 fn fetch_all(update: &WorkloadUpdate, asked: &[&str]) -> Vec<(String, tls::Secret)> {
     let known = |name: &&&str| {
         **name == "ROOTCA" || update.identities.iter().any(|i| i.entry.spiffe_id.as_str() == **name)

@@ -137,7 +137,7 @@ fn missing_folders_are_made_and_open_to_all() {
     let path = folder.path().join("a/b/api.sock");
     let _socket = bind(&path).unwrap();
     assert_eq!((mode(&folder.path().join("a")), mode(&folder.path().join("a/b"))), (0o755, 0o755));
-    // A folder that is there keeps its permissions.
+    // A folder that exists already keeps its permissions.
     fs::set_permissions(folder.path().join("a"), Permissions::from_mode(0o711)).unwrap();
     let _other = bind(&folder.path().join("a/other.sock")).unwrap();
     assert_eq!(mode(&folder.path().join("a")), 0o711);
@@ -175,7 +175,7 @@ fn a_path_that_is_too_long() {
     assert!(matches!(reason, BindError::TooLong { .. }) && reason.is_final(), "{reason}");
 }
 
-/// Root, who runs some tests, is denied nothing and may have no read-only file system at hand.
+/// Made by hand, because root, who may run the tests, is denied nothing, and there may be no read-only file system.
 #[test]
 fn reasons_of_the_system_have_words_of_their_own() {
     let words = |errno: Errno| BindError::of(Path::new("/run/api.sock"), errno.into()).to_string();
@@ -209,7 +209,7 @@ fn special_bits_of_a_folder_are_kept() {
     assert_eq!(fs::metadata(&made).unwrap().mode() & 0o7777, 0o2755);
 }
 
-/// A socket file that was never bound to a socket (as `mknod` or an unpacked archive leaves it) is dead.
+/// A socket file that was never bound (as `mknod` or an unpacked archive leaves it) counts as dead.
 #[test]
 fn a_socket_file_without_a_socket_is_replaced() {
     let (_folder, path) = folder();
@@ -218,7 +218,7 @@ fn a_socket_file_without_a_socket_is_replaced() {
     unix::UnixStream::connect(&path).unwrap();
 }
 
-/// What only the agent's user and group may use is in a folder of theirs.
+/// A socket for the agent's user and group only is in a folder for them only.
 #[test]
 fn other_permissions() {
     let folder = tempfile::tempdir().unwrap();

@@ -24,7 +24,7 @@ fn pods_by_both_drivers_of_the_kubelet() {
         "/kubepods.slice/kubepods-pod<_uid>.slice/crio-<id>.scope",
         "/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod<_uid>.slice/cri-containerd-<id>.scope",
         "/system.slice/containerd.service/kubepods-besteffort-pod<_uid>.slice:cri-containerd:<id>",
-        // As seen by an agent that has a cgroup namespace of its own.
+        // As an agent sees it that has a cgroup namespace of its own.
         "/../../kubepods-besteffort-pod<_uid>.slice/cri-containerd-<id>.scope",
         "/kubepods/pod<uid>/<id>/made-by-the-container/pod00000000000000000000000000000000",
         "/kubepods/pod<uid> (deleted)",
@@ -62,7 +62,7 @@ fn who_is_in_no_container_is_its_user() {
     assert_eq!(Place::parse("").group(7), "uid:7");
 }
 
-/// Below its own branch a user names cgroups as it likes, and has many user IDs in containers without root.
+/// Below its own branch a user names cgroups as it likes, and rootless containers have many user IDs there.
 #[test]
 fn a_user_cannot_multiply_below_its_own_branch() {
     for path in [
@@ -91,7 +91,7 @@ fn controllers_of_cgroup_v1_where_v2_tells_nothing() {
 #[test]
 fn hostile_names() {
     for path in [
-        // Not whole, not hexadecimal, not where they belong.
+        // IDs that are incomplete, not hexadecimal, or not in their place.
         "/pod0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8fg",
         "/pod0a1b2c3d+4e5f-6071-8293-a4b5c6d7e8f9",
         "/tripod<uid>",
@@ -123,7 +123,7 @@ fn files_are_read_and_bounded() {
     assert_eq!(Place::of_process(proc.path(), 8).unwrap_err().kind(), io::ErrorKind::NotFound);
 }
 
-/// Parts from which paths are put together that look nearly as they should.
+/// Parts of paths that look nearly as they should.
 fn part() -> impl Strategy<Value = String> {
     let known = [
         "kubepods",

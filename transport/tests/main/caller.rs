@@ -1,4 +1,4 @@
-//! Other processes: this test program once more, told by its environment what to be.
+//! Other processes: this test program, started again with a role in its environment.
 
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
@@ -11,7 +11,7 @@ use transport::Listener;
 
 use crate::listener::options;
 
-/// A process that holds connections until it is told to end.
+/// A child process that holds connections until it is told to end.
 pub(crate) struct Caller {
     child: Child,
     stdin: Option<ChildStdin>,
@@ -19,7 +19,7 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
-    /// Returns when the connections are there.
+    /// Starts a process that opens `count` connections, and returns when they are open.
     pub(crate) fn connect(path: &Path, count: usize) -> Self {
         let mut child = program()
             .args(["--exact", "caller::holds_connections", "--nocapture"])
@@ -56,14 +56,14 @@ impl Drop for Caller {
     }
 }
 
-/// A process that has connected and exited, while its child holds the connection until that is closed.
+/// Runs a process that connects and exits, while its child holds the connection until the other end closes it.
 pub(crate) fn exited(path: &Path) {
     let mut child = program();
     child.args(["--exact", "caller::leaves_its_connection_to_a_child"]).env(EXIT, path).stdout(Stdio::null());
     assert!(child.status().expect("a child").success());
 }
 
-/// A process that inherits `sockets` and binds `paths`.
+/// Starts a process that inherits `sockets` and binds `paths`.
 pub(crate) fn heir(sockets: [UnixListener; 2], paths: [&PathBuf; 2]) -> Child {
     let [first, second] = sockets.map(OwnedFd::from);
     Command::new("sh")
@@ -87,7 +87,7 @@ const COUNT: &str = "FINIAL_TEST_COUNT";
 const INHERIT: &str = "FINIAL_TEST_INHERIT";
 const CONNECTED: &str = "connected";
 
-/// The child of [`Caller::connect`]; without its environment there is nothing to do.
+/// The role of the child of [`Caller::connect`]. As a test of its own it does nothing.
 #[test]
 fn holds_connections() {
     let Some(path) = env::var_os(CONNECT) else { return };
@@ -97,7 +97,7 @@ fn holds_connections() {
     io::stdin().read_to_end(&mut Vec::new()).expect("the end of the input");
 }
 
-/// The child of [`exited`].
+/// The role of the child of [`exited`].
 #[test]
 #[expect(clippy::zombie_processes, reason = "it ends before its child does, on purpose")]
 fn leaves_its_connection_to_a_child() {
@@ -106,7 +106,7 @@ fn leaves_its_connection_to_a_child() {
     Command::new("cat").stdin(OwnedFd::from(connection)).stdout(Stdio::null()).spawn().expect("a child");
 }
 
-/// The child of [`heir`]; each of its listeners has a caller in the backlog.
+/// The role of the child of [`heir`]. Each of its listeners has a caller in the backlog.
 #[tokio::test]
 async fn inherits() {
     let Some(paths) = env::var_os(INHERIT) else { return };

@@ -1,4 +1,4 @@
-//! The socket file, and what one caller may take.
+//! The socket file, and the limits of callers.
 
 use crate::caller;
 
@@ -17,7 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Duration, Instant, timeout};
 use transport::{BindError, Connection, Listener, Options, SILENCE};
 
-/// So many places for all, these for those that have less than their share, and so many for one group.
+/// Options with these limits of connections.
 pub(crate) fn options(whole: usize, spare: usize, group: usize) -> Options {
     let bytes = budget::Limits { whole: 100, spare: 0, group: 80, account: 60, work: u64::MAX };
     Options {
@@ -124,7 +124,7 @@ async fn a_group_has_so_many_places() {
     assert_eq!(listener.accept().await.peer().process.pid, own_pid());
 }
 
-/// Both processes are this user's; what the host's `/proc` says of their cgroups is made up.
+/// Both processes belong to this user; the `/proc` that gives their cgroups is made up.
 #[tokio::test]
 async fn a_newcomer_of_another_group_is_served_and_the_idlest_of_the_greediest_goes() {
     let place = place();
@@ -160,7 +160,7 @@ async fn a_group_is_that_of_the_container_else_of_the_user() {
     let user = format!("uid:{}", nix::unistd::geteuid());
     assert_eq!(accepted[0].peer().group().key(), user);
 
-    // What could not be read is read again, and then never more: a process does not change its group.
+    // A group that could not be read is read again for the next connection. Once read, it does not change.
     in_container(&proc, own_pid(), 'a');
     let (_second, second) = accept(&mut listener, &place, 1).await;
     in_container(&proc, own_pid(), 'b');
@@ -168,7 +168,7 @@ async fn a_group_is_that_of_the_container_else_of_the_user() {
     let [second, third] = [second[0].peer(), third[0].peer()];
     assert_eq!([second.group().key(), third.group().key()], [container('a'), container('a')]);
 
-    // One account for each connection, under one group.
+    // Each connection has an account of its own, in one group.
     let charges =
         [second.account().charge(50), third.account().charge(30)].map(|charge| charge.expect("room"));
     assert_eq!((second.account().held(), second.group().held(), bytes.held()), (50, 80, 80));
@@ -231,7 +231,7 @@ async fn who_never_says_a_byte_is_closed() {
     accepted[1].read_exact(&mut [0]).await.expect("a byte");
     let mute = accepted[0].read(&mut [0]).await.expect_err("closed");
     assert_eq!((mute.kind(), start.elapsed().as_secs()), (std::io::ErrorKind::TimedOut, SILENCE.as_secs()));
-    // Whoever has spoken may be idle for as long as it likes.
+    // A caller that has sent something may be idle for any time.
     timeout(Duration::from_secs(3600), accepted[1].read(&mut [0])).await.expect_err("still open");
 }
 
@@ -243,7 +243,7 @@ async fn hanging_up_ends_reading_and_writing() {
     let peers = [&accepted[0], &accepted[1]].map(Connection::peer);
     let [mut reads, mut writes] = <[Connection; 2]>::try_from(accepted).expect("two");
     let reading = tokio::spawn(async move { reads.read(&mut [0]).await });
-    // More than the client's side takes unread.
+    // More than the buffers take without a reader.
     let writing = tokio::spawn(async move { writes.write_all(&vec![0; 10 << 20]).await });
     tokio::task::yield_now().await;
     peers.iter().for_each(|peer| peer.hang_up());
@@ -305,7 +305,7 @@ fn own_pid() -> i32 {
     i32::try_from(std::process::id()).expect("a pid")
 }
 
-/// Our descriptors that are pidfds of a process that was not reaped.
+/// Counts descriptors of this process that are pidfds of `pid`, if it was not reaped.
 fn pidfds_of(pid: i32) -> usize {
     let wanted = format!("Pid:\t{pid}\n");
     let entries = fs::read_dir("/proc/self/fdinfo").expect("our descriptors");

@@ -15,7 +15,7 @@ fn challenge(kind: &str) -> Vec<u8> {
     serde_json::to_vec(&serde_json::json!({ kind: { "nonce": nonce }, other: null })).unwrap()
 }
 
-/// The two nonces, and what was signed of them.
+/// Answers a challenge. Returns both nonces, and the response.
 fn answered(key: &SigningKey, kind: &str) -> (Vec<u8>, serde_json::Value) {
     let response: serde_json::Value = serde_json::from_slice(&key.answer(&challenge(kind)).unwrap()).unwrap();
     let answer = response[kind].clone();
@@ -43,7 +43,7 @@ fn ecdsa_signs_the_hash_of_both_nonces() {
     }
 }
 
-/// `ECDSA-Sig-Value` of two numbers (RFC 3279 §2.2.3).
+/// The `ECDSA-Sig-Value` of two numbers (RFC 3279 §2.2.3).
 fn asn1(r: &[u8], s: &[u8]) -> Vec<u8> {
     let integer = |number: &[u8]| {
         let first = number.iter().position(|byte| *byte != 0).unwrap_or(number.len() - 1);
@@ -100,7 +100,7 @@ async fn files_are_read_anew_at_each_attestation() {
     let (key, der) = pair(&PKCS_ECDSA_P256_SHA256);
     let (_, intermediate) = pair(&PKCS_ECDSA_P256_SHA256);
     let block = |der: &[u8]| pem("CERTIFICATE", der);
-    // Bytes, not text: Latin-1, CRLF, and something between the blocks.
+    // The file is not clean text: it has Latin-1, CRLF, and text between the blocks.
     let noisy = [&b"# caf\xe9\r\n"[..], block(&der).replace('\n', "\r\n").as_bytes()].concat();
     std::fs::write(path("certificate"), noisy).unwrap();
     std::fs::write(path("intermediates"), block(&intermediate)).unwrap();

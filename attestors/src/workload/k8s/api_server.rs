@@ -1,9 +1,10 @@
-//! The Kubernetes API server: a watch of this node's pods instead of the kubelet's list, and the labels of namespaces.
+//! The Kubernetes API server: a watch of this node's pods, which replaces the kubelet's list, and labels of
+//! namespaces.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -19,25 +20,27 @@ use tracing::{info, warn};
 
 use super::parse::{self, RawSpec, RawStatus};
 use super::pods::{Owner, Pod, Pods};
+use crate::lock;
 
-/// Why the API server cannot be asked.
+/// Why the API server gives no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
-    /// Neither in a pod with a service account nor with a kubeconfig, or either is not usable (yet).
+    /// The agent runs neither in a pod with a service account nor with a kubeconfig, or what it has is not usable
+    /// (yet).
     #[error("unable to configure Kubernetes API client: {0}")]
     Config(#[from] kube::config::InferConfigError),
     /// The request failed or was refused.
     #[error("{}", chain(.0))]
     Request(#[from] kube::Error),
-    /// It takes longer than ten seconds.
+    /// The request took longer than ten seconds.
     #[error("the API server does not answer")]
     Slow,
-    /// The watch is cut; it is being made again.
+    /// The watch was interrupted, and is being started again.
     #[error("the watch is interrupted: {0}")]
     Interrupted(String),
 }
 
-/// An error with its causes: kube's own text is often only where it happened.
+/// The text of an error and its causes. kube's own text often only tells where the error happened.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -51,32 +54,33 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// A client for the API server of KUBECONFIG, else of the cluster that we run in. It reads its token anew every minute.
+/// Makes a client for the API server of KUBECONFIG, or else of the cluster that the agent runs in. The client reads
+/// its token again every minute.
 pub(super) async fn client() -> Result<Client, ApiError> {
     let mut config = Config::infer().await?;
-    // Longer than the server keeps a watch that has nothing to say; counted from the last request on.
+    // Longer than the server keeps a watch without events, counted from the last request.
     config.read_timeout = Some(READ_TIMEOUT);
     config.reset_reader_on_write = true;
     Ok(Client::try_from(config)?)
 }
 
-/// The pods of this node, as the API server tells them.
+/// The pods of this node, from a watch at the API server.
 #[derive(Debug)]
 pub(super) struct PodWatch {
     view: watch::Receiver<View>,
 }
 
-/// What the watch has said so far.
+/// The state of a watch.
 #[derive(Debug, Clone)]
 pub(super) struct View {
-    /// Grows with each change; 0 before the first list.
+    /// Grows with each change of the pods; 0 before the first list.
     pub(super) number: u64,
-    /// The pods, while the watch lives.
+    /// The pods, or why the watch is interrupted.
     pub(super) pods: Result<Arc<Pods>, Arc<ApiError>>,
 }
 
 impl PodWatch {
-    /// Starts watching, for as long as the process runs.
+    /// Starts a watch that runs as long as the process.
     pub(super) fn start(node_name: &str, news: watch::Sender<u64>) -> Self {
         let starting = Err(Arc::new(ApiError::Interrupted("it is being started".into())));
         let (sender, view) = watch::channel(View { number: 0, pods: starting });
@@ -86,26 +90,25 @@ impl PodWatch {
         Self { view }
     }
 
-    /// The pods as soon as the watch lives and they have changed since `seen`; its failure otherwise by the caller's
-    /// time limit.
+    /// Waits until the watch works and its pods have changed since view `seen`. The caller sets a time limit.
     pub(super) async fn after(&self, seen: u64) -> View {
         let mut view = self.view.clone();
         let changed = view.wait_for(|view| view.number > seen && view.pods.is_ok()).await;
         changed.expect("the follower runs as long as the process").clone()
     }
 
-    /// Why there is no answer, if that is the watch's fault.
+    /// Why the watch does not work; `None` if it does.
     pub(super) fn failure(&self) -> Option<Arc<ApiError>> {
         self.view.borrow().pods.as_ref().err().cloned()
     }
 }
 
-/// Turns the watch's events into views.
+/// The task that turns the watch's events into views.
 struct Follower {
     view: watch::Sender<View>,
     news: watch::Sender<u64>,
     pods: BTreeMap<Box<str>, Arc<Pod>>,
-    /// A list that is still arriving.
+    /// The first list of a watch, while it arrives.
     listed: Option<BTreeMap<Box<str>, Arc<Pod>>>,
     live: Arc<Pods>,
 }
@@ -124,8 +127,8 @@ impl Follower {
         }
     }
 
-    /// Follows until the first failure. kube's watcher would go on by itself, but it does not tell when it is well again
-    /// before the next pod changes; a new one begins with a list.
+    /// Follows the watch until its first failure. kube's watcher would go on by itself, but does not report that it
+    /// works again before the next pod changes; a new watcher begins with a list.
     async fn follow(&mut self, client: Client, config: watcher::Config) -> ApiError {
         let mut events = std::pin::pin!(watcher(Api::<ApiPod>::all(client), config));
         while let Some(event) = events.next().await {
@@ -141,7 +144,7 @@ impl Follower {
         match event {
             Event::Init => self.listed = Some(BTreeMap::new()),
             Event::InitApply(pod) => {
-                let pod = self.known(pod);
+                let pod = self.share_unchanged(pod);
                 self.listed.get_or_insert_default().insert(pod.uid.clone(), pod);
             }
             Event::InitDone => {
@@ -150,7 +153,7 @@ impl Follower {
                 self.publish();
             }
             Event::Apply(pod) => {
-                let pod = self.known(pod);
+                let pod = self.share_unchanged(pod);
                 self.pods.insert(pod.uid.clone(), pod);
                 self.publish();
             }
@@ -162,8 +165,8 @@ impl Follower {
         }
     }
 
-    fn known(&self, pod: ApiPod) -> Arc<Pod> {
-        parse::known(&self.live, pod.into())
+    fn share_unchanged(&self, pod: ApiPod) -> Arc<Pod> {
+        parse::share_unchanged(&self.live, pod.into())
     }
 
     fn publish(&mut self) {
@@ -172,7 +175,7 @@ impl Follower {
         let pods = Arc::new(pods);
         self.live = Arc::clone(&pods);
         self.view.send_modify(|view| {
-            // One that has been looked at need not be looked at again.
+            // A view with the same pods keeps its number: callers that have seen it need not look again.
             view.number += u64::from(changed || view.number == 0);
             view.pods = Ok(pods);
         });
@@ -181,7 +184,7 @@ impl Follower {
         }
     }
 
-    /// What was seen before may be untrue by now: it does not answer until the watch lives again.
+    /// The pods may be outdated now: there is no answer until the watch works again.
     fn interrupted(&self, reason: ApiError) {
         let was_live = self.view.borrow().pods.is_ok();
         let number = self.view.borrow().number;
@@ -192,7 +195,7 @@ impl Follower {
     }
 }
 
-/// A pod of the API server's, as far as it is read.
+/// The fields that are read of a pod from the API server.
 #[derive(Deserialize, Debug, Clone)]
 pub(super) struct ApiPod {
     metadata: ObjectMeta,
@@ -254,10 +257,10 @@ impl From<ApiPod> for Pod {
     }
 }
 
-/// Labels of namespaces.
+/// The labels of namespaces.
 pub(super) struct Namespaces {
     client: OnceCell<Client>,
-    /// How long an answer holds; a watch keeps it true instead.
+    /// How long labels are cached, unless a watch keeps them current.
     keep: Duration,
     answers: Mutex<BTreeMap<String, (Instant, Arc<Labels>)>>,
     watched: Option<OnceCell<watch::Receiver<Option<AllLabels>>>>,
@@ -273,14 +276,14 @@ impl fmt::Debug for Namespaces {
 }
 
 impl Namespaces {
-    /// `watched`: all namespaces are followed, instead of one being asked for when it is needed
-    /// (`experimental.api_server.cache`).
+    /// With `watched` all namespaces are watched (`experimental.api_server.cache`); otherwise each is requested when
+    /// needed.
     pub(super) fn new(keep: Duration, watched: bool) -> Self {
         let watched = watched.then(OnceCell::new);
         Self { client: OnceCell::new(), keep, answers: Mutex::default(), watched }
     }
 
-    /// The labels of one.
+    /// The labels of one namespace.
     pub(super) async fn labels(&self, name: &str) -> Result<Arc<Labels>, ApiError> {
         let client = self.client.get_or_try_init(client).await?;
         if let Some(watched) = &self.watched {
@@ -289,7 +292,7 @@ impl Namespaces {
             if let Some(labels) = all.borrow().as_ref().and_then(|all| all.get(name)) {
                 return Ok(Arc::clone(labels));
             }
-            // The watch is not up, or the namespace is newer than what it has said.
+            // The watch does not work yet, or the namespace is newer than its last event.
         } else if let Some(labels) = self.kept(name) {
             return Ok(labels);
         }
@@ -297,14 +300,14 @@ impl Namespaces {
         let api = Api::<PartialObjectMeta<Namespace>>::all(client.clone());
         let namespace = timeout(REQUEST_TIMEOUT, api.get(name)).await.map_err(|_| ApiError::Slow)??;
         let labels = Arc::new(namespace.metadata.labels.unwrap_or_default());
-        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut answers = lock(&self.answers);
         answers.retain(|_, (asked, _)| asked.elapsed() <= self.keep);
         answers.insert(name.to_owned(), (asked, Arc::clone(&labels)));
         Ok(labels)
     }
 
     fn kept(&self, name: &str) -> Option<Arc<Labels>> {
-        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let answers = lock(&self.answers);
         let (asked, labels) = answers.get(name)?;
         (asked.elapsed() <= self.keep).then(|| Arc::clone(labels))
     }
@@ -324,7 +327,7 @@ fn follow_namespaces(client: Client) -> watch::Receiver<Option<AllLabels>> {
     receiver
 }
 
-/// Until the first failure; why not on, see [`Follower::follow`].
+/// Follows the watch of namespaces until its first failure, for the reason in [`Follower::follow`].
 async fn follow_namespaces_once(client: Client, sender: &watch::Sender<Option<AllLabels>>) -> ApiError {
     let api = Api::<PartialObjectMeta<Namespace>>::all(client);
     let mut events = std::pin::pin!(watcher(api, watcher::Config::default().timeout(WATCH_SECONDS)));
@@ -350,9 +353,10 @@ async fn follow_namespaces_once(client: Client, sender: &watch::Sender<Option<Al
     ApiError::Interrupted("it ended".into())
 }
 
-/// A watch is made anew this often, which costs nothing. So one whose connection is dead does not answer for long.
+/// A watch is started again this often, in seconds, which is cheap. So a watch whose connection is dead is noticed
+/// soon.
 const WATCH_SECONDS: u32 = 60;
 const READ_TIMEOUT: Duration = Duration::from_secs(70);
-/// Of one request.
+/// The time limit of one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);

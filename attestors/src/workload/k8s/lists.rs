@@ -1,14 +1,14 @@
-//! When to ask the kubelet: one request at a time, shared by all who wait for it.
+//! Decides when to ask the kubelet: one request at a time, shared by all attestations that wait for it.
 //!
-//! - A list that is there answers only while its request began at most `poll_retry_interval` ago; one that is under way
+//! - A list answers only while its request began at most `poll_retry_interval` ago. A request that is under way
 //!   answers all who have come to wait for it.
-//! - Each answer, good or bad, has a number; who has looked at one waits for a later one. A failure is told to all who
-//!   wait, and is not kept.
-//! - A request runs on when those who wanted it have gone: the next ones profit.
-//! - Never more than [`REQUESTS_PER_SECOND`], however many ask.
+//! - Each outcome, good or bad, has a number; a caller that has seen one waits for a later one. A failure is passed
+//!   to all who wait, and is not kept.
+//! - A request runs on when those who wanted it are gone; the next ones profit from it.
+//! - There are never more than [`REQUESTS_PER_SECOND`], however many callers there are.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -16,42 +16,43 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::kubelet::{Kubelet, KubeletError, KubeletOptions};
 use super::pods::Pods;
+use crate::lock;
 
-/// The kubelet's lists.
+/// The kubelet's pod lists, requested when needed.
 #[derive(Debug)]
 pub(super) struct Lists {
     shared: Arc<Shared>,
 }
 
-/// How one request ended.
+/// The outcome of one request.
 #[derive(Debug, Clone)]
 pub(super) struct Outcome {
-    /// Counted from 1; 0 is before the first.
+    /// The number of the request, from 1; 0 before the first.
     pub(super) number: u64,
-    /// What came of it.
+    /// The list, or why there is none.
     pub(super) result: Result<Arc<Pods>, Arc<KubeletError>>,
-    /// How long it took.
+    /// How long the request took.
     pub(super) took: Duration,
     began: Option<Instant>,
 }
 
 #[derive(Debug)]
 struct Shared {
-    /// How long a list answers.
+    /// How long a list answers after its request began.
     interval: Duration,
     kubelet: tokio::sync::Mutex<Kubelet>,
     requests: Mutex<Requests>,
     outcome: watch::Sender<Outcome>,
-    /// The list that the next one shares its pods with, also over a failure.
+    /// The latest good list, also after a failure. The next list shares its unchanged pods.
     kept: Mutex<Arc<Pods>>,
-    /// Grows when a list differs from the one before.
+    /// A counter that grows when a list differs from the one before.
     news: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
 struct Requests {
     in_flight: bool,
-    /// When the latest ones began.
+    /// When the latest requests began, at most [`REQUESTS_PER_SECOND`] of them.
     began: VecDeque<Instant>,
 }
 
@@ -70,8 +71,8 @@ impl Lists {
         }
     }
 
-    /// The first outcome after `seen`: a fresh list that is there; else what another's request brings within `patience`;
-    /// else that of a request that is made now.
+    /// Returns the first outcome after `seen`: a fresh list if there is one; else the outcome of another caller's
+    /// request within `patience`; else that of a new request.
     pub(super) async fn after(&self, seen: u64, patience: Duration) -> Outcome {
         let mut outcomes = self.shared.outcome.subscribe();
         let latest = outcomes.borrow_and_update().clone();
@@ -96,7 +97,7 @@ impl Shared {
 
     /// Begins a request, unless one is under way.
     fn request(self: Arc<Self>) {
-        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut requests = lock(&self.requests);
         if std::mem::replace(&mut requests.in_flight, true) {
             return;
         }
@@ -104,10 +105,10 @@ impl Shared {
         drop(requests);
         tokio::spawn(async move {
             sleep_until(begin).await;
-            let before = Arc::clone(&self.kept.lock().unwrap_or_else(PoisonError::into_inner));
+            let before = Arc::clone(&lock(&self.kept));
             let shared = Arc::clone(&self);
             let share = Arc::clone(&before);
-            // In a task of its own: whatever befalls it, the next request can be made.
+            // A task of its own: if it panics, the next request can still be made.
             let work = tokio::spawn(async move { shared.kubelet.lock().await.pods(&share).await });
             let result = work.await.unwrap_or(Err(KubeletError::Interrupted));
             self.done(begin, &before, result);
@@ -118,16 +119,16 @@ impl Shared {
         let result = result.map(Arc::new).map_err(Arc::new);
         let changed = result.as_ref().is_ok_and(|pods| !pods.same_as(before));
         if let (Ok(pods), true) = (&result, changed) {
-            *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(pods);
+            *lock(&self.kept) = Arc::clone(pods);
         }
-        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut requests = lock(&self.requests);
         requests.in_flight = false;
         self.outcome.send_modify(|outcome| {
             let (number, took) = (outcome.number + 1, began.elapsed());
             *outcome = Outcome { number, result, took, began: Some(began) };
         });
         drop(requests);
-        // After the list: who is woken finds it.
+        // After the outcome is published, so that a woken caller finds it.
         if changed {
             self.news.send_modify(|version| *version += 1);
         }
@@ -135,7 +136,7 @@ impl Shared {
 }
 
 impl Requests {
-    /// The first time, not before `now`, at which one more keeps the rate.
+    /// The first time, not before `now`, at which one more request keeps the rate.
     fn next_start(&mut self, now: Instant) -> Instant {
         let begin = match self.began.front() {
             Some(oldest) if self.began.len() == REQUESTS_PER_SECOND => now.max(*oldest + ONE_SECOND),
@@ -162,7 +163,7 @@ mod tests {
         let now = Instant::now();
         let mut starts: Vec<Instant> = Vec::new();
         for i in 0..100 {
-            // Asked for every 30 ms, or as soon as the one before has begun.
+            // Requested every 30 ms, or as soon as the request before has begun.
             let asked = starts.last().map_or(now, |last| (*last).max(now + Duration::from_millis(30) * i));
             starts.push(requests.next_start(asked));
         }

@@ -1,15 +1,16 @@
-//! The `k8s` attestor: from a process to its container, from the container to its pod (SPIRE, `workloadattestor/k8s`).
+//! The `k8s` attestor: from a process to its container, and from the container to its pod (SPIRE,
+//! `workloadattestor/k8s`).
 //!
-//! 1. [`container`] reads which container and pod the process is of, on every call. None: success,
-//!    without selectors.
+//! 1. [`container`] reads which container and pod the process belongs to, on every call. A process outside of
+//!    containers is a success without selectors.
 //! 2. The node's pods come from the kubelet's list, or from a watch at the API server ([`PodSource`]). A container
-//!    shows there only when the kubelet has published its status, some hundred milliseconds after its start; so this
-//!    looks again, soon at first, then with doubled waits up to `poll_retry_interval` (`wait`), for as long as
-//!    `max_poll_attempts` of those take.
-//! 3. With the container runtime's socket nothing of that is waited for: a container that the list does not have is
-//!    asked for there, and the runtime says which one of which pod it is; that pod was in the list before.
+//!    appears there only when the kubelet has published its status, some hundred milliseconds after its start. So the
+//!    attestor looks again, soon at first, then after waits that double up to `poll_retry_interval` (`wait`), as long
+//!    as `max_poll_attempts` waits of that length would take.
+//! 3. With the container runtime's socket there is no such wait: a container that the list does not have is asked for
+//!    there, and the runtime tells its name and its pod, which is in the list earlier.
 //!
-//! spire-agent never attests ephemeral containers; this does.
+//! Unlike spire-agent, this also attests ephemeral containers.
 
 mod api_server;
 mod kubelet;
@@ -35,41 +36,42 @@ pub use self::kubelet::{Auth, InputsError, KubeletError, KubeletOptions, Port};
 use self::lists::Lists;
 pub use self::parse::{ParseError, pods as parse_pods};
 pub use self::pods::{ContainerStatus, Containers, Owner, Pod, Pods, TwoPods};
-use self::runtime::{Known, Runtime};
+use self::runtime::{Runtime, RuntimeContainer};
 use self::selectors::Memo;
 use crate::container::{self, Container, ContainerError, Locator};
 
-/// The attestor.
+/// The `k8s` workload attestor.
 #[derive(Debug)]
 pub struct K8s {
     options: Options,
     source: Option<Source>,
     runtime: Option<Runtime>,
-    /// The runtime's last answer was a failure; said once.
+    /// The runtime's last answer was a failure, which was logged.
     runtime_failing: AtomicBool,
     namespaces: Option<Namespaces>,
     memo: Memo,
     news: watch::Receiver<u64>,
 }
 
-/// Its settings, named as in agent.conf.
+/// The settings of [`K8s`], named as in agent.conf.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Where pods are read from; `None`: `disable_kubelet_client`.
+    /// Where pods are read from; `None` with `disable_kubelet_client`.
     pub source: Option<PodSource>,
-    /// With `poll_retry_interval`, how long a container is looked for.
+    /// Times `poll_retry_interval`, how long a container is looked for.
     pub max_poll_attempts: u32,
     /// The longest wait between two looks, and how long a list answers.
     pub poll_retry_interval: Duration,
-    /// The pod's selectors only; they are then given before the container shows, if the kernel says which pod it is.
+    /// Whether to give only the pod's selectors. They are then given before the container appears, if the kernel
+    /// names its pod.
     pub disable_container_selectors: bool,
-    /// How the container is told from the process.
+    /// How the container of a process is found.
     pub locator: Locator,
-    /// Log the cgroups of each process and what was made of them, at `debug`.
+    /// Whether to log the cgroups of each process and the outcome, at `debug`.
     pub verbose_container_locator_logs: bool,
-    /// `enable_namespace_labels`, and whether all namespaces are watched for it.
+    /// How labels of namespaces are read; `None` without `enable_namespace_labels`.
     pub namespace_labels: Option<NamespaceLabels>,
-    /// Finial's own `cri_socket_path`.
+    /// The container runtime's socket. The setting `cri_socket_path` is Finial's own.
     pub cri_socket_path: Option<PathBuf>,
     /// Where proc is mounted.
     pub proc: PathBuf,
@@ -80,9 +82,9 @@ pub struct Options {
 pub enum PodSource {
     /// The kubelet's list, polled when needed.
     Kubelet(KubeletOptions),
-    /// Finial's own `pod_source = "api-server"`: a watch of the pods of the node with this name.
+    /// A watch at the API server of the pods of one node. The setting `pod_source = "api-server"` is Finial's own.
     ApiServer {
-        /// `spec.nodeName` of its pods.
+        /// The node's name, as in `spec.nodeName` of its pods.
         node_name: String,
     },
 }
@@ -90,45 +92,45 @@ pub enum PodSource {
 /// How labels of namespaces are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NamespaceLabels {
-    /// Asked for when needed.
+    /// Labels are requested when needed.
     Asked,
-    /// All of them are watched (`experimental.api_server.cache`).
+    /// All namespaces are watched (`experimental.api_server.cache`).
     Watched,
 }
 
-/// Why a process could not be attested. Its text, and [`K8sError::code`], are SPIRE's.
+/// Why a process could not be attested. The text and [`K8sError::code`] are SPIRE's.
 #[derive(Debug, thiserror::Error)]
 pub enum K8sError {
-    /// What the kernel says of the process cannot be used.
+    /// The container of the process cannot be found.
     #[error(transparent)]
     Container(#[from] ContainerError),
-    /// `disable_kubelet_client`.
+    /// The kubelet client is disabled (`disable_kubelet_client`).
     #[error("kubelet client is disabled")]
     Disabled,
     /// Two pods claim the container.
     #[error(transparent)]
     TwoPods(#[from] TwoPods),
-    /// The container did not show in time.
+    /// The container did not appear in time.
     #[error("no selectors found after max poll attempts")]
     NotFound,
-    /// The kubelet did not give a list in time; this is its last failure.
+    /// The kubelet gave no list in time; this is its last failure.
     #[error("{0}")]
     Kubelet(Arc<KubeletError>),
-    /// The kubelet was asked, and has not answered in time.
+    /// The kubelet was asked and has not answered in time.
     #[error("the kubelet has not answered")]
     NoAnswer,
-    /// The watch did not live in time; this is its last failure.
+    /// The watch did not work in time; this is its last failure.
     #[error("{0}")]
     Watch(Arc<ApiError>),
-    /// The labels of the pod's namespace cannot be had.
+    /// The labels of the pod's namespace cannot be read.
     #[error("unable to get namespace labels for {namespace:?}: {source}")]
     NamespaceLabels {
-        /// The pod's.
+        /// The pod's namespace.
         namespace: String,
-        /// Why.
+        /// Why they cannot be read.
         source: ApiError,
     },
-    /// The worker that reads files is gone.
+    /// The task that reads files was cancelled or has panicked.
     #[error("attestation was interrupted")]
     Interrupted,
 }
@@ -139,7 +141,7 @@ enum Source {
     ApiServer(PodWatch),
 }
 
-/// What a look at the source gave.
+/// The outcome of one look at the source.
 struct Look {
     number: u64,
     took: Duration,
@@ -147,7 +149,7 @@ struct Look {
 }
 
 impl K8sError {
-    /// SPIRE's code for it, which only the log shows.
+    /// SPIRE's gRPC code for this error. It appears only in the log.
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
@@ -163,8 +165,8 @@ impl K8sError {
 }
 
 impl K8s {
-    /// An attestor with these settings. Needs a runtime: a watch is started at once, so that it is there when the first
-    /// process calls.
+    /// Makes an attestor with these settings. It must be called in a tokio runtime: a watch is started at once, so
+    /// that it works when the first process calls.
     #[must_use]
     pub fn new(options: Options) -> Self {
         let (sender, news) = watch::channel(0);
@@ -182,13 +184,13 @@ impl K8s {
         Self { options, source, runtime, runtime_failing: AtomicBool::new(false), namespaces, memo, news }
     }
 
-    /// Grows when the pods of this node have changed: who has not been recognized may be now.
+    /// A counter that grows when the pods of this node have changed: a process that was not recognized may be now.
     #[must_use]
     pub fn news(&self) -> watch::Receiver<u64> {
         self.news.clone()
     }
 
-    /// The selectors of a process. The caller must check afterwards that the pid still means the process.
+    /// Returns the selectors of a process. The caller must check afterwards that the pid still names that process.
     ///
     /// # Errors
     /// [`K8sError`].
@@ -210,8 +212,8 @@ impl K8s {
         Ok(found.into_selectors())
     }
 
-    /// On every call, as a process can move to another cgroup. The cgroup takes microseconds; mounts can be many, and wait
-    /// for whoever is mounting.
+    /// The container of a process. It is read on every call, as a process can move to another cgroup. The cgroup
+    /// takes microseconds; mounts may be many, and reading them waits for processes that mount.
     async fn container(&self, pid: i32) -> Result<Option<Container>, K8sError> {
         let (proc, locator) = (self.options.proc.clone(), self.options.locator);
         let found = match container::locate_by_cgroup(&proc, pid, locator) {
@@ -230,18 +232,18 @@ impl K8s {
         Ok(found?)
     }
 
-    async fn ask_runtime(&self, container: &Container) -> Option<Known> {
+    async fn ask_runtime(&self, container: &Container) -> Option<RuntimeContainer> {
         let runtime = self.runtime.as_ref()?;
         match runtime.container(&container.id).await {
             Ok(known) => {
                 self.runtime_failing.store(false, Ordering::Relaxed);
-                // The kernel is believed before the runtime.
+                // An answer that contradicts the kernel is dropped.
                 known.filter(|known| {
                     *known.status.id == container.id
                         && container.pod_uid.as_ref().is_none_or(|uid| *uid == known.pod_uid)
                 })
             }
-            // No container of this runtime.
+            // It is not a container of this runtime.
             Err(reason) if reason.code() == tonic::Code::NotFound => None,
             Err(reason) => {
                 if !self.runtime_failing.swap(true, Ordering::Relaxed) {
@@ -256,7 +258,7 @@ impl K8s {
         }
     }
 
-    /// The pod of a container, and the container's status if that is known.
+    /// Looks for the pod of a container, and for the container's status.
     async fn pod(&self, source: &Source, container: &Container) -> Result<Located, K8sError> {
         let begin = Instant::now();
         let budget = self.options.poll_retry_interval.saturating_mul(self.options.max_poll_attempts);
@@ -264,7 +266,7 @@ impl K8s {
         let (mut seen, mut patience, mut last) = (0, Duration::ZERO, None);
         let mut known = None;
         loop {
-            // One request may take its time, however short the budget.
+            // The first request may take its time, however short the budget is.
             let limit = if seen == 0 { until.max(begin + source.first_look()) } else { until };
             let Ok(look) = timeout_at(limit, source.look(seen, patience)).await else {
                 return Err(source.gave_up(last, seen));
@@ -276,7 +278,7 @@ impl K8s {
                     if let Some(found) = self.find(&pods, container)? {
                         return Ok(found);
                     }
-                    // Once: it knows a container before its first process starts.
+                    // The runtime is asked once: it knows a container before the container's first process starts.
                     if known.is_none() {
                         known = Some(self.ask_runtime(container).await);
                     }
@@ -303,13 +305,14 @@ impl K8s {
     }
 }
 
-/// What the runtime knows, as the kubelet will publish it.
-fn located(pods: &Pods, known: &Known) -> Option<Located> {
+/// The pod with the status that the kubelet will publish for the runtime's container. `None` if the list does not
+/// have the pod or the pod does not have the container.
+fn located(pods: &Pods, known: &RuntimeContainer) -> Option<Located> {
     let published = pods.get(&known.pod_uid)?.with_status(&known.status)?;
     Some((Arc::new(published), Some(known.status.clone())))
 }
 
-/// A pod, and the caller's container in it.
+/// A pod, and the status of the caller's container in it if that is known.
 type Located = (Arc<Pod>, Option<ContainerStatus>);
 
 impl Source {
@@ -330,7 +333,7 @@ impl Source {
         }
     }
 
-    /// The least time that the first look has.
+    /// The least time that the first look may take.
     fn first_look(&self) -> Duration {
         match self {
             Self::Kubelet(_) => kubelet::REQUEST_TIMEOUT + Duration::from_secs(1),
@@ -348,26 +351,27 @@ impl Source {
     }
 }
 
-/// How long to wait for another look after one that took this long, the wait before, and the time spent so far.
+/// How long to wait before another look, after a wait of `before`, with `spent` of the time used, and a look that
+/// took `took`.
 ///
-/// Statuses are published within about a second. In that time a wait that doubles would be as long as what it waits for
-/// (measured: 0.3 s of 0.8 s). Where a look is a burden to the kubelet, a list of megabytes, it has five times as long to
-/// rest from it.
+/// Statuses are published within about a second. In that time a wait that doubles would soon be as long as the delay
+/// that it waits for (measured: 0.3 s of 0.8 s). If a look is a burden for the kubelet, because its list has
+/// megabytes, the wait is five times as long as the look.
 fn wait(before: Duration, spent: Duration, took: Duration) -> Duration {
     let doubled = before * 2;
     let wait = if spent < QUICK_FOR { doubled.clamp(FIRST_WAIT, QUICK_WAIT) } else { doubled };
     wait.max(took * 5)
 }
 
-/// Of a cgroup text, in bytes.
+/// Bytes of a cgroup file that are logged.
 const LOGGED: usize = 4096;
-/// What is configured beyond this is for ever.
+/// A longer configured budget counts as this long, which is practically for ever.
 const LONGEST_BUDGET: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// The first wait for a container's status.
 const FIRST_WAIT: Duration = Duration::from_millis(25);
-/// The longest one while the status is likely to come.
+/// The longest wait while the status is likely to appear.
 const QUICK_WAIT: Duration = Duration::from_millis(100);
-/// As long as it is likely to.
+/// How long after the first look that is likely.
 const QUICK_FOR: Duration = Duration::from_secs(2);
 
 #[cfg(test)]

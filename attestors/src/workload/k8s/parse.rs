@@ -1,6 +1,6 @@
-//! The kubelet's pod list, read as a stream: one pod at a time is taken from the text, what attestation needs of it is
-//! kept, and a pod that was like this in the list before is that one. So neither the text nor a second copy of a pod
-//! stays in memory.
+//! Parses the kubelet's pod list as a stream. One pod at a time is read from the text, and reduced to the fields that
+//! attestation needs. A pod that is the same as in the list before is shared with that list. So neither the text nor
+//! a second copy of a pod stays in memory.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,18 +13,18 @@ use tracing::warn;
 
 use super::pods::{ContainerStatus, Containers, Owner, Pod, Pods};
 
-/// Why a text is not a pod list.
+/// Why a text is no pod list.
 #[derive(Debug, thiserror::Error)]
 pub enum ParseError {
-    /// Not JSON, not complete, or of another shape.
+    /// It is not JSON, not complete, or of another shape.
     #[error("unable to parse kubelet response: {0}")]
     Json(#[from] serde_json::Error),
-    /// An object without `items`, or something else.
+    /// It is an object without `items`.
     #[error("invalid kubelet response: expected an items array")]
     NoItems,
 }
 
-/// Reads a pod list. Pods of `before` that have not changed are shared.
+/// Parses a pod list. Pods of `before` that have not changed are shared.
 ///
 /// # Errors
 /// [`ParseError`].
@@ -35,7 +35,7 @@ pub fn pods(text: impl Read, before: &Pods) -> Result<Pods, ParseError> {
     found.ok_or(ParseError::NoItems)
 }
 
-/// The top-level object.
+/// Visits the top-level object.
 struct List<'a>(&'a Pods);
 
 impl<'de> DeserializeSeed<'de> for List<'_> {
@@ -66,7 +66,7 @@ impl<'de> Visitor<'de> for List<'_> {
     }
 }
 
-/// `items`: an array, or null where Go has nothing.
+/// Visits `items`: an array, or null if Go has an empty list.
 struct Items<'a>(&'a Pods);
 
 impl<'de> DeserializeSeed<'de> for Items<'_> {
@@ -96,18 +96,18 @@ impl<'de> Visitor<'de> for Items<'_> {
                 warn!(pod_name = %pod.name, "Pod has no UID");
                 continue;
             }
-            pods.insert(known(self.0, pod));
+            pods.insert(share_unchanged(self.0, pod));
         }
         Ok(pods)
     }
 }
 
-/// The pod of the list before, if it is the same.
-pub(super) fn known(before: &Pods, pod: Pod) -> Arc<Pod> {
+/// Returns the pod of the list before if it is the same, and `pod` otherwise.
+pub(super) fn share_unchanged(before: &Pods, pod: Pod) -> Arc<Pod> {
     before.get(&pod.uid).filter(|known| ***known == pod).cloned().unwrap_or_else(|| Arc::new(pod))
 }
 
-/// A pod as it is written, as far as it is read. Go writes null where there is nothing.
+/// The fields that are read of a pod in JSON. Go writes null for empty values.
 #[derive(Deserialize)]
 struct RawPod {
     #[serde(default, deserialize_with = "or_null")]
@@ -144,7 +144,7 @@ struct RawOwner {
     uid: Box<str>,
 }
 
-/// `spec` of a pod.
+/// The fields that are read of a pod's `spec`.
 #[derive(Deserialize, Default, Debug, Clone)]
 #[serde(default, rename_all = "camelCase")]
 pub(super) struct RawSpec {
@@ -169,7 +169,7 @@ struct RawContainer {
     image: Box<str>,
 }
 
-/// `status` of a pod.
+/// The fields that are read of a pod's `status`.
 #[derive(Deserialize, Default, Debug, Clone)]
 #[serde(default, rename_all = "camelCase")]
 pub(super) struct RawStatus {
@@ -216,7 +216,7 @@ impl From<RawPod> for Pod {
     }
 }
 
-/// A pod without its metadata.
+/// Makes a pod without its metadata.
 pub(super) fn body(spec: RawSpec, status: RawStatus) -> Pod {
     Pod {
         service_account: spec.service_account_name,
@@ -241,7 +241,7 @@ fn containers(specified: Vec<RawContainer>, statuses: Vec<RawContainerStatus>) -
     }
 }
 
-/// The ID of `containerd://ID`.
+/// The ID in `containerd://ID`; empty if there is none.
 fn container_id(url: &str) -> &str {
     url.split_once("://").map_or("", |(_, id)| id)
 }

@@ -1,11 +1,11 @@
-//! Pods, as far as attestation needs them, and the list of those on this node.
+//! The parts of pods that attestation needs, and the list of the pods on this node.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::container::Container;
 
-/// One pod.
+/// A pod, with the fields that attestation needs.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Pod {
     /// `metadata.uid`.
@@ -30,16 +30,16 @@ pub struct Pod {
     pub ephemeral_containers: Containers,
 }
 
-/// The containers of one kind: what is to run, and what runs.
+/// The containers of one kind (ordinary, init or ephemeral) in a pod.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Containers {
-    /// Of the pod's `spec`: name and image.
+    /// Name and image of each, from the pod's `spec`.
     pub specified: Box<[(Box<str>, Box<str>)]>,
-    /// Of its `status`; empty until the kubelet has published it.
+    /// Their statuses, from the pod's `status`. Empty until the kubelet has published it.
     pub statuses: Box<[ContainerStatus]>,
 }
 
-/// What the kubelet or the runtime says of one container.
+/// The status of one container, from the kubelet or the runtime.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ContainerStatus {
     /// `name`.
@@ -52,7 +52,7 @@ pub struct ContainerStatus {
     pub id: Box<str>,
 }
 
-/// What made a pod.
+/// The object that owns a pod, such as a ReplicaSet.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Owner {
     /// `kind`.
@@ -63,17 +63,17 @@ pub struct Owner {
     pub uid: Box<str>,
 }
 
-/// The pods of this node at one time.
+/// The pods of this node at one time, by UID.
 #[derive(Debug, Default)]
 pub struct Pods(HashMap<Box<str>, Arc<Pod>>);
 
-/// Two pods claim one container, so neither is believed (SPIRE, `k8s.go`).
+/// Two pods claim one container, so neither is trusted (SPIRE, `k8s.go`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("two pods found with same container Id")]
 pub struct TwoPods;
 
 impl Pod {
-    /// The status of a container, of whatever kind.
+    /// The status of the container with this ID, of whatever kind.
     #[must_use]
     pub fn status(&self, container: &str) -> Option<&ContainerStatus> {
         [&self.containers, &self.init_containers, &self.ephemeral_containers]
@@ -82,9 +82,9 @@ impl Pod {
             .find(|status| &*status.id == container)
     }
 
-    /// This pod with the status of a container that the kubelet has not published yet. The others of its kind get what
-    /// the kubelet publishes before they run: the image that is specified. `None` when the pod specifies no such
-    /// container.
+    /// Returns this pod with the status of a container that the kubelet has not published yet. The other containers
+    /// get the status that the kubelet publishes before they run: the image that is specified. `None` when the pod
+    /// specifies no such container.
     #[must_use]
     pub fn with_status(&self, status: &ContainerStatus) -> Option<Self> {
         let mut pod = self.clone();
@@ -92,7 +92,7 @@ impl Pod {
         let kinds = [&mut pod.containers, &mut pod.init_containers, &mut pod.ephemeral_containers];
         let found = kinds.into_iter().find(|kind| named(kind))?;
         found.publish(status);
-        // A pod is published as a whole.
+        // The kubelet publishes all statuses of a pod at once.
         for kind in [&mut pod.containers, &mut pod.init_containers] {
             kind.publish_specified();
         }
@@ -127,31 +127,32 @@ impl Pods {
         self.0.insert(pod.uid.clone(), pod);
     }
 
-    /// All pods.
+    /// All pods, in no order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Pod>> {
         self.0.values()
     }
 
-    /// How many there are.
+    /// The number of pods.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no pods.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether every pod is the very one of the other list.
+    /// Whether both lists share all their pods.
     #[must_use]
     pub fn same_as(&self, other: &Self) -> bool {
         let same = |pod: &Arc<Pod>| other.get(&pod.uid).is_some_and(|known| Arc::ptr_eq(known, pod));
         self.len() == other.len() && self.iter().all(same)
     }
 
-    /// The pod that a container belongs to: its status names it. A known pod UID rules the others out.
+    /// The pod that a container belongs to: the one with a status for it. If the container's pod UID is known, no
+    /// other pod is considered.
     ///
     /// # Errors
     /// [`TwoPods`].
@@ -204,7 +205,7 @@ mod tests {
     fn two_pods_with_one_container_id() {
         let pods: Pods = [pod("a", &[status("x", "1")]), pod("b", &[status("x", "1")])].into_iter().collect();
         assert_eq!(pods.find(&container("1", None)), Err(TwoPods));
-        // The kernel says which.
+        // The kernel names the pod.
         assert_eq!(&*pods.find(&container("1", Some("b"))).unwrap().unwrap().uid, "b");
     }
 

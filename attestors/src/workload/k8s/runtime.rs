@@ -1,5 +1,5 @@
-//! The container runtime's socket (CRI v1): it knows a container from the moment that it is made, long before the
-//! kubelet publishes it.
+//! Client of the container runtime's socket (CRI v1). The runtime knows a container as soon as it is made, long
+//! before the kubelet publishes it.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -18,48 +18,48 @@ use tower::service_fn;
 
 use super::pods::ContainerStatus;
 
-/// The client.
+/// The client of the container runtime.
 #[derive(Debug, Clone)]
 pub(super) struct Runtime {
     channel: Channel,
 }
 
-/// A container as its runtime knows it.
+/// A container of a pod, as its runtime describes it.
 #[derive(Debug)]
-pub(super) struct Known {
-    /// The pod that the kubelet made it for.
+pub(super) struct RuntimeContainer {
+    /// The UID of the pod that the kubelet made it for.
     pub(super) pod_uid: String,
-    /// What the kubelet will publish.
+    /// The status that the kubelet will publish.
     pub(super) status: ContainerStatus,
 }
 
 impl Runtime {
-    /// Connects when it is first asked.
+    /// Makes a client, which connects when it is first used.
     pub(super) fn new(socket: PathBuf) -> Self {
         let connect = service_fn(move |_: Uri| {
             let socket = socket.clone();
             async move { UnixStream::connect(socket).await.map(TokioIo::new) }
         });
-        // Over a Unix socket no address is looked up; the runtime gets this as `:authority`.
+        // No address is looked up for a Unix socket; the runtime sees this one as `:authority`.
         let endpoint = Endpoint::from_static("http://localhost").timeout(TIMEOUT).connect_timeout(TIMEOUT);
         Self { channel: endpoint.connect_with_connector_lazy(connect) }
     }
 
-    /// What the runtime knows of a container; `None` for one that is no pod's.
-    pub(super) async fn container(&self, id: &str) -> Result<Option<Known>, Status> {
+    /// Asks for a container. `None` if it belongs to no pod.
+    pub(super) async fn container(&self, id: &str) -> Result<Option<RuntimeContainer>, Status> {
         let mut grpc = Grpc::new(self.channel.clone()).max_decoding_message_size(MESSAGE_LIMIT);
         grpc.ready().await.map_err(|reason| Status::unavailable(reason.to_string()))?;
         let request = StatusRequest { container_id: id.to_owned() };
         let path = PathAndQuery::from_static("/runtime.v1.RuntimeService/ContainerStatus");
         let response = grpc.unary(Request::new(request), path, ProstCodec::default()).await;
         let response: StatusResponse = response?.into_inner();
-        Ok(response.status.and_then(RuntimeStatus::known))
+        Ok(response.status.and_then(RuntimeStatus::into_container))
     }
 }
 
 impl RuntimeStatus {
-    /// As the kubelet makes a status of it (`kuberuntime_container.go`).
-    fn known(mut self) -> Option<Known> {
+    /// Makes the status in the way the kubelet does (`kuberuntime_container.go`).
+    fn into_container(mut self) -> Option<RuntimeContainer> {
         let pod_uid = self.labels.remove(POD_UID)?;
         let name = self.labels.remove(CONTAINER_NAME)?;
         let image = self.image.map(|image| image.image).unwrap_or_default();
@@ -69,11 +69,11 @@ impl RuntimeStatus {
             image_id: self.image_ref.into(),
             id: self.id.into(),
         };
-        Some(Known { pod_uid, status })
+        Some(RuntimeContainer { pod_uid, status })
     }
 }
 
-/// `runtime.v1.ContainerStatusRequest`, of `cri-api`'s `api.proto`, as are those below.
+/// `runtime.v1.ContainerStatusRequest` in `api.proto` of `cri-api`, like the messages below.
 #[derive(Clone, PartialEq, Message)]
 struct StatusRequest {
     #[prost(string, tag = "1")]
@@ -109,6 +109,6 @@ struct ImageSpec {
 
 const POD_UID: &str = "io.kubernetes.pod.uid";
 const CONTAINER_NAME: &str = "io.kubernetes.container.name";
-/// It answers within a millisecond, or it is in trouble and the kubelet is quicker to publish.
+/// The runtime answers within a millisecond. If it does not, it is in trouble and the kubelet publishes sooner.
 const TIMEOUT: Duration = Duration::from_secs(1);
 const MESSAGE_LIMIT: usize = 1 << 20;

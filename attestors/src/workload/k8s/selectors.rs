@@ -1,49 +1,55 @@
-//! What a pod and a container are called in registration entries (SPIRE, `k8s.go`).
+//! The selectors of pods and containers (SPIRE, `k8s.go`).
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Display;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use identity::Selector;
 
 use super::pods::{ContainerStatus, Containers, Pod};
+use crate::lock;
 
-/// The selectors of containers that have called, for as long as their pods stay what they were: two hundred streams of
-/// one Envoy have them made once.
+/// A cache of the selectors of containers that have called, as long as their pods do not change: for two hundred
+/// streams of one Envoy they are made once.
 #[derive(Debug, Default)]
-pub(super) struct Memo(Mutex<HashMap<Box<str>, Known>>);
+pub(super) struct Memo(Mutex<HashMap<Box<str>, Cached>>);
 
 #[derive(Debug)]
-struct Known {
-    of: Arc<Pod>,
-    found: Found,
+struct Cached {
+    pod: Arc<Pod>,
+    found: PodSelectors,
 }
 
 impl Memo {
-    /// The selectors of a container, made by `find` if this very pod is not the one that they were made of. Lists share
-    /// the pods that have not changed.
-    pub(super) fn selectors(&self, container: &str, pod: &Arc<Pod>, find: impl FnOnce(&mut Found)) -> Found {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = known.get(container).filter(|known| Arc::ptr_eq(&known.of, pod)) {
-            return known.found.clone();
+    /// Returns the selectors of a container. `find` makes them, unless they are cached for this very `Arc` of the
+    /// pod: lists share the pods that have not changed.
+    pub(super) fn selectors(
+        &self,
+        container: &str,
+        pod: &Arc<Pod>,
+        find: impl FnOnce(&mut PodSelectors),
+    ) -> PodSelectors {
+        let mut cached = lock(&self.0);
+        if let Some(cached) = cached.get(container).filter(|cached| Arc::ptr_eq(&cached.pod, pod)) {
+            return cached.found.clone();
         }
-        let mut found = Found::default();
+        let mut found = PodSelectors::default();
         find(&mut found);
-        if known.len() >= MOST_KNOWN {
-            known.clear();
+        if cached.len() >= CONTAINERS_CACHED {
+            cached.clear();
         }
-        known.insert(container.into(), Known { of: Arc::clone(pod), found: found.clone() });
+        cached.insert(container.into(), Cached { pod: Arc::clone(pod), found: found.clone() });
         found
     }
 }
 
-/// Selectors of kind `k8s`.
+/// Selectors of kind `k8s`, as they are collected.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Found(Vec<Selector>);
+pub(super) struct PodSelectors(Vec<Selector>);
 
-impl Found {
-    /// Those of the pod. Images appear by name and by ID, an ID that is not known yet as an empty one: entries of
-    /// spire-agent's may be written for that.
+impl PodSelectors {
+    /// Adds the selectors of a pod. Images appear by name and by ID. An ID that is not known yet appears as an empty
+    /// one, because entries that were written for spire-agent may use that.
     pub(super) fn pod(&mut self, pod: &Pod) {
         self.add("sa", &pod.service_account);
         self.add("ns", &pod.namespace);
@@ -63,13 +69,13 @@ impl Found {
         }
     }
 
-    /// Those of the caller's own container.
+    /// Adds the selectors of the caller's own container.
     pub(super) fn container(&mut self, status: &ContainerStatus) {
         self.add("container-name", &status.name);
         self.image("container-image", status);
     }
 
-    /// Those of the pod's namespace.
+    /// Adds the selectors of the pod's namespace.
     pub(super) fn namespace(&mut self, labels: &BTreeMap<String, String>) {
         for (key, value) in labels {
             self.add("ns-label", format_args!("{key}:{value}"));
@@ -96,5 +102,5 @@ impl Found {
     }
 }
 
-/// Containers; a node has fewer.
-const MOST_KNOWN: usize = 4096;
+/// Containers that are cached. A node has fewer.
+const CONTAINERS_CACHED: usize = 4096;

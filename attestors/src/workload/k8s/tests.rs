@@ -1,4 +1,4 @@
-//! The attestor against a kubelet's read-only port that says what a test wants.
+//! Tests of the attestor with a fake kubelet on a read-only port.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 
 use super::*;
 
-/// Answers every request with the next text, and with the last one for ever.
+/// A fake kubelet. It answers each request with the next of its texts, and then always with the last one.
 struct Kubelet {
     port: u16,
     requests: Arc<AtomicUsize>,
@@ -77,7 +77,7 @@ impl Kubelet {
     }
 }
 
-/// A proc with one process, of this cgroup text.
+/// A `/proc` with one process, which has this cgroup text.
 fn proc(pid: i32, cgroup: &str) -> TempDir {
     let proc = tempfile::tempdir().unwrap();
     let folder = proc.path().join(pid.to_string());
@@ -114,7 +114,7 @@ async fn the_real_agents_selectors() {
     }
 }
 
-/// The list was kept when the init container had ended; while it ran, no other had been made.
+/// The fixture was recorded when the init container had ended; while it ran, no other container existed.
 #[tokio::test]
 async fn the_real_agents_selectors_of_an_init_container() {
     let mut list: serde_json::Value = serde_json::from_str(&oracle("pods.json")).unwrap();
@@ -135,7 +135,8 @@ async fn the_real_agents_selectors_of_an_init_container() {
     assert_eq!(found, sorted(oracle("once.selectors.txt").lines().map(str::to_owned)));
 }
 
-/// spire-agent gives none (its fixture is empty); ours differ from the pod's others by name alone.
+/// spire-agent gives no selectors here (its fixture is empty). Finial's differ from the pod's other ones only by
+/// name.
 #[tokio::test]
 async fn ephemeral_containers_are_attested() {
     assert_eq!(oracle("look.selectors.txt"), "");
@@ -189,7 +190,7 @@ fn waits_between_looks() {
     }
     assert_eq!(waits[..4], [25, 50, 100, 100]);
     assert_eq!(waits[20..], [100, 100, 200, 400, 500, 500]);
-    // A big list.
+    // The look took long, because the list is big.
     assert_eq!(wait(ms(25), ms(30), ms(60)), ms(300));
 }
 

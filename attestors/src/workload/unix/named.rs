@@ -1,9 +1,9 @@
-//! Credentials as selectors: numbers, and the names that NSS has for them.
+//! Selectors of credentials: the IDs, and the names that NSS has for them.
 
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::fs;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use identity::Selector;
@@ -11,34 +11,35 @@ use nix::unistd::{Gid, Group, Uid, User};
 use tokio::time::Instant;
 
 use super::Version;
+use crate::lock;
 use crate::proc::Credentials;
 
-/// What credentials came to, while the names that are in it hold.
+/// A cache of the selectors of credentials.
 #[derive(Debug, Default)]
-pub(super) struct Named(Mutex<Option<Held>>);
+pub(super) struct NameCache(Mutex<Option<CachedNames>>);
 
 #[derive(Debug)]
-struct Held {
+struct CachedNames {
     sources: Sources,
     since: Instant,
     known: HashMap<Credentials, Vec<Selector>>,
-    /// Supplementary groups of all that is known.
+    /// How many supplementary groups all credentials in `known` have.
     groups: usize,
 }
 
-/// The files that decide names, as they were.
+/// The versions of the files in [`SOURCES`], which define names. `None` for a file that is missing.
 type Sources = [Option<Version>; 3];
 
-impl Named {
-    /// The selectors of these credentials, if all their names are known.
+impl NameCache {
+    /// The selectors of these credentials, if they are cached and their names may not have changed.
     pub(super) fn remembered(&self, credentials: &Credentials) -> Option<Vec<Selector>> {
-        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = lock(&self.0);
         let held =
             held.as_ref().filter(|held| held.since.elapsed() < NAMES_HOLD && held.sources == sources())?;
         held.known.get(credentials).cloned()
     }
 
-    /// The same, with names looked up. May take as long as NSS takes.
+    /// The selectors of these credentials. Looks names up if necessary, which takes as long as NSS takes.
     pub(super) fn selectors(&self, credentials: &Credentials) -> Vec<Selector> {
         if credentials.groups.len() > GROUPS_OF_ONE {
             return look_up(credentials);
@@ -46,16 +47,16 @@ impl Named {
         if let Some(found) = self.remembered(credentials) {
             return found;
         }
-        // Before the names are read: what changes meanwhile is read again.
+        // Taken before the names are read: names that change meanwhile are read again later.
         let (sources, since) = (sources(), Instant::now());
         let found = look_up(credentials);
-        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let valid = |held: &Held| {
+        let mut held = lock(&self.0);
+        let valid = |held: &CachedNames| {
             let room = held.known.len() < KNOWN && held.groups < GROUPS_OF_ALL;
             held.sources == sources && room && held.since.elapsed() < NAMES_HOLD
         };
         if !held.as_ref().is_some_and(valid) {
-            *held = Some(Held { sources, since, known: HashMap::new(), groups: 0 });
+            *held = Some(CachedNames { sources, since, known: HashMap::new(), groups: 0 });
         }
         if let Some(held) = &mut *held {
             held.groups += credentials.groups.len();
@@ -65,7 +66,7 @@ impl Named {
     }
 }
 
-/// A name that cannot be looked up is left out.
+/// Looks all names up. A name that cannot be looked up is left out.
 fn look_up(credentials: &Credentials) -> Vec<Selector> {
     let user = |uid| Some(User::from_uid(Uid::from_raw(uid)).ok()??.name);
     let group = |gid| Some(Group::from_gid(Gid::from_raw(gid)).ok()??.name);
@@ -90,11 +91,12 @@ fn sources() -> Sources {
 }
 
 const SOURCES: [&str; 3] = ["/etc/passwd", "/etc/group", "/etc/nsswitch.conf"];
-/// Names may come from a directory service, whose changes no file shows.
+/// How long names are cached. They may come from a directory service, whose changes no file shows.
 const NAMES_HOLD: Duration = Duration::from_secs(10);
-/// Sets of credentials; a node has fewer.
+/// Credentials that are cached. A node has fewer.
 const KNOWN: usize = 1024;
-/// Supplementary groups of a process whose names are remembered, and of all together: some 100 bytes each.
+/// Supplementary groups of one process, beyond which its selectors are not cached, and of all cached ones. Each takes
+/// about 100 bytes.
 const GROUPS_OF_ONE: usize = 64;
 const GROUPS_OF_ALL: usize = 8192;
 
@@ -104,7 +106,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn names_hold_for_ten_seconds() {
-        let named = Named::default();
+        let named = NameCache::default();
         let credentials = Credentials { uid: 0, gid: 0, groups: vec![0] };
         assert_eq!(named.remembered(&credentials), None);
         let found = named.selectors(&credentials);
@@ -116,7 +118,7 @@ mod tests {
 
     #[test]
     fn names_of_another_file_do_not_hold() {
-        let named = Named::default();
+        let named = NameCache::default();
         let credentials = Credentials::default();
         named.selectors(&credentials);
         named.0.lock().unwrap().as_mut().unwrap().sources = [None; 3];

@@ -1,40 +1,40 @@
-//! `experimental.broker`: who may ask for identities by reference to a pod.
+//! Reads `experimental.broker`: who may ask for identities by reference to a pod.
 
 use crate::decode::{Section, Strictness, no_hint};
 use crate::trust_domain;
 
-/// SPIRE: `experimental.broker` of WorkloadAttestor `k8s`.
+/// The brokers (SPIRE: `experimental.broker` of WorkloadAttestor `k8s`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct K8sBrokers {
-    /// SPIRE: `access_policy`.
+    /// Whether the API server is asked (SPIRE: `access_policy`).
     pub access_policy: AccessPolicy,
-    /// At least one, each with an ID of its own.
+    /// The brokers; at least one, and no two with the same ID.
     pub brokers: Vec<K8sBroker>,
 }
 
-/// One broker.
+/// A workload that may ask for identities of pods.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct K8sBroker {
-    /// A SPIFFE ID, of any trust domain.
+    /// The broker's SPIFFE ID, in any trust domain.
     pub id: String,
-    /// SPIRE: `pod_reference_scope`.
+    /// Where its pods may run (SPIRE: `pod_reference_scope`).
     pub pod_reference_scope: PodReferenceScope,
 }
 
-/// Whether the API server is asked what a broker may see.
+/// Whether the API server is asked which pods a broker may refer to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AccessPolicy {
-    /// No.
+    /// It is not asked.
     #[default]
     Permissive,
-    /// By SubjectAccessReview, verb `impersonate-via-spire`.
+    /// It is asked by SubjectAccessReview with the verb `impersonate-via-spire`.
     Enforced,
 }
 
 /// Where a referenced pod may run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PodReferenceScope {
-    /// On the node of the agent.
+    /// Only on the node of the agent.
     #[default]
     AgentNode,
     /// Anywhere in the cluster.

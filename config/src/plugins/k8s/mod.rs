@@ -1,4 +1,4 @@
-//! Configuration of WorkloadAttestor `k8s`.
+//! Reads the configuration of WorkloadAttestor `k8s`.
 
 mod broker;
 
@@ -11,50 +11,51 @@ use super::WorkloadAttestor;
 use crate::decode::{Section, Setting, Strictness, no_hint};
 use crate::duration;
 
-/// SPIRE: `plugins.WorkloadAttestor.k8s.plugin_data`, defaults filled in.
+/// The options of the `k8s` attestor, with defaults (SPIRE: `plugins.WorkloadAttestor.k8s.plugin_data`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct K8sOptions {
-    /// SPIRE: `kubelet_read_only_port` or `kubelet_secure_port`.
+    /// The port of the kubelet (SPIRE: `kubelet_read_only_port` or `kubelet_secure_port`).
     pub kubelet_port: KubeletPort,
-    /// SPIRE: `kubelet_ca_path`.
+    /// The file of the authorities that may sign the kubelet's certificate (SPIRE: `kubelet_ca_path`).
     pub kubelet_ca_path: PathBuf,
-    /// SPIRE: `skip_kubelet_verification`.
+    /// Whether any certificate of the kubelet is accepted (SPIRE: `skip_kubelet_verification`).
     pub skip_kubelet_verification: bool,
-    /// SPIRE: `token_path`, `certificate_path` and `private_key_path`, `use_anonymous_authentication`.
+    /// How the agent authenticates to the kubelet (SPIRE: `token_path`, `certificate_path` and `private_key_path`,
+    /// `use_anonymous_authentication`).
     pub kubelet_auth: KubeletAuth,
-    /// Stands above the environment variable (SPIRE: `node_name`).
+    /// The name of the node; it overrides the environment variable (SPIRE: `node_name`).
     pub node_name: Option<String>,
-    /// The variable that holds the name of the node (SPIRE: `node_name_env`).
+    /// The environment variable that holds the name of the node (SPIRE: `node_name_env`).
     pub node_name_env: String,
-    /// SPIRE: `max_poll_attempts`.
+    /// How often a container is looked for in the pod list (SPIRE: `max_poll_attempts`).
     pub max_poll_attempts: u32,
-    /// SPIRE: `poll_retry_interval`.
+    /// The pause between two such looks (SPIRE: `poll_retry_interval`).
     pub poll_retry_interval: Duration,
-    /// SPIRE: `reload_interval`.
+    /// How often the token and certificate files are read again (SPIRE: `reload_interval`).
     pub reload_interval: Duration,
-    /// SPIRE: `disable_container_selectors`.
+    /// Whether to give only the pod's selectors (SPIRE: `disable_container_selectors`).
     pub disable_container_selectors: bool,
-    /// SPIRE: `use_new_container_locator`.
+    /// Whether the container of a process is found by spire-agent's newer rules (SPIRE: `use_new_container_locator`).
     pub use_new_container_locator: bool,
-    /// SPIRE: `verbose_container_locator_logs`.
+    /// Whether the search for the container of a process is logged (SPIRE: `verbose_container_locator_logs`).
     pub verbose_container_locator_logs: bool,
-    /// SPIRE: `enable_namespace_labels`.
+    /// Whether to give selectors for labels of the pod's namespace (SPIRE: `enable_namespace_labels`).
     pub enable_namespace_labels: bool,
-    /// SPIRE: `disable_kubelet_client`.
+    /// Whether the kubelet must not be asked (SPIRE: `disable_kubelet_client`).
     pub disable_kubelet_client: bool,
-    /// SPIRE: `experimental.api_server.cache.enabled`.
+    /// Whether all namespaces are watched at the API server (SPIRE: `experimental.api_server.cache.enabled`).
     pub api_server_cache: bool,
-    /// SPIRE: `experimental.broker`. Nothing asks for it as long as there is no Broker API (`agent.experimental.broker`
-    /// is refused).
+    /// SPIRE: `experimental.broker`. Unused as long as there is no Broker API (`agent.experimental.broker` is
+    /// refused).
     pub broker: Option<K8sBrokers>,
 }
 
-/// Which port of the kubelet to ask.
+/// The port of the kubelet to use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KubeletPort {
-    /// Plain HTTP on 127.0.0.1.
+    /// Plain HTTP on 127.0.0.1 (the read-only port).
     ReadOnly(u16),
-    /// HTTPS.
+    /// HTTPS (the secure port).
     Secure(u16),
 }
 
@@ -65,9 +66,9 @@ pub enum KubeletAuth {
     Token(PathBuf),
     /// With a client certificate.
     Certificate {
-        /// PEM.
+        /// The file of the certificate chain in PEM.
         certificate_path: PathBuf,
-        /// PEM.
+        /// The file of the private key in PEM.
         private_key_path: PathBuf,
     },
     /// Not at all.
@@ -154,7 +155,7 @@ fn kubelet_auth(section: &Section<'_>) -> KubeletAuth {
     }
 }
 
-/// Zero means the default.
+/// Reads a duration. Zero means the default.
 fn interval(section: &Section<'_>, key: &'static str, default: Duration) -> Duration {
     let Some(Setting { value, line }) = section.text(key) else { return default };
     match duration::parse(&value) {
@@ -182,7 +183,7 @@ fn refuse_sigstore(section: &Section<'_>) {
     }
 }
 
-/// Without a kubelet client, keys that concern it make no sense.
+/// Reports keys that have no meaning without a kubelet client.
 fn check_disabled_client(section: &Section<'_>, brokers: Option<&K8sBrokers>) {
     let Some(disabled) = section.flag("disable_kubelet_client").filter(|flag| flag.value) else { return };
     let numbers = ["kubelet_read_only_port", "kubelet_secure_port"];

@@ -1,4 +1,4 @@
-//! Every key of the plugin, and what excludes what.
+//! Tests of every key of the plugin, and of their conflicts.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::hcl;
 use crate::plugins::WorkloadAttestor;
 use crate::report::Report;
 
-/// The options, and all that is wrong with them.
+/// Reads the options, and returns them with all problems.
 fn options(text: &str) -> (K8sOptions, Vec<String>) {
     let object = hcl::parse(text).unwrap();
     let report = Report::default();

@@ -1,4 +1,4 @@
-//! From the chunks of a response to a reader that a parser pulls from: what is not parsed yet waits in the socket.
+//! Passes the chunks of a response to a parser on another thread. Bytes that are not parsed yet stay in the socket.
 
 use std::io::{self, BufReader, Read};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::super::parse;
 use super::super::pods::Pods;
 use super::KubeletError;
 
-/// Parses a body while it arrives.
+/// Parses a pod list while it arrives. Pods of `before` that have not changed are shared.
 pub(super) async fn pods(mut body: Incoming, before: &Arc<Pods>) -> Result<Pods, KubeletError> {
     let (chunks, received) = mpsc::channel(CHUNKS_AHEAD);
     let before = Arc::clone(before);
@@ -25,7 +25,7 @@ pub(super) async fn pods(mut body: Incoming, before: &Arc<Pods>) -> Result<Pods,
         match frame {
             Ok(frame) => {
                 let Ok(chunk) = frame.into_data() else { continue };
-                // A parser that has seen enough is gone.
+                // The parser has ended early, with an error.
                 if chunks.send(Ok(chunk)).await.is_err() {
                     break;
                 }
@@ -45,7 +45,7 @@ pub(super) async fn pods(mut body: Incoming, before: &Arc<Pods>) -> Result<Pods,
     }
 }
 
-/// The bytes of a body.
+/// The body as a blocking reader.
 struct Chunks {
     received: mpsc::Receiver<io::Result<Bytes>>,
     current: Bytes,
@@ -72,5 +72,5 @@ impl Read for Chunks {
 
 const CHUNKS_AHEAD: usize = 4;
 const BUFFER: usize = 16 * 1024;
-/// Ten times what 500 pods take.
+/// The largest list in bytes: ten times what 500 pods take.
 const LIST_LIMIT: usize = 64 << 20;

@@ -1,4 +1,4 @@
-//! One connection to the kubelet: TCP, TLS unless on the read-only port, HTTP/1.1.
+//! A connection to the kubelet: TCP, TLS unless on the read-only port, HTTP/1.1.
 
 use std::io;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use tokio_rustls::TlsConnector;
 use super::inputs::Inputs;
 use super::{KubeletError, KubeletOptions, Port};
 
-/// An open connection.
+/// An open connection to the kubelet.
 #[derive(Debug)]
 pub(super) struct Connection {
     sender: SendRequest<Empty<Bytes>>,
@@ -105,12 +105,13 @@ fn invalid(what: &str, reason: impl std::fmt::Display) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("unable to parse {what}: {reason}"))
 }
 
-/// Whose certificate will do.
+/// Which certificates of the kubelet are accepted.
 #[derive(Debug)]
 enum Trust {
-    /// `skip_kubelet_verification`.
+    /// Any certificate (`skip_kubelet_verification`).
     Anyone,
-    /// One that chains to these, for this name or, where no name is configured, for any (SPIRE, `kubeletclient.go`).
+    /// A certificate that chains to one of these authorities. With `named` it must be for the node's name; otherwise
+    /// it may be for any name (SPIRE, `kubeletclient.go`).
     Chain { authorities: Vec<CertificateDer<'static>>, named: bool },
 }
 
@@ -133,7 +134,8 @@ impl ServerCertVerifier for Verifier {
             return Ok(ServerCertVerified::assertion());
         };
         let certificate = ParsedCertificate::try_from(leaf)?;
-        // A kubelet that signs its own certificate is trusted by that certificate, as long as it is valid.
+        // A kubelet may sign its own certificate. If that certificate itself is configured as an authority, it must
+        // only be valid.
         if authorities.iter().any(|authority| authority == leaf) {
             valid(leaf, now)?;
         } else {
@@ -173,7 +175,7 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// Dates and purpose of a certificate that nobody else signed.
+/// Checks the validity period and the extended key usage of a self-signed certificate.
 fn valid(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), rustls::Error> {
     let (_, certificate) = x509_parser::parse_x509_certificate(certificate)
         .map_err(|_| rustls::Error::from(CertificateError::BadEncoding))?;

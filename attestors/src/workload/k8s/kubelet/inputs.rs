@@ -1,4 +1,4 @@
-//! The files that a connection to the kubelet needs: authorities, token, client certificate.
+//! Files that a connection to the kubelet needs: authorities, token, client certificate.
 
 use std::fs;
 use std::io;
@@ -11,11 +11,11 @@ use zeroize::Zeroizing;
 
 use super::{Auth, KubeletOptions, Port};
 
-/// What was read.
+/// The content of the files.
 #[derive(Debug)]
 pub(super) struct Inputs {
     read_at: Instant,
-    /// When the files were written.
+    /// The modification times of the files.
     versions: Vec<Option<SystemTime>>,
     authorities: Option<Vec<u8>>,
     certificate: Option<Certificate>,
@@ -36,17 +36,17 @@ impl std::fmt::Debug for Certificate {
 /// Why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum InputsError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("unable to load {what} {path}: {source}")]
     Read {
-        /// Which one.
+        /// What the file holds, in words.
         what: &'static str,
-        /// Where it should be.
+        /// The configured path.
         path: PathBuf,
         /// The system's reason.
         source: io::Error,
     },
-    /// It holds something else.
+    /// The token file holds something else than a token.
     #[error("unable to load token {0}: it is not one line of visible characters")]
     Token(PathBuf),
 }
@@ -83,12 +83,12 @@ impl Inputs {
         self.read_at.elapsed() >= options.reload_interval.max(Duration::from_secs(1))
     }
 
-    /// Whether a file was written since.
+    /// Whether a file was written since it was read.
     pub(super) fn outdated(&self, options: &KubeletOptions) -> bool {
         self.versions != versions(options)
     }
 
-    /// Whether a connection that was opened with the others will still do.
+    /// Whether a connection that was opened with `other` can still be used.
     pub(super) fn same_tls(&self, other: &Self) -> bool {
         let key = |inputs: &Self| inputs.certificate.as_ref().map(|own| (own.chain.clone(), own.key.clone()));
         self.authorities == other.authorities && key(self) == key(other)
@@ -98,7 +98,7 @@ impl Inputs {
         self.authorities.as_deref()
     }
 
-    /// Chain and key, PEM.
+    /// The client certificate's chain and key in PEM.
     pub(super) fn certificate(&self) -> Option<(&[u8], &[u8])> {
         self.certificate.as_ref().map(|own| (&*own.chain, &**own.key))
     }

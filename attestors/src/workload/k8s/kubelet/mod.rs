@@ -1,4 +1,4 @@
-//! The kubelet's API: `GET /pods`, over one connection that is kept.
+//! Client of the kubelet's API: `GET /pods`, over one connection that stays open.
 
 mod body;
 mod connection;
@@ -27,44 +27,44 @@ use super::pods::Pods;
 pub struct KubeletOptions {
     /// The port, and whether it speaks TLS.
     pub port: Port,
-    /// Whom to trust for its certificate; `None`: whoever answers.
+    /// A file of the authorities that may have signed the kubelet's certificate. `None`: any certificate is accepted.
     pub ca_path: Option<PathBuf>,
-    /// How to say who we are; on the read-only port nobody asks.
+    /// How the agent authenticates to the kubelet. The read-only port needs nothing.
     pub auth: Auth,
-    /// The node's name: where to connect to, and the name that its certificate must have. Without, it is 127.0.0.1, and
-    /// its certificate may have any name.
+    /// The node's name, which is the host to connect to, and the name that the kubelet's certificate must have.
+    /// Without it the host is 127.0.0.1, and the certificate may have any name.
     pub node_name: Option<String>,
-    /// Files are read anew when they were read this long ago.
+    /// Files are read again when they were read this long ago.
     pub reload_interval: Duration,
 }
 
-/// Which of the kubelet's ports.
+/// A port of the kubelet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Port {
-    /// Plain HTTP on 127.0.0.1.
+    /// Plain HTTP on 127.0.0.1 (the read-only port).
     ReadOnly(u16),
-    /// HTTPS.
+    /// HTTPS (the secure port).
     Secure(u16),
 }
 
-/// Who we are to the kubelet.
+/// How the agent authenticates to the kubelet.
 #[derive(Debug, Clone)]
 pub enum Auth {
-    /// The bearer of the token in this file.
+    /// With the bearer token in this file.
     Token(PathBuf),
-    /// The holder of a client certificate: its file, and that of its key.
+    /// With a client certificate: the files of its chain and of its key.
     Certificate(PathBuf, PathBuf),
-    /// Nobody.
+    /// Not at all.
     Anonymous,
 }
 
-/// Why there is no pod list.
+/// Why the kubelet gives no pod list.
 #[derive(Debug, thiserror::Error)]
 pub enum KubeletError {
     /// A file cannot be used (yet).
     #[error(transparent)]
     Inputs(#[from] InputsError),
-    /// No connection.
+    /// No connection could be opened.
     #[error("unable to perform request: cannot connect to {address}: {source}")]
     Connect {
         /// `host:port`.
@@ -75,26 +75,26 @@ pub enum KubeletError {
     /// The connection broke.
     #[error("unable to perform request: {0}")]
     Request(#[from] hyper::Error),
-    /// The kubelet refuses, or fails.
+    /// The kubelet refused the request, or failed.
     #[error("unexpected status code on pods response: {code} {body}{}", hint(*code))]
     Status {
-        /// Of HTTP.
+        /// The HTTP status code.
         code: u16,
-        /// What it says, at most 1 KiB.
+        /// The beginning of the response's body, at most 1 KiB.
         body: String,
     },
-    /// What it sent is no pod list.
+    /// The response is not a pod list.
     #[error(transparent)]
     Parse(#[from] ParseError),
-    /// It takes longer than ten seconds.
+    /// The request took longer than ten seconds.
     #[error("unable to perform request: the kubelet did not answer within {}s", REQUEST_TIMEOUT.as_secs())]
     Slow,
-    /// The worker that reads the list is gone.
+    /// The task that parses the list was cancelled or has panicked.
     #[error("reading the pod list was interrupted")]
     Interrupted,
 }
 
-/// The client. One request at a time.
+/// The client of the kubelet. It makes one request at a time.
 #[derive(Debug)]
 pub(super) struct Kubelet {
     options: KubeletOptions,
@@ -108,8 +108,8 @@ impl Kubelet {
         Self { options, inputs: None, connection: None, rights_said: false }
     }
 
-    /// The pods of the node now. Those of `before` that have not changed are shared. Dropping the future closes the
-    /// connection.
+    /// Requests the pods of the node. Pods of `before` that have not changed are shared. Dropping the future closes
+    /// the connection.
     pub(super) async fn pods(&mut self, before: &Arc<Pods>) -> Result<Pods, KubeletError> {
         let answer = timeout(REQUEST_TIMEOUT, self.ask(before)).await.unwrap_or(Err(KubeletError::Slow));
         if answer.is_err() {
@@ -123,7 +123,7 @@ impl Kubelet {
     async fn ask(&mut self, before: &Arc<Pods>) -> Result<Pods, KubeletError> {
         self.reload(false)?;
         let mut response = self.get().await?;
-        // A token that was rotated a moment ago need not wait for its interval.
+        // A token that was rotated just now is read at once, before its interval is over.
         if response.status() == StatusCode::UNAUTHORIZED && self.reload(true)? {
             drained(response).await;
             response = self.get().await?;
@@ -134,11 +134,11 @@ impl Kubelet {
         body::pods(response.into_body(), before).await
     }
 
-    /// Reads the files again if it is time. Says whether anything is new.
+    /// Reads the files again if it is time, or at once with `now`. Returns whether anything has changed.
     fn reload(&mut self, now: bool) -> Result<bool, InputsError> {
         if let Some(inputs) = self.inputs.as_ref().filter(|inputs| !now && !inputs.older_than(&self.options))
         {
-            // A connection that failed may have failed for a certificate that has been replaced since.
+            // The connection may have failed because of a certificate that was replaced since.
             if self.connection.is_some() || !inputs.outdated(&self.options) {
                 return Ok(false);
             }
@@ -155,7 +155,7 @@ impl Kubelet {
 
     async fn get(&mut self) -> Result<Response<Incoming>, KubeletError> {
         let Some(inputs) = &self.inputs else { return Err(KubeletError::Interrupted) };
-        // One that was idle may have been closed by the kubelet; only a new one can say why.
+        // The kubelet may have closed an idle connection. Only a new one can tell why.
         if let Some(kept) = self.connection.as_mut().filter(|kept| kept.is_open())
             && let Ok(response) = kept.send(request(PODS, kept, inputs)).await
         {
@@ -175,8 +175,9 @@ fn request(path: &'static str, connection: &Connection, inputs: &Inputs) -> Requ
     request.body(Empty::new()).expect("a constant path and checked headers")
 }
 
-/// Says which right the list was read with. The kubelet does not tell; but logs of containers it guards by `nodes/proxy`
-/// alone, so who may not ask for those (of a pod that no name allows) has the narrower right only. Nobody waits for it.
+/// Logs by which right the list was read. The kubelet does not tell, but it guards logs of containers by
+/// `nodes/proxy` alone, so an agent that may not ask for those (of a pod whose name cannot exist) has only the
+/// narrower right. The log line comes from a task of its own, which delays nothing.
 async fn say_rights(options: KubeletOptions) {
     if let Port::ReadOnly(_) = options.port {
         return;
@@ -207,7 +208,7 @@ async fn refusal(response: Response<Incoming>) -> KubeletError {
     KubeletError::Status { code, body }
 }
 
-/// A short body; a long one is not worth the connection.
+/// Reads a short body to its end, so that the connection can be used again. A long body is not worth that.
 async fn drained(response: Response<Incoming>) -> Bytes {
     let body = Limited::new(response.into_body(), BODY_DRAINED).collect().await;
     body.map(http_body_util::Collected::to_bytes).unwrap_or_default()
@@ -221,7 +222,7 @@ fn hint(code: u16) -> &'static str {
     }
 }
 
-/// Of one request, the list included (SPIRE, `podlistfetcher.go`).
+/// The time limit of one request, with the list (SPIRE, `podlistfetcher.go`).
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 const PODS: &str = "/pods";
 const GUARDED_BY_PROXY: &str = "/containerLogs/-/-/-";
