@@ -169,7 +169,7 @@ impl Budget {
 
     /// Gives [`Notice::Drain`] to every account, including those that are opened later.
     pub fn drain(&self) {
-        self.whole.draining.store(true, Ordering::Release);
+        self.whole.draining.store(true, Ordering::SeqCst);
         let groups: Vec<_> = lock(&self.whole.groups).values().filter_map(Weak::upgrade).collect();
         for group in groups {
             let accounts: Vec<_> = lock(&group.accounts).iter().filter_map(Weak::upgrade).collect();
@@ -180,7 +180,7 @@ impl Budget {
     /// Ready when nothing is held, after [`Self::drain`]. Only one task may wait for it.
     pub fn poll_drained(&self, cx: &Context<'_>) -> Poll<()> {
         *lock(&self.whole.drained) = Some(cx.waker().clone());
-        if self.held() == 0 { Poll::Ready(()) } else { Poll::Pending }
+        if self.whole.held.load(Ordering::SeqCst) == 0 { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// The number of groups that have an account, a charge or a handle.
@@ -305,8 +305,9 @@ impl Account {
         self.node.held.fetch_sub(amount, Ordering::Relaxed);
         self.node.group.held.fetch_sub(amount, Ordering::Relaxed);
         let whole = &self.node.group.whole;
-        let before = whole.held.fetch_sub(amount, Ordering::Relaxed);
-        if before == amount && whole.draining.load(Ordering::Relaxed) {
+        // One order with `drain` and `poll_drained`: either this sees that somebody waits, or the waiter sees what is held now.
+        let before = whole.held.fetch_sub(amount, Ordering::SeqCst);
+        if before == amount && whole.draining.load(Ordering::SeqCst) {
             let drained = lock(&whole.drained).take();
             if let Some(drained) = drained {
                 drained.wake();
