@@ -53,6 +53,14 @@ pub(super) enum Verdict {
     Rebootstrap,
 }
 
+/// What the agent was doing when the error came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Doing {
+    Syncing,
+    /// Getting another SVID of its own.
+    Renewing,
+}
+
 impl Lifecycle {
     /// Judges a failed attestation, which began at `start`: gives the reason back where it is worth another try.
     pub(super) fn judge_attestation(
@@ -82,8 +90,17 @@ impl Lifecycle {
         Ok(reason)
     }
 
-    pub(super) fn judge(&mut self, reason: ServerError, refusals: u32) -> Result<Verdict, Fatal> {
-        let what = "failed to sync with SPIRE Server";
+    /// Judges an error while serving; `refusals` are those in a row that look like the server's no.
+    pub(super) fn judge(
+        &mut self,
+        doing: Doing,
+        reason: ServerError,
+        refusals: u32,
+    ) -> Result<Verdict, Fatal> {
+        let what = match doing {
+            Doing::Syncing => "failed to sync with SPIRE Server",
+            Doing::Renewing => "failed to renew the agent's SVID",
+        };
         match reason {
             ServerError::Refused { reason: Reason::AgentBanned, .. } => {
                 error!("Agent is banned: removing SVID and shutting down");
@@ -112,7 +129,7 @@ impl Lifecycle {
                     self.forget_svid();
                     return Err(Fatal::Refused { what, source: Box::new(reason) });
                 }
-                self.reason.log(&reason.to_string(), Duration::ZERO, "Synchronize failed");
+                self.log_failure(doing, &reason);
                 Ok(Verdict::Retry)
             }
             ServerError::CertificateRefused(_) => {
@@ -120,10 +137,20 @@ impl Lifecycle {
                 Ok(Verdict::Retry)
             }
             _ => {
-                self.reason.log(&reason.to_string(), Duration::ZERO, "Synchronize failed");
+                self.log_failure(doing, &reason);
                 Ok(Verdict::Retry)
             }
         }
+    }
+
+    /// In spire-agent's words (`manager.go`, `rotator.go`).
+    fn log_failure(&mut self, doing: Doing, reason: &ServerError) {
+        let message = match doing {
+            Doing::Syncing => "Synchronize failed",
+            Doing::Renewing if self.data.reattestable => "Could not reattest agent",
+            Doing::Renewing => "Could not rotate agent SVID",
+        };
+        self.reason.log(&reason.to_string(), Duration::ZERO, message);
     }
 
     /// The server answers, but not to us: an expired client certificate ends in a TLS alert, which looks like a broken
@@ -206,7 +233,7 @@ fn format_time(time: SystemTime) -> String {
 
 const ALWAYS_NEEDS_REATTESTABLE: &str =
     "rebootstrap_mode = \"always\" needs a node attestor that can attest anew; use \"auto\" or \"never\"";
-const NEEDS_TOKEN: &str = "Synchronize failed: the agent's node attestor works once, so it cannot attest anew by itself. \
+const NEEDS_TOKEN: &str = "The server refuses the agent's certificate, and its node attestor works once, so it cannot attest anew by itself. \
     Start it with a new join token; callers keep what they have until that expires";
 /// How long an unknown authority is borne with at first contact: the bundle may be about to be distributed.
 const FIRST_CONTACT: Duration = Duration::from_secs(60);

@@ -14,6 +14,7 @@
 
 mod clock;
 mod judge;
+mod own;
 mod stored;
 
 use std::sync::Arc;
@@ -22,15 +23,15 @@ use std::time::{Duration, SystemTime};
 use attestors::file;
 use attestors::node::Attestor;
 use config::{BundleFormat, RebootstrapMode, Settings, TrustBundleSource};
-use identity::{Bundle, Distrusted, TrustDomain, X509Svid};
-use rand::Rng as _;
+use identity::{Bundle, Distrusted, TrustDomain};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use self::clock::{Reasons, SyncClock};
 pub use self::judge::Fatal;
-use self::judge::Verdict;
+use self::judge::{Doing, Verdict};
+use self::own::{OwnSvid, stored_svid};
 pub(crate) use self::stored::Stored;
 use crate::keys::{AgentSvid, Keys};
 use crate::manager::{Manager, Mint, Parts};
@@ -63,14 +64,6 @@ pub struct Lifecycle {
     mode: RebootstrapMode,
     reason: Reasons,
     started: Instant,
-}
-
-#[derive(Debug, Clone)]
-struct OwnSvid {
-    svid: Arc<AgentSvid>,
-    renew_at: SystemTime,
-    /// Its authority is no longer relied on, and it is being replaced for that.
-    distrusted: bool,
 }
 
 impl Lifecycle {
@@ -243,17 +236,18 @@ impl Lifecycle {
         let mut refusals = 0;
         loop {
             let renew = self.own.as_ref().map_or(Duration::ZERO, OwnSvid::until_renewal);
-            let result = tokio::select! {
+            let (doing, result) = tokio::select! {
                 () = tokio::time::sleep_until(clock.next()) => {
                     let revisions = self.settings.experimental.use_sync_authorized_entries;
                     let result = sync(&self.link, &mut known, revisions).await;
                     let outcome = result.as_ref().map(drop).map_err(ServerError::hold);
                     clock.synced(outcome, self.settings.experimental.sync_interval);
-                    match result {
+                    let result = match result {
                         // When nobody took the entries they have to be told again.
                         Ok(synced) => self.synced(synced).await.inspect_err(|_| known = SyncState::default()),
                         Err(reason) => Err(reason),
-                    }
+                    };
+                    (Doing::Syncing, result)
                 }
                 Some(()) = self.demand.1.recv() => { clock.demand(); continue }
                 () = tokio::time::sleep(renew.min(LONGEST_SLEEP)) => {
@@ -265,7 +259,7 @@ impl Lifecycle {
                         Ok(()) => clock.renewed(),
                         Err(_) => self.hold_renewal(clock.renewal_wait()),
                     }
-                    result
+                    (Doing::Renewing, result)
                 }
             };
             if self.manager.as_ref().is_some_and(Manager::is_stopped) {
@@ -276,7 +270,7 @@ impl Lifecycle {
                 continue;
             };
             refusals = if self.looks_refused(&reason) { refusals + 1 } else { 0 };
-            match self.judge(reason, refusals)? {
+            match self.judge(doing, reason, refusals)? {
                 Verdict::Retry => {}
                 Verdict::Attest => self.attest_again().await?,
                 Verdict::Rebootstrap => return Ok(()),
@@ -398,32 +392,6 @@ impl Lifecycle {
     }
 }
 
-impl OwnSvid {
-    fn new(svid: Arc<AgentSvid>, rules: &cache::Options) -> Self {
-        let renew_at = rules.renew_at(&svid, rand::rng().random(), SystemTime::now());
-        Self { svid, renew_at, distrusted: false }
-    }
-
-    /// One that was stored may be overdue, and is then renewed at once.
-    fn stored(svid: Arc<AgentSvid>, rules: &cache::Options) -> Self {
-        let renew_at = rules.renew_at(&svid, rand::rng().random(), svid.not_before);
-        Self { svid, renew_at, distrusted: false }
-    }
-
-    fn until_renewal(&self) -> Duration {
-        self.renew_at.duration_since(SystemTime::now()).unwrap_or_default()
-    }
-}
-
-/// The stored SVID, if it is ours, has not expired and its key is at hand.
-fn stored_svid(data: &Data, keys: &Keys, trust_domain: &TrustDomain) -> Option<Arc<AgentSvid>> {
-    let key = keys.key_of(data.svid.first()?)?;
-    let svid = X509Svid::new(data.svid.clone(), key).ok()?;
-    let usable = !svid.expired(SystemTime::now() + SKEW) && svid.id.is_member_of(trust_domain);
-    usable.then(|| Arc::new(svid))
-}
-
-const SKEW: Duration = Duration::from_secs(1);
 /// The wall clock can jump while a sleep runs.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 /// Most that is read of a trust bundle: thousands of authorities.

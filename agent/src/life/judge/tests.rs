@@ -67,7 +67,7 @@ async fn a_refusal_makes_a_reattestable_agent_attest_anew_unless_it_is_banned() 
     for reason in ALL {
         let (lifecycle, _folder) = lifecycle("", true).await;
         let mut lifecycle = with_svid(lifecycle, 60).await;
-        let verdict = lifecycle.judge(refused(reason), 1);
+        let verdict = lifecycle.judge(Doing::Syncing, refused(reason), 1);
         if reason == Reason::AgentBanned {
             assert!(matches!(verdict, Err(Fatal::Refused { .. })));
             assert!(lifecycle.own.is_none(), "the SVID is removed");
@@ -84,7 +84,10 @@ async fn a_refusal_ends_an_agent_that_cannot_attest_anew() {
         let (lifecycle, _folder) = lifecycle("", false).await;
         let mut lifecycle = with_svid(lifecycle, 60).await;
         lifecycle.attestor = psat();
-        assert!(matches!(lifecycle.judge(refused(reason), 1), Err(Fatal::Refused { .. })), "{reason:?}");
+        assert!(
+            matches!(lifecycle.judge(Doing::Syncing, refused(reason), 1), Err(Fatal::Refused { .. })),
+            "{reason:?}"
+        );
         assert!(lifecycle.own.is_none());
     }
 }
@@ -93,7 +96,10 @@ async fn a_refusal_ends_an_agent_that_cannot_attest_anew() {
 async fn a_stored_svid_that_is_refused_at_start_gives_way_to_the_join_token() {
     let (lifecycle, _folder) = lifecycle("", false).await;
     let mut lifecycle = with_svid(lifecycle, 60).await;
-    assert_eq!(lifecycle.judge(refused(Reason::AgentNotAttested), 1).unwrap(), Verdict::Rebootstrap);
+    assert_eq!(
+        lifecycle.judge(Doing::Syncing, refused(Reason::AgentNotAttested), 1).unwrap(),
+        Verdict::Rebootstrap
+    );
     assert!(lifecycle.own.is_none());
 }
 
@@ -103,7 +109,7 @@ async fn a_certificate_that_is_refused_is_replaced_where_the_agent_can_attest_an
     for (reattestable, expected) in [(true, Verdict::Attest), (false, Verdict::Retry)] {
         let (lifecycle, _folder) = lifecycle("", reattestable).await;
         let mut lifecycle = with_svid(lifecycle, 60).await;
-        assert_eq!(lifecycle.judge(refused(), 100).unwrap(), expected);
+        assert_eq!(lifecycle.judge(Doing::Syncing, refused(), 100).unwrap(), expected);
         assert!(lifecycle.own.is_some(), "callers keep what they have");
     }
 }
@@ -121,31 +127,34 @@ async fn what_cannot_be_reached_is_tried_again() {
     for reason in reasons() {
         let (lifecycle, _folder) = lifecycle("", false).await;
         let mut lifecycle = with_svid(lifecycle, 60).await;
-        assert_eq!(lifecycle.judge(reason, 100).unwrap(), Verdict::Retry);
+        assert_eq!(lifecycle.judge(Doing::Syncing, reason, 100).unwrap(), Verdict::Retry);
     }
     // With an expired SVID: attest anew where that can be, else wait until the server itself says no.
     for reason in reasons() {
         let (lifecycle, _folder) = lifecycle("", true).await;
-        assert_eq!(with_svid(lifecycle, 0).await.judge(reason, 1).unwrap(), Verdict::Attest);
+        assert_eq!(with_svid(lifecycle, 0).await.judge(Doing::Syncing, reason, 1).unwrap(), Verdict::Attest);
     }
     let (lifecycle, _folder) = lifecycle("", false).await;
     let mut lifecycle = with_svid(lifecycle, 0).await;
     let gone = || ServerError::Status(Box::new(Status::unknown("transport error")));
-    assert_eq!(lifecycle.judge(gone(), REFUSALS - 1).unwrap(), Verdict::Retry);
-    assert!(matches!(lifecycle.judge(gone(), REFUSALS), Err(Fatal::Refused { .. })));
+    assert_eq!(lifecycle.judge(Doing::Syncing, gone(), REFUSALS - 1).unwrap(), Verdict::Retry);
+    assert!(matches!(lifecycle.judge(Doing::Syncing, gone(), REFUSALS), Err(Fatal::Refused { .. })));
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_unknown_authority_by_mode() {
     let (mut never, _folder) = lifecycle("", true).await;
     // With a stored SVID too, first contact lasts a minute.
-    assert_eq!(never.judge(ServerError::UnknownAuthority, 1).unwrap(), Verdict::Retry);
+    assert_eq!(never.judge(Doing::Syncing, ServerError::UnknownAuthority, 1).unwrap(), Verdict::Retry);
     tokio::time::advance(FIRST_CONTACT).await;
-    assert!(matches!(never.judge(ServerError::UnknownAuthority, 1), Err(Fatal::UnknownAuthority(_))));
+    assert!(matches!(
+        never.judge(Doing::Syncing, ServerError::UnknownAuthority, 1),
+        Err(Fatal::UnknownAuthority(_))
+    ));
 
     let (always, folder) = lifecycle("rebootstrap_mode = \"always\" rebootstrap_delay = \"1h\"", true).await;
     let mut always = with_svid(always, 60).await;
-    assert_eq!(always.judge(ServerError::UnknownAuthority, 1).unwrap(), Verdict::Retry);
+    assert_eq!(always.judge(Doing::Syncing, ServerError::UnknownAuthority, 1).unwrap(), Verdict::Retry);
     // The clock survives a restart.
     always.keeper.flush(Duration::from_secs(60)).await;
     let stored = std::fs::read_to_string(folder.path().join("agent-data.json")).unwrap();
@@ -154,7 +163,7 @@ async fn an_unknown_authority_by_mode() {
         "{stored}"
     );
     always.data.bootstrap_start_time = format_time(SystemTime::now() - Duration::from_secs(3601));
-    assert_eq!(always.judge(ServerError::UnknownAuthority, 1).unwrap(), Verdict::Rebootstrap);
+    assert_eq!(always.judge(Doing::Syncing, ServerError::UnknownAuthority, 1).unwrap(), Verdict::Rebootstrap);
     assert!(always.own.is_none() && always.bundle.is_none(), "the configured source is trusted anew");
 }
 
