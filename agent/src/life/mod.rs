@@ -38,7 +38,7 @@ use crate::manager::{Manager, Mint, Parts};
 use crate::status::Status;
 use crate::store::{Data, Keeper};
 use crate::upstream::backoff::Backoff;
-use crate::upstream::link::{Credentials, Link};
+use crate::upstream::link::{Credentials, Link, Tls};
 use crate::upstream::sync::{SyncState, sync};
 use crate::upstream::tls::{KeyExchange, Roots};
 use crate::upstream::{ServerError, attest, mint};
@@ -84,17 +84,14 @@ impl Lifecycle {
         let bundle = (!data.bundle.is_empty())
             .then(|| Arc::new(Bundle::of_x509(trust_domain.clone(), data.bundle.iter().cloned())));
         let own = stored_svid(&data, &keys, &trust_domain).map(|svid| OwnSvid::stored(svid, &rules));
-        let link = Link::new(
-            settings.server_address.clone(),
-            settings.server_port,
-            trust_domain.server_id(),
-            if settings.experimental.require_pq_kem {
-                KeyExchange::PostQuantum
-            } else {
-                KeyExchange::Preferred
-            },
-            Credentials { roots: Roots::Insecure, svid: None },
-        );
+        let key_exchange = if settings.experimental.require_pq_kem {
+            KeyExchange::PostQuantum
+        } else {
+            KeyExchange::Preferred
+        };
+        let (address, port) = (settings.server_address.clone(), settings.server_port);
+        let connector = Tls::new(address, port, trust_domain.server_id(), key_exchange);
+        let link = Link::new(connector, Credentials { roots: Roots::Insecure, svid: None });
         let mode = settings.rebootstrap_mode;
         let mut this = Self {
             link: Arc::new(link),

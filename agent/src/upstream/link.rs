@@ -25,12 +25,13 @@ use super::tls::{KeyExchange, Roots, client_config};
 use crate::keys::AgentSvid;
 use crate::upstream::backoff::jitter;
 
-/// The connection, opened when it is first needed.
+#[cfg(test)]
+mod tests;
+
+/// The connection to the server. It is opened when a call first needs it, by `C`.
 #[derive(Debug)]
-pub struct Link {
-    dialer: Dialer,
-    server: SpiffeId,
-    key_exchange: KeyExchange,
+pub struct Link<C = Tls> {
+    connector: C,
     credentials: StdMutex<Credentials>,
     open: Mutex<Option<Open>>,
     opened: AtomicU64,
@@ -71,20 +72,52 @@ struct Used {
     fresh: bool,
 }
 
-impl Link {
-    /// A link to `host:port`, where `server` must answer.
+/// What opens a connection.
+pub trait Connect: Send + Sync {
+    /// Opens one on which these credentials are shown.
+    ///
+    /// # Errors
+    /// [`ServerError`].
+    fn connect(&self, credentials: &Credentials)
+    -> impl Future<Output = Result<Channel, ServerError>> + Send;
+}
+
+/// TCP to one of the server's addresses, and TLS over it.
+#[derive(Debug)]
+pub struct Tls {
+    dialer: Dialer,
+    server: SpiffeId,
+    key_exchange: KeyExchange,
+}
+
+impl Tls {
+    /// Connects to `host:port`, where `server` must answer.
     #[must_use]
-    pub fn new(
-        host: String,
-        port: u16,
-        server: SpiffeId,
-        key_exchange: KeyExchange,
-        credentials: Credentials,
-    ) -> Self {
+    pub fn new(host: String, port: u16, server: SpiffeId, key_exchange: KeyExchange) -> Self {
+        Self { dialer: Dialer::new(host, port), server, key_exchange }
+    }
+}
+
+impl Connect for Tls {
+    async fn connect(&self, credentials: &Credentials) -> Result<Channel, ServerError> {
+        let svid = credentials.svid.as_deref();
+        let config = client_config(&credentials.roots, &self.server, svid, self.key_exchange)
+            .map_err(|reason| ServerError::Untrusted(reason.to_string()))?;
+        let stream =
+            self.dialer.dial().await.map_err(|reason| ServerError::Unreachable(reason.to_string()))?;
+        // Neither sent nor checked by name; SPIFFE looks at the ID alone.
+        let name = ServerName::try_from("spire-server").expect("a DNS name");
+        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(untrusted)?;
+        Channel::open(stream).await.map_err(ServerError::Unreachable)
+    }
+}
+
+impl<C: Connect> Link<C> {
+    /// A link whose connections `connector` opens.
+    #[must_use]
+    pub fn new(connector: C, credentials: Credentials) -> Self {
         Self {
-            dialer: Dialer::new(host, port),
-            server,
-            key_exchange,
+            connector,
             credentials: StdMutex::new(credentials),
             open: Mutex::new(None),
             opened: AtomicU64::new(0),
@@ -166,7 +199,7 @@ impl Link {
     /// # Errors
     /// [`ServerError`].
     pub async fn anonymous(&self, roots: &Roots) -> Result<Channel, ServerError> {
-        timeout(CONNECT_LIMIT, self.connect(&Credentials { roots: roots.clone(), svid: None }))
+        timeout(CONNECT_LIMIT, self.connector.connect(&Credentials { roots: roots.clone(), svid: None }))
             .await
             .unwrap_or(Err(ServerError::Timeout(CONNECT_LIMIT)))
     }
@@ -178,24 +211,12 @@ impl Link {
         if let Some(open) = open.as_ref().filter(|open| open.is_for(&credentials)) {
             return Ok(Used { open: open.clone(), fresh: false });
         }
-        let connected = timeout(CONNECT_LIMIT, self.connect(&credentials)).await;
+        let connected = timeout(CONNECT_LIMIT, self.connector.connect(&credentials)).await;
         let channel = connected.unwrap_or(Err(ServerError::Timeout(CONNECT_LIMIT)))?;
         let until = Instant::now() + jitter(STICKY, 1.0 / 3.0);
         let id = self.opened.fetch_add(1, Ordering::Relaxed);
         let open = open.insert(Open { id, channel, until, svid: credentials.svid });
         Ok(Used { open: open.clone(), fresh: true })
-    }
-
-    async fn connect(&self, credentials: &Credentials) -> Result<Channel, ServerError> {
-        let svid = credentials.svid.as_deref();
-        let config = client_config(&credentials.roots, &self.server, svid, self.key_exchange)
-            .map_err(|reason| ServerError::Untrusted(reason.to_string()))?;
-        let stream =
-            self.dialer.dial().await.map_err(|reason| ServerError::Unreachable(reason.to_string()))?;
-        // Neither sent nor checked by name; SPIFFE looks at the ID alone.
-        let name = ServerName::try_from("spire-server").expect("a DNS name");
-        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(untrusted)?;
-        Channel::open(stream).await.map_err(ServerError::Unreachable)
     }
 }
 
