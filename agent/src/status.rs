@@ -1,56 +1,126 @@
-//! What the agent says of itself to whoever asks: one value, written by those who know and read by all.
+//! What the agent publishes about itself: one value, written by those who know, read by health, the admin socket and
+//! whoever else reports.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// The published value.
+/// The published value and its writers' end.
 #[derive(Debug)]
 pub(crate) struct Status {
     started: Instant,
-    told: Mutex<Told>,
+    state: watch::Sender<State>,
 }
 
-#[derive(Debug, Default)]
-struct Told {
-    last_sync: Option<SystemTime>,
-    chain: Vec<Bytes>,
+/// What is known at one moment.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct State {
+    pub(crate) serving: Serving,
+    /// When the last sync succeeded; `None` before the first.
+    pub(crate) last_sync: Option<SystemTime>,
+    /// The agent's own certificate and those that signed it, in DER; empty before attestation.
+    pub(crate) chain: Vec<Bytes>,
+}
+
+/// Whether callers can be given identities that will last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Serving {
+    /// The agent has not attested, or has not synced yet.
+    #[default]
+    Starting,
+    Ready,
+    /// The server does not accept the agent's certificate any more and the agent cannot attest anew by itself. Callers
+    /// keep what they have until it expires.
+    Refused,
+    /// The agent is on its way out.
+    Stopping,
 }
 
 impl Status {
-    /// Of an agent that starts now.
+    /// The status of an agent that starts now.
     pub(crate) fn new() -> Self {
-        Self { started: Instant::now(), told: Mutex::default() }
+        Self { started: Instant::now(), state: watch::Sender::default() }
     }
 
-    /// Since the start, in whole seconds.
+    /// Whole seconds since the start.
     pub(crate) fn uptime(&self) -> u64 {
         self.started.elapsed().as_secs()
     }
 
-    /// The last sync that succeeded; `None` before the first.
-    pub(crate) fn last_sync(&self) -> Option<SystemTime> {
-        self.told().last_sync
+    pub(crate) fn state(&self) -> State {
+        self.state.borrow().clone()
     }
 
-    /// The agent's own certificate and those that it was signed by, in DER; empty before attestation.
-    pub(crate) fn chain(&self) -> Vec<Bytes> {
-        self.told().chain.clone()
+    pub(crate) fn is_ready(&self) -> bool {
+        self.state.borrow().serving == Serving::Ready
     }
 
-    /// A sync has succeeded.
-    pub(crate) fn synced(&self) {
-        self.told().last_sync = Some(SystemTime::now());
+    /// A sync has succeeded at this time: callers can be served.
+    pub(crate) fn synced(&self, at: SystemTime) {
+        self.state.send_modify(|state| {
+            state.last_sync = Some(at);
+            if state.serving != Serving::Stopping {
+                state.serving = Serving::Ready;
+            }
+        });
     }
 
-    /// The agent has another certificate.
+    /// The agent has another certificate, or has lost its own.
     pub(crate) fn certified(&self, chain: &[Bytes]) {
-        self.told().chain = chain.to_vec();
+        self.state.send_modify(|state| state.chain = chain.to_vec());
     }
 
-    fn told(&self) -> std::sync::MutexGuard<'_, Told> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The server does not accept the agent's certificate.
+    pub(crate) fn refused(&self) {
+        self.state.send_modify(|state| {
+            if state.serving == Serving::Ready {
+                state.serving = Serving::Refused;
+            }
+        });
+    }
+
+    pub(crate) fn stopping(&self) {
+        self.state.send_modify(|state| state.serving = Serving::Stopping);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn is_ready_from_the_first_sync_until_the_agent_stops() {
+        let status = Status::new();
+        assert!(!status.is_ready());
+        status.synced(UNIX_EPOCH);
+        assert!(status.is_ready());
+        assert_eq!(status.state().last_sync, Some(UNIX_EPOCH));
+        status.stopping();
+        status.synced(UNIX_EPOCH);
+        assert_eq!(status.state().serving, Serving::Stopping);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refused_certificate_is_shown_until_the_next_sync() {
+        let status = Status::new();
+        status.refused();
+        assert_eq!(status.state().serving, Serving::Starting, "it has not been ready");
+        status.synced(UNIX_EPOCH);
+        status.refused();
+        assert_eq!(status.state().serving, Serving::Refused);
+        assert!(!status.is_ready());
+        status.synced(UNIX_EPOCH);
+        assert!(status.is_ready());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn uptime_is_in_whole_seconds() {
+        let status = Status::new();
+        tokio::time::advance(std::time::Duration::from_millis(2900)).await;
+        assert_eq!(status.uptime(), 2);
     }
 }

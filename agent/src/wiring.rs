@@ -121,17 +121,25 @@ async fn agent(settings: Settings) -> Result<(), Fatal> {
     let admin = admin(&settings, &options, &admission, &status)?;
     let mut apis = match socket {
         Some(socket) => {
-            tokio::spawn(serve_apis(socket, options, Arc::clone(&settings), Arc::clone(&admission)))
+            let public = Arc::new(Public::new(&settings, &admission, &status));
+            tokio::spawn(serve_apis(socket, options, Arc::clone(&settings), public))
         }
         None => tokio::spawn(std::future::pending()),
     };
     if settings.health_checks.listener_enabled {
-        tokio::spawn(apis::health::serve(settings.health_checks.clone(), Arc::clone(&admission)));
+        tokio::spawn(apis::health::serve(settings.health_checks.clone(), Arc::clone(&status)));
     }
     let attestor = node_attestor(&settings, &plugins);
     let lifecycle = async {
         let stored = Stored::read(settings.data_dir.clone(), plugins.key_manager.clone()).await?;
-        Lifecycle::new(Arc::clone(&settings), trust_domain, attestor, stored, ready.clone(), status)
+        Lifecycle::new(
+            Arc::clone(&settings),
+            trust_domain,
+            attestor,
+            stored,
+            ready.clone(),
+            Arc::clone(&status),
+        )
     };
     let lifecycle = tokio::select! {
         lifecycle = lifecycle => lifecycle?,
@@ -150,6 +158,7 @@ async fn agent(settings: Settings) -> Result<(), Fatal> {
         keeper.flush(LAST_WRITE).await;
         return Err(fatal);
     }
+    status.stopping();
     apis.abort();
     admin.abort();
     life.abort();
@@ -254,12 +263,7 @@ fn slots(files: u64) -> budget::Limits {
 }
 
 /// Serves the public socket for ever, from when it can be had.
-async fn serve_apis(
-    socket: Socket,
-    options: Options,
-    settings: Arc<Settings>,
-    admission: Arc<Admission>,
-) -> Fatal {
+async fn serve_apis(socket: Socket, options: Options, settings: Arc<Settings>, public: Arc<Public>) -> Fatal {
     let listener = match socket.tried {
         Ok(listener) => listener,
         Err(reason) => match socket::bound(reason, || Listener::bind(&socket.path, options.clone())).await {
@@ -273,7 +277,7 @@ async fn serve_apis(
         _ => "SDS API",
     };
     info!(address = %listener.path().display(), network = "unix", apis, "Starting agent APIs");
-    apis::serve(listener, Arc::new(Public::new(&settings, &admission))).await;
+    apis::serve(listener, public).await;
     Fatal::Stopped("the server of the public socket")
 }
 

@@ -1,7 +1,8 @@
 //! Health: over HTTP for the kubelet, over gRPC for `healthcheck` and scripts.
 //!
 //! `/live` says that the process answers: it never fails for a remote reason, or an outage of the server would have the
-//! kubelet restart every agent. `/ready`, and SERVING, need attestation and the first sync.
+//! kubelet restart every agent. `/ready`, and SERVING, need attestation and the first sync, and that the server still
+//! accepts the agent's certificate.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -19,18 +20,19 @@ use tokio::sync::Semaphore;
 use tonic::Status;
 use tracing::{error, info, warn};
 
-use crate::door::{Admission, Anonymous};
+use crate::door::Anonymous;
+use crate::status;
 
 /// The gRPC service.
 #[derive(Debug)]
 pub(crate) struct Health {
-    admission: Arc<Admission>,
+    status: Arc<status::Status>,
 }
 
 impl Health {
-    /// The health of what is behind this door.
-    pub(crate) fn new(admission: Arc<Admission>) -> Self {
-        Self { admission }
+    /// The health of the agent of this status.
+    pub(crate) fn new(status: Arc<status::Status>) -> Self {
+        Self { status }
     }
 
     pub(super) fn check(
@@ -41,14 +43,13 @@ impl Health {
         if !request.service.is_empty() {
             return Err(Status::invalid_argument("per-service health is not supported"));
         }
-        let status =
-            if self.admission.is_ready() { ServingStatus::Serving } else { ServingStatus::NotServing };
+        let status = if self.status.is_ready() { ServingStatus::Serving } else { ServingStatus::NotServing };
         Ok(HealthCheckResponse { status: status.into() })
     }
 }
 
 /// Serves `/live` and `/ready`. An address that cannot be had is logged, and the agent goes on (SPIRE does so too).
-pub(crate) async fn serve(settings: config::HealthChecks, admission: Arc<Admission>) {
+pub(crate) async fn serve(settings: config::HealthChecks, status: Arc<status::Status>) {
     let address = settings.address();
     let listener = match TcpListener::bind(&address).await {
         Ok(listener) => listener,
@@ -72,10 +73,10 @@ pub(crate) async fn serve(settings: config::HealthChecks, admission: Arc<Admissi
                 continue;
             }
         };
-        let (settings, admission) = (Arc::clone(&settings), Arc::clone(&admission));
+        let (settings, status) = (Arc::clone(&settings), Arc::clone(&status));
         tokio::spawn(async move {
             let service = service_fn(|request| {
-                let response = answer(&settings, &admission, &request);
+                let response = answer(&settings, &status, &request);
                 async { Ok::<_, Infallible>(response) }
             });
             let mut server = hyper::server::conn::http1::Builder::new();
@@ -91,14 +92,14 @@ pub(crate) async fn serve(settings: config::HealthChecks, admission: Arc<Admissi
 
 fn answer(
     settings: &config::HealthChecks,
-    admission: &Admission,
+    status: &status::Status,
     request: &http::Request<Incoming>,
 ) -> http::Response<Full<Bytes>> {
     let path = request.uri().path();
     let (code, body) = if path == settings.live_path {
         (200, HEALTHY)
     } else if path == settings.ready_path {
-        if admission.is_ready() { (200, HEALTHY) } else { (500, NOT_READY) }
+        if status.is_ready() { (200, HEALTHY) } else { (500, NOT_READY) }
     } else {
         (404, "{}")
     };

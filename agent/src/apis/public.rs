@@ -18,6 +18,7 @@ use super::reply::{self, ResponseBody};
 use super::table::{Handler, Method, Responded, Service, Shape, many, one};
 use super::workload::{self, Workload};
 use crate::door::{Admission, Patience, Rate};
+use crate::status;
 
 /// What is served on the public socket.
 #[derive(Debug)]
@@ -34,11 +35,11 @@ pub(crate) struct Public {
 
 impl Public {
     /// The APIs behind one door.
-    pub(crate) fn new(settings: &Settings, admission: &Arc<Admission>) -> Self {
+    pub(crate) fn new(settings: &Settings, admission: &Arc<Admission>, status: &Arc<status::Status>) -> Self {
         let anyone = settings.allow_unauthenticated_verifiers;
         Self {
             admission: Arc::clone(admission),
-            health: Health::new(Arc::clone(admission)),
+            health: Health::new(Arc::clone(status)),
             workload: Workload::new(Arc::clone(admission), anyone, settings.log_selectors.clone()),
             sds: sds::Service::new(Door(Arc::clone(admission)), sds_options(settings)),
             offers_workload: !settings.disable_workload_api,

@@ -102,12 +102,6 @@ impl Admission {
         }
     }
 
-    /// Whether an identity could be served now.
-    #[must_use]
-    pub fn is_ready(&self) -> bool {
-        self.manager.borrow().is_some()
-    }
-
     /// Lets anybody in, for what asks for no more.
     #[must_use]
     pub fn anyone(&self) -> Anonymous {

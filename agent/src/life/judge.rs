@@ -133,6 +133,7 @@ impl Lifecycle {
                 Ok(Verdict::Retry)
             }
             ServerError::CertificateRefused(_) => {
+                self.status.refused();
                 self.reason.log(&reason.to_string(), Duration::ZERO, NEEDS_TOKEN);
                 Ok(Verdict::Retry)
             }

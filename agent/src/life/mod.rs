@@ -169,7 +169,6 @@ impl Lifecycle {
         let request = self.keys.renew(current.as_ref()).await?;
         let attested = attest::attest(&self.link, roots, &self.attestor, request).await?;
         self.reason.clear();
-        self.status.synced();
         info!(spiffe_id = %attested.svid.id, reattestable = attested.reattestable, "Node attestation was successful");
         if !attested.reattestable && self.attestor.works_once() && self.keys.is_memory() {
             warn!("KeyManager \"memory\" with an attestor that works once: a restart needs a new join token");
@@ -294,6 +293,9 @@ impl Lifecycle {
         if first {
             self.manager = Some(manager.clone());
             self.ready.send_replace(Some(manager));
+        }
+        self.status.synced(SystemTime::now());
+        if first {
             info!("Agent is ready");
         }
         let changed = own.is_some() && own != self.bundle;

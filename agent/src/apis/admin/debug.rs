@@ -30,10 +30,11 @@ impl Debug {
     pub(super) fn info(&self, _: Anonymous, _: GetInfoRequest) -> GetInfoResponse {
         let manager = self.admission.manager();
         let svids = count(manager.as_ref().map_or(0, |manager| manager.svid_count()));
-        let mut chain: Vec<_> = self.status.chain().iter().map(|der| cert(der)).collect();
+        let state = self.status.state();
+        let mut chain: Vec<_> = state.chain.iter().map(|der| cert(der)).collect();
         // spire-agent shows the root that the chain leads to, too.
         if let Some(manager) = manager
-            && let Some(root) = root_of(&self.status.chain(), &manager.bundle().borrow())
+            && let Some(root) = root_of(&state.chain, &manager.bundle().borrow())
         {
             chain.push(root);
         }
@@ -41,7 +42,7 @@ impl Debug {
             svid_chain: chain,
             uptime: count(self.status.uptime()),
             svids_count: svids,
-            last_sync_success: self.status.last_sync().map_or(0, seconds),
+            last_sync_success: state.last_sync.map_or(0, seconds),
             cached_x509_svids_count: svids,
             cached_jwt_svids_count: 0,
             cached_svidstore_x509_svids_count: 0,

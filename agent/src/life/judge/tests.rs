@@ -109,8 +109,10 @@ async fn a_certificate_that_is_refused_is_replaced_where_the_agent_can_attest_an
     for (reattestable, expected) in [(true, Verdict::Attest), (false, Verdict::Retry)] {
         let (lifecycle, _folder) = lifecycle("", reattestable).await;
         let mut lifecycle = with_svid(lifecycle, 60).await;
+        lifecycle.status.synced(SystemTime::now());
         assert_eq!(lifecycle.judge(Doing::Syncing, refused(), 100).unwrap(), expected);
         assert!(lifecycle.own.is_some(), "callers keep what they have");
+        assert_eq!(lifecycle.status.is_ready(), reattestable, "health says what cannot mend itself");
     }
 }
 
