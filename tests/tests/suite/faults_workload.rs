@@ -76,7 +76,8 @@ async fn exits_mid_stream() {
             move |counters| counters.syncs > seen + 2
         })
         .await;
-    assert_eq!(descriptors(agent.pid()), before);
+    // Fewer than before, where the agent was just writing a file then.
+    assert!(descriptors(agent.pid()) <= before);
     assert!(health(&agent.socket()).await);
     agent.logged("Fetched X.509 SVID").await;
 }
