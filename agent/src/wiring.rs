@@ -74,20 +74,6 @@ fn run_logged(settings: Settings) -> ExitCode {
     }
 }
 
-/// The cache's rules, as configured.
-pub(crate) fn cache_options(settings: &Settings) -> cache::Options {
-    let prefetch = match settings.experimental.x509_svid_prefetch {
-        config::Prefetch::All => cache::Prefetch::All,
-        config::Prefetch::Auto => cache::Prefetch::Auto,
-        config::Prefetch::Live => cache::Prefetch::Live,
-    };
-    cache::Options {
-        prefetch,
-        availability_target: settings.availability_target,
-        ..cache::Options::default()
-    }
-}
-
 async fn agent(settings: Settings) -> Result<(), Fatal> {
     // Installed first: from here on a signal stops the agent gracefully, whatever it is at.
     let (mut interrupt, mut terminate) = (on(SignalKind::interrupt())?, on(SignalKind::terminate())?);

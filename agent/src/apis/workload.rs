@@ -18,7 +18,8 @@ use tokio_stream::Stream;
 use tonic::{Code, Status};
 use tracing::{debug, error};
 
-use crate::door::{Admission, Caller, Denied, Proof as _};
+use crate::door::{Admission, Caller, Denied};
+use crate::manager::Proof as _;
 
 /// The service.
 #[derive(Debug)]

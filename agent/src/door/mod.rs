@@ -23,10 +23,10 @@ use tokio::time::timeout;
 use tracing::{debug, error};
 use transport::{Peer, Process};
 
-pub use self::proof::{Anonymous, Caller, Delegate, Proof};
+pub use self::proof::{Anonymous, Caller, Delegate};
 pub use self::rates::Rate;
 use self::rates::Rates;
-use crate::manager::Manager;
+use crate::manager::{Manager, Proof};
 
 /// The door.
 #[derive(Debug)]

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use identity::Selectors;
 use transport::Peer;
 
+use crate::manager::Proof;
+
 /// Nothing is known but that somebody could connect: enough for health and for what operators read.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
@@ -22,12 +24,6 @@ pub struct Caller {
 #[derive(Debug, Clone)]
 pub struct Delegate {
     pub(super) selectors: Selectors,
-}
-
-/// A proof of whom identities are for: with it, its holder may listen for them.
-pub trait Proof {
-    /// The selectors that the identities' entries are matched with.
-    fn selectors(&self) -> &Selectors;
 }
 
 impl Caller {

@@ -15,6 +15,7 @@
 mod clock;
 mod judge;
 mod own;
+mod rules;
 mod stored;
 
 use std::sync::Arc;
@@ -32,6 +33,7 @@ use self::clock::{Reasons, SyncClock};
 pub use self::judge::Fatal;
 use self::judge::{Doing, Verdict};
 use self::own::{OwnSvid, stored_svid};
+use self::rules::rules;
 pub(crate) use self::stored::Stored;
 use crate::keys::{AgentSvid, Keys};
 use crate::manager::{Manager, Mint, Parts};
@@ -80,7 +82,7 @@ impl Lifecycle {
         status: Arc<Status>,
     ) -> Result<Self, Fatal> {
         let Stored { store, data, keys } = stored;
-        let rules = crate::wiring::cache_options(&settings);
+        let rules = rules(&settings);
         let bundle = (!data.bundle.is_empty())
             .then(|| Arc::new(Bundle::of_x509(trust_domain.clone(), data.bundle.iter().cloned())));
         let own = stored_svid(&data, &keys, &trust_domain).map(|svid| OwnSvid::stored(svid, &rules));

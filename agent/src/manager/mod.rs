@@ -20,7 +20,6 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
-use crate::door::Proof;
 use crate::upstream::ServerError;
 use crate::upstream::backoff::{Backoff, jitter};
 use crate::upstream::mint::Outcome;
@@ -54,6 +53,12 @@ enum Message {
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("agent is shutting down")]
 pub struct Stopped;
+
+/// What lets its holder listen for identities. The door's proofs are the only ones.
+pub trait Proof {
+    /// The selectors that entries are matched with.
+    fn selectors(&self) -> &Selectors;
+}
 
 /// Has the server sign an X.509-SVID for each of these entries.
 pub(crate) type Mint =
