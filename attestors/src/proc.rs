@@ -62,7 +62,7 @@ pub fn read_credentials(proc: &Path, pid: i32) -> io::Result<Credentials> {
 /// There is no such process, or the text cannot be parsed; then the error holds a [`ProcError`].
 pub async fn read_credentials_of(proc: &Path, pid: i32, group: &Group) -> io::Result<Credentials> {
     let mut credentials = if group.is_slow() {
-        let _turn = slow_turn().await;
+        let _turn = READS.acquire().await.expect("it is never closed");
         let proc = proc.to_owned();
         let read = tokio::task::spawn_blocking(move || read_credentials(&proc, pid));
         read.await.map_err(io::Error::other)??
@@ -82,7 +82,11 @@ pub(crate) async fn slow_turn() -> SemaphorePermit<'static> {
     SLOW.acquire().await.expect("it is never closed")
 }
 
-/// Two turns, so that one that is stuck does not stop all others.
+/// One read at a time: the kernel takes milliseconds to write a status of 65,536 groups, in which nothing else runs on
+/// that CPU. Two at a time held up everybody on a node of two CPUs.
+static READS: Semaphore = Semaphore::const_new(1);
+
+/// Two turns, so that one that is stuck, in NSS or at a slow disk, does not stop all others.
 static SLOW: Semaphore = Semaphore::const_new(2);
 
 /// Supplementary groups that a process may have before its caller group counts as slow. Groups beyond this number

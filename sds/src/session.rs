@@ -256,9 +256,18 @@ impl Held {
             if !peer.process.is_alive() {
                 return Poll::Ready(Err(Status::unavailable("workload attestation failed")));
             }
-            let (shared, peer) = (Arc::clone(shared), Arc::clone(peer));
-            self.attesting =
-                Some(Box::pin(async move { shared.admit.admit(peer, Called::HeldStream).await }));
+            let (shared, caller) = (Arc::clone(shared), Arc::clone(peer));
+            let attempt = async move { shared.admit.admit(caller, Called::HeldStream).await };
+            // An attempt takes more than the stream. Where there is no room for it, the stream waits for the next one.
+            let Ok(charge) = peer.account().charge(size_of_val(&attempt)) else {
+                self.schedule(1.0);
+                continue;
+            };
+            self.attesting = Some(Box::pin(async move {
+                let admitted = attempt.await;
+                drop(charge);
+                admitted
+            }));
         }
     }
 

@@ -22,7 +22,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use budget::{Charge, Refused};
+use budget::{Account, Charge, Refused};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Frame;
@@ -35,7 +35,7 @@ use transport::{Listener, Peer};
 use self::call::{Judged, too_late};
 pub(crate) use self::public::Public;
 use self::reply::{Reply, ResponseBody, refusal};
-use self::table::{Handler, RequestMessage, Service};
+use self::table::{BoxFuture, Handler, RequestMessage, Service};
 use crate::door::{Admission, Patience};
 
 /// The APIs of one socket.
@@ -94,7 +94,9 @@ async fn handle<A: Apis>(
     request: Request<RequestBody>,
 ) -> (Response<ResponseBody>, Option<Charge>) {
     if let Handler::Own(handler) = call.method.handler {
-        return (handler(apis, peer, request).await, None);
+        let account = peer.account().clone();
+        let response = charged(&account, handler(apis, peer, request)).await;
+        return (response.unwrap_or_else(|status| refusal(&status)), None);
     }
     match respond(peer, apis, call, request.into_body()).await {
         Ok((reply, charge)) => (reply::response(Ok(reply)), Some(charge)),
@@ -114,15 +116,24 @@ async fn respond<A: Apis>(
     let method = call.method;
     let message = call::read(body, method.request, |len| charge.set(HELD + len).map_err(no_room)).await?;
     let message = RequestMessage::new(message, method.request);
-    let reply = match method.handler {
-        Handler::Anonymous(handler) => handler(Arc::clone(&apis), apis.door().anyone(), message).await?,
+    let account = peer.account().clone();
+    let handled = match method.handler {
+        Handler::Anonymous(handler) => handler(Arc::clone(&apis), apis.door().anyone(), message),
         Handler::Caller(handler) => {
             let caller = apis.door().caller(peer, A::PATIENCE, method.rate).await;
-            handler(Arc::clone(&apis), caller.map_err(workload::denied)?, message).await?
+            handler(Arc::clone(&apis), caller.map_err(workload::denied)?, message)
         }
         Handler::Own(_) => return Err(Status::internal("the handler reads the request itself")),
     };
+    let reply = charged(&account, handled).await??;
+    charge.set(HELD + reply.size()).map_err(no_room)?;
     Ok((reply, charge))
+}
+
+/// Awaits a future that is charged meanwhile.
+async fn charged<T>(account: &Account, future: BoxFuture<T>) -> Result<T, Status> {
+    let _charge = account.charge(size_of_val(&*future)).map_err(no_room)?;
+    Ok(future.await)
 }
 
 fn no_room(refused: Refused) -> Status {
@@ -176,9 +187,9 @@ const STREAMS: u32 = 1000;
 /// The request headers that are read: by the judge of calls, by SDS, by the Workload API.
 const FIELDS: [&str; 5] =
     ["content-type", "grpc-timeout", "grpc-encoding", "grpc-accept-encoding", "workload.spiffe.io"];
-/// Bytes that a call takes beside its message and what HTTP/2 charges for a stream: its future, then the stream of its
-/// replies.
-const HELD: usize = 1024;
+/// Bytes that a call takes beside its message, its future or its replies, and what HTTP/2 charges for a stream: a
+/// subscription's end, a deadline.
+const HELD: usize = 256;
 /// What reading, answering and encoding one call is, in nanoseconds, without the attestation.
 const CALL_WORK: u64 = 8_000;
 const HEADERS_LIMIT: u32 = 16 * 1024;

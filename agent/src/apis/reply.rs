@@ -39,6 +39,15 @@ impl Reply {
         Self(Kind::Many(frames))
     }
 
+    /// Bytes that it takes until it is read.
+    pub(super) fn size(&self) -> usize {
+        match &self.0 {
+            Kind::One(frame) => frame.len(),
+            Kind::Many(frames) => size_of_val(&**frames),
+            Kind::Over | Kind::Ended => 0,
+        }
+    }
+
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Frame<Bytes>>> {
         match &mut self.0 {
             Kind::One(frame) => {

@@ -72,7 +72,7 @@ pub(crate) enum Handler<A: 'static> {
 pub(crate) type Handled = BoxFuture<Result<Reply, Status>>;
 /// The response of a handler that reads the request itself.
 pub(crate) type Responded = BoxFuture<Response<ResponseBody>>;
-type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+pub(super) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// The one message of a request, not decoded yet.
 #[derive(Debug)]

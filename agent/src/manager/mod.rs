@@ -16,6 +16,8 @@ use futures_util::future::BoxFuture;
 use identity::{Bundle, Bundles, Distrusted, Entry, Selectors, WorkloadUpdate};
 use latest::{Publisher, Updates};
 use rand::Rng as _;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
@@ -293,7 +295,7 @@ impl Task {
         for (entry, outcome) in outcomes {
             match outcome {
                 Ok(svid) => {
-                    debug!(entry_id = %entry.id, spiffe_id = %svid.id, serial_num = %svid.serial, "SVID updated");
+                    debug!(entry = %entry.id, spiffe_id = %svid.id, serial_num = %svid.serial, "SVID updated");
                     let published = self.cache.minted(&entry, svid, rand::rng().random(), now);
                     self.publish(published);
                 }
@@ -321,7 +323,14 @@ impl Task {
             let due = self.cache.take_due((self.clock)(), self.batch);
             let Some(mailbox) = self.mailbox.upgrade().filter(|_| !due.is_empty()) else { return };
             for entry in &due {
-                debug!(entry_id = %entry.id, spiffe_id = %entry.spiffe_id, "Creating X509-SVID");
+                let (entry_id, spiffe_id) = (&entry.id, &entry.spiffe_id);
+                match self.cache.svid(&entry.id) {
+                    None => info!(%entry_id, %spiffe_id, "Creating X509-SVID"),
+                    Some(svid) => {
+                        let expires_at = rfc3339(svid.not_after);
+                        info!(%entry_id, %spiffe_id, expires_at, "Renewing X509-SVID");
+                    }
+                }
             }
             self.in_flight += 1;
             let minting = (self.mint)(due.clone());
@@ -372,6 +381,10 @@ impl Task {
         let alarm = now + due.min(LONGEST);
         if self.subscribers.is_empty() { alarm } else { alarm.min(self.sweep_at.max(now)) }
     }
+}
+
+fn rfc3339(time: SystemTime) -> String {
+    OffsetDateTime::from(time).format(&Rfc3339).unwrap_or_default()
 }
 
 /// Says at debug level what the server changed; scripts look for these lines.
