@@ -1,12 +1,15 @@
 //! Parses the text of `/proc/PID/status` and `/proc/PID/stat`. The kernel writes it, but parts of it (the command
 //! name) come from the process itself, so nothing is trusted. The parsers are fuzzed.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read as _};
-use std::path::Path;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use budget::Group;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
+use tokio::time::Instant;
 
 /// The credentials of a process, from `/proc/PID/status`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
@@ -62,10 +65,7 @@ pub fn read_credentials(proc: &Path, pid: i32) -> io::Result<Credentials> {
 /// There is no such process, or the text cannot be parsed; then the error holds a [`ProcError`].
 pub async fn read_credentials_of(proc: &Path, pid: i32, group: &Group) -> io::Result<Credentials> {
     let mut credentials = if group.is_slow() {
-        let _turn = READS.acquire().await.expect("it is never closed");
-        let proc = proc.to_owned();
-        let read = tokio::task::spawn_blocking(move || read_credentials(&proc, pid));
-        read.await.map_err(io::Error::other)??
+        read_in_turn(proc.to_owned(), pid).await?
     } else {
         read_credentials(proc, pid)?
     };
@@ -77,14 +77,68 @@ pub async fn read_credentials_of(proc: &Path, pid: i32, group: &Group) -> io::Re
     Ok(credentials)
 }
 
+/// Whether a process has these effective user and group IDs.
+pub async fn has_credentials(proc: &Path, pid: i32, (uid, gid): (u32, u32), group: &Group) -> bool {
+    // The folder of a process belongs to its effective user and group, or to root where it may not be looked into. That
+    // costs microseconds, where reading the status of a slow group's process takes milliseconds.
+    if group.is_slow()
+        && uid != 0
+        && let Ok(folder) = fs::metadata(proc.join(pid.to_string()))
+        && (folder.uid(), folder.gid()) == (uid, gid)
+    {
+        return true;
+    }
+    let now = read_credentials_of(proc, pid, group).await;
+    now.is_ok_and(|now| (now.uid, now.gid) == (uid, gid))
+}
+
+/// Reads the credentials of a slow group's process on another thread, one process at a time, and no more often than
+/// [`Pace`] allows.
+async fn read_in_turn(proc: PathBuf, pid: i32) -> io::Result<Credentials> {
+    let mut pace = PACE.lock().await;
+    if let Some(at) = pace.next() {
+        tokio::time::sleep_until(at).await;
+    }
+    // The turn goes along: it is counted also where the caller goes away meanwhile.
+    let read = tokio::task::spawn_blocking(move || {
+        let begun = Instant::now();
+        let read = read_credentials(&proc, pid);
+        pace.count(begun, begun.elapsed());
+        read
+    });
+    read.await.map_err(io::Error::other)?
+}
+
+/// How often slow reads are made. The kernel takes 17 ms to write a status of 65,536 groups, and on many nodes (kernels
+/// without preemption) nothing else runs on that CPU meanwhile. So such reads get a hundredth of one CPU, after a few at
+/// once: the callers of other groups wait at most for one of them, and seldom.
+#[derive(Debug)]
+struct Pace {
+    /// The time at which the reads so far have used up no more than their share; `None` before the first.
+    paid: Option<Instant>,
+}
+
+impl Pace {
+    /// The time from which the next read may begin; `None` for now.
+    fn next(&self) -> Option<Instant> {
+        self.paid.and_then(|paid| paid.checked_sub(AT_ONCE))
+    }
+
+    fn count(&mut self, begun: Instant, took: Duration) {
+        self.paid = Some(self.paid.map_or(begun, |paid| paid.max(begun)) + took * SHARE);
+    }
+}
+
+static PACE: Mutex<Pace> = Mutex::const_new(Pace { paid: None });
+/// Slow reads take one part in so many of a CPU's time.
+const SHARE: u32 = 100;
+/// What may be used in advance: some four reads of the slowest kind.
+const AT_ONCE: Duration = Duration::from_secs(7);
+
 /// Waits for a turn to do slow work.
 pub(crate) async fn slow_turn() -> SemaphorePermit<'static> {
     SLOW.acquire().await.expect("it is never closed")
 }
-
-/// One read at a time: the kernel takes milliseconds to write a status of 65,536 groups, in which nothing else runs on
-/// that CPU. Two at a time held up everybody on a node of two CPUs.
-static READS: Semaphore = Semaphore::const_new(1);
 
 /// Two turns, so that one that is stuck, in NSS or at a slow disk, does not stop all others.
 static SLOW: Semaphore = Semaphore::const_new(2);
@@ -126,6 +180,21 @@ mod tests {
 
     const STATUS: &str = "Name:\tenvoy\nUmask:\t0022\nState:\tS (sleeping)\nUid:\t0\t1337\t0\t0\nGid:\t5\t6\t7\t8\n\
                           FDSize:\t64\nGroups:\t4 24 4294967294 \nNStgid:\t1\n";
+
+    #[tokio::test(start_paused = true)]
+    async fn slow_reads_get_a_hundredth_of_the_time_after_a_few_at_once() {
+        let (mut pace, start, took) = (Pace { paid: None }, Instant::now(), Duration::from_millis(20));
+        let mut reads = 0;
+        while start.elapsed() < Duration::from_secs(100) {
+            if let Some(at) = pace.next() {
+                tokio::time::sleep_until(at).await;
+            }
+            pace.count(Instant::now(), took);
+            tokio::time::advance(took).await;
+            reads += 1;
+        }
+        assert!((50..=55).contains(&reads), "{reads} reads of 20 ms in 100 s");
+    }
 
     #[test]
     fn effective_ids_and_groups() {

@@ -278,8 +278,8 @@ impl Admission {
     }
 
     async fn has_credentials_of(&self, peer: &Peer) -> bool {
-        let now = attestors::proc::read_credentials_of(&self.proc, peer.process.pid, peer.group()).await;
-        now.is_ok_and(|now| (now.uid, now.gid) == (peer.uid, peer.gid))
+        let (pid, credentials) = (peer.process.pid, (peer.uid, peer.gid));
+        attestors::proc::has_credentials(&self.proc, pid, credentials, peer.group()).await
     }
 
     /// Whether a process is seen for the first time, or asks for one of these names for the first time. One that stays

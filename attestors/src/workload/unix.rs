@@ -7,7 +7,7 @@
 //! thread that may block.
 //!
 //! A process may have 65,536 supplementary groups, and then each read of its credentials takes milliseconds. From
-//! then on the callers of its group are read on other threads, one at a time, and get selectors for the first 1,024
+//! then on the callers of its group are read on other threads, one at a time and seldom, and get selectors for the first 1,024
 //! of their groups.
 
 use std::collections::HashMap;
