@@ -1,4 +1,5 @@
-//! What the agent says of itself to whoever asks: one value, written by those who know and read by all.
+//! Facts about the agent that the admin API reports. The life with the server writes them, and the Debug service reads
+//! them.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
@@ -6,51 +7,51 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-/// The published value.
+/// The agent's uptime, last sync and own certificate chain.
 #[derive(Debug)]
 pub(crate) struct Status {
     started: Instant,
-    told: Mutex<Told>,
+    facts: Mutex<Facts>,
 }
 
 #[derive(Debug, Default)]
-struct Told {
+struct Facts {
     last_sync: Option<SystemTime>,
     chain: Vec<Bytes>,
 }
 
 impl Status {
-    /// Of an agent that starts now.
+    /// The status of an agent that starts now.
     pub(crate) fn new() -> Self {
-        Self { started: Instant::now(), told: Mutex::default() }
+        Self { started: Instant::now(), facts: Mutex::default() }
     }
 
-    /// Since the start, in whole seconds.
+    /// Whole seconds since the start.
     pub(crate) fn uptime(&self) -> u64 {
         self.started.elapsed().as_secs()
     }
 
-    /// The last sync that succeeded; `None` before the first.
+    /// The time of the last call of [`Self::synced`]; `None` before the first.
     pub(crate) fn last_sync(&self) -> Option<SystemTime> {
-        self.told().last_sync
+        self.lock().last_sync
     }
 
-    /// The agent's own certificate and those that it was signed by, in DER; empty before attestation.
+    /// The certificate chain of the agent's own SVID, DER, leaf first; empty before attestation.
     pub(crate) fn chain(&self) -> Vec<Bytes> {
-        self.told().chain.clone()
+        self.lock().chain.clone()
     }
 
-    /// A sync has succeeded.
+    /// Notes that the server has answered now. The life calls it after each attestation.
     pub(crate) fn synced(&self) {
-        self.told().last_sync = Some(SystemTime::now());
+        self.lock().last_sync = Some(SystemTime::now());
     }
 
-    /// The agent has another certificate.
+    /// Notes the certificate chain of the agent's new SVID.
     pub(crate) fn certified(&self, chain: &[Bytes]) {
-        self.told().chain = chain.to_vec();
+        self.lock().chain = chain.to_vec();
     }
 
-    fn told(&self) -> std::sync::MutexGuard<'_, Told> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, Facts> {
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,7 +1,7 @@
-//! Health: over HTTP for the kubelet, over gRPC for `healthcheck` and scripts.
+//! Health checks: over HTTP for the kubelet, over gRPC for `healthcheck` and scripts.
 //!
-//! `/live` says that the process answers: it never fails for a remote reason, or an outage of the server would have the
-//! kubelet restart every agent. `/ready`, and SERVING, need attestation and the first sync.
+//! `/live` tells that the process answers. It never fails for a remote reason, because otherwise the kubelet would
+//! restart every agent during an outage of the server. `/ready` and SERVING need attestation and the first sync.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -21,14 +21,14 @@ use tracing::{error, info, warn};
 
 use crate::door::{Admission, Anonymous};
 
-/// The gRPC service.
+/// The service `grpc.health.v1.Health`.
 #[derive(Debug)]
 pub(crate) struct Health {
     admission: Arc<Admission>,
 }
 
 impl Health {
-    /// The health of what is behind this door.
+    /// The service for the agent behind this door.
     pub(crate) fn new(admission: Arc<Admission>) -> Self {
         Self { admission }
     }
@@ -47,7 +47,8 @@ impl Health {
     }
 }
 
-/// Serves `/live` and `/ready`. An address that cannot be had is logged, and the agent goes on (SPIRE does so too).
+/// Serves `/live` and `/ready` for ever. An address that cannot be bound is logged, and the agent goes on without
+/// health checks (SPIRE does so too).
 pub(crate) async fn serve(settings: config::HealthChecks, admission: Arc<Admission>) {
     let address = settings.address();
     let listener = match TcpListener::bind(&address).await {
@@ -57,7 +58,7 @@ pub(crate) async fn serve(settings: config::HealthChecks, admission: Arc<Admissi
             return;
         }
     };
-    // Port 0 is whatever the system chose.
+    // With port 0 the system has chosen the port.
     let bound = listener.local_addr().map_or(address, |bound| bound.to_string());
     info!(address = %bound, "Serving health checks");
     let settings = Arc::new(settings);
@@ -110,6 +111,9 @@ fn answer(
 
 const HEALTHY: &str = r#"{"agent":{}}"#;
 const NOT_READY: &str = r#"{"agent":{"make_new_x509_err":"workload api is unavailable"}}"#;
+/// The most connections at one time.
 const CONNECTIONS: usize = 64;
+/// How long a client may take to send the head of a request.
 const HEADER_LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
+/// The read buffer of a connection, in bytes.
 const BUFFER: usize = 16 * 1024;
