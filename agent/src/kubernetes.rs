@@ -1,4 +1,4 @@
-//! The k8s workload attestor's settings, from what agent.conf says.
+//! Converts the k8s section of agent.conf into the options of the k8s workload attestor.
 
 use std::env;
 use std::net::IpAddr;
@@ -8,10 +8,10 @@ use attestors::container::Locator;
 use attestors::workload::k8s::{Auth, KubeletOptions, NamespaceLabels, Options, PodSource, Port};
 use config::{Experimental, K8sOptions, KubeletAuth, KubeletPort};
 
-/// The attestor's settings. `proc` is where proc is mounted.
+/// The attestor's options. `proc` is the folder in which procfs is mounted.
 ///
 /// # Errors
-/// What to write: the watch at the API server needs the node's name.
+/// A text that tells the operator what to configure: the watch at the API server needs the node's name.
 pub(crate) fn options(k8s: &K8sOptions, experimental: &Experimental, proc: &Path) -> Result<Options, String> {
     let node_name = k8s.node_name.clone().or_else(|| env::var(&k8s.node_name_env).ok());
     let node_name = node_name.filter(|name| !name.is_empty());
@@ -19,7 +19,8 @@ pub(crate) fn options(k8s: &K8sOptions, experimental: &Experimental, proc: &Path
         _ if k8s.disable_kubelet_client => None,
         config::PodSource::Kubelet => Some(PodSource::Kubelet(kubelet(k8s, node_name))),
         config::PodSource::ApiServer => {
-            // An address is enough for the kubelet (and what some manifests give), but no pod's spec has it.
+            // Some manifests give an IP address here. It is enough to reach the kubelet, but no pod's spec.nodeName has
+            // it.
             let name = node_name.filter(|name| name.parse::<IpAddr>().is_err()).ok_or_else(|| {
                 let variable = &k8s.node_name_env;
                 format!(

@@ -1,9 +1,10 @@
-//! The daemon and its command line: wiring, the client of the SPIRE server, the manager that owns the cache, the APIs.
+//! The daemon and its command line: start-up, the client of the SPIRE server, the manager that owns the cache, and the
+//! APIs that callers see.
 //!
 //! ```text
-//!  lifecycle ── sync ──> manager ── watch ──> admission ──> workload, sds
-//!      │                    │ mint                ^
-//!      └───── server ───────┘                  transport (who calls)
+//!  life ── entries, bundles ──> manager ── updates ──> door ──> apis (Workload API, SDS, admin)
+//!    │                             │ mint                ^
+//!    └────────── upstream ─────────┘                 transport (the calling process)
 //! ```
 
 pub mod apis;

@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-/// Gives pages back when thousands of streams have closed, where glibc keeps them (figures: `benches/REPORT.md`). Its
-/// settings are compiled in: `.cargo/config.toml`.
+/// jemalloc returns memory to the system after thousands of streams have closed, where glibc keeps it (figures:
+/// `benches/REPORT.md`). `.cargo/config.toml` compiles its settings in.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -1,15 +1,16 @@
-//! Which program this is.
+//! The version strings that the agent reports.
 
-/// The release of spire-agent that this one stands in for.
+/// The spire-agent release that this agent replaces.
 pub const SPIRE: &str = "1.15.3";
 
-/// What the server is told: spire-agent's release, and ours after a plus (SemVer build metadata).
+/// The version that the agent reports to the server: spire-agent's release, then ours as SemVer build metadata after a
+/// plus.
 #[must_use]
 pub fn compatible() -> String {
     format!("{SPIRE}+finial.{}", env!("CARGO_PKG_VERSION"))
 }
 
-/// What `-version` prints: scripts read the first word.
+/// The output of `-version`. It begins with spire-agent's release because scripts read the first word.
 #[must_use]
 pub fn line() -> String {
     format!("{SPIRE} (finial {})", env!("CARGO_PKG_VERSION"))

@@ -1,5 +1,5 @@
-//! Wiring, from leaf to root: log, limits, socket, door, APIs, health, and the life with the server. Then wait for the
-//! first to end: a signal (exit 0) or something fatal (exit 1).
+//! Start-up, from leaf to root: log, limits, socket, door, APIs, health, and the life with the server. The agent then
+//! runs until a signal arrives (exit code 0) or a fatal error occurs (exit code 1).
 
 use std::future::poll_fn;
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ use crate::{kubernetes, logging};
 
 mod socket;
 
-/// Runs the agent until it is told to stop, and sees to it that the last lines of its log get out.
+/// Runs the agent until a signal or a fatal error stops it. Writes out the last log lines before it returns.
 #[must_use]
 pub fn run(settings: Settings) -> ExitCode {
     let (level, format) = (settings.log_level, settings.log_format);
@@ -49,8 +49,8 @@ pub fn run(settings: Settings) -> ExitCode {
 }
 
 fn run_logged(settings: Settings) -> ExitCode {
-    // One thread: what takes long (keys, hashes, lists of pods) has threads of its own, and everything else is so short
-    // that handing it to another thread costs more than doing it (measured: `benches/REPORT.md`).
+    // One thread. Slow work (keys, hashes, lists of pods) runs on threads of its own. All other work is so short that
+    // handing it to another thread costs more than doing it (measured: `benches/REPORT.md`).
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
@@ -60,7 +60,7 @@ fn run_logged(settings: Settings) -> ExitCode {
         }
     };
     let outcome = runtime.block_on(agent(settings));
-    // Nothing that still runs has anything to save.
+    // Does not wait for blocking tasks: none of them has anything left to save.
     runtime.shutdown_background();
     match outcome {
         Ok(()) => {
@@ -75,7 +75,7 @@ fn run_logged(settings: Settings) -> ExitCode {
 }
 
 async fn agent(settings: Settings) -> Result<(), Fatal> {
-    // Installed first: from here on a signal stops the agent gracefully, whatever it is at.
+    // Installed first, so that a signal stops the agent gracefully at any later moment.
     let (mut interrupt, mut terminate) = (on(SignalKind::interrupt())?, on(SignalKind::terminate())?);
     handle_user_signals()?;
     let settings = Arc::new(settings);
@@ -95,9 +95,9 @@ async fn agent(settings: Settings) -> Result<(), Fatal> {
     tokio::spawn(run_rounds(bytes.clone()));
     let options =
         Options { slots: connection_slots(), bytes: bytes.clone(), proc: proc.clone(), mode: 0o777 };
-    // Now, so that what cannot be mended ends the agent before it has done anything.
+    // Bound this early so that a final error ends the agent before it has done anything.
     let socket = socket_path(&settings).map(|path| first_try(path, &options)).transpose()?;
-    // After the public socket's folder, before private ones (SPIRE, `run_posix.go`).
+    // Set after the public socket's folder is made and before private files are (SPIRE, `run_posix.go`).
     umask(Mode::from_bits_truncate(umask(Mode::empty()).bits() | 0o027));
     let (ready, manager) = watch::channel(None);
     let attestors = workload_attestors(&plugins, &settings.experimental, &proc)?;
@@ -152,7 +152,8 @@ async fn agent(settings: Settings) -> Result<(), Fatal> {
     Ok(())
 }
 
-/// Serves the admin socket, where one is configured, for ever. A dead one is replaced, as the public one is.
+/// Binds the admin socket, if one is configured, and spawns the task that serves it. A socket file that a dead process
+/// left is replaced, as for the public socket.
 fn admin(
     settings: &Arc<Settings>,
     options: &Options,
@@ -169,8 +170,8 @@ fn admin(
     Ok(tokio::spawn(apis::serve(listener, apis)))
 }
 
-/// Has the callers go: what they have begun is answered, and streams end as there is no manager any more. Those that do
-/// not read are not waited for.
+/// Ends all connections. Calls that have begun are answered, and streams end because the manager is gone. After
+/// [`DRAIN`] the agent no longer waits for callers that do not read.
 async fn drain(bytes: &Budget, ready: watch::Sender<Option<Manager>>) {
     ready.send_replace(None);
     drop(ready);
@@ -180,7 +181,7 @@ async fn drain(bytes: &Budget, ready: watch::Sender<Option<Manager>>) {
     }
 }
 
-/// Both must be handled from the start: their default action would end the process.
+/// Handles SIGUSR1 and SIGUSR2 from the start: their default action would end the process.
 fn handle_user_signals() -> Result<(), Fatal> {
     let (mut reload, mut reopen) = (on(SignalKind::user_defined1())?, on(SignalKind::user_defined2())?);
     tokio::spawn(async move {
@@ -201,14 +202,14 @@ fn on(kind: SignalKind) -> Result<Signal, Fatal> {
     signal(kind).map_err(|reason| Fatal::Storage(format!("cannot handle signals: {reason}")))
 }
 
-/// `None` when no API is served on the public socket.
+/// The absolute path of the public socket; `None` when both of its APIs are disabled.
 fn socket_path(settings: &Settings) -> Option<PathBuf> {
     let wanted = !(settings.disable_workload_api && settings.disable_sds_api);
     wanted
         .then(|| std::path::absolute(&settings.socket_path).unwrap_or_else(|_| settings.socket_path.clone()))
 }
 
-/// The public socket, or why it is not there yet.
+/// The public socket, or the error of the first attempt to bind it.
 struct Socket {
     path: PathBuf,
     tried: Result<Listener, BindError>,
@@ -222,8 +223,7 @@ fn first_try(path: PathBuf, options: &Options) -> Result<Socket, Fatal> {
     }
 }
 
-/// How many connections callers may have: raises the limit of open files as far as it goes, and shares out what the
-/// agent does not need itself.
+/// The limits on callers' connections. Raises the soft limit of open files to the hard one first.
 fn connection_slots() -> budget::Limits {
     let files = match getrlimit(Resource::RLIMIT_NOFILE) {
         Ok((soft, hard)) => match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
@@ -238,10 +238,10 @@ fn connection_slots() -> budget::Limits {
     slots(files)
 }
 
-/// The places for connections where this many files may be open.
+/// The connection limits for a process that may open this many files.
 fn slots(files: u64) -> budget::Limits {
     let for_callers = files - FILES_RESERVE.min(files / 2);
-    // A connection takes a descriptor, and its process may take another.
+    // A connection takes one descriptor, and the pidfd of its process may take another.
     let places = usize::try_from(for_callers / 2).unwrap_or(usize::MAX).clamp(2, CONNECTIONS);
     let spare = (places / 8).max(1);
     let whole = places - spare;
@@ -288,7 +288,7 @@ fn workload_attestors(
     plugins.workload_attestors.iter().map(attestor).collect()
 }
 
-/// A join token is used instead of the configured attestor (SPIRE, `agent.go`).
+/// The node attestor. A configured join token takes precedence over the attestor plugin (SPIRE, `agent.go`).
 fn node_attestor(settings: &Settings, plugins: &Plugins) -> NodeAttestor {
     if let Some(token) = &settings.join_token {
         return JoinToken::new(token.expose().to_owned()).into();
@@ -318,25 +318,25 @@ fn problems_text(problems: &[config::Problem]) -> String {
     problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
-/// `HOST_PROC`, as spire-agent reads it.
+/// The folder in which procfs is mounted: `HOST_PROC`, as spire-agent reads it, or `/proc`.
 fn proc_folder() -> PathBuf {
     std::env::var_os("HOST_PROC")
         .filter(|value| !value.is_empty())
         .map_or_else(|| "/proc".into(), PathBuf::from)
 }
 
-/// Before the agent stops, for callers to take their last answers.
+/// How long a stopping agent waits for callers to read their last answers.
 const DRAIN: Duration = Duration::from_secs(2);
-/// Before the agent stops, for its data to get to the disk.
+/// How long a stopping agent waits for its data to reach the disk.
 const LAST_WRITE: Duration = Duration::from_secs(2);
-/// To write the last lines of the log, if its reader is slow.
+/// How long a stopping agent waits for a slow reader of its log.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
-/// Descriptors for what is no caller: the server, health checks, files, attestors.
+/// File descriptors kept for the agent itself: the server, health checks, files, attestors.
 const FILES_RESERVE: u64 = 256;
-/// The limit of open files where the system does not tell it.
+/// The limit of open files that is assumed when `getrlimit` fails.
 const USUAL_FILES: u64 = 1024;
-/// However many files may be open: each costs memory too.
+/// The most connections that callers may have, however many files may be open, because each costs memory too.
 const CONNECTIONS: usize = 65_536;
 
 #[cfg(test)]

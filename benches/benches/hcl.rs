@@ -1,4 +1,4 @@
-//! What does reading agent.conf cost at start: the official chart's, as text and as settings?
+//! Measures the reading of agent.conf at start: the official chart's file, as HCL and as settings.
 
 use std::hint::black_box;
 

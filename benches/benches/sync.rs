@@ -1,4 +1,5 @@
-//! What does the server's whole answer cost the cache, 10,000 entries: the first, one with nothing new, one with one change?
+//! Measures the cache's processing of a full answer of the server with 10,000 entries: the first one, one without
+//! changes, and one with one change.
 
 use std::hint::black_box;
 use std::sync::Arc;

@@ -1,3 +1,3 @@
-//! What the programs here share: agents as programs. What the benchmarks share is in `hot`.
+//! The code that the programs here share: agents as child processes. `hot` has the code that the benchmarks share.
 
 pub mod running;

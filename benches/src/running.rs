@@ -1,4 +1,4 @@
-//! Agents as programs: their configuration, their CPU, how long they take to start, and that they end with the benchmark.
+//! Agents as child processes: their configuration, their CPU, the time that they take to start, and their end.
 
 pub mod server;
 
@@ -13,7 +13,7 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use tokio::time::Instant;
 
-/// What a benchmark returns.
+/// The result of a benchmark.
 pub type Outcome<T> = Result<T, Box<dyn Error>>;
 
 /// A process that does not outlive this value.
@@ -27,10 +27,10 @@ impl Drop for Ended {
 }
 
 impl Ended {
-    /// That it still runs.
+    /// Checks that the process still runs.
     ///
     /// # Errors
-    /// It does not.
+    /// If it has ended.
     pub fn check(&mut self) -> Outcome<()> {
         match self.0.try_wait()? {
             Some(status) => Err(format!("the agent ended: {status}").into()),
@@ -39,10 +39,11 @@ impl Ended {
     }
 }
 
-/// Milliseconds from `start` to a socket that takes connections, and to the first X.509-SVID over the Workload API.
+/// Waits for the agent. Returns the milliseconds from `start` to a socket that accepts connections, and to the first
+/// X.509-SVID over the Workload API.
 ///
 /// # Errors
-/// The agent ended before, or took more than a minute.
+/// If the agent ends before, or takes more than a minute.
 pub fn until_first_svid(agent: &mut Ended, socket: &Path, start: Instant) -> Outcome<(f64, f64)> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     while UnixStream::connect(socket).is_err() {
@@ -69,7 +70,7 @@ fn patience(start: Instant) -> Outcome<()> {
     if start.elapsed() < PATIENCE { Ok(()) } else { Err(format!("no SVID within {PATIENCE:?}").into()) }
 }
 
-/// An agent.conf for `example.org`, attested by join token, with all its files in one folder.
+/// The text of an agent.conf for `example.org` and a join token, with all files in one folder.
 #[must_use]
 pub fn conf(folder: &Path, server: (&str, u16), agent: &str, workload_attestor: &str) -> String {
     let (folder, (host, port)) = (folder.display(), server);
@@ -81,10 +82,10 @@ pub fn conf(folder: &Path, server: (&str, u16), agent: &str, workload_attestor: 
     )
 }
 
-/// Keeps this thread, and what it starts, on one CPU.
+/// Pins this thread, and the processes that it starts, to one CPU.
 ///
 /// # Errors
-/// There is no such CPU.
+/// If there is no such CPU.
 pub fn pin(cpu: usize) -> Outcome<()> {
     let mut set = CpuSet::new();
     set.set(cpu)?;
@@ -92,10 +93,10 @@ pub fn pin(cpu: usize) -> Outcome<()> {
         .map_err(|reason| format!("CPU {cpu}: {reason}; two CPUs are needed").into())
 }
 
-/// The folder of sds-load, which is built with the profile of this program.
+/// The folder of sds-load. Cargo builds it with the profile of this program.
 ///
 /// # Errors
-/// It does not build, or is not there.
+/// If it does not build or is missing.
 pub fn tools() -> Outcome<PathBuf> {
     let own = std::env::current_exe()?;
     let folder = own.parent().ok_or("this program has no folder")?.to_owned();
@@ -110,15 +111,15 @@ pub fn tools() -> Outcome<PathBuf> {
     if folder.join("sds-load").is_file() { Ok(folder) } else { Err("build sds-load first".into()) }
 }
 
-/// The median; `None` of nothing.
+/// The median; `None` for an empty list.
 #[must_use]
 pub fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_unstable_by(f64::total_cmp);
     values.get(values.len() / 2).copied()
 }
 
-/// Where an agent runs.
+/// The CPU of an agent.
 pub const AGENT_CPU: usize = 0;
-/// Where all that is not the agent runs.
+/// The CPU of everything except the agent.
 pub const LOAD_CPU: usize = 1;
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -1,4 +1,4 @@
-//! What a test may do to the server, and see of it.
+//! The methods by which a test controls the server and observes it.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -12,28 +12,28 @@ use crate::ids;
 use crate::server::Server;
 use crate::state::{Counters, Grant};
 
-/// An agent as the server knows it.
+/// An attested agent, as the server knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AgentInfo {
-    /// Its SPIFFE ID.
+    /// The agent's SPIFFE ID.
     pub id: String,
-    /// `join_token` or `k8s_psat`.
+    /// The name of its node attestor: `join_token` or `k8s_psat`.
     pub attestation_type: String,
     /// The serial number of its active SVID, decimal.
     pub serial: String,
-    /// Whether it is banned.
+    /// Whether the agent is banned.
     pub banned: bool,
-    /// From PostStatus.
+    /// The version that the agent reported by PostStatus; empty before.
     pub agent_version: String,
-    /// Whether it may attest again.
+    /// Whether the agent may attest again.
     pub can_reattest: bool,
-    /// Of its node, for node aliases.
+    /// The selectors of its node, which node aliases are matched with.
     pub selectors: Vec<Selector>,
 }
 
 /// Tokens.
 impl Server {
-    /// A join token for one use.
+    /// Creates a join token, which can be used once.
     pub fn create_join_token(&self) -> String {
         let token = ids::uuid();
         let expires_at = ids::now() + ids::seconds(self.shared.options.token_ttl);
@@ -41,7 +41,7 @@ impl Server {
         token
     }
 
-    /// A join token whose agent also answers to `alias`: as `spire-server token generate -spiffeID`, it makes an entry.
+    /// Creates a join token and a node alias for its agent, as `spire-server token generate -spiffeID` does.
     pub fn create_join_token_for(&self, alias: &str) -> String {
         let token = self.create_join_token();
         let parent = ids::join_token_id(self.trust_domain(), &token);
@@ -51,12 +51,13 @@ impl Server {
         token
     }
 
-    /// The ID that an agent has after attesting with that join token.
+    /// The SPIFFE ID of the agent that attests with this join token.
     pub fn join_token_agent_id(&self, token: &str) -> String {
         ids::join_token_id(self.trust_domain(), token)
     }
 
-    /// A service account token that this server, in the place of the cluster's API, takes for genuine.
+    /// Creates a service account token that this server accepts as genuine. The server takes the place of the cluster's
+    /// TokenReview API.
     pub fn psat_token(&self, cluster: &str, namespace: &str, service_account: &str, node: &str) -> String {
         let token = format!("{}.{}", ids::uuid(), ids::uuid());
         let grant = Grant {
@@ -70,12 +71,12 @@ impl Server {
         token
     }
 
-    /// The ID that an agent on that node has after attesting by k8s_psat.
+    /// The SPIFFE ID of an agent on this node that attests by k8s_psat.
     pub fn psat_agent_id(&self, cluster: &str, node: &str) -> String {
         ids::psat_id(self.trust_domain(), cluster, node)
     }
 
-    /// Lets a join token or a service account token expire now.
+    /// Makes a join token or a service account token expire now.
     pub fn expire_token(&self, token: &str) {
         let mut state = self.shared.lock();
         if let Some(expires_at) = state.join_tokens.get_mut(token) {
@@ -104,13 +105,13 @@ impl Server {
         info.collect()
     }
 
-    /// Forgets an agent; false where there is none. It may attest anew if it can.
+    /// Evicts an agent. It may attest again if it can. Returns false if there is no such agent.
     pub fn evict(&self, agent_id: &str) -> bool {
         self.shared.lock().nodes.remove(agent_id).is_some()
     }
 
-    /// Takes the agent's SVID for expired until it attests anew; false where there is no such agent. A certificate that
-    /// is expired by its dates is refused in the handshake already, unless the connection is older.
+    /// Treats the agent's SVID as expired until it attests again. Returns false if there is no such agent. (The
+    /// handshake already refuses a certificate that is expired by its dates, unless the connection is older.)
     pub fn expire_agent(&self, agent_id: &str) -> bool {
         self.shared.lock().nodes.get_mut(agent_id).is_some_and(|node| {
             node.expired = true;
@@ -118,7 +119,7 @@ impl Server {
         })
     }
 
-    /// Bans an agent; false where there is none. It cannot attest anew until it is evicted.
+    /// Bans an agent. It cannot attest again until it is evicted. Returns false if there is no such agent.
     pub fn ban(&self, agent_id: &str) -> bool {
         self.shared.lock().nodes.get_mut(agent_id).is_some_and(|node| {
             node.banned = true;
@@ -136,22 +137,23 @@ impl Server {
         self.shared.lock().registry.create(entry)
     }
 
-    /// Changes the entry with that ID; its revision number grows by one. False where there is none.
+    /// Replaces the entry with the same ID and increments its revision number. Returns false if there is none.
     pub fn update_entry(&self, entry: Entry) -> bool {
         self.shared.lock().registry.update(entry)
     }
 
-    /// Deletes an entry; false where there is none.
+    /// Deletes an entry. Returns false if there is none.
     pub fn delete_entry(&self, id: &str) -> bool {
         self.shared.lock().registry.delete(id)
     }
 
-    /// All entries, by ID.
+    /// All entries, sorted by ID.
     pub fn entries(&self) -> Vec<Entry> {
         self.shared.lock().registry.all()
     }
 
-    /// Makes these the entries: what is equal stays untouched, what differs is updated, the rest is deleted.
+    /// Replaces all entries. An entry that is equal stays untouched, one that differs is updated, and the others are
+    /// deleted.
     pub fn replace_entries(&self, entries: Vec<Entry>) {
         self.shared.lock().registry.replace(entries);
     }
@@ -189,23 +191,23 @@ impl Server {
         bundle.to_string()
     }
 
-    /// Makes the next CA: the bundle holds both, the old one still signs.
+    /// Makes the next CA. The bundle then holds both, and the old one still signs.
     pub fn prepare_ca(&self) {
         self.shared.lock().ca.prepare().expect(CA);
     }
 
-    /// Declares the CAs compromised that neither sign nor are prepared to.
+    /// Taints all CAs except the one that signs and the prepared one.
     pub fn taint_old_cas(&self) {
         self.shared.lock().ca.taint_old();
     }
 
-    /// The prepared CA (one is made where there is none) signs from now on; the bundle keeps the old one.
+    /// Makes the prepared CA sign from now on, and prepares one first if there is none. The bundle keeps the old CA.
     pub fn rotate_ca(&self) {
         self.shared.lock().ca.activate().expect(CA);
     }
 
-    /// Takes the CAs out of the bundle that sign no more. After [`rotate_ca`](Self::rotate_ca) this leaves an agent that
-    /// missed the rotation with an unknown authority.
+    /// Removes all CAs from the bundle except the one that signs and the prepared one. After
+    /// [`rotate_ca`](Self::rotate_ca), an agent that missed the rotation does not know the server's authority any more.
     pub fn forget_old_cas(&self) {
         self.shared.lock().ca.forget_old();
     }
@@ -218,14 +220,14 @@ impl Server {
         bundle.sequence += 1;
     }
 
-    /// Sets the bundle of another trust domain, as PEM; what is not a PEM block is passed over.
+    /// Sets the bundle of another trust domain, as PEM. Text outside of PEM blocks is ignored.
     pub fn set_federated_bundle_pem(&self, trust_domain: &str, authorities: &str) {
         let blocks = pem::parse_many(authorities).unwrap_or_default();
         let der = blocks.into_iter().map(pem::Pem::into_contents).collect();
         self.set_federated_bundle(trust_domain, der);
     }
 
-    /// Forgets the bundle of another trust domain; false where there is none.
+    /// Removes the bundle of another trust domain. Returns false if there is none.
     pub fn remove_federated_bundle(&self, trust_domain: &str) -> bool {
         self.shared.lock().federated.remove(trust_domain).is_some()
     }
@@ -235,9 +237,9 @@ impl Server {
     }
 }
 
-/// Faults, and what was called.
+/// Faults and counters.
 impl Server {
-    /// Misbehaves from now on; the listener has carried it out when this returns.
+    /// Sets the fault. When this returns, the listener has applied it.
     pub async fn fault(&self, fault: Fault) {
         let mut applied = self.shared.applied.subscribe();
         self.shared.fault.send_replace(fault);
@@ -245,17 +247,17 @@ impl Server {
         let _ = applied.wait_for(|applied| *applied == fault).await;
     }
 
-    /// What was called until now.
+    /// The present counters.
     pub fn counters(&self) -> Counters {
         *self.shared.counters.borrow()
     }
 
-    /// Follows the counters.
+    /// Watches the counters.
     pub fn watch_counters(&self) -> watch::Receiver<Counters> {
         self.shared.counters.subscribe()
     }
 
-    /// Waits until the counters are so (give it a timeout of your own).
+    /// Waits until `enough` is true for the counters. It has no timeout of its own.
     pub async fn counted(&self, enough: impl FnMut(&Counters) -> bool) -> Counters {
         let mut counters = self.watch_counters();
         *counters.wait_for(enough).await.expect("the server holds the sender")

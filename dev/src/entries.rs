@@ -1,4 +1,4 @@
-//! Registration entries, and the JSON file that holds them.
+//! Registration entries and the JSON file that holds them.
 //!
 //! The file is what `spire-server entry create -data FILE` reads:
 //!
@@ -22,58 +22,58 @@ use serde::{Deserialize, Serialize};
 
 use crate::server::Error;
 
-/// A registration entry. Nothing is checked here: an agent is sent what a test puts in.
+/// A registration entry. The server checks nothing, so that a test can send any entry to an agent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// Made by the server where it is empty.
+    /// The entry ID. If it is empty, the server makes one.
     #[serde(rename = "entry_id", default)]
     pub id: String,
-    /// The identity.
+    /// The SPIFFE ID of the identity.
     pub spiffe_id: String,
-    /// Who may have it: an agent's ID, a node alias, or `spiffe://<td>/spire/server` for an alias itself.
+    /// The parent: the ID of an agent, or of a node alias. A node alias itself has `spiffe://<td>/spire/server`.
     pub parent_id: String,
-    /// What a caller must have, all of it.
+    /// The selectors, all of which a caller must have.
     pub selectors: Vec<Selector>,
-    /// Seconds; 0 is the server's default.
+    /// The lifetime of X.509-SVIDs in seconds; 0 for the server's default.
     #[serde(default)]
     pub x509_svid_ttl: i32,
-    /// Seconds; 0 is the server's default.
+    /// The lifetime of JWT-SVIDs in seconds; 0 for the server's default.
     #[serde(default)]
     pub jwt_svid_ttl: i32,
-    /// DNS names in the certificate.
+    /// The DNS names in the certificate.
     #[serde(default)]
     pub dns_names: Vec<String>,
-    /// Trust domains, with or without `spiffe://`.
+    /// The trust domains that the entry federates with, with or without `spiffe://`.
     #[serde(default)]
     pub federates_with: Vec<String>,
-    /// May administer the server.
+    /// Whether the identity may administer the server.
     #[serde(default)]
     pub admin: bool,
-    /// Is a server of its own.
+    /// Whether the identity is that of a downstream server.
     #[serde(default)]
     pub downstream: bool,
-    /// Goes to an SVID store.
+    /// Whether the SVID goes to an SVID store.
     #[serde(default)]
     pub store_svid: bool,
-    /// What the identity is for.
+    /// The hint: tells a workload the purpose of the identity.
     #[serde(default)]
     pub hint: String,
-    /// Seconds since the epoch; 0 is never. The entry is not removed at that time.
+    /// The expiry in seconds since the epoch; 0 for never. The server does not remove an expired entry.
     #[serde(rename = "entryExpiry", default)]
     pub expires_at: i64,
-    /// Kept by the server: 0 when created, one more with each update.
+    /// The revision number. The server sets 0 at creation and increments it with each update.
     #[serde(default)]
     pub revision_number: i64,
-    /// Kept by the server where it is 0: seconds since the epoch.
+    /// The creation time in seconds since the epoch. The server sets it if it is 0.
     #[serde(default)]
     pub created_at: i64,
-    /// Sent when given.
+    /// Newer attributes, sent only if they are given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub additional_attributes: Option<AdditionalAttributes>,
 }
 
 impl Entry {
-    /// An entry with selectors as `type:value`.
+    /// An entry with these selectors, each in the form `type:value`.
     pub fn new<'a>(
         spiffe_id: impl Into<String>,
         parent_id: impl Into<String>,
@@ -87,20 +87,20 @@ impl Entry {
         }
     }
 
-    /// The entry with that ID.
+    /// This entry with another ID.
     #[must_use]
     pub fn with_id(self, id: impl Into<String>) -> Self {
         Self { id: id.into(), ..self }
     }
 
-    /// What tells two entries without an ID apart.
+    /// Whether SPIFFE ID, parent and selectors are equal. They identify an entry that has no ID.
     pub(crate) fn same_subject(&self, other: &Self) -> bool {
         self.spiffe_id == other.spiffe_id
             && self.parent_id == other.parent_id
             && self.selectors == other.selectors
     }
 
-    /// Equal but for what the server keeps.
+    /// Whether two entries are equal, except for the fields that the server sets.
     pub(crate) fn same_content(&self, other: &Self) -> bool {
         let kept =
             |entry: &Self| Self { id: String::new(), revision_number: 0, created_at: 0, ..entry.clone() };
@@ -108,36 +108,36 @@ impl Entry {
     }
 }
 
-/// One selector.
+/// A selector of an entry or a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Selector {
-    /// `unix`, `k8s`, …
+    /// The type: `unix`, `k8s`, …
     #[serde(rename = "type")]
     pub kind: String,
-    /// `uid:1000`, `ns:default`, …
+    /// The value: `uid:1000`, `ns:default`, …
     pub value: String,
 }
 
 impl Selector {
-    /// From `type:value`.
+    /// Parses `type:value`.
     pub fn parse(text: &str) -> Self {
         let (kind, value) = text.split_once(':').unwrap_or((text, ""));
         Self { kind: kind.to_owned(), value: value.to_owned() }
     }
 }
 
-/// What came later than the other fields.
+/// Attributes of an entry that are younger than its other fields.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AdditionalAttributes {
-    /// The agent makes the X.509-SVID only when it is asked for.
+    /// Whether the agent fetches the X.509-SVID only when a caller asks for it.
     #[serde(default)]
     pub disable_x509_svid_prefetch: bool,
-    /// JWT-SVIDs carry an ID of their own.
+    /// Whether JWT-SVIDs have a `jti` claim.
     #[serde(default)]
     pub jwt_svid_include_jti: bool,
 }
 
-/// Reads the entries of a file; see the [module](self) for the format.
+/// Reads the entries of a file. See the [module](self) for the format.
 pub fn read(path: &Path) -> Result<Vec<Entry>, Error> {
     #[derive(Deserialize)]
     struct File {

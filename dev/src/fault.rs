@@ -1,21 +1,21 @@
-//! What can be wrong with the server.
+//! Faults of the server, for tests.
 
 use std::time::Duration;
 
-/// A way for the server to misbehave; one at a time.
+/// A fault of the server. It has one at a time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Fault {
-    /// It works.
+    /// The server works.
     #[default]
     None,
-    /// The listener is closed and every connection is cut. The port stays the same afterwards.
+    /// The listener is closed and every connection is cut. Afterwards the server listens on the same port again.
     Down,
-    /// Every call waits so long before it is answered.
+    /// Every call is delayed by this time.
     Slow(Duration),
-    /// TCP connections are accepted and nothing is ever answered, on existing connections neither.
+    /// TCP connections are accepted, but nothing is answered, on existing connections neither.
     BlackHole,
-    /// Two malformed entries (no selectors; no valid SPIFFE ID) are among the authorised ones.
+    /// The authorized entries include two malformed ones: one without selectors, one without a valid SPIFFE ID.
     OneBadEntry,
-    /// New connections see a certificate of the right authority with another SPIFFE ID.
+    /// The certificate of new connections is signed by the right authority but has another SPIFFE ID.
     WrongServerId,
 }

@@ -1,4 +1,4 @@
-//! Identifiers: the reserved SPIFFE IDs, UUIDs, and the time in whole seconds that certificates know.
+//! Identifiers: reserved SPIFFE IDs and UUIDs; and times in whole seconds, as certificates have them.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -9,22 +9,22 @@ pub(crate) fn now() -> i64 {
     i64::try_from(since.as_secs()).expect("seconds fit in an i64 for ages")
 }
 
-/// Whole seconds, rounded up: a TTL below one second would be none.
+/// The seconds of a TTL, rounded up, so that a TTL below one second is not 0.
 pub(crate) fn seconds(ttl: Duration) -> i64 {
     i64::try_from(ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0)).unwrap_or(FOR_EVER)
 }
 
-/// `spiffe://<td>/spire/server`.
+/// The SPIFFE ID of the server: `spiffe://<td>/spire/server`.
 pub(crate) fn server_id(trust_domain: &str) -> String {
     format!("spiffe://{trust_domain}/spire/server")
 }
 
-/// The agent ID of a join token.
+/// The SPIFFE ID of an agent that attests by this join token.
 pub(crate) fn join_token_id(trust_domain: &str, token: &str) -> String {
     format!("spiffe://{trust_domain}/spire/agent/join_token/{token}")
 }
 
-/// The agent ID of a Kubernetes node.
+/// The SPIFFE ID of an agent that attests by k8s_psat on this node.
 pub(crate) fn psat_id(trust_domain: &str, cluster: &str, node: &str) -> String {
     format!("spiffe://{trust_domain}/spire/agent/k8s_psat/{cluster}/{}", stable_uuid(&[cluster, node]))
 }
@@ -34,7 +34,7 @@ pub(crate) fn uuid() -> String {
     format_uuid(rand::random())
 }
 
-/// The same UUID for the same words, in every run: a node keeps its UID.
+/// A UUID made from these words. It is the same in every run, as a node keeps its UID.
 pub(crate) fn stable_uuid(words: &[&str]) -> String {
     let half = |salt: u8| {
         let mut hasher = DefaultHasher::new();

@@ -1,7 +1,7 @@
-//! The way of a connection: TCP, TLS, HTTP/2, the services; and the faults that strike on that way.
+//! The path of a connection: TCP, TLS, HTTP/2, the services; and the faults that occur on it.
 //!
-//! A connection is one task that owns its socket. *Down* ends all of them together with the listener; a *black hole*
-//! is a connection that nobody polls any more.
+//! A connection is one task that owns its socket. The fault *Down* ends all of them together with the listener. In a
+//! *black hole* no connection is polled.
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -27,7 +27,7 @@ use crate::pings::Policed;
 use crate::state::Shared;
 use crate::tls;
 
-/// Accepts for ever.
+/// Accepts connections for ever, and applies the faults.
 pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener, address: SocketAddr) {
     let routes = api::routes(&shared);
     let mut fault = shared.fault.subscribe();
@@ -54,7 +54,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener, address: S
     }
 }
 
-/// The next connection; none without a listener or when accepting failed.
+/// Waits for the next connection; `None` without a listener, or if accepting failed.
 async fn accept(listener: Option<&TcpListener>) -> Option<TcpStream> {
     let (stream, _) = listener?.accept().await.ok()?;
     Some(stream)
@@ -69,7 +69,7 @@ async fn bind_again(address: SocketAddr) -> TcpListener {
     }
 }
 
-/// Polls the work only while the server answers at all.
+/// Polls `work`, except while the fault is a black hole.
 async fn unless_black_hole(mut fault: watch::Receiver<Fault>, work: impl Future<Output = ()>) {
     let mut work = pin!(work);
     loop {
@@ -103,7 +103,7 @@ async fn connection(shared: Arc<Shared>, routes: Routes, stream: TcpStream) {
     });
     let io = TokioIo::new(Policed::new(stream));
     let mut served = pin!(http2::Builder::new(TokioExecutor::new()).serve_connection(io, service));
-    // How it ended is the client's affair.
+    // The error of a connection concerns only the client.
     tokio::select! {
         _ = &mut served => return,
         () = tokio::time::sleep(age) => served.as_mut().graceful_shutdown(),

@@ -1,4 +1,4 @@
-//! Who is at the other end of a connection.
+//! The identity of a client, by its certificate.
 
 use std::sync::Arc;
 
@@ -7,27 +7,28 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer as _;
 
-/// Put into the extensions of each request.
+/// The client of a connection. Each request has it in its extensions.
 #[derive(Clone)]
 pub(crate) enum Peer {
-    /// No client certificate.
+    /// The client sent no certificate.
     Anonymous,
-    /// A certificate that the bundle vouches for.
+    /// The client's certificate is signed by an authority of the bundle.
     Known(Arc<Caller>),
-    /// One that names nobody, and why.
+    /// The client's certificate has no usable identity, for this reason.
     Unusable(&'static str),
 }
 
-/// What the client certificate says.
+/// The identity in a client certificate.
 pub(crate) struct Caller {
     pub(crate) id: String,
-    /// Decimal.
+    /// The serial number in decimal.
     pub(crate) serial: String,
+    /// The expiry in seconds since the epoch.
     pub(crate) not_after: i64,
 }
 
 impl Peer {
-    /// From the chain that the handshake has verified.
+    /// The client by its certificate chain, which the handshake has verified.
     pub(crate) fn of(chain: Option<&[CertificateDer<'_>]>) -> Self {
         let Some(leaf) = chain.and_then(<[_]>::first) else { return Self::Anonymous };
         match caller(leaf) {

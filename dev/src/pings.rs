@@ -1,5 +1,5 @@
-//! grpc-go's policy for a client's PINGs (its `keepalive.EnforcementPolicy` as it is by default): hyper has none, and an
-//! agent that pings too often would be found out by a real server alone.
+//! grpc-go's policy for a client's PINGs (the defaults of its `keepalive.EnforcementPolicy`). Hyper has no such policy,
+//! so without this module only a real server would reveal an agent that pings too often.
 
 use std::io;
 use std::pin::Pin;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-/// A connection that fails once its client has broken the policy, where grpc-go says GOAWAY `too_many_pings` and closes.
+/// A connection that fails when its client breaks the policy. grpc-go sends GOAWAY `too_many_pings` and closes it.
 pub(crate) struct Policed<S> {
     inner: S,
     from_client: Frames,
@@ -28,11 +28,11 @@ impl<S> Policed<S> {
     }
 }
 
-/// What PINGs the client has sent, and whether it may send the next.
+/// Counts the client's PINGs and decides whether it may send another.
 struct Policy {
     last: Option<Instant>,
     strikes: u32,
-    /// The server has written since the last PING: the next one is free.
+    /// Whether the server has sent headers or data since the last PING. The next PING then resets the strikes.
     forgiven: bool,
 }
 
@@ -41,12 +41,12 @@ impl Policy {
         Self { last: None, strikes: 0, forgiven: false }
     }
 
-    /// The server has sent headers or data.
+    /// Notes that the server has sent headers or data.
     fn answered(&mut self) {
         self.forgiven = true;
     }
 
-    /// The client has sent a PING; false when it was one too many.
+    /// Notes a PING of the client. Returns false if it was one too many.
     fn pinged(&mut self, now: Instant) -> bool {
         let early = self.last.is_some_and(|last| now < last + LEAST_PAUSE);
         self.last = Some(now);
@@ -59,9 +59,9 @@ impl Policy {
     }
 }
 
-/// Finds the heads of HTTP/2 frames in what is read or written (RFC 9113 §4.1).
+/// Finds the frame headers in the bytes of an HTTP/2 connection (RFC 9113 §4.1).
 struct Frames {
-    /// Bytes of a payload that are still to come.
+    /// Bytes of the present payload that have not come yet.
     payload: usize,
     head: [u8; 9],
     filled: usize,
@@ -72,7 +72,7 @@ impl Frames {
         Self { payload: skipped, head: [0; 9], filled: 0 }
     }
 
-    /// The types and flags of the frames that begin in these bytes.
+    /// The types and flags of the frames whose header is complete with these bytes.
     fn heads(&mut self, mut bytes: &[u8]) -> Vec<(u8, u8)> {
         let mut heads = Vec::new();
         while !bytes.is_empty() {
@@ -132,12 +132,15 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Policed<S> {
     }
 }
 
+/// The length of the client's connection preface (RFC 9113 §3.4).
 const PREFACE: usize = 24;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const PING: u8 = 6;
 const ACK: u8 = 1;
+/// grpc-go's `MinTime`: a PING that comes sooner is a strike.
 const LEAST_PAUSE: Duration = Duration::from_mins(5);
+/// grpc-go's `maxPingStrikes`.
 const MOST_STRIKES: u32 = 2;
 
 #[cfg(test)]

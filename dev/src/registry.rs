@@ -1,7 +1,8 @@
-//! The entries, and which of them an agent may see.
+//! The registration entries, and the choice of those that an agent may see.
 //!
-//! An agent is authorised for the entries below its own ID and below each *node alias* that it fulfils (an entry
-//! whose parent is the server, with selectors that the agent's node has), and for the entries below those, and so on.
+//! An agent is authorized for the entries whose parent is its own ID or a *node alias* that it fulfils, for the entries
+//! whose parent is one of those, and so on. A node alias is an entry whose parent is the server and whose selectors the
+//! agent's node has.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -9,14 +10,14 @@ use std::sync::Arc;
 use crate::entries::{Entry, Selector};
 use crate::ids;
 
-/// All entries by ID.
+/// All entries, sorted by ID.
 #[derive(Default)]
 pub(crate) struct Registry {
     entries: BTreeMap<String, Arc<Entry>>,
 }
 
 impl Registry {
-    /// Adds an entry, or replaces the one with its ID by a new one.
+    /// Adds an entry, or replaces the one with the same ID. Returns the ID.
     pub(crate) fn create(&mut self, mut entry: Entry) -> String {
         if entry.id.is_empty() {
             entry.id = ids::uuid();
@@ -29,7 +30,7 @@ impl Registry {
         id
     }
 
-    /// Changes the entry with that ID; false where there is none.
+    /// Replaces the entry with the same ID and increments its revision number. Returns false if there is none.
     pub(crate) fn update(&mut self, mut entry: Entry) -> bool {
         let Some(old) = self.entries.get_mut(&entry.id) else { return false };
         entry.revision_number = old.revision_number + 1;
@@ -46,7 +47,8 @@ impl Registry {
         self.entries.values().map(|entry| Entry::clone(entry)).collect()
     }
 
-    /// Makes the registry hold these entries: what is equal keeps its revision, what differs is updated.
+    /// Replaces all entries. An entry that is equal keeps its revision, one that differs is updated, and the others are
+    /// removed.
     pub(crate) fn replace(&mut self, entries: Vec<Entry>) {
         let mut kept = BTreeSet::new();
         for mut entry in entries {
@@ -71,7 +73,7 @@ impl Registry {
         self.entries.retain(|id, _| kept.contains(id));
     }
 
-    /// What the agent may see, in the order of entry IDs.
+    /// The entries that an agent may see, sorted by ID. `node` holds the selectors of its node.
     pub(crate) fn authorized(
         &self,
         server_id: &str,

@@ -1,4 +1,4 @@
-//! The server as a value: made with [`Options`], gone when it is dropped.
+//! The server as a value: [`Options`] start it, and dropping it ends it.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -13,66 +13,69 @@ use crate::entries::Entry;
 use crate::listener;
 use crate::state::Shared;
 
-/// A running server. Its methods are what a test may do to it; they take effect at once.
+/// A running server. A test controls it by its methods, which take effect at once.
 pub struct Server {
     pub(crate) shared: Arc<Shared>,
     address: SocketAddr,
     task: JoinHandle<()>,
 }
 
-/// How the server is set up. All TTLs count in whole seconds, as certificates do.
+/// The options of a server. All TTLs count in whole seconds, as in certificates.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Without `spiffe://`.
+    /// The trust domain, without `spiffe://`.
     pub trust_domain: String,
-    /// Where to listen.
+    /// The address to listen on.
     pub ip: IpAddr,
-    /// 0: any free one.
+    /// The port to listen on; 0 for any free one.
     pub port: u16,
-    /// Life of a CA. It prepares its successor at a half of it and yields to it at five sixths.
+    /// The lifetime of a CA. The next CA is prepared after half of it and signs after five sixths.
     pub ca_ttl: Duration,
-    /// Life of an X.509-SVID whose entry says nothing, and of the server's own.
+    /// The lifetime of the server's own certificate, and of X.509-SVIDs whose entry has no TTL.
     pub svid_ttl: Duration,
-    /// Life of an agent's X.509-SVID.
+    /// The lifetime of an agent's X.509-SVID.
     pub agent_ttl: Duration,
-    /// Life of join tokens and service account tokens.
+    /// The lifetime of join tokens and service account tokens.
     pub token_ttl: Duration,
-    /// A connection that is older is closed with GOAWAY once its calls are answered, give or take a tenth.
+    /// The age, ± 10 %, at which a connection is closed with GOAWAY once its calls are answered.
     pub max_connection_age: Duration,
-    /// The CA is an intermediate of an upstream root: chains carry it, the bundle is the root.
+    /// Whether the CA is an intermediate of an upstream root. Chains then include the CA's certificate, and the bundle
+    /// is the root.
     pub intermediate: bool,
-    /// Most entries or revisions in one message of SyncAuthorizedEntries.
+    /// The most entries, or revisions, in one message of SyncAuthorizedEntries.
     pub entry_page_size: usize,
-    /// Up to so many entries are sent whole at once; the real server has no other limit than its page size (`None`).
+    /// The most entries that are sent in full in the first answer; `None` for the page size, which is the limit of the
+    /// real server.
     pub full_sync_limit: Option<usize>,
-    /// Clusters that may attest by k8s_psat, with their service accounts (`namespace:name`). Empty: all of them.
+    /// The clusters that may attest by k8s_psat, with their service accounts (`namespace:name`). If it is empty, all
+    /// may.
     pub psat_clusters: BTreeMap<String, Vec<String>>,
-    /// Seconds after which agents shall look for a new bundle; 0 says nothing.
+    /// The bundle's refresh hint in seconds; 0 for none.
     pub refresh_hint: i64,
     /// The first registration entries.
     pub entries: Vec<Entry>,
 }
 
-/// Why a server does not start or an entries file is not read.
+/// Why a server does not start, or an entries file cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The port is taken.
     #[error("cannot listen on {address}: {source}")]
     Bind {
-        /// Where it should have listened.
+        /// The address and port.
         address: SocketAddr,
-        /// Why not.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// Something is at that path, or its folder is not there.
+    /// The path exists already, or its folder does not.
     #[error("cannot listen on {path}: {source}")]
     BindSocket {
-        /// Where it should have listened.
+        /// The path of the socket.
         path: PathBuf,
-        /// Why not.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// A certificate cannot be made, most likely for its trust domain.
+    /// A certificate cannot be made, most likely because the trust domain is invalid.
     #[error("cannot make a certificate: {0}")]
     Certificate(#[from] rcgen::Error),
     /// A TLS configuration cannot be made.
@@ -86,21 +89,21 @@ pub enum Error {
     EntriesFile {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// The entries file is not what it should be.
+    /// The entries file is malformed.
     #[error("{path} holds no entries: {source}")]
     EntriesJson {
         /// The file.
         path: PathBuf,
-        /// Where and why.
+        /// The place and the reason.
         source: serde_json::Error,
     },
 }
 
 impl Server {
-    /// Listens, and serves until it is dropped.
+    /// Starts a server. It serves until it is dropped.
     pub async fn start(options: Options) -> Result<Self, Error> {
         let address = SocketAddr::new(options.ip, options.port);
         let bound = async {
@@ -114,17 +117,17 @@ impl Server {
         Ok(Self { shared, address, task })
     }
 
-    /// Where it listens.
+    /// The address and port that the server listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Its trust domain.
+    /// The server's trust domain.
     pub fn trust_domain(&self) -> &str {
         &self.shared.options.trust_domain
     }
 
-    /// Ends it; the port is free and every connection cut when this returns.
+    /// Ends the server. When this returns, the port is free and every connection is cut.
     pub async fn shutdown(mut self) {
         self.task.abort();
         let _ = (&mut self.task).await;

@@ -1,4 +1,4 @@
-//! Everything that changes, behind one lock that is never held across an await or a signature.
+//! The state of the server, behind one lock that is never held during an await or a signature.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -15,18 +15,19 @@ use crate::peer::Caller;
 use crate::registry::Registry;
 use crate::server::Options;
 
-/// What the listener, the services and the test's handle have in common.
+/// The data that the listener, the services and the test's handle share.
 pub(crate) struct Shared {
     pub(crate) options: Options,
     pub(crate) server_id: String,
     pub(crate) counters: watch::Sender<Counters>,
     pub(crate) fault: watch::Sender<Fault>,
-    /// The fault that the listener has carried out.
+    /// The fault that the listener has applied.
     pub(crate) applied: watch::Sender<Fault>,
     state: Mutex<State>,
 }
 
-/// How often what was called, for assertions. Calls are counted when they were let in, results when they were given.
+/// Counts of calls and results, for assertions. A call counts when the server admits it, a result when the server
+/// returns it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// TLS connections that were established.
@@ -41,9 +42,9 @@ pub struct Counters {
     pub post_status: u64,
     /// SyncAuthorizedEntries streams whose first part was answered, and GetAuthorizedEntries calls.
     pub syncs: u64,
-    /// Those syncs that were answered with revisions.
+    /// Syncs that were answered with revisions.
     pub paged_syncs: u64,
-    /// Whole entries sent.
+    /// Entries sent in full.
     pub entries_sent: u64,
     /// GetBundle calls.
     pub bundles: u64,
@@ -53,7 +54,7 @@ pub struct Counters {
     pub sign_calls: u64,
     /// X.509-SVIDs signed for workloads.
     pub signed: u64,
-    /// Calls refused because of who called.
+    /// Calls that were refused because of the caller's identity.
     pub denied: u64,
 }
 
@@ -62,17 +63,17 @@ pub struct Counters {
 pub(crate) struct Node {
     pub(crate) attestation_type: String,
     pub(crate) serial: String,
-    /// From a renewal, until the agent uses it.
+    /// The serial number of a renewed SVID that the agent has not used yet.
     pub(crate) new_serial: Option<String>,
     pub(crate) can_reattest: bool,
     pub(crate) banned: bool,
-    /// By order, until it attests anew.
+    /// Whether a test has made the SVID expire, until the agent attests again.
     pub(crate) expired: bool,
     pub(crate) agent_version: String,
     pub(crate) selectors: BTreeSet<Selector>,
 }
 
-/// What a projected service account token stands for.
+/// The subject and expiry of a projected service account token.
 #[derive(Clone)]
 pub(crate) struct Grant {
     pub(crate) cluster: String,
@@ -89,12 +90,12 @@ pub(crate) struct FederatedBundle {
     pub(crate) sequence: u64,
 }
 
-/// See the module.
+/// The state behind the lock.
 pub(crate) struct State {
     pub(crate) ca: Ca,
     pub(crate) registry: Registry,
     pub(crate) nodes: BTreeMap<String, Node>,
-    /// Token → expiry.
+    /// The expiry of each unused join token, in seconds since the epoch.
     pub(crate) join_tokens: HashMap<String, i64>,
     pub(crate) grants: HashMap<String, Grant>,
     pub(crate) federated: BTreeMap<String, FederatedBundle>,
@@ -157,7 +158,8 @@ impl Shared {
 }
 
 impl State {
-    /// Whether the caller is an agent in good standing. The first use of a renewed SVID makes it the active one.
+    /// Checks that the caller is an attested agent that is neither expired nor banned. The first use of a renewed SVID
+    /// makes it the active one.
     pub(crate) fn authorize(&mut self, caller: &Caller) -> Result<(), Reason> {
         let node = self.nodes.get_mut(&caller.id);
         if caller.not_after < ids::now() || node.as_ref().is_some_and(|node| node.expired) {

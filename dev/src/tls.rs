@@ -1,4 +1,4 @@
-//! The server's side of TLS: a fresh certificate for each handshake, client certificates on request.
+//! The server's side of TLS: each handshake gets a new certificate, and client certificates are optional.
 
 use std::sync::{Arc, LazyLock};
 
@@ -14,7 +14,7 @@ use crate::ids;
 use crate::server::Error;
 use crate::state::Shared;
 
-/// TLS 1.2 and 1.3 for one connection, with the authorities of this moment.
+/// The TLS configuration of one connection: TLS 1.2 and 1.3, with the present authorities.
 pub(crate) fn config(shared: &Shared) -> Result<ServerConfig, Error> {
     let (roots, signer) = {
         let mut state = shared.lock();

@@ -216,7 +216,7 @@ async fn an_agent_sees_what_is_below_it() -> Outcome {
     let ids: Vec<_> = entries.iter().map(|entry| entry.id.as_str()).collect();
     assert_eq!(ids, ["below-alias", "below-that", "own"]);
 
-    // The alias that comes with a join token.
+    // The node alias of a join token.
     let token = server.create_join_token_for("spiffe://example.org/alias");
     let identity = Client::anonymous(&server).await?.attest("join_token", &token).await?;
     let mut client = Client::of(&server, &identity).await?;
@@ -305,7 +305,7 @@ async fn entries_keep_revision_and_creation() -> Outcome {
     let kept = &server.entries()[0];
     assert_eq!((kept.revision_number, kept.created_at, kept.hint.as_str()), (1, 7, "changed"));
 
-    // The same entry from a file has no ID; another takes the place of none.
+    // An equal entry without an ID, as from a file, keeps the old one. The other entry is new.
     let other = Entry::new("spiffe://example.org/b", "spiffe://example.org/p", ["unix:uid:2"]).with_id("b");
     server.replace_entries(vec![entry.clone(), other]);
     let entries = server.entries();
@@ -454,7 +454,7 @@ async fn tls_1_2_will_do() -> Outcome {
     Ok(())
 }
 
-/// All answers to one stream of requests: the first with the mask, the others with IDs.
+/// All answers to one stream of requests. The first request has the mask, the others have IDs.
 async fn sync(
     client: &mut Client,
     output_mask: Option<EntryMask>,
@@ -479,7 +479,7 @@ async fn collect<T>(mut stream: Streaming<T>) -> Result<Vec<T>, Status> {
     Ok(all)
 }
 
-/// What spire-agent asks for.
+/// The mask that spire-agent sends.
 fn mask() -> EntryMask {
     EntryMask {
         spiffe_id: true,

@@ -1,4 +1,4 @@
-//! A plain client of the server's API: TLS by SPIFFE ID, attestation by hand.
+//! A plain client of the server's API, with TLS by SPIFFE ID and attestation.
 
 use std::sync::{Arc, Mutex};
 
@@ -21,30 +21,30 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
-/// A key with a certificate chain.
+/// A key with its certificate chain.
 pub(crate) struct Identity {
     pub(crate) chain: Vec<CertificateDer<'static>>,
     pub(crate) key: KeyPair,
     pub(crate) reattestable: bool,
 }
 
-/// One connection with a client for each service.
+/// One connection, with a client for each service.
 pub(crate) struct Client {
     pub(crate) agent: AgentClient<Channel>,
     pub(crate) entry: EntryClient<Channel>,
     pub(crate) bundle: BundleClient<Channel>,
     pub(crate) svid: SvidClient<Channel>,
-    /// The SPIFFE ID of the server as it was seen.
+    /// The SPIFFE ID in the server's certificate.
     pub(crate) server_id: String,
 }
 
 impl Client {
-    /// Without a client certificate.
+    /// Connects without a client certificate.
     pub(crate) async fn anonymous(server: &Server) -> Result<Self, tonic::transport::Error> {
         Self::connect(server, None, &rustls::version::TLS13).await
     }
 
-    /// As that agent.
+    /// Connects as this agent.
     pub(crate) async fn of(server: &Server, identity: &Identity) -> Result<Self, tonic::transport::Error> {
         Self::connect(server, Some(identity), &rustls::version::TLS13).await
     }
@@ -89,7 +89,7 @@ impl Client {
         })
     }
 
-    /// Attests; the key of the identity is new.
+    /// Attests with a new key.
     pub(crate) async fn attest(&mut self, kind: &str, payload: &str) -> Result<Identity, Status> {
         let key = KeyPair::generate().expect("a key");
         let params = attest_agent_request::Params {
@@ -109,7 +109,7 @@ impl Client {
     }
 }
 
-/// Attests with a new join token and connects as that agent.
+/// Attests with a new join token and connects as the new agent. Also returns its SPIFFE ID.
 pub(crate) async fn join(server: &Server) -> Result<(Client, String), Box<dyn std::error::Error>> {
     let token = server.create_join_token();
     let identity = Client::anonymous(server).await?.attest("join_token", &token).await?;
@@ -125,7 +125,7 @@ pub(crate) fn chain(svid: &proto::types::X509svid) -> Vec<CertificateDer<'static
     svid.cert_chain.iter().map(|der| CertificateDer::from(der.to_vec())).collect()
 }
 
-/// The SPIFFE ID of a leaf.
+/// The SPIFFE ID of a leaf certificate.
 pub(crate) fn spiffe_id(leaf: &[u8]) -> String {
     let (_, leaf) = X509Certificate::from_der(leaf).expect("a certificate");
     let names = leaf.subject_alternative_name().expect("readable").expect("a SAN").value;
@@ -136,12 +136,12 @@ pub(crate) fn spiffe_id(leaf: &[u8]) -> String {
     uri.expect("a URI")
 }
 
-/// The serial number in decimal.
+/// The serial number of a leaf certificate in decimal.
 pub(crate) fn serial(leaf: &[u8]) -> String {
     X509Certificate::from_der(leaf).expect("a certificate").1.tbs_certificate.serial.to_string()
 }
 
-/// The reason in the details of a refusal.
+/// The reason in the details of a refusal; `None` without details.
 pub(crate) fn reason(status: &Status) -> Option<String> {
     #[derive(Clone, PartialEq, prost::Message)]
     struct RpcStatus {
@@ -161,7 +161,7 @@ pub(crate) fn reason(status: &Status) -> Option<String> {
     Some(details.reason().as_str_name().to_owned())
 }
 
-/// Whether the chain leads to one of the roots, as a server's and as a client's certificate.
+/// Verifies that the chain leads to one of the roots, both as a server's and as a client's certificate.
 pub(crate) fn verify(chain: &[CertificateDer<'_>], roots: &str) -> Result<(), webpki::Error> {
     let roots = certificates(roots);
     let anchors: Vec<_> =
@@ -185,7 +185,7 @@ fn private_key(key: &KeyPair) -> PrivateKeyDer<'static> {
     PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()))
 }
 
-/// Checks the chain, and remembers the SPIFFE ID for the test to judge.
+/// Verifies the server's chain, and keeps its SPIFFE ID for the test.
 #[derive(Debug)]
 struct Verifier {
     roots: String,

@@ -1,4 +1,4 @@
-//! Each fault strikes, and is over when it is over.
+//! Each fault takes effect, and its effect ends with it.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ async fn down_cuts_connections() -> Outcome {
     assert!(client.bundle.get_bundle(GetBundleRequest::default()).await.is_err());
     assert!(TcpStream::connect(server.address()).await.is_err());
     server.fault(Fault::None).await;
-    // The channel connects anew.
+    // The channel connects again.
     client.bundle.get_bundle(GetBundleRequest::default()).await?;
     Ok(())
 }

@@ -1,7 +1,7 @@
-//! Tests of the development server: each API by a plain client, the faults, and the real spire-agent against it;
-//! and of the development kubelet, API server and container runtime.
+//! Tests of the development server: each API by a plain client, the faults, and the real spire-agent. Tests of the
+//! development kubelet, API server and container runtime.
 //!
-//! A test that needs a program which is not there shows as skipped, with the reason in its name.
+//! A test that needs a missing program shows as skipped, with the reason in its name.
 
 mod apis;
 mod client;
@@ -28,7 +28,7 @@ fn main() -> ExitCode {
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
-/// A test on a runtime of its own, which ends after two minutes.
+/// A test on a tokio runtime of its own. It fails after two minutes.
 fn trial<F>(name: &str, test: impl FnOnce() -> F + Send + 'static) -> Trial
 where
     F: Future<Output = Outcome>,

@@ -1,4 +1,4 @@
-//! The programs: what `dev-server` prints, writes and reads again; how `demo` treats its flags.
+//! The programs: what `dev-server` prints, writes and reads, and how `demo` handles its flags.
 
 use std::process::Stdio;
 
@@ -13,7 +13,7 @@ pub(crate) fn trial() -> Trial {
     crate::trial("the_program_writes_its_files_and_reads_entries_again", the_program)
 }
 
-/// The rest of the demo is its own test: `cargo demo --check`.
+/// Tests only the flags. The rest of the demo has its own test: `cargo demo --check`.
 pub(crate) fn demo_trial() -> Trial {
     crate::trial("the_demo_says_what_a_real_server_needs", the_demo)
 }

@@ -1,6 +1,6 @@
-//! The real spire-agent against this server: what it accepts is what the server has to be.
+//! The real spire-agent against this server. What the agent accepts defines what the server must be.
 //!
-//! It is found by `SPIRE_AGENT` or on the PATH.
+//! The program is found by `SPIRE_AGENT` or on the PATH.
 
 use std::fmt::Write as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -66,7 +66,7 @@ async fn syncs_1200_entries(spire_agent: PathBuf) -> Outcome {
     assert!(counters.paged_syncs >= 1 && counters.entries_sent == 1200, "{counters:?}");
     assert!(server.agents()[0].agent_version.starts_with("1."), "{:?}", server.agents());
 
-    // A change reaches it with the next sync.
+    // A change reaches the agent with the next sync.
     let id = agent_entry(&server)?;
     let mut changed = server.entries().into_iter().find(|entry| entry.id == id).expect("it is there");
     changed.spiffe_id = "spiffe://example.org/renamed".to_owned();
@@ -102,7 +102,7 @@ async fn attests_by_k8s_psat(spire_agent: PathBuf) -> Outcome {
     let known = &server.agents()[0];
     assert_eq!(known.id, server.psat_agent_id("front", "node-1"));
 
-    // Evicted, it attests anew in place.
+    // An evicted agent attests again without a restart.
     let before = server.counters();
     assert!(server.evict(&known.id));
     server.counted(|now| now.attested > before.attested && now.syncs > before.syncs).await;
@@ -138,7 +138,7 @@ async fn follows_a_rotation(spire_agent: PathBuf) -> Outcome {
     assert!(!agent.fetch().await?.contains("CA #2"));
     let before = server.counters();
     server.rotate_ca();
-    // A new bundle, then an SVID of the new authority.
+    // The agent gets the new bundle, then an SVID of the new authority.
     server.counted(|now| now.bundles > before.bundles && now.signed > before.signed).await;
     agent.fetch_until("CA #2").await?;
     agent.stop().await
@@ -163,7 +163,7 @@ struct Agent {
 }
 
 impl Agent {
-    /// Returns when its APIs are there.
+    /// Starts the agent. Returns when it serves its APIs.
     async fn start(
         program: &Path,
         server: &Server,
@@ -202,7 +202,7 @@ impl Agent {
         Ok(Self { program: program.to_owned(), child, socket, log, _dir: dir })
     }
 
-    /// What `spire-agent api fetch x509` prints.
+    /// The output of `spire-agent api fetch x509`.
     async fn fetch(&self) -> Result<String, Box<dyn std::error::Error>> {
         let output = Command::new(&self.program)
             .args(["api", "fetch", "x509", "-timeout", "30s", "-socketPath"])
@@ -216,7 +216,7 @@ impl Agent {
         }
     }
 
-    /// Asks until the answer has that in it; the trial's deadline ends it.
+    /// Fetches until the output contains `wanted`. The trial's deadline limits it.
     async fn fetch_until(&self, wanted: &str) -> Result<String, Box<dyn std::error::Error>> {
         loop {
             let fetched = self.fetch().await?;
@@ -270,5 +270,5 @@ plugins {{
     )
 }
 
-/// What it logs when its socket listens.
+/// The agent's log line when its socket listens.
 const READY: &str = "Starting agent APIs";

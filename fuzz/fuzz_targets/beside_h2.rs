@@ -1,5 +1,5 @@
-//! The same bytes of a client for our server's side of HTTP/2 and for h2's, in memory: both end the connection, or neither
-//! does, but for the exceptions that are listed here with their reasons.
+//! Gives the same client bytes to our HTTP/2 server and to h2's, in memory. Both must end the connection, or neither,
+//! with the exceptions that are listed here with their reasons.
 #![no_main]
 
 use std::convert::Infallible;
@@ -22,23 +22,23 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     }
 });
 
-/// What became of a connection.
+/// The end state of a connection.
 #[derive(Debug, PartialEq, Eq)]
 struct Outcome {
-    /// The server has ended the connection, or said that it does.
+    /// Whether the server has ended the connection or sent GOAWAY.
     ended: bool,
-    /// The code of its last GOAWAY.
+    /// The error code of the server's last GOAWAY.
     code: Option<u32>,
 }
 
-/// What a client says: the greeting, then whole frames.
+/// The bytes of a client: the preface and SETTINGS, then complete frames.
 struct Client {
     bytes: Vec<u8>,
     frames: Vec<(u8, u8, u32, Vec<u8>)>,
 }
 
 impl Client {
-    /// `None` when there are no frames.
+    /// Makes a client of the fuzzer's bytes; `None` if they have no frames.
     fn read(mut data: &[u8]) -> Option<Self> {
         let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
         let mut frames = Vec::new();
@@ -47,7 +47,7 @@ impl Client {
         {
             let (kind, stream) = (kind % 11, u32::from(stream % 10));
             let (payload, rest) = match (kind, len) {
-                // Half of the header blocks are sound.
+                // Half of the header blocks are valid.
                 (HEADERS, 128..) => (&REQUEST[..], rest),
                 (WINDOW_UPDATE | RST_STREAM, 32..) if rest.len() >= 4 => rest.split_at(4),
                 (PING | GO_AWAY, 32..) if rest.len() >= 8 => rest.split_at(8),
@@ -63,15 +63,15 @@ impl Client {
         (!frames.is_empty()).then_some(Self { bytes, frames })
     }
 
-    /// Where the two differ, and why that is right.
+    /// Whether the two servers may differ about this client.
     fn is_excepted(&self) -> bool {
         self.frames.iter().any(|(kind, flags, stream, payload)| excepted(*kind, *flags, *stream, payload))
             || self.has_late_frames()
             || self.has_odd_blocks()
     }
 
-    /// A frame of a stream after its end: which of them end the connection depends on how long a server remembers a stream
-    /// (RFC 9113 §5.1 leaves it open), and h2 remembers by time.
+    /// Whether there is a frame of a stream after the stream's end. Which of these end the connection depends on how
+    /// long a server remembers a stream (RFC 9113 §5.1 leaves it open), and h2 remembers by time.
     fn has_late_frames(&self) -> bool {
         let mut over = [false; 10];
         self.frames.iter().any(|(kind, flags, stream, _)| {
@@ -83,10 +83,11 @@ impl Client {
         })
     }
 
-    /// Header blocks that are not the usual request. What h2 makes of a malformed one depends on which rule it breaks.
+    /// Whether there is a header block other than the usual request. h2's reaction to a malformed one depends on the
+    /// rule that it breaks.
     fn has_odd_blocks(&self) -> bool {
         self.frames.iter().any(|(kind, flags, _, payload)| {
-            // Of an unfinished block h2 says nothing before it has the rest.
+            // h2 does not react to an unfinished block before it has the rest.
             *kind == CONTINUATION
                 || (*kind == HEADERS
                     && (flags & (PADDED | WITH_PRIORITY) != 0
@@ -98,19 +99,20 @@ impl Client {
 
 fn excepted(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> bool {
     match kind {
-        // h2 ends the connection for a PRIORITY or WINDOW_UPDATE that is malformed on any stream; RFC 9113 §6.3 and §6.9
-        // ask for a stream error where the stream is not idle.
+        // h2 ends the connection for a malformed PRIORITY or WINDOW_UPDATE on any stream. RFC 9113 §6.3 and §6.9 ask
+        // for a stream error if the stream is not idle.
         PRIORITY => payload.len() != 5 || stream == 0 || payload[..4] == stream.to_be_bytes(),
         WINDOW_UPDATE => stream != 0 || payload.len() != 4,
-        // h2 takes an ACK of settings that it has not sent as an error, and so it does a value of
-        // SETTINGS_ENABLE_CONNECT_PROTOCOL above 1. From a client that setting means nothing (RFC 8441 §3); here it is left
-        // unread, as an unknown one is.
+        // h2 treats an ACK of settings that it has not sent as an error, and a value of
+        // SETTINGS_ENABLE_CONNECT_PROTOCOL above 1 too. From a client that setting means nothing (RFC 8441 §3), and our
+        // server ignores it like an unknown one.
         SETTINGS => {
             flags & ACK != 0
                 || payload.len() > 6
                 || matches!(payload, [0, 8, value @ ..] if *value > [0, 0, 0, 1][..])
         }
-        // h2 ends after a client's GOAWAY once no stream is open; here the client closes.
+        // h2 closes the connection after a client's GOAWAY when no stream is open. Our server leaves that to the
+        // client.
         GO_AWAY | PUSH_PROMISE => true,
         _ => false,
     }
@@ -184,6 +186,7 @@ impl Body for Hello {
 
 /// `:method: GET`, `:scheme: http`, `:path: /`, `:authority: x`.
 const REQUEST: [u8; 6] = [0x82, 0x86, 0x84, 0x01, 1, b'x'];
+/// The most frames of a client.
 const FRAMES: usize = 60;
 const POLLS: usize = 20;
 const PIPE: usize = 1 << 20;

@@ -1,6 +1,6 @@
-//! Whatever is charged, changed and given back in whatever order: each level of the tree holds the sum of what is below it,
-//! within its limit, a group below its fair share is not refused while there is spare, and nothing is left at the end.
-//! Whoever waits for a turn has it after as many rounds as there are others that wait.
+//! Charges, changes and returns are made in any order. Each level of the tree must hold the sum of the levels below it,
+//! within its limit; a group below its fair share must not be refused while there is spare; and nothing may be left at
+//! the end. An account that waits for a turn must get it after at most as many rounds as others wait.
 #![no_main]
 
 use std::task::{Context, Waker};
@@ -45,7 +45,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
                 }
             }
             7 => {
-                // A connection ends, and another takes its place.
+                // A connection ends and is replaced by another.
                 charges.retain(|(of, _)| *of != account);
                 accounts[account] = groups[account % 3].account();
                 waits[account] = 0;
@@ -54,7 +54,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
         }
         check(&budget, &accounts, &charges);
     }
-    // Everybody who asks has a turn in the end.
+    // Every account that waits gets a turn in the end.
     for account in &accounts {
         let mut rounds = 0;
         while account.poll_turn(&cx, false).is_pending() {

@@ -1,5 +1,5 @@
-//! Any text is a trust bundle, in PEM or in SPIFFE's JSON, or is refused; one that is read has an authority at least, each
-//! of them a certificate, and is the same when it is written and read again, in either form.
+//! Any text is a trust bundle, in PEM or in SPIFFE's JSON, or is refused. A bundle has at least one authority, each
+//! authority is a certificate, and writing and reading the bundle again, in either form, gives the same bundle.
 #![no_main]
 
 use base64::Engine as _;

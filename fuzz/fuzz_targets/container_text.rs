@@ -1,5 +1,5 @@
-//! Any text of cgroup or mountinfo is read or refused: what is found stands in it, a path without an ID changes nothing,
-//! and the usual path of what was found is read as the same, from a cgroup file and from a mount.
+//! Any text of cgroup or mountinfo is read or refused. A found ID is part of the text, a path without an ID changes
+//! nothing, and the usual path of the found container gives the same result, from a cgroup file and from a mount.
 #![no_main]
 
 use attestors::container::{Container, from_cgroup, from_cgroup_legacy, from_mountinfo};

@@ -1,5 +1,5 @@
-//! A block is no more fields than bytes, and the table never above its limit; what is read is what another's decoder
-//! reads, and what its encoder makes of it is read as the same.
+//! A block has at most as many fields as bytes, and the table stays within its limit. The decoder agrees with another
+//! implementation's decoder, and reads what that one's encoder writes.
 #![no_main]
 
 use httlib_hpack::Encoder;
@@ -22,7 +22,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
 
 type Field = (Vec<u8>, Vec<u8>);
 
-/// Each has its length before it.
+/// Splits the input into blocks. Each has its length before it.
 fn blocks(data: &[u8]) -> Vec<&[u8]> {
     let (mut rest, mut blocks) = (data, Vec::new());
     while let Some((len, after)) = rest.split_first_chunk() {
@@ -41,7 +41,7 @@ fn decode(decoder: &mut Decoder, block: &[u8], limit: usize) -> (Vec<Field>, Res
     (fields, outcome)
 }
 
-/// The fields when all is one block, but for where the table's size changes.
+/// The fields if all blocks are joined into one, except where the table's size changes.
 fn joined(blocks: &[&[u8]], limit: usize) -> Vec<Field> {
     let mut joined: Vec<Vec<u8>> = Vec::new();
     for block in blocks {
@@ -68,7 +68,7 @@ fn decoded(decoder: &mut httlib_hpack::Decoder<'_>, block: &[u8]) -> Vec<Field> 
     fields.into_iter().map(|(name, value, _)| (name, value)).collect()
 }
 
-/// Encodes the fields anew, one block each, in the representations that `flags` asks for.
+/// Encodes the fields again, one block each, in the representations that `flags` chooses, and decodes them.
 fn again(fields: &[Field], flags: &[u8], limit: usize) {
     let mut encoder = Encoder::with_dynamic_size(limit.min(INITIAL_SIZE) as u32);
     let mut decoder = Decoder::new(limit);

@@ -1,7 +1,7 @@
-//! Whatever a client says, however it is cut and however slowly it reads, the server's frames are sound; and to a client that
-//! keeps the rules it keeps them too: windows, order, one end per stream, no GOAWAY, and an answer to each call that can have
-//! one, by a connection that is polled only when it was woken. What is kept is never more than its account allows, and
-//! nothing is left charged at the end.
+//! A client sends anything, in pieces of any size, and reads as slowly as it likes. The server's frames must be valid.
+//! Towards a client that keeps the rules, the server must keep them too: windows, order, one end per stream, no GOAWAY,
+//! and an answer to each call that can have one, although the connection is polled only when it was woken. The memory
+//! that is kept must stay within the account's limit, and nothing may be left charged at the end.
 #![no_main]
 
 use std::cell::{Cell, RefCell};
@@ -31,7 +31,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let scarce = input.byte().is_multiple_of(4).then(|| 4096 << (input.byte() % 8));
     let Some(mut server) = Server::new(window, scarce.unwrap_or(PLENTY), work, &calls) else { return };
     let mut client = Client::new(window);
-    // Who is short of room may be refused whatever it does.
+    // A client whose budget is scarce may be refused even if it keeps the rules.
     client.lawful = scarce.is_none();
     client.greet();
     for _ in 0..OPS {
@@ -46,7 +46,8 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     finish(client, server, &calls);
 });
 
-/// One thing that a client, a call, or the socket does. The highest bit has it come together with the next.
+/// One action of the client, a call or the socket. The highest bit of the next byte joins it with the next action,
+/// without a turn between them.
 fn act(input: &mut Input<'_>, client: &mut Client, server: &Server, calls: &Calls) {
     match input.byte() % 24 {
         0..4 => client.open(input),
@@ -74,7 +75,7 @@ fn act(input: &mut Input<'_>, client: &mut Client, server: &Server, calls: &Call
     }
 }
 
-/// What the client says goes out, and the server runs as long as it is woken.
+/// Delivers the client's bytes, and runs the server as long as it is woken.
 fn turn(client: &mut Client, server: &mut Server, calls: &Calls) {
     loop {
         server.io.borrow_mut().bring(&std::mem::take(&mut client.say));
@@ -87,7 +88,8 @@ fn turn(client: &mut Client, server: &mut Server, calls: &Calls) {
     assert!(calls.open.get() <= usize::try_from(STREAMS).expect("few"));
 }
 
-/// All is granted, read and ended: each call has its answer, and the connection its end.
+/// Opens all windows, reads all answers and ends all requests. Each call must then have its answer, and the connection
+/// its end.
 fn finish(mut client: Client, mut server: Server, calls: &Calls) {
     server.io.borrow_mut().give_room(usize::MAX / 2);
     if server.over.is_none() {
@@ -97,7 +99,7 @@ fn finish(mut client: Client, mut server: Server, calls: &Calls) {
         }
         turn(&mut client, &mut server, calls);
         client.assert_given_back();
-        // The connection's window last: it alone must wake those that waited for it.
+        // The connection's window comes last, because it alone must wake the streams that wait for it.
         client.grant_streams();
         turn(&mut client, &mut server, calls);
         client.grant_connection();
@@ -125,7 +127,7 @@ fn finish(mut client: Client, mut server: Server, calls: &Calls) {
     assert_eq!(budget.held(), 0, "something is charged that is gone");
 }
 
-/// The fuzzer's bytes; zeros behind them.
+/// The fuzzer's bytes, followed by zeros without end.
 struct Input<'d>(&'d [u8]);
 
 impl Input<'_> {
@@ -135,7 +137,7 @@ impl Input<'_> {
         *byte
     }
 
-    /// Small numbers, and some around what frames and windows have.
+    /// A size: a small number, or one near the sizes of frames and windows.
     fn size(&mut self) -> usize {
         match self.byte() {
             small @ 0..160 => small.into(),
@@ -161,7 +163,7 @@ struct Server {
 }
 
 impl Server {
-    /// None where there is no room even for a connection.
+    /// Starts a server; `None` if the budget has no room even for a connection.
     fn new(window: u32, room: usize, work: u64, calls: &Rc<Calls>) -> Option<Self> {
         let io = Rc::<RefCell<Pipe>>::default();
         let calls = Rc::clone(calls);
@@ -170,7 +172,7 @@ impl Server {
         let budget = Budget::new(budget::Limits { whole: room, spare: 0, group: room, account: room, work });
         let account = budget.group("").account();
         let connection = http2::serve(Io(Rc::clone(&io)), limits, account, serve).ok()?;
-        // Whoever spawns polls once.
+        // A spawned task is polled once without a wake-up.
         Some(Self { connection, io, woken: Arc::new(Flag(true.into())), over: None, budget, room })
     }
 
@@ -201,20 +203,20 @@ impl Wake for Flag {
     }
 }
 
-/// What lies between client and server.
+/// The transport between client and server.
 #[derive(Default)]
 struct Pipe {
     coming: VecDeque<u8>,
     closed: bool,
     written: Vec<u8>,
     room: usize,
-    /// At most so much at once; none is all.
+    /// The most bytes of one read or write; 0 for all. See [`piece`].
     read_piece: usize,
     write_piece: usize,
-    /// Each other time it is not ready, and then at once.
+    /// Whether every other operation returns Pending and wakes its task at once.
     shy: bool,
     shied: bool,
-    /// The server was told that the client must read first.
+    /// Whether the last write returned Pending. The server must then not read.
     stuck: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
@@ -249,7 +251,7 @@ impl Pipe {
     }
 }
 
-/// Of much no small ones: it would take too long.
+/// The most bytes of one operation: at least a 64th of all, because smaller pieces would take too long.
 fn piece(wanted: usize, all: usize) -> usize {
     if wanted == 0 { all } else { wanted.max(all / 64) }
 }
@@ -323,19 +325,19 @@ impl AsyncWrite for Io {
     }
 }
 
-// What answers.
+// The calls.
 
 #[derive(Default)]
 struct Calls {
     open: Cell<usize>,
     held: RefCell<Vec<Waker>>,
-    /// How many of the held have been told to go on.
+    /// How many held calls may continue.
     released: Cell<usize>,
-    /// Read elsewhere than in their calls.
+    /// Bodies that are read outside of their calls.
     outside: RefCell<Vec<Rc<Outside>>>,
 }
 
-/// A body that is read by another task than its call.
+/// A body that another task than its call reads.
 struct Outside {
     body: RefCell<Option<RequestBody>>,
     heard: Cell<usize>,
@@ -368,7 +370,7 @@ impl Calls {
                 }
                 _ => {
                     calls.hold().await;
-                    // Only now it looks at what has come.
+                    // The body is read only now.
                     Kind::Count(body, 0)
                 }
             };
@@ -380,7 +382,7 @@ impl Calls {
         }
     }
 
-    /// Until it is released.
+    /// Waits until the call is released.
     async fn hold(&self) {
         let place = self.held.borrow().len();
         self.held.borrow_mut().push(Waker::noop().clone());
@@ -393,7 +395,7 @@ impl Calls {
 
     fn release(&self, more: u8) {
         self.released.set((self.released.get() + usize::from(more % 4)).min(self.held.borrow().len()));
-        // Whoever is not meant may be woken, too.
+        // Calls that are not released may be woken too.
         self.held.borrow().iter().for_each(Waker::wake_by_ref);
     }
 
@@ -412,7 +414,7 @@ impl Calls {
         .await
     }
 
-    /// The readers outside run, so many steps, if they were woken.
+    /// Runs the outside readers that were woken, at most this many steps each.
     fn read_outside(&self, steps: usize) {
         for outside in &*self.outside.borrow() {
             outside.run(steps);
@@ -447,7 +449,7 @@ impl Outside {
     }
 }
 
-/// Counts a call, from its first poll to when it is dropped.
+/// Counts an open call, from its first poll to its drop.
 struct Open(Rc<Calls>);
 
 impl Open {
@@ -471,7 +473,7 @@ struct Answer {
 enum Kind {
     Echo(RequestBody),
     Frames(VecDeque<Bytes>),
-    /// At the end of the request: trailers with how much it was.
+    /// Reads the whole request, then answers with trailers that have its length.
     Count(RequestBody, usize),
     Heard(Option<usize>),
 }
@@ -509,36 +511,36 @@ impl Body for Answer {
     }
 }
 
-/// Of nothing there are none.
+/// Trailers with the length; empty for a length of 0.
 fn heard_trailers(heard: usize) -> HeaderMap {
     (heard > 0).then(|| ("heard".parse().expect("a name"), heard.into())).into_iter().collect()
 }
 
 // The client.
 
-/// A client and what it may expect.
+/// A client, and the state that it must expect of the server.
 struct Client {
-    /// Not yet under way.
+    /// Bytes that are not sent yet.
     say: Vec<u8>,
-    /// The server's frame that is not complete.
+    /// An incomplete frame of the server.
     partial: Vec<u8>,
-    /// It has kept all rules.
+    /// Whether the client has kept all rules.
     lawful: bool,
     gone_away: bool,
     streams: BTreeMap<u32, Stream>,
     next: u32,
-    /// Of the server, per stream and connection.
+    /// The server's receive window, of each stream and of the connection.
     window: i64,
-    /// What the client may send, and the server.
+    /// The bytes that the client may send on the connection, and those that it may receive.
     may_send: i64,
     may_come: i64,
-    /// SETTINGS_INITIAL_WINDOW_SIZE as the server has acknowledged it, and those that it has not.
+    /// The SETTINGS_INITIAL_WINDOW_SIZE that the server has acknowledged, and the settings that it has not.
     first_window: i64,
     settings: VecDeque<Option<i64>>,
     pings: VecDeque<u8>,
-    /// The newest of the table is a field of ours.
+    /// Whether the newest entry of the dynamic table is a field of this client.
     indexed: bool,
-    /// Of a header block of the server that is not complete: the stream, and whether it ends it.
+    /// An incomplete header block of the server: its stream, whether it ends the stream, and its bytes.
     block: Option<(u32, bool, Vec<u8>)>,
 }
 
@@ -548,11 +550,11 @@ struct Stream {
     heard: Vec<u8>,
     head: bool,
     client_done: bool,
-    /// Whether by END_STREAM.
+    /// How the server has ended the stream: true for END_STREAM, false for RST_STREAM; `None` if it is open.
     ended: Option<bool>,
     taken_back: bool,
     may_send: i64,
-    /// Beside the first window.
+    /// The bytes that may be received in addition to the initial window.
     may_come: i64,
 }
 
@@ -633,7 +635,7 @@ impl Client {
         self.streams.insert(id, stream);
     }
 
-    /// A request, in one of several ways to say it.
+    /// The header block of a request, in one of several representations.
     fn block(&mut self, path: &str, how: u8) -> Vec<u8> {
         let len = u8::try_from(path.len()).expect("short");
         let into_table = if how & 4 != 0 { 0x44 } else { 0x04 };
@@ -747,9 +749,9 @@ impl Client {
         self.frame(WINDOW_UPDATE, 0, 0, &ALL.to_be_bytes());
     }
 
-    /// Ends all requests, and takes whatever comes of each.
+    /// Ends all requests, and opens the windows for their answers.
     fn grant_streams(&mut self) {
-        // One way or the other.
+        // By SETTINGS or by WINDOW_UPDATE.
         let by_settings = self.streams.len() % 2 == 1;
         if by_settings {
             self.frame(SETTINGS, 0, 0, &[&[0, 4][..], &ALL.to_be_bytes()].concat());
@@ -772,7 +774,7 @@ impl Client {
         }
     }
 
-    /// What is read elsewhere than in calls has been read, so that more may be sent.
+    /// Checks that bytes which outside readers have read are returned to the windows.
     fn assert_given_back(&self) {
         let read = |stream: &&Stream| stream.path == "/outside" && stream.is_writable();
         let mut read = self.streams.values().filter(read);
@@ -791,7 +793,7 @@ impl Client {
         }
     }
 
-    // What it hears.
+    // Frames of the server.
 
     fn hear(&mut self, bytes: &[u8]) {
         self.partial.extend_from_slice(bytes);
@@ -843,7 +845,7 @@ impl Client {
         }
     }
 
-    /// A stream of which the server may still speak.
+    /// A stream on which the server may still send frames; `None` if the client has broken a rule.
     fn speaking(&mut self, id: u32) -> Option<&mut Stream> {
         if !self.lawful {
             return None;
@@ -890,7 +892,7 @@ impl Client {
             return;
         }
         let stream = self.streams.get_mut(&id).expect("it was opened");
-        // Only this: the server has ended, and the client need not (RFC 9113 §8.1).
+        // The only permitted reset: the server has ended the stream, and the client need not end it (RFC 9113 §8.1).
         assert_eq!((stream.ended, reason), (Some(true), 0), "reset of {id}");
         stream.ended = Some(false);
     }
@@ -921,12 +923,13 @@ impl Client {
 }
 
 const STREAMS: u32 = 10;
-/// Bytes that a connection never needs.
+/// A budget in bytes that a connection never uses up.
 const PLENTY: usize = 1 << 40;
-/// More than all that is ever sent.
+/// A window in bytes, larger than all that is ever sent.
 const ALL: u32 = 1 << 29;
+/// The most actions of one run.
 const OPS: usize = 400;
-/// Polls in a row, of what is under way in at least as many pieces.
+/// The most polls in a row. A run has fewer pieces of data under way.
 const POLLS: usize = 100_000;
 const TOGETHER: u8 = 0x80;
 const JUNK: u8 = 0x2a;

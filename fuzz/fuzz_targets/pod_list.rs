@@ -1,11 +1,12 @@
-//! Any text is a pod list or refused, however it arrives; a list that is read again shares every pod of the first.
+//! Any text is a pod list or is refused, whatever pieces it arrives in. Reading a list again shares every pod of the
+//! first one.
 #![no_main]
 
 use std::io::{self, Read};
 
 use attestors::workload::k8s::{Pods, parse_pods};
 
-/// Gives out a few bytes at a time.
+/// A reader that returns a few bytes at a time.
 struct Drops<'a>(&'a [u8], usize);
 
 impl Read for Drops<'_> {

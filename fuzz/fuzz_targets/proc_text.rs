@@ -1,4 +1,4 @@
-//! Any text of `/proc` is read or refused, and a command name decides nothing.
+//! Any text of `/proc` is read or refused, and the command name in it has no influence.
 #![no_main]
 
 use attestors::proc::{credentials, start_time};
@@ -8,7 +8,7 @@ libfuzzer_sys::fuzz_target!(|text: &str| {
         let more = format!("{text}\nUid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\nGroups:\t0\n");
         assert_eq!(credentials(&more), Ok(found), "the first lines count");
     }
-    // The kernel escapes newlines in this file; in `stat` it does not.
+    // The kernel escapes newlines in this file, but not in `stat`.
     if !text.contains(['\n', '\r']) {
         let status = format!("Name:\t{text}\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nGroups:\t9 10 \n");
         let found = credentials(&status).expect("what the kernel writes is read");

@@ -1,5 +1,5 @@
-//! Every matcher agrees with its definition on every name; any policy and any certificate have a verdict or an error; and
-//! only what the root has signed is accepted.
+//! Every matcher agrees with its definition on every name. Any policy and any certificate give a verdict or an error.
+//! Only certificates that the root has signed are accepted.
 #![no_main]
 
 use std::io;
@@ -18,7 +18,7 @@ libfuzzer_sys::fuzz_target!(|input: Input<'_>| {
     let extension = extension(&names);
     let names: Vec<_> = Names::parse(&extension).expect("well-formed").collect();
     for (kind, how, fold, text) in matchers {
-        // The definition below is slow.
+        // Shortened, because the definition below is slow.
         let text = &text[..text.floor_char_boundary(LONGEST)];
         let kind = [Kind::Email, Kind::Dns, Kind::Uri, Kind::Ip][usize::from(kind % 4)];
         let (test, model): (_, Model) = match how % 6 {
@@ -30,7 +30,7 @@ libfuzzer_sys::fuzz_target!(|input: Input<'_>| {
                 text.is_empty() || name.windows(text.len()).any(|part| part == text)
             }),
             4 => (Test::SafeRegex(escaped(text)), |text, name| text == name),
-            // Any expression is compiled or refused.
+            // Any regular expression is compiled or refused.
             _ => (Test::SafeRegex(text.into()), |_, _| false),
         };
         let fold = fold && !matches!(test, Test::SafeRegex(_));
@@ -61,14 +61,15 @@ libfuzzer_sys::fuzz_target!(|input: Input<'_>| {
     }
 });
 
-/// Matchers, names by type, and bytes that may be a certificate or a policy.
+/// The input: matchers, names with their types, and bytes that may be a certificate or a policy.
 type Input<'a> = (Vec<Written<'a>>, Vec<(u8, &'a [u8])>, &'a [u8]);
-/// Type of names, way to match, whether case is ignored, text.
+/// A matcher: the type of names, the kind of match, whether case is ignored, and the text.
 type Written<'a> = (u8, u8, bool, &'a str);
 
 type Model = fn(&[u8], &[u8]) -> bool;
 
-/// Envoy's rule, said another way: there is a text for the one `*` of the first label that makes the names equal.
+/// Envoy's rule for DNS names in other words: the only `*`, in the first label, can be replaced by a text that makes
+/// the names equal.
 fn dns_name(wanted: &[u8], in_certificate: &[u8]) -> bool {
     let (wanted, pattern) = (wanted.to_ascii_lowercase(), in_certificate.to_ascii_lowercase());
     let first = |name: &[u8]| name.iter().position(|byte| *byte == b'.');
@@ -85,7 +86,7 @@ fn dns_name(wanted: &[u8], in_certificate: &[u8]) -> bool {
     literal || (0..=label).any(|from| (from..=label).any(|to| expanded(&wanted[from..to]) == wanted))
 }
 
-/// An expression that matches this text and no other.
+/// A regular expression that matches only this text.
 fn escaped(text: &str) -> String {
     let escape =
         |c: char| if c.is_ascii_punctuation() { format!("\\x{{{:x}}}", u32::from(c)) } else { c.to_string() };
@@ -115,14 +116,14 @@ fn element_of(tag: u8, bytes: &[u8]) -> Vec<u8> {
         .collect()
 }
 
-/// What the signature is over.
+/// The signed part of a certificate.
 fn signed(der: &[u8]) -> Option<&[u8]> {
     let (content, _) =
         der.get(4..)?.split_at_checked(usize::from(u16::from_be_bytes([*der.get(6)?, *der.get(7)?])) + 4)?;
     Some(content)
 }
 
-/// Trusts the root that has signed the leaf.
+/// A policy that trusts the root which has signed the leaf.
 static OURS: LazyLock<Policy> = LazyLock::new(|| {
     let context = json!({
         "trusted_ca": { "inline_string": include_str!("../testdata/root.pem") },

@@ -1,5 +1,5 @@
-//! However a client's bytes are cut into DATA frames, the requests read are the same, and they are what prost reads of the
-//! same messages whole; nothing panics, and no message is longer than the limit.
+//! The same requests are read, however a client's bytes are cut into DATA frames, and they equal what prost decodes of
+//! the complete messages. Nothing panics, and no message is longer than the limit.
 #![no_main]
 
 use bytes::Bytes;
@@ -13,7 +13,8 @@ libfuzzer_sys::fuzz_target!(|input: (Vec<u8>, bool, Vec<u8>)| {
     assert_eq!(whole, read(pieces(&bytes, &cuts), skip_node));
     assert_eq!(whole, read(bytes.chunks(1), skip_node));
     for (message, ours) in messages(&bytes).zip(whole.0) {
-        // Where both read it: the sift is stricter (groups) and more lenient (what it passes over is not looked at).
+        // Compared only if both decode it: our decoder is stricter (groups) and more lenient (it does not check the
+        // parts that it skips).
         if let Ok(theirs) = DiscoveryRequest::decode(message) {
             let ours = ours.request().expect("prost reads it");
             assert_eq!(ours.version_info, theirs.version_info);
@@ -28,7 +29,7 @@ libfuzzer_sys::fuzz_target!(|input: (Vec<u8>, bool, Vec<u8>)| {
     }
 });
 
-/// `envoy.service.discovery.v3.DiscoveryRequest`, to be read by prost.
+/// `envoy.service.discovery.v3.DiscoveryRequest`, for prost to decode.
 #[derive(prost::Message)]
 struct DiscoveryRequest {
     #[prost(string, tag = "1")]
@@ -45,7 +46,7 @@ struct DiscoveryRequest {
     error_detail: Option<Rejection>,
 }
 
-/// The messages, and what ended the reading.
+/// The messages that our decoder reads, and the error that ended it.
 fn read<'a>(
     frames: impl IntoIterator<Item = &'a [u8]>,
     skip_node: bool,
@@ -74,7 +75,7 @@ fn pieces<'a>(bytes: &'a [u8], cuts: &[u8]) -> Vec<&'a [u8]> {
     pieces
 }
 
-/// The messages as their heads announce them.
+/// Cuts the bytes into messages by their length prefixes.
 fn messages(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = bytes;
     std::iter::from_fn(move || {

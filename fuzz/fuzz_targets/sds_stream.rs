@@ -1,5 +1,6 @@
-//! Any sequence of requests (raw bytes among them), updates and waiting: never a secret that the caller may not have, never
-//! an empty version or nonce, no nonce twice, and at most one unanswered response within five seconds.
+//! Any sequence of requests (including raw bytes), updates and waits. A stream never sends a secret that the caller may
+//! not have, an empty version or nonce, or a nonce twice, and it has at most one unanswered response within five
+//! seconds.
 #![no_main]
 
 use std::collections::BTreeSet;
@@ -87,7 +88,8 @@ struct Secret {
     tls_certificate: Option<Vec<u8>>,
 }
 
-/// A bundle is everybody's; a certificate is that of an SVID which the caller has and which has not expired.
+/// Whether the caller may have a secret. Everybody may have a bundle. A certificate must be that of an unexpired SVID
+/// of the caller.
 fn is_authorized(resource: &[u8], latest: &Option<Arc<WorkloadUpdate>>) -> bool {
     let any = Any::decode(resource).expect("an Any");
     let secret = Secret::decode(&*any.value).expect("a Secret");
@@ -125,7 +127,7 @@ fn identity(n: u8, version: u8) -> Identity {
         disable_x509_svid_prefetch: false,
         jwt_svid_include_jti: false,
     };
-    // Some are expired, some not minted yet.
+    // Some SVIDs are expired, and some are not minted yet.
     let lifetime = Duration::from_secs(u64::from(version % 3));
     let svid = (!version.is_multiple_of(4)).then(|| {
         Arc::new(X509Svid {

@@ -1,4 +1,4 @@
-//! The index finds the entries that the definition finds: all selectors of the entry are among the caller's.
+//! The index finds the entries that the definition finds: those whose selectors the caller all has.
 #![no_main]
 
 use std::sync::Arc;
@@ -20,7 +20,7 @@ libfuzzer_sys::fuzz_target!(|input: (u16, Vec<(u16, bool)>)| {
         .filter(|entry| entry.selectors.iter().all(|one| set(caller).iter().any(|other| one == other)))
         .map(|entry| Arc::clone(&entry.id))
         .collect();
-    // In another order than that of the IDs.
+    // Added in another order than that of the IDs.
     let snapshot = Snapshot::new(1, entries.into_iter().rev());
     let selectors = set(caller);
     let found: Vec<_> =
@@ -46,7 +46,7 @@ fn entry(n: u32, spiffe_id: &SpiffeId, selectors: u16, store_svid: bool) -> Entr
     }
 }
 
-/// One selector per bit.
+/// A set of selectors, one for each bit.
 fn set(bits: u16) -> Selectors {
     (0..u16::BITS)
         .filter(|bit| bits >> bit & 1 == 1)

@@ -1,5 +1,4 @@
-//! What the server sends: any bytes that decode as an entry or a bundle become a domain value that keeps its rules, or an
-//! error; never a panic.
+//! Any bytes that decode as the server's entry or bundle become a valid domain value or an error, and never a panic.
 #![no_main]
 
 use agent::upstream::convert;

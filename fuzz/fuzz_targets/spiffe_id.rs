@@ -1,4 +1,4 @@
-//! Any text is a SPIFFE ID or is refused; what is one comes back as it was, from its parts too.
+//! Any text is a SPIFFE ID or is refused. An ID prints as the same text, and its parts make the same ID.
 #![no_main]
 
 use identity::{SpiffeId, TrustDomain};

@@ -1,4 +1,4 @@
-//! The agent as its users run it: an agent.conf, a process, a log.
+//! Runs the agent as its users do: with an agent.conf, as a process, with a log.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -12,41 +12,41 @@ use tokio::sync::watch;
 
 use crate::build_finial;
 
-/// What goes into agent.conf and onto the command line.
+/// The values in agent.conf and on the command line.
 #[derive(Debug, Clone)]
 pub struct Conf {
-    /// The server, `host:port`.
+    /// The address of the server, `host:port`.
     pub server: String,
     /// The trust domain.
     pub trust_domain: String,
-    /// The bundle file's content; `None`: no file.
+    /// The content of the trust bundle file; `None` for no file.
     pub bundle: Option<String>,
-    /// `-joinToken`.
+    /// The value of `-joinToken`, if it is given.
     pub join_token: Option<String>,
-    /// A k8s_psat token: cluster and the token file's content (`None`: no file).
+    /// For k8s_psat: the cluster, and the content of the token file (`None` for no file).
     pub psat: Option<(String, Option<String>)>,
-    /// The block of the node attestor, where it is neither of the two above.
+    /// The block of another node attestor than join_token and k8s_psat.
     pub node_attestor: Option<String>,
-    /// `KeyManager "disk"` instead of `"memory"`.
+    /// Whether the key manager is `"disk"` instead of `"memory"`.
     pub disk_keys: bool,
-    /// Lines for the `agent` block.
+    /// More lines of the `agent` block.
     pub agent: String,
-    /// The blocks of the workload attestors; at first [`unix_attestor`] with its defaults.
+    /// The blocks of the workload attestors. The default is [`unix_attestor`] with its defaults.
     pub workload_attestors: String,
-    /// Variables of its environment, besides those of this process.
+    /// Variables of the agent's environment, in addition to those of this process.
     pub environment: Vec<(&'static str, PathBuf)>,
-    /// Wrap the program: `sh -c SCRIPT finial ARGS`, where SCRIPT ends in `exec "$0" "$@"`.
+    /// A script that wraps the program: `sh -c SCRIPT finial ARGS`, where SCRIPT ends in `exec "$0" "$@"`.
     pub shell: Option<String>,
 }
 
 impl Conf {
-    /// A configuration for a development server, attested by join token.
+    /// The configuration of an agent that attests to a development server by join token.
     #[must_use]
     pub fn join_token(server: &dev::Server) -> Self {
         Self { join_token: Some(server.create_join_token()), ..Self::of(server) }
     }
 
-    /// A configuration for a development server, attested by k8s_psat.
+    /// The configuration of an agent that attests to a development server by k8s_psat.
     #[must_use]
     pub fn psat(server: &dev::Server) -> Self {
         let token = server.psat_token("cluster", "spire", "spire-agent", "node");
@@ -99,7 +99,7 @@ pub fn unix_attestor(plugin_data: &str) -> String {
     format!("WorkloadAttestor \"unix\" {{ plugin_data {{ {plugin_data} }} }}")
 }
 
-/// A running agent; ended when dropped.
+/// A running agent. Dropping it ends it.
 #[derive(Debug)]
 pub struct Agent {
     child: Child,
@@ -112,7 +112,7 @@ pub struct Agent {
 pub struct Exit {
     /// The exit code; `None` after a signal.
     pub code: Option<i32>,
-    /// All that it printed.
+    /// All that the agent printed.
     pub log: String,
 }
 
@@ -123,7 +123,7 @@ impl Agent {
         Self::start_in(conf, Arc::new(tempfile::tempdir().expect("a temporary folder")))
     }
 
-    /// Starts an agent in a folder where one may have run before.
+    /// Starts an agent in a folder in which one may have run before.
     #[must_use]
     pub fn start_in(conf: &Conf, folder: Arc<TempDir>) -> Self {
         Self::start_program(&build_finial(), conf, folder)
@@ -132,7 +132,7 @@ impl Agent {
     /// Starts finial, or another program that takes the same configuration.
     ///
     /// # Panics
-    /// When it cannot be started.
+    /// If the program cannot be started.
     #[must_use]
     pub fn start_program(program: &Path, conf: &Conf, folder: Arc<TempDir>) -> Self {
         let path = folder.path();
@@ -165,28 +165,28 @@ impl Agent {
         Self { child, lines, folder }
     }
 
-    /// The folder of its files.
+    /// The folder of the agent's files.
     #[must_use]
     pub fn folder(&self) -> Arc<TempDir> {
         Arc::clone(&self.folder)
     }
 
-    /// A file of its folder.
+    /// The path of a file in the agent's folder.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    /// Its public socket.
+    /// The path of the agent's public socket.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
         self.path("api.sock")
     }
 
-    /// Its public socket, once it is served.
+    /// Waits until the agent serves its public socket, and returns the path.
     ///
     /// # Panics
-    /// When the agent ends before.
+    /// If the agent ends before.
     pub async fn wait_for_socket(&self) -> PathBuf {
         let mut lines = self.lines.clone();
         let served = |lines: &Arc<Vec<String>>| lines.iter().any(|line| line.contains("Starting agent APIs"));
@@ -196,24 +196,24 @@ impl Agent {
         self.socket()
     }
 
-    /// Its process.
+    /// The agent's pid.
     ///
     /// # Panics
-    /// When it has ended.
+    /// If the agent has ended.
     #[must_use]
     pub fn pid(&self) -> i32 {
         self.child.id().and_then(|pid| i32::try_from(pid).ok()).expect("the agent runs")
     }
 
-    /// Waits for a line that holds this text, and returns it.
+    /// Waits for a log line that contains this text, and returns it.
     ///
     /// # Panics
-    /// When the agent ends without it, with all that it printed.
+    /// If the agent ends without the line. The message has all that it printed.
     pub async fn logged(&mut self, text: &str) -> String {
         self.logged_times(text, 1).await
     }
 
-    /// Waits until so many lines hold this text, and returns the last.
+    /// Waits until `times` log lines contain this text, and returns the last of them.
     ///
     /// # Panics
     /// As [`Agent::logged`].
@@ -229,28 +229,28 @@ impl Agent {
         panic!("the agent did not print {text:?} {times} times; it printed:\n{}", self.log());
     }
 
-    /// All that it has printed so far.
+    /// All that the agent has printed so far.
     #[must_use]
     pub fn log(&self) -> String {
         self.lines.borrow().join("\n")
     }
 
-    /// Sends it SIGTERM.
+    /// Sends SIGTERM to the agent.
     pub fn terminate(&self) {
         let pid = nix::unistd::Pid::from_raw(self.pid());
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("the agent runs");
     }
 
-    /// Sends it SIGTERM and waits.
+    /// Sends SIGTERM to the agent and waits for its end.
     pub async fn stop(self) -> Exit {
         self.terminate();
         self.exited().await
     }
 
-    /// Waits for its end.
+    /// Waits for the agent's end.
     ///
     /// # Panics
-    /// When it does not end.
+    /// If it does not end.
     pub async fn exited(mut self) -> Exit {
         let status = tokio::time::timeout(PATIENCE, self.child.wait()).await;
         let Ok(status) = status else { panic!("the agent does not end; it printed:\n{}", self.log()) };

@@ -1,4 +1,4 @@
-//! Clients of the public socket.
+//! Clients of the agent's sockets.
 
 use std::path::{Path, PathBuf};
 
@@ -15,18 +15,18 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status, Streaming};
 
-/// A channel to the socket.
+/// Connects to a socket.
 ///
 /// # Panics
-/// When nobody listens.
+/// If nobody listens.
 pub async fn channel(socket: &Path) -> Channel {
     connect(socket, Endpoint::from_static("http://localhost")).await
 }
 
-/// A channel whose client takes so few bytes that a stream which is not read blocks the agent at once.
+/// Connects with flow-control windows so small that a stream which is not read blocks the agent at once.
 ///
 /// # Panics
-/// When nobody listens.
+/// If nobody listens.
 pub async fn narrow_channel(socket: &Path) -> Channel {
     let endpoint = Endpoint::from_static("http://localhost");
     connect(socket, endpoint.initial_stream_window_size(1024).initial_connection_window_size(65_535)).await
@@ -47,7 +47,7 @@ fn with_header<T>(message: T) -> Request<T> {
     request
 }
 
-/// The stream of FetchX509SVID.
+/// Calls FetchX509SVID.
 ///
 /// # Errors
 /// The agent's status.
@@ -56,7 +56,7 @@ pub async fn x509_svid(socket: &Path) -> Result<Streaming<X509svidResponse>, Sta
     Ok(client.fetch_x509svid(with_header(X509svidRequest {})).await?.into_inner())
 }
 
-/// The same on a channel that is open already.
+/// Calls FetchX509SVID on an open channel.
 ///
 /// # Errors
 /// The agent's status.
@@ -65,7 +65,7 @@ pub async fn x509_svid_on(channel: &Channel) -> Result<Streaming<X509svidRespons
     Ok(client.fetch_x509svid(with_header(X509svidRequest {})).await?.into_inner())
 }
 
-/// The stream of FetchX509Bundles.
+/// Calls FetchX509Bundles.
 ///
 /// # Errors
 /// The agent's status.
@@ -74,17 +74,17 @@ pub async fn x509_bundles(socket: &Path) -> Result<Streaming<X509BundlesResponse
     Ok(client.fetch_x509_bundles(with_header(X509BundlesRequest {})).await?.into_inner())
 }
 
-/// Whether gRPC health says SERVING.
+/// Whether the agent's gRPC health is SERVING.
 ///
 /// # Panics
-/// When there is no answer.
+/// If there is no answer.
 pub async fn health(socket: &Path) -> bool {
     let mut client = HealthClient::new(channel(socket).await);
     let answer = client.check(proto::health::HealthCheckRequest::default()).await.expect("health answers");
     answer.get_ref().status() == proto::health::health_check_response::ServingStatus::Serving
 }
 
-/// An SDS stream, with Envoy's own messages.
+/// An SDS stream. Its messages are the types of Envoy's own protobuf definitions.
 #[derive(Debug)]
 pub struct Sds {
     send: mpsc::Sender<DiscoveryRequest>,
@@ -92,7 +92,7 @@ pub struct Sds {
 }
 
 impl Sds {
-    /// Opens a stream with a first request.
+    /// Opens a stream with its first request.
     ///
     /// # Errors
     /// The agent's status.
@@ -100,7 +100,7 @@ impl Sds {
         Self::open_on(channel(socket).await, first).await
     }
 
-    /// The same on a channel that is open already.
+    /// Opens a stream with its first request on an open channel.
     ///
     /// # Errors
     /// The agent's status.
@@ -116,12 +116,12 @@ impl Sds {
     /// Sends a request.
     ///
     /// # Panics
-    /// When the stream has ended.
+    /// If the stream has ended.
     pub async fn send(&self, request: DiscoveryRequest) {
         self.send.send(request).await.expect("the stream is open");
     }
 
-    /// The next response.
+    /// Waits for the next response.
     ///
     /// # Errors
     /// The status that ended the stream.
@@ -129,7 +129,7 @@ impl Sds {
         self.receive.message().await?.ok_or_else(|| Status::ok("the stream ended"))
     }
 
-    /// The next response, acknowledged; its secrets.
+    /// Waits for the next response, acknowledges it, and returns its secrets.
     ///
     /// # Errors
     /// As [`Sds::next`].
@@ -150,7 +150,7 @@ impl Sds {
     }
 }
 
-/// A request for these names.
+/// A request for secrets with these names.
 #[must_use]
 pub fn sds_request(names: &[&str]) -> DiscoveryRequest {
     DiscoveryRequest {

@@ -1,9 +1,9 @@
-//! Real Envoys: started with a bootstrap of their own, and asked on their admin ports.
+//! Real Envoys, each with its own bootstrap, observed on its admin port.
 //!
 //! * [`Sidecar`] (in `sidecar`): the configuration.
-//! * [`Envoy`]: a running one. It takes free ports by itself and we read them back. It tells no one when something
-//!   changes in it, so it is asked again and again: [`Envoy::until`].
-//! * `http`: the GETs.
+//! * [`Envoy`]: a running Envoy. It chooses free ports, which it is then asked for. It does not notify us of changes,
+//!   so its admin port is polled: [`Envoy::until`].
+//! * `http`: the GET requests.
 
 mod http;
 mod sidecar;
@@ -24,10 +24,10 @@ pub use sidecar::Sidecar;
 use crate::needs;
 use sidecar::SDS_CLUSTER;
 
-/// Envoy's program itself, also where the variable names the script that PyPI's package installs.
+/// The path of Envoy's program, even if the variable names the script that PyPI's package installs.
 ///
 /// # Errors
-/// The reason to show for skipping.
+/// The reason for skipping the test.
 pub fn envoy_program() -> Result<PathBuf, String> {
     let found = needs("ENVOY", "envoy")?;
     let canonical = found.canonicalize().map_err(|reason| format!("{}: {reason}", found.display()))?;
@@ -45,7 +45,7 @@ pub fn envoy_program() -> Result<PathBuf, String> {
         .ok_or_else(|| format!("{} is a script without its program", found.display()))
 }
 
-/// A running Envoy; ended when dropped.
+/// A running Envoy. Dropping it ends it.
 #[derive(Debug)]
 pub struct Envoy {
     _child: Child,
@@ -54,28 +54,28 @@ pub struct Envoy {
     admin: u16,
 }
 
-/// What `/certs` shows.
+/// The certificates in `/certs`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Certificates {
-    /// URI and serial number of its own certificates.
+    /// The URI and serial number of each of Envoy's own certificates.
     pub own: Vec<(String, String)>,
-    /// URIs of the authorities.
+    /// The URIs of the authorities.
     pub authorities: Vec<String>,
 }
 
 impl Envoy {
-    /// Starts a program with this configuration; its files go into the folder.
+    /// Starts an Envoy with this configuration. Its files are in `folder`.
     ///
     /// # Panics
-    /// When it does not start.
+    /// If it does not start.
     pub async fn start(program: &Path, folder: &Path, sidecar: &Sidecar<'_>) -> Self {
         Self::start_with(program, folder, sidecar.name, &sidecar.bootstrap()).await
     }
 
-    /// Starts a program with any configuration.
+    /// Starts an Envoy with any configuration.
     ///
     /// # Panics
-    /// When it does not start.
+    /// If it does not start.
     pub async fn start_with(program: &Path, folder: &Path, name: &str, configuration: &Value) -> Self {
         let file = |kind: &str| folder.join(format!("{name}.{kind}"));
         let (bootstrap, address, log) = (file("json"), file("admin"), file("log"));
@@ -93,10 +93,10 @@ impl Envoy {
         envoy
     }
 
-    /// Asks until there is an answer.
+    /// Calls `ask` until it returns a value.
     ///
     /// # Panics
-    /// When there is none in a long time, with Envoy's log.
+    /// If there is none after [`PATIENCE`]. The message has Envoy's log.
     pub async fn until<T>(&self, what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -111,12 +111,12 @@ impl Envoy {
         }
     }
 
-    /// The port of its listener, once it listens.
+    /// Waits until Envoy listens, and returns the port of its only listener.
     pub async fn port(&self) -> u16 {
         *self.ports().await.values().next().expect("there is one")
     }
 
-    /// The ports of its listeners by name, once it listens.
+    /// Waits until Envoy listens, and returns the ports of its listeners by name.
     pub async fn ports(&self) -> BTreeMap<String, u16> {
         let ask = async || {
             let body = self.admin("/listeners?format=json").await?;
@@ -135,15 +135,15 @@ impl Envoy {
         ports
     }
 
-    /// Sends a request to its listener.
+    /// Sends a GET to a listener, and returns the status.
     ///
     /// # Errors
-    /// There is no answer.
+    /// If there is no answer.
     pub async fn request(port: u16) -> Result<u16, String> {
         http::get(port, "/").await.map(|(status, _)| status)
     }
 
-    /// What `/certs` shows now.
+    /// The present certificates in `/certs`.
     pub async fn certificates(&self) -> Certificates {
         let body = self.admin("/certs").await.unwrap_or_default();
         let all: Value = serde_json::from_str(&body).unwrap_or_default();
@@ -155,7 +155,7 @@ impl Envoy {
         certificates
     }
 
-    /// The serial number of its certificate, once it has one with this SPIFFE ID.
+    /// Waits until Envoy has a certificate with this SPIFFE ID, and returns its serial number.
     pub async fn serial(&self, id: &str) -> String {
         let ask = async || {
             let own = self.certificates().await.own;
@@ -164,14 +164,14 @@ impl Envoy {
         self.until(&format!("has a certificate for {id}"), ask).await
     }
 
-    /// A counter; 0 when it was never touched.
+    /// The value of a counter; 0 if it was never used.
     pub async fn stat(&self, name: &str) -> u64 {
         let body = self.admin(&format!("/stats?usedonly&filter=^{}$", name.replace('.', "%5C."))).await;
         let value = body.and_then(|body| body.rsplit_once(": ")?.1.trim().parse().ok());
         value.unwrap_or(0)
     }
 
-    /// The lines of `/clusters` about the way to the agent that matter: the connection and the health.
+    /// The lines of `/clusters` about the connection to the agent and its health.
     pub async fn agent_connection(&self) -> Vec<String> {
         let body = self.admin("/clusters").await.unwrap_or_default();
         let wanted = |line: &&str| {
@@ -181,7 +181,7 @@ impl Envoy {
         body.lines().filter(wanted).map(ToOwned::to_owned).collect()
     }
 
-    /// All that it has printed so far.
+    /// All that Envoy has printed so far.
     #[must_use]
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
@@ -192,7 +192,7 @@ impl Envoy {
     }
 }
 
-/// URIs and serial numbers.
+/// The URI and serial number of each certificate.
 fn read(certificates: &Value) -> impl Iterator<Item = (String, String)> {
     let uri = |certificate: &Value| {
         let names = certificate["subject_alt_names"].as_array()?;
@@ -203,6 +203,6 @@ fn read(certificates: &Value) -> impl Iterator<Item = (String, String)> {
     })
 }
 
-/// Beyond Envoy's longest pause between two tries (30 s) on a slow machine.
+/// Longer than Envoy's longest pause between two attempts (30 s), on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(90);
 const PAUSE: Duration = Duration::from_millis(20);

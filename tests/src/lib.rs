@@ -1,6 +1,6 @@
-//! What the end-to-end tests stand on: the `finial` program as users run it, a development server, and clients that
-//! others wrote. Nothing here sleeps, but between two looks at Envoy's admin port: a test waits for a line of
-//! a log, a message, or a count.
+//! The harness of the end-to-end tests: the `finial` program as users run it, a development server, and clients that
+//! others wrote. Nothing sleeps, except between two polls of Envoy's admin port: a test waits for a log line, a message
+//! or a count.
 
 mod agent;
 mod client;
@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use libtest_mimic::{Failed, Trial};
 
-/// A test on a runtime of its own, which fails when it hangs.
+/// A test on a tokio runtime of its own. It fails if it hangs.
 pub fn trial<F, T>(name: &str, test: T) -> Trial
 where
     F: Future<Output = ()>,
@@ -28,7 +28,7 @@ where
     trial_within(HANG, name, test)
 }
 
-/// The same with a time of its own after which it hangs.
+/// Like [`trial`], with another time limit.
 pub fn trial_within<F, T>(limit: Duration, name: &str, test: T) -> Trial
 where
     F: Future<Output = ()>,
@@ -43,7 +43,7 @@ where
     })
 }
 
-/// A test that needs namespaces of its own, and so root.
+/// A test that needs its own namespaces, and therefore root. Otherwise it is skipped.
 pub fn trial_as_root<F, T>(name: &str, test: T) -> Trial
 where
     F: Future<Output = ()>,
@@ -52,11 +52,11 @@ where
     if nix::unistd::geteuid().is_root() { trial(name, test) } else { skipped(name, "not root") }
 }
 
-/// A test that cannot run here; shown as ignored, with the reason in its name.
+/// A test that cannot run here. It shows as ignored, with the reason in its name.
 #[must_use]
 pub fn skipped(name: &str, reason: &str) -> Trial {
     Trial::test(format!("{name} (skipped: {reason})"), || Ok(())).with_ignored_flag(true)
 }
 
-/// Far beyond what any test takes on a slow machine.
+/// The time limit of a test, much longer than any test takes on a slow machine.
 const HANG: Duration = Duration::from_secs(240);

@@ -1,13 +1,13 @@
-//! Programs that tests run.
+//! The programs that tests run.
 
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// The `finial` program of this workspace, built when it is first asked for, with the profile of the tests.
+/// The path of this workspace's `finial` program. The first call builds it in the profile of the tests.
 ///
 /// # Panics
-/// When it does not build.
+/// If it does not build.
 pub fn build_finial() -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     let build = || {
@@ -24,10 +24,10 @@ pub fn build_finial() -> PathBuf {
     BUILT.get_or_init(build).clone()
 }
 
-/// A program by the variable that names it, or on the PATH.
+/// The path of a program that an environment variable names, or that is on the PATH.
 ///
 /// # Errors
-/// The reason to show for skipping.
+/// The reason for skipping the test.
 pub fn needs(variable: &str, program: &str) -> Result<PathBuf, String> {
     if let Some(path) = std::env::var_os(variable).filter(|path| !path.is_empty()) {
         return Ok(path.into());
@@ -38,10 +38,10 @@ pub fn needs(variable: &str, program: &str) -> Result<PathBuf, String> {
     found.ok_or_else(|| format!("{variable} is not set and {program} is not on the PATH"))
 }
 
-/// A Python that has these modules.
+/// The path of a Python that has these modules.
 ///
 /// # Errors
-/// The reason to show for skipping.
+/// The reason for skipping the test.
 pub fn python(modules: &[&str]) -> Result<PathBuf, String> {
     let python = needs("FINIAL_PYTHON", "python3")?;
     let program = format!("import {}", modules.join(", "));

@@ -1,4 +1,4 @@
-//! End-to-end tests: the program, a server, and clients.
+//! End-to-end tests of the program, with a server and clients.
 
 mod suite;
 

@@ -1,3 +1,3 @@
-//! What `cargo verify` shares with the demo: programs that are not built here, fetched on first use.
+//! The part of `cargo verify` that the demo uses too: third-party programs, fetched on first use.
 
 pub mod tools;

@@ -1,11 +1,11 @@
-//! `cargo verify`: what CI runs, in CI's order.
+//! `cargo verify`: runs the steps of CI, in CI's order.
 //!
-//! - [`steps`]: the list, and what each does;
-//! - [`suite`]: runs `cargo test` and counts;
+//! - [`steps`]: the list of steps and their code;
+//! - [`suite`]: runs `cargo test` and counts the tests;
 //! - [`report`]: headlines, and the table at the end.
 //!
-//! Every step runs, whatever the others said; the exit status is 1 when one failed. What a step needs is fetched by
-//! [`verify::tools`].
+//! Every step runs, even if others failed. The exit status is 1 if a step failed. [`verify::tools`] fetches the
+//! programs that a step needs.
 
 mod report;
 mod steps;
@@ -43,7 +43,7 @@ fn main() -> ExitCode {
     if report.finish() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// The steps to run; `None` when they are only to be listed.
+/// The steps to run; `None` for `--list`.
 fn chosen(mut arguments: impl Iterator<Item = String>) -> Result<Option<Vec<&'static Step>>, String> {
     let mut only = Vec::new();
     while let Some(argument) = arguments.next() {
@@ -63,7 +63,7 @@ fn chosen(mut arguments: impl Iterator<Item = String>) -> Result<Option<Vec<&'st
     Ok(Some(only))
 }
 
-/// All that `--list` shows and `--only` takes.
+/// All steps that `--list` shows and `--only` accepts.
 fn named() -> impl Iterator<Item = &'static Step> {
     STEPS.iter().chain([&CLUSTER])
 }

@@ -1,4 +1,4 @@
-//! Headlines, and the table at the end.
+//! Prints headlines, and a table at the end.
 
 use std::time::Duration;
 #[expect(clippy::disallowed_types, reason = "nothing here runs on tokio's clock")]
@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::steps::{Outcome, Step, Verdict};
 
-/// What the steps said so far.
+/// The outcomes of the steps so far.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     lines: Vec<(&'static str, Duration, Outcome)>,
@@ -23,7 +23,7 @@ impl Report {
         self.lines.push((step.name, took, outcome));
     }
 
-    /// Prints the table; false when a step failed.
+    /// Prints the table. Returns false if a step failed.
     pub(crate) fn finish(&self) -> bool {
         println!("\n=== summary");
         for (name, took, outcome) in &self.lines {

@@ -1,4 +1,4 @@
-//! The steps.
+//! The steps of `cargo verify`.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -9,7 +9,7 @@ use verify::tools::{self, CARGO_DENY, CARGO_FUZZ};
 
 use crate::suite::{self, Count};
 
-/// One thing to verify.
+/// A step: its name, a description and its code.
 #[derive(Debug)]
 pub(crate) struct Step {
     pub(crate) name: &'static str,
@@ -17,7 +17,7 @@ pub(crate) struct Step {
     pub(crate) run: fn() -> Outcome,
 }
 
-/// In CI's order: what is quick to fail comes first.
+/// All steps in CI's order: those that fail quickly come first.
 pub(crate) const STEPS: &[Step] = &[
     Step { name: "fmt", what: "cargo fmt", run: fmt },
     Step { name: "clippy", what: "cargo clippy, warnings are errors", run: clippy },
@@ -34,17 +34,18 @@ pub(crate) const STEPS: &[Step] = &[
     },
 ];
 
-/// Only with `--cluster`: it needs root, the SPIRE programs, and minutes; the first time half an hour.
+/// The step that runs only with `--cluster`. It needs root, the SPIRE programs and minutes; the first run takes half an
+/// hour.
 pub(crate) const CLUSTER: Step =
     Step { name: "cluster", what: "the scenario on a real Kubernetes node (tests/cluster)", run: cluster };
 
-/// How a step ended.
+/// The outcome of a step.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) verdict: Verdict,
-    /// For the table.
+    /// The text in the table.
     pub(crate) note: String,
-    /// Lines below it.
+    /// Lines below it in the table.
     pub(crate) details: Vec<String>,
     pub(crate) tests: Option<Count>,
 }
@@ -88,7 +89,7 @@ fn clippy() -> Outcome {
     outcome(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
 }
 
-/// The live tests find their programs by environment; without, they skip themselves and say why.
+/// The live tests find their programs by environment variables. Without them they skip themselves and print the reason.
 fn run_tests() -> Outcome {
     let mut cargo = cargo();
     let mut details = Vec::new();
@@ -144,7 +145,7 @@ fn cluster() -> Outcome {
         test.env("ENVOY", envoy);
     }
     match test.status() {
-        // What test programs say when they could not run; they print why.
+        // 77 is the exit status of a test program that could not run. It has printed the reason.
         Ok(status) if status.code() == Some(77) => Outcome::skipped("see above"),
         Ok(status) if status.success() => Outcome::new(Verdict::Passed, ""),
         Ok(status) => Outcome::failed(status),
@@ -164,9 +165,9 @@ fn fuzz() -> Outcome {
     let fuzz = |arguments: &[&str]| {
         let mut command = Command::new(&program);
         command.args(arguments);
-        // The pinned compiler with its nightly flags (sanitizer, coverage): no second toolchain.
+        // Uses the pinned compiler with its nightly flags (sanitizer, coverage), so that no second toolchain is needed.
         command.env("RUSTC_BOOTSTRAP", "1");
-        // The release profile is for the agent: slow to build, and stripped of names.
+        // The release profile is made for the agent: it is slow to build and strips symbols.
         command.envs([
             ("CARGO_PROFILE_RELEASE_LTO", "off"),
             ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16"),
@@ -181,7 +182,7 @@ fn fuzz() -> Outcome {
         .iter()
         .filter(|target| {
             println!("--- {target}");
-            // libFuzzer writes what it finds into the first folder: not among the seeds.
+            // libFuzzer writes new inputs into the first folder, so the first one is not that of the seeds.
             let found = format!("fuzz/found/{target}");
             if let Err(reason) = fs::create_dir_all(&found) {
                 eprintln!("{found}: {reason}");
@@ -190,8 +191,8 @@ fn fuzz() -> Outcome {
             let mut arguments = vec!["run".to_owned(), (*target).clone(), found];
             let seeds = format!("fuzz/corpus/{target}");
             arguments.extend(Path::new(&seeds).is_dir().then_some(seeds));
-            // One seed: what a run finds depends on the change that it is of, not on luck. New findings are for long
-            // runs (fuzz/README.md).
+            // The seed is fixed, so that a run's findings depend on the change under test and not on luck. Long runs
+            // look for new findings (fuzz/README.md).
             let options = ["--", "-seed=1", "-max_total_time=10", "-verbosity=0", "-timeout=60"];
             arguments.extend(options.map(str::to_owned));
             let words = format!("fuzz/dictionaries/{target}.dict");
@@ -219,17 +220,17 @@ fn fuzz_targets() -> std::io::Result<Vec<String>> {
     Ok(targets)
 }
 
-/// In the test profile, which is built already: this is about whether they still run.
+/// Runs each benchmark once, to check that it works. Uses the test profile, which is built already.
 fn benches() -> Outcome {
     outcome(cargo().args(["test", "-p", "finial-benches", "-p", "finial-hot", "--benches", "--", "--test"]))
 }
 
-/// Exit status 77 is what test programs say when they could not run; they print why.
+/// Counts instructions and allocations. Exit status 77 means that a program could not run; it has printed the reason.
 fn instructions() -> Outcome {
     let run = |program: &str| {
         let mut cargo = cargo();
         cargo.args(["run", "--quiet", "--profile", "bench", "--package", "finial-hot", "--bin", program]);
-        // As the figures on file were made: quicker to build, and as good to compare.
+        // The recorded figures were made without LTO too: it is quicker to build, and as good for comparisons.
         cargo.env("CARGO_PROFILE_BENCH_LTO", "off").status()
     };
     let heap = run("heap");

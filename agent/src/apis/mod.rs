@@ -1,12 +1,14 @@
-//! What is served on the sockets: each connection by `http2`, each call by the row of its socket's table.
+//! The gRPC APIs of the public and the admin socket. `http2` serves each connection, and the table of the socket
+//! assigns each call to a handler.
 //!
-//! - `table`: what rows are made of; `public`, `admin`: the tables of the two sockets;
-//! - `call`: a request is judged by its head, and its message read;
-//! - `reply`: frames and trailers of a response.
+//! - `table`: the types of a table's rows; `public`, `admin`: the tables of the two sockets;
+//! - `call`: judges the head of a request and reads its message;
+//! - `reply`: the frames and trailers of a response;
+//! - `workload`, `reflection`, `health`: services of the public socket. SDS is the crate `sds`.
 //!
-//! Not by tonic's server: that one keeps a decoder and an encoder with buffers of 8 KiB for each stream, copies keys into
-//! buffers that nobody zeroizes, ends a call whose deadline has passed as Cancelled, where every client has DeadlineExceeded
-//! of its own, and brings a router of which a few services have no need.
+//! Tonic's server is not used. For each stream it keeps a decoder and an encoder with buffers of 8 KiB. It copies keys
+//! into buffers that nobody zeroizes. It ends a call whose deadline has passed with Cancelled, where clients report
+//! DeadlineExceeded. It brings a router that a few services do not need.
 
 pub(crate) mod admin;
 mod call;
@@ -40,16 +42,16 @@ use crate::door::{Admission, Patience};
 
 /// The APIs of one socket.
 pub(crate) trait Apis: Send + Sync + Sized + 'static {
-    /// The table of their services.
+    /// The table of the services.
     const SERVICES: &'static [Service<Self>];
-    /// How long a call waits while the agent is starting.
+    /// How long a call waits for an agent that is starting.
     const PATIENCE: Patience;
 
-    /// What makes proofs of who calls.
+    /// The door that attests callers.
     fn door(&self) -> &Admission;
 }
 
-/// Serves until it is dropped.
+/// Serves all connections of a socket, until the future is dropped.
 pub(crate) async fn serve<A: Apis>(mut listener: Listener, apis: Arc<A>) {
     let limits = http2::Limits { streams: STREAMS, window: WINDOW, headers: HEADERS_LIMIT, fields: &FIELDS };
     loop {
@@ -68,6 +70,7 @@ pub(crate) async fn serve<A: Apis>(mut listener: Listener, apis: Arc<A>) {
     }
 }
 
+/// Answers one request, within its deadline.
 async fn answer<A: Apis>(peer: Arc<Peer>, apis: Arc<A>, request: Request<RequestBody>) -> Response<Timed> {
     let (head, body) = request.into_parts();
     let call = match call::judge(&head, A::SERVICES, &*apis, Instant::now()) {
@@ -82,11 +85,12 @@ async fn answer<A: Apis>(peer: Arc<Peer>, apis: Arc<A>, request: Request<Request
     };
     let deadline = deadline.map(|at| Box::pin(sleep_until(at)));
     let mut response = response.map(|body| Timed { body, deadline, _charge: charge });
-    call::reword(response.headers_mut());
+    call::escape_as_grpc_go(response.headers_mut());
     response
 }
 
-/// The response to a call; where the call keeps something beside it, with the charge for that.
+/// Runs the handler of a call. Returns its response, and the charge for the memory that the call holds until the
+/// response has ended.
 async fn handle<A: Apis>(
     peer: Arc<Peer>,
     apis: Arc<A>,
@@ -104,17 +108,18 @@ async fn handle<A: Apis>(
     }
 }
 
-/// Reads the one message of a call, gets the proof that its method wants, and has it answered.
+/// Reads the only message of a call, gets the proof that the method needs, and calls the handler with both.
 async fn respond<A: Apis>(
     peer: Arc<Peer>,
     apis: Arc<A>,
     call: Judged<A>,
     body: RequestBody,
 ) -> Result<(Reply, Charge), Status> {
-    let mut charge = peer.account().charge(HELD).map_err(no_room)?;
+    let mut charge = peer.account().charge(CALL_BYTES).map_err(no_room)?;
     peer.account().work(CALL_WORK);
     let method = call.method;
-    let message = call::read(body, method.request, |len| charge.set(HELD + len).map_err(no_room)).await?;
+    let message =
+        call::read(body, method.request, |len| charge.set(CALL_BYTES + len).map_err(no_room)).await?;
     let message = RequestMessage::new(message, method.request);
     let account = peer.account().clone();
     let handled = match method.handler {
@@ -126,7 +131,7 @@ async fn respond<A: Apis>(
         Handler::Own(_) => return Err(Status::internal("the handler reads the request itself")),
     };
     let reply = charged(&account, handled).await??;
-    charge.set(HELD + reply.size()).map_err(no_room)?;
+    charge.set(CALL_BYTES + reply.size()).map_err(no_room)?;
     Ok((reply, charge))
 }
 
@@ -140,7 +145,7 @@ fn no_room(refused: Refused) -> Status {
     Status::resource_exhausted(refused.to_string())
 }
 
-/// The body of a response, and when the call is to be over.
+/// The body of a response that ends with DeadlineExceeded at the call's deadline, if it has one.
 struct Timed {
     body: ResponseBody,
     deadline: Option<Pin<Box<Sleep>>>,
@@ -148,7 +153,7 @@ struct Timed {
 }
 
 impl Timed {
-    /// One that nothing more is waited for.
+    /// A body without a deadline, for a response that is complete.
     fn at_once(body: ResponseBody) -> Self {
         Self { body, deadline: None, _charge: None }
     }
@@ -164,7 +169,7 @@ impl http_body::Body for Timed {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         if let Poll::Ready(mut frame) = Pin::new(&mut self.body).poll_frame(cx) {
             if let Some(trailers) = frame.as_mut().and_then(|frame| frame.as_mut().ok()?.trailers_mut()) {
-                call::reword(trailers);
+                call::escape_as_grpc_go(trailers);
             }
             return Poll::Ready(frame);
         }
@@ -179,19 +184,23 @@ impl http_body::Body for Timed {
     }
 }
 
-/// Of a stream and of a connection. An Envoy's message has 61 KB, and all of it is taken as soon as it comes, so a window
-/// is not memory: smaller ones only cost a system call for each refill (measured: `benches/REPORT.md`).
+/// Flow-control window of a stream and of a connection, in bytes. A message of Envoy's has 61 KB. The agent reads all
+/// of it as soon as it arrives, so a window costs no memory, but a smaller one costs a system call for each refill
+/// (measured: `benches/REPORT.md`).
 const WINDOW: u32 = 256 * 1024;
-/// Streams at once on one connection. More than any client has; the budget decides long before.
+/// The most concurrent streams of one connection: more than any client has. The memory budget limits a connection long
+/// before.
 const STREAMS: u32 = 1000;
-/// The request headers that are read: by the judge of calls, by SDS, by the Workload API.
+/// The request headers that `http2` keeps. The call's judge, SDS and the Workload API read them; the others are
+/// dropped.
 const FIELDS: [&str; 5] =
     ["content-type", "grpc-timeout", "grpc-encoding", "grpc-accept-encoding", "workload.spiffe.io"];
-/// Bytes that a call takes beside its message, its future or its replies, and what HTTP/2 charges for a stream: a
-/// subscription's end, a deadline.
-const HELD: usize = 256;
-/// What reading, answering and encoding one call is, in nanoseconds, without the attestation.
+/// Bytes of a call besides its message, its future or replies, and the charge of HTTP/2 for a stream: the end of a
+/// subscription, a deadline.
+const CALL_BYTES: usize = 256;
+/// Nanoseconds of work for reading, answering and encoding one call, without the attestation.
 const CALL_WORK: u64 = 8_000;
+/// The largest header list of a request, in bytes (RFC 9113 §6.5.2, SETTINGS_MAX_HEADER_LIST_SIZE).
 const HEADERS_LIMIT: u32 = 16 * 1024;
 
 #[cfg(test)]
@@ -202,7 +211,7 @@ mod tests {
         size_of::<F>()
     }
 
-    /// Each call takes as much until it is answered, and then what its answer takes.
+    /// A call takes the first size until it is answered, and the second until its response has ended.
     #[test]
     fn a_call_is_small() {
         assert!(size(answer::<Public>) <= 4096 && size_of::<Timed>() <= 640);

@@ -1,4 +1,4 @@
-//! The public socket: its table of services, and the door as SDS sees it.
+//! The APIs of the public socket: its table of services, and the implementation of `sds::Admit` by the door.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,21 +20,21 @@ use super::workload::{self, Workload};
 use crate::door::{Admission, Patience, Rate};
 use crate::status;
 
-/// What is served on the public socket.
+/// The services of the public socket.
 #[derive(Debug)]
 pub(crate) struct Public {
     admission: Arc<Admission>,
     health: Health,
     workload: Workload,
     sds: sds::Service<Door>,
-    /// `disable_workload_api` is not set.
+    /// Whether the Workload API is offered (`disable_workload_api` is not set).
     offers_workload: bool,
-    /// `disable_sds_api` is not set.
+    /// Whether SDS is offered (`disable_sds_api` is not set).
     offers_sds: bool,
 }
 
 impl Public {
-    /// The APIs behind one door.
+    /// The services behind this door.
     pub(crate) fn new(settings: &Settings, admission: &Arc<Admission>, status: &Arc<status::Status>) -> Self {
         let anyone = settings.allow_unauthenticated_verifiers;
         Self {
@@ -138,7 +138,7 @@ const SERVICES: &[Service<Public>] = &[
     reflection("grpc.reflection.v1alpha.ServerReflection"),
 ];
 
-/// Reflection, under one of its two names.
+/// The reflection service, under one of its two names.
 const fn reflection(name: &'static str) -> Service<Public> {
     fn reflect(public: Arc<Public>, peer: Arc<Peer>, call: Request<RequestBody>) -> Responded {
         Box::pin(public.reflection(peer, call))
@@ -152,7 +152,7 @@ const fn reflection(name: &'static str) -> Service<Public> {
     Service { name, header: None, offered: |_| true, methods: METHODS }
 }
 
-/// A method of SDS. The door is asked within, for the rate too.
+/// A method of SDS. The crate `sds` asks the door, through [`Door`], which also applies the rate limit.
 const fn secrets(name: &'static str, rate: Option<Rate>) -> Method<Public> {
     Method {
         name,
@@ -162,7 +162,7 @@ const fn secrets(name: &'static str, rate: Option<Rate>) -> Method<Public> {
     }
 }
 
-/// The door as SDS sees it.
+/// Gives SDS access to the door.
 #[derive(Debug)]
 pub(crate) struct Door(Arc<Admission>);
 
@@ -173,7 +173,7 @@ impl sds::Admit for Door {
             sds::Called::FetchSecrets => Some(Rate::FetchSecrets),
             sds::Called::HeldStream => None,
         };
-        // Endless: an error would start Envoy's backoff of up to 30 s.
+        // Waits without limit, because an error would start Envoy's backoff of up to 30 s.
         let caller = self.0.caller(peer, Patience::Endless, rate).await.map_err(workload::denied)?;
         let updates = self.0.subscribe(&caller).await.map_err(workload::denied)?;
         Ok(sds::Admission { updates })
@@ -206,7 +206,7 @@ fn sds_options(settings: &Settings) -> sds::Options {
     }
 }
 
-/// The longest message of a method that takes no token, in bytes: audiences and IDs.
+/// The longest message of a method that takes audiences and IDs, in bytes.
 const MESSAGE: u32 = 4 * 1024;
-/// The same of one that takes a token.
+/// The longest message of a method that takes a token, in bytes.
 const TOKEN_MESSAGE: u32 = 64 * 1024;

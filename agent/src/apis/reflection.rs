@@ -1,5 +1,5 @@
-//! gRPC server reflection on the public socket, as spire-agent has it: `grpcurl` and its like learn from it which services
-//! there are, and how their messages look.
+//! gRPC server reflection on the public socket, as in spire-agent. Clients such as `grpcurl` learn from it the services
+//! and the types of their messages.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
@@ -11,8 +11,8 @@ use http2::RequestBody;
 use prost::Message as _;
 use prost_types::{DescriptorProto, FileDescriptorProto, FileDescriptorSet};
 use proto::PUBLIC_SERVICES;
-use proto::reflection::server_reflection_request::MessageRequest as Asked;
-use proto::reflection::server_reflection_response::MessageResponse as Told;
+use proto::reflection::server_reflection_request::MessageRequest;
+use proto::reflection::server_reflection_response::MessageResponse;
 use proto::reflection::{
     ErrorResponse, ExtensionNumberResponse, FileDescriptorResponse, ListServiceResponse,
     ServerReflectionRequest, ServerReflectionResponse, ServiceResponse,
@@ -25,10 +25,10 @@ use super::call::{Messages, Unread};
 use super::{CALL_WORK, no_room};
 use crate::door::Anonymous;
 
-/// Answers the requests of one stream, one by one. `services` are those that the socket offers.
+/// Answers the requests of one stream one by one. `services` are the services that the socket offers.
 ///
 /// # Errors
-/// Where there is no room for the stream.
+/// ResourceExhausted if the budget has no room for the stream.
 pub(super) fn info(
     _: Anonymous,
     peer: Arc<Peer>,
@@ -49,7 +49,7 @@ struct Reflected {
     _charge: Charge,
     services: Vec<&'static str>,
     messages: Messages<RequestBody>,
-    /// Files that this stream has been sent, with all that they import: they are not sent again.
+    /// Names of the files that this stream has sent, including imports. An import is sent only once.
     sent: BTreeSet<&'static str>,
 }
 
@@ -64,9 +64,9 @@ impl Reflected {
         let request = ServerReflectionRequest::decode(message)
             .map_err(|_| Status::internal("grpc: failed to unmarshal the received message"))?;
         let asked = request.message_request.as_ref();
-        let told = asked.ok_or_else(|| Status::invalid_argument("invalid MessageRequest: <nil>"))?;
-        let told = self.tell(told).unwrap_or_else(|unknown| {
-            Told::ErrorResponse(ErrorResponse {
+        let asked = asked.ok_or_else(|| Status::invalid_argument("invalid MessageRequest: <nil>"))?;
+        let answer = self.answer(asked).unwrap_or_else(|unknown| {
+            MessageResponse::ErrorResponse(ErrorResponse {
                 error_code: Code::NotFound as i32,
                 error_message: format!("not found: {unknown}"),
             })
@@ -74,45 +74,49 @@ impl Reflected {
         Ok(Some(ServerReflectionResponse {
             valid_host: request.host.clone(),
             original_request: Some(request),
-            message_response: Some(told),
+            message_response: Some(answer),
         }))
     }
 
-    /// The answer, or the name that is unknown.
-    fn tell(&mut self, asked: &Asked) -> Result<Told, String> {
+    /// The answer to a request. The error is a name that is unknown.
+    fn answer(&mut self, asked: &MessageRequest) -> Result<MessageResponse, String> {
         match asked {
-            Asked::FileByFilename(name) => self.file(files().get(&**name), name),
-            Asked::FileContainingSymbol(symbol) => {
+            MessageRequest::FileByFilename(name) => self.file(files().get(&**name), name),
+            MessageRequest::FileContainingSymbol(symbol) => {
                 let file = files().values().find(|file| file.symbols.contains(symbol));
                 self.file(file, symbol)
             }
-            // There are no extensions: every file is proto3.
-            Asked::FileContainingExtension(asked) => Err(asked.containing_type.clone()),
-            Asked::AllExtensionNumbersOfType(name) => {
+            // All files are proto3, so there are no extensions.
+            MessageRequest::FileContainingExtension(asked) => Err(asked.containing_type.clone()),
+            MessageRequest::AllExtensionNumbersOfType(name) => {
                 let known = files().values().any(|file| file.symbols.contains(name));
                 let none = ExtensionNumberResponse { base_type_name: name.clone(), extension_number: vec![] };
-                known.then_some(Told::AllExtensionNumbersResponse(none)).ok_or_else(|| name.clone())
+                known
+                    .then_some(MessageResponse::AllExtensionNumbersResponse(none))
+                    .ok_or_else(|| name.clone())
             }
-            Asked::ListServices(_) => {
+            MessageRequest::ListServices(_) => {
                 let service = |name: &&'static str| ServiceResponse { name: (*name).to_owned() };
                 let services = ListServiceResponse { service: self.services.iter().map(service).collect() };
-                Ok(Told::ListServicesResponse(services))
+                Ok(MessageResponse::ListServicesResponse(services))
             }
         }
     }
 
-    /// A file, and those that it imports which were not sent before.
-    fn file(&mut self, file: Option<&'static File>, asked: &str) -> Result<Told, String> {
+    /// A file, and all files that it imports, directly or not, that this stream has not sent yet.
+    fn file(&mut self, file: Option<&'static File>, asked: &str) -> Result<MessageResponse, String> {
         let mut waiting = vec![file.ok_or_else(|| asked.to_owned())?];
-        let mut told = Vec::new();
+        let mut files_to_send = Vec::new();
         while let Some(file) = waiting.pop() {
-            // The one that was asked for is sent again.
-            if self.sent.insert(&file.name) || told.is_empty() {
-                told.push(file.encoded.clone());
+            // The file that was asked for is sent in any case.
+            if self.sent.insert(&file.name) || files_to_send.is_empty() {
+                files_to_send.push(file.encoded.clone());
                 waiting.extend(file.imports.iter().filter_map(|name| files().get(&**name)));
             }
         }
-        Ok(Told::FileDescriptorResponse(FileDescriptorResponse { file_descriptor_proto: told }))
+        Ok(MessageResponse::FileDescriptorResponse(FileDescriptorResponse {
+            file_descriptor_proto: files_to_send,
+        }))
     }
 }
 
@@ -121,13 +125,13 @@ impl Reflected {
 struct File {
     name: String,
     imports: Vec<String>,
-    /// Full names of its services, methods, messages, fields and enums.
+    /// The full names of its services, methods, messages, fields and enums.
     symbols: BTreeSet<String>,
-    /// Its `FileDescriptorProto`.
+    /// The file as an encoded `FileDescriptorProto`.
     encoded: Bytes,
 }
 
-/// By name. They are read when somebody asks for the first time.
+/// All files by name. They are decoded at the first request.
 fn files() -> &'static BTreeMap<String, File> {
     static FILES: OnceLock<BTreeMap<String, File>> = OnceLock::new();
     FILES.get_or_init(|| {
@@ -168,13 +172,14 @@ fn add_message(symbols: &mut BTreeSet<String>, scope: &str, message: &Descriptor
     symbols.insert(name);
 }
 
+/// The full name of `name` in the package or message `scope`.
 fn within(scope: &str, name: &str) -> String {
     if scope.is_empty() { name.to_owned() } else { format!("{scope}.{name}") }
 }
 
-/// The longest request, in bytes: a name.
+/// The longest request in bytes. A request is not much more than a name.
 const MESSAGE: u32 = 4 * 1024;
-/// Bytes that a stream takes: a request and its answer, which has it in it, and a list of services.
+/// Bytes that a stream is charged for: a request, an answer with a copy of the request, and a list of services.
 const STREAM: usize = 3 * MESSAGE as usize;
 
 #[cfg(test)]

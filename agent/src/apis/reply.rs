@@ -1,4 +1,4 @@
-//! The body of a response: frames of gRPC messages, then the status as trailers.
+//! The body of a response: the frames of gRPC messages, then the status as trailers.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -15,19 +15,19 @@ use zeroize::Zeroizing;
 
 use super::public::Door;
 
-/// What a handler answers with.
+/// The successful outcome of a handler: one message or a stream of messages, already framed.
 pub(crate) struct Reply(Kind);
 
 enum Kind {
     /// The frame of one message.
     One(Bytes),
     Many(Frames),
-    /// The trailers are next.
+    /// All messages are sent, and the trailers come next.
     Over,
     Ended,
 }
 
-/// Frames of messages, until the first status ends the call.
+/// A stream of framed messages. The first error ends the call with that status.
 type Frames = Pin<Box<dyn Stream<Item = Result<Bytes, Status>> + Send>>;
 
 impl Reply {
@@ -72,7 +72,7 @@ impl Reply {
     }
 }
 
-/// The body of a response, of one API or another.
+/// The body of a response of any API.
 #[expect(clippy::large_enum_variant, reason = "nearly all are of SDS")]
 pub(crate) enum ResponseBody {
     Sds(sds::ResponseBody<Door, RequestBody>),
@@ -80,7 +80,7 @@ pub(crate) enum ResponseBody {
 }
 
 impl ResponseBody {
-    /// One that has nothing to say: the headers have said it.
+    /// An empty body, for a response that is complete with its headers.
     pub(super) fn empty() -> Self {
         Self::Reply(Reply(Kind::Ended))
     }
@@ -111,7 +111,7 @@ impl Body for ResponseBody {
     }
 }
 
-/// The response of a handler: its reply, or a status alone.
+/// The response for a handler's outcome: its reply, or a status without a body.
 pub(super) fn response(handled: Result<Reply, Status>) -> Response<ResponseBody> {
     match handled {
         Ok(reply) => {
@@ -123,7 +123,7 @@ pub(super) fn response(handled: Result<Reply, Status>) -> Response<ResponseBody>
     }
 }
 
-/// A response that is a status alone: gRPC's "Trailers-Only".
+/// A response that has only a status: gRPC's "Trailers-Only".
 pub(super) fn refusal(status: &Status) -> Response<ResponseBody> {
     let mut response = Response::new(ResponseBody::empty());
     *response.headers_mut() = trailers(status);
@@ -135,14 +135,14 @@ pub(super) fn refusal(status: &Status) -> Response<ResponseBody> {
 pub(super) fn trailers(status: &Status) -> HeaderMap {
     let mut fields = HeaderMap::new();
     if status.add_header(&mut fields).is_err() {
-        // Of what it is made of, only metadata can be refused; the code alone cannot.
+        // Only the metadata of a status can be malformed. The code alone is always a valid field.
         fields.insert("grpc-status", HeaderValue::from(i32::from(status.code())));
     }
     fields
 }
 
-/// A message with gRPC's five bytes before it. The buffer is made in one piece and zeroized at its end, since messages
-/// hold keys.
+/// Encodes a message with gRPC's prefix of five bytes. Messages hold keys, so the buffer is allocated once in full and
+/// zeroized when it is dropped.
 pub(super) fn frame(message: &impl Message) -> Bytes {
     let len = message.encoded_len();
     let mut buffer = Zeroizing::new(Vec::with_capacity(HEAD + len));
@@ -152,5 +152,6 @@ pub(super) fn frame(message: &impl Message) -> Bytes {
     Bytes::from_owner(buffer)
 }
 
+/// The length of gRPC's prefix: a flag and the length of the message.
 const HEAD: usize = 5;
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");

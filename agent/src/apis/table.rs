@@ -1,6 +1,7 @@
-//! What the table of a socket's services is made of. A new API is a row of the table and a file beside it.
+//! The types of a socket's table of services. A new API is a row of the table and a file of its own.
 //!
-//! A row names the proof that its handler takes: the handler is a function of that proof, so it cannot be called without.
+//! A row names the proof that its handler takes. The handler is a function of that proof, so it cannot be called
+//! without it.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -19,11 +20,11 @@ use crate::door::{Anonymous, Caller, Rate};
 
 /// One service of a socket whose APIs are `A`.
 pub(crate) struct Service<A: 'static> {
-    /// The name with its package, as paths have it.
+    /// The name with its package, as in a request's path.
     pub(crate) name: &'static str,
-    /// A header that each call must have, with the value `true`.
+    /// A header that each call must have with the value `true`, if the service asks for one.
     pub(crate) header: Option<&'static str>,
-    /// Whether the configuration leaves the service on. One that is off is unknown to clients.
+    /// Whether the configuration enables the service. Clients of a disabled one get Unimplemented, "unknown service".
     pub(crate) offered: fn(&A) -> bool,
     pub(crate) methods: &'static [Method<A>],
 }
@@ -38,7 +39,7 @@ pub(crate) struct Method<A: 'static> {
 }
 
 impl<A> Method<A> {
-    /// A method that clients may know and that is not built. Whoever calls it is not attested for that.
+    /// A method that clients may know but that the agent does not implement. The caller is not attested.
     pub(crate) const fn unimplemented(name: &'static str, request: Shape, rate: Option<Rate>) -> Self {
         fn refuse<A>(_: Arc<A>, _: Anonymous, _: RequestMessage) -> Handled {
             Box::pin(async { Err(Status::unimplemented("not implemented yet")) })
@@ -47,34 +48,34 @@ impl<A> Method<A> {
     }
 }
 
-/// How many messages a request has, and who reads them.
+/// The number of messages in a request, and the code that reads them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shape {
-    /// One message, of at most so many bytes. What comes after it is ignored.
+    /// One message of at most this many bytes. The rest of the body is ignored.
     Unary(u32),
-    /// One message, of at most so many bytes, and then the end of the client's side.
+    /// One message of at most this many bytes, then the end of the body.
     ServerStreaming(u32),
     /// The handler reads the messages itself.
     Own,
 }
 
-/// The function that answers a method's calls, by the proof that it takes.
+/// The function that answers the calls of a method, by the proof that it takes.
 pub(crate) enum Handler<A: 'static> {
-    /// Anybody who can connect is answered.
+    /// Answers anybody who can connect.
     Anonymous(fn(Arc<A>, Anonymous, RequestMessage) -> Handled),
-    /// The caller is attested first.
+    /// Answers an attested caller.
     Caller(fn(Arc<A>, Caller, RequestMessage) -> Handled),
-    /// The handler reads the request itself, and asks the door for a proof when it has read enough.
+    /// Reads the request itself, and asks the door for a proof when it has read enough.
     Own(fn(Arc<A>, Arc<Peer>, Request<RequestBody>) -> Responded),
 }
 
-/// What becomes of a call.
+/// The outcome of a handler.
 pub(crate) type Handled = BoxFuture<Result<Reply, Status>>;
 /// The response of a handler that reads the request itself.
 pub(crate) type Responded = BoxFuture<Response<ResponseBody>>;
 pub(super) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// The one message of a request, not decoded yet.
+/// The only message of a request, not decoded yet.
 #[derive(Debug)]
 pub(crate) struct RequestMessage {
     bytes: Bytes,
@@ -86,8 +87,10 @@ impl RequestMessage {
         Self { bytes, shape }
     }
 
+    /// Decodes the message.
+    ///
     /// # Errors
-    /// The status that grpc-go has for a message that is not protobuf.
+    /// The status that grpc-go returns for a message that is not protobuf.
     pub(crate) fn decode<M: Message + Default>(self) -> Result<M, Status> {
         M::decode(self.bytes).map_err(|_| {
             Status::internal(match self.shape {
@@ -98,12 +101,12 @@ impl RequestMessage {
     }
 }
 
-/// Makes a handler's outcome of a future that gives one message.
+/// The outcome of a handler whose future returns one message.
 pub(crate) fn one<M: Message>(answer: impl Future<Output = Result<M, Status>> + Send + 'static) -> Handled {
     Box::pin(async move { Ok(Reply::one(frame(&answer.await?))) })
 }
 
-/// The same of one that gives a stream of messages.
+/// The outcome of a handler whose future returns a stream of messages.
 pub(crate) fn many<M, S>(answer: impl Future<Output = Result<S, Status>> + Send + 'static) -> Handled
 where
     M: Message + 'static,

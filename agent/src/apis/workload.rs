@@ -1,7 +1,8 @@
-//! The SPIFFE Workload API (WA) as spire-agent serves it (`endpoints/workload/handler.go`).
+//! The SPIFFE Workload API (WA), as spire-agent serves it (`endpoints/workload/handler.go`).
 //!
-//! Codes are chosen here: no identity → PermissionDenied, not attested or not minted yet → Unavailable, the security
-//! header missing → InvalidArgument (WE §3).
+//! This module chooses the gRPC codes: PermissionDenied if the caller has no identity, and Unavailable if it is not
+//! attested or its SVID is not minted yet. `call` answers a missing security header with InvalidArgument (Workload
+//! Endpoint §3).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,17 +22,17 @@ use tracing::{debug, error};
 use crate::door::{Admission, Caller, Denied};
 use crate::manager::Proof as _;
 
-/// The service.
+/// The service `SpiffeWorkloadAPI`.
 #[derive(Debug)]
 pub(crate) struct Workload {
     admission: Arc<Admission>,
-    /// `allow_unauthenticated_verifiers`.
+    /// `allow_unauthenticated_verifiers`: callers without an identity may fetch the bundle of the agent's trust domain.
     anyone_gets_bundles: bool,
     log_selectors: Arc<[String]>,
 }
 
 impl Workload {
-    /// A service behind a door.
+    /// The service behind this door. `log_selectors` are the prefixes of the selectors that may be logged.
     pub(crate) fn new(
         admission: Arc<Admission>,
         anyone_gets_bundles: bool,
@@ -69,7 +70,7 @@ impl Workload {
     }
 }
 
-/// A caller of one method that listens for what it may have.
+/// A caller of one method, subscribed to its identities.
 struct Subscriber {
     updates: Updates<WorkloadUpdate>,
     caller: Caller,
@@ -78,12 +79,13 @@ struct Subscriber {
 }
 
 impl Subscriber {
+    /// Waits for the next update.
     async fn changed(&mut self) -> Result<(), Status> {
         self.updates.changed().await.map_err(|_| denied(Denied::Stopped))
     }
 
-    /// The next list of SVIDs: complete, or after [`MINT_PATIENCE`] what there is, but never without the first: it is
-    /// the default identity. An expired one counts as not there.
+    /// The next list of SVIDs. It waits up to [`MINT_PATIENCE`] until the list is complete, then takes those that
+    /// exist. The first SVID must exist, because it is the default identity. An expired SVID counts as missing.
     async fn svids(&mut self) -> Result<wire::X509svidResponse, Status> {
         let until = Instant::now() + MINT_PATIENCE;
         loop {
@@ -146,7 +148,7 @@ impl Subscriber {
     }
 }
 
-/// What makes the replies after the first.
+/// Makes the replies of a stream after the first one.
 trait Replies: Send + 'static {
     type Reply: Send + 'static;
 
@@ -158,7 +160,8 @@ struct Svids(Subscriber);
 impl Replies for Svids {
     type Reply = wire::X509svidResponse;
 
-    /// A stream that has had its first answer is not ended because an SVID is late: it has what it has.
+    /// Waits for a list that is complete enough. A stream that has had its first answer is not ended because an SVID is
+    /// late: the caller keeps the SVIDs that it has.
     async fn next(&mut self) -> Result<Self::Reply, Status> {
         loop {
             self.0.changed().await?;
@@ -170,7 +173,7 @@ impl Replies for Svids {
     }
 }
 
-/// A bundle list that equals the last one is not sent (SPIRE does so for bundles, not for SVIDs).
+/// Sends a list of bundles only if it differs from the last one (SPIRE does so for bundles, but not for SVIDs).
 struct Bundles {
     subscriber: Subscriber,
     anyone: bool,
@@ -192,7 +195,7 @@ impl Replies for Bundles {
     }
 }
 
-/// A stream of a first reply and those that follow, until one is an error.
+/// A stream of the first reply and of the next ones. It ends with the first error.
 fn replies<R: Replies>(
     replies: R,
     first: R::Reply,
@@ -207,7 +210,7 @@ fn replies<R: Replies>(
     futures_util::stream::once(std::future::ready(Ok(first))).chain(rest)
 }
 
-/// WA §5.2.1: in entry order; of the entries that share a hint the oldest alone.
+/// The SVIDs in the order of the entries. Of the entries that share a hint only the oldest is listed (WA §5.2.1).
 fn svids_response(update: &WorkloadUpdate, now: SystemTime) -> wire::X509svidResponse {
     let bundle = der(&update.bundle);
     let live: Vec<&Identity> =
@@ -227,12 +230,13 @@ fn svids_response(update: &WorkloadUpdate, now: SystemTime) -> wire::X509svidRes
     wire::X509svidResponse { svids, crl: Vec::new(), federated_bundles }
 }
 
-/// SPIRE, `hintsfilter`: per hint the smallest creation time, then the smallest entry ID.
+/// Keeps one identity for each hint: the one with the smallest creation time, then the smallest entry ID (SPIRE,
+/// `hintsfilter`). Identities without a hint are all kept.
 fn unique_hints<'a>(identities: &[&'a Identity]) -> Vec<&'a Identity> {
     let mut oldest: BTreeMap<&str, &Identity> = BTreeMap::new();
     for &identity in identities.iter().filter(|identity| !identity.entry.hint.is_empty()) {
         let held = oldest.entry(&identity.entry.hint).or_insert(identity);
-        // Ascending by ID already, so only a smaller time replaces.
+        // The identities are sorted by entry ID, so only a smaller time replaces one.
         if identity.entry.created_at < held.entry.created_at {
             *held = identity;
         }
@@ -243,7 +247,7 @@ fn unique_hints<'a>(identities: &[&'a Identity]) -> Vec<&'a Identity> {
     identities.iter().filter(kept).copied().collect()
 }
 
-/// The status of a caller that is turned away.
+/// The status of a caller that is not admitted.
 pub(crate) fn denied(reason: Denied) -> Status {
     match reason {
         Denied::NoRoom(_) => Status::resource_exhausted(reason.to_string()),
@@ -253,7 +257,7 @@ pub(crate) fn denied(reason: Denied) -> Status {
     }
 }
 
-/// `log_selectors`: those that equal a configured prefix, or begin with it and a colon.
+/// The selectors that may be logged: those that equal a prefix of `log_selectors`, or begin with one and a colon.
 fn selectors_to_log(selectors: &Selectors, prefixes: &[String]) -> String {
     let wanted = |text: &String| {
         prefixes.iter().any(|prefix| {
@@ -264,8 +268,10 @@ fn selectors_to_log(selectors: &Selectors, prefixes: &[String]) -> String {
     texts.join(",")
 }
 
+/// The X.509 authorities of a bundle as concatenated DER, the form of the Workload API.
 pub(crate) fn der(bundle: &Bundle) -> Bytes {
     bundle.x509_der().into()
 }
 
+/// How long a list waits for SVIDs that are being minted.
 const MINT_PATIENCE: Duration = Duration::from_secs(5);

@@ -1,4 +1,4 @@
-//! `debug getinfo` and `logger …`: what operators ask an agent on its admin socket.
+//! The commands `debug getinfo` and `logger …`, which call the agent's admin socket.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -21,7 +21,7 @@ use super::{block_on, console, golang};
 #[cfg(test)]
 mod tests;
 
-/// Which of the commands.
+/// A command of the admin socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Admin {
     GetInfo,
@@ -30,7 +30,7 @@ pub(super) enum Admin {
     LoggerReset,
 }
 
-/// Runs one of them.
+/// Runs the command.
 pub(super) fn run(command: Admin, values: &Values) -> ExitCode {
     if command == Admin::LoggerSet
         && let Err(reason) = level(values)
@@ -58,7 +58,7 @@ pub(super) fn run(command: Admin, values: &Values) -> ExitCode {
     })
 }
 
-/// The level that `-level` names.
+/// The value of `-level`.
 fn level(values: &Values) -> Result<LogLevel, String> {
     let given = values.text("level");
     if given.is_empty() {
@@ -76,7 +76,7 @@ fn level(values: &Values) -> Result<LogLevel, String> {
     }
 }
 
-/// The answer, as it is printed.
+/// Calls the agent and returns the output.
 async fn ask(command: Admin, values: &Values) -> Result<String, RpcError> {
     let channel = client::connect(socket(values)).await?;
     let format = values.format();
@@ -103,12 +103,12 @@ async fn ask(command: Admin, values: &Values) -> Result<String, RpcError> {
     })
 }
 
-/// Where the agent listens; an empty `-socketPath`, as of a script whose variable is not set, is the default.
+/// The path of the admin socket. An empty `-socketPath`, as from a script with an unset variable, means the default.
 fn socket(values: &Values) -> &Path {
     Path::new(Some(values.text("socketPath")).filter(|path| !path.is_empty()).unwrap_or(DEFAULT_SOCKET))
 }
 
-/// Without the last line end.
+/// The agent's information as text, without the last newline.
 fn info_text(info: &GetInfoResponse) -> String {
     let uptime = Duration::from_secs(info.uptime.try_into().unwrap_or_default());
     let sync = match info.last_sync_success {
@@ -173,7 +173,7 @@ fn info_json(info: &GetInfoResponse) -> String {
     )
 }
 
-/// Two lines and an empty one, without the last line end.
+/// The two levels as text: two lines and an empty one, without the last newline.
 fn logger_text(logger: &Logger) -> String {
     format!(
         "Logger Level : {}\nLaunch Level : {}\n",
@@ -190,7 +190,7 @@ fn logger_json(logger: &Logger) -> String {
     .to_string()
 }
 
-/// As logrus has it.
+/// The name of a level, as logrus prints it.
 fn name(level: LogLevel) -> &'static str {
     match level {
         LogLevel::Unspecified => "unspecified",
@@ -204,14 +204,14 @@ fn name(level: LogLevel) -> &'static str {
     }
 }
 
-/// RFC 3339, as Go prints it.
+/// A Unix time in RFC 3339, as Go prints it.
 fn time(seconds: i64) -> String {
     let format = &time::format_description::well_known::Rfc3339;
     let time = OffsetDateTime::from_unix_timestamp(seconds).ok().and_then(|time| time.format(format).ok());
     time.unwrap_or_else(|| seconds.to_string())
 }
 
-/// After this an agent that is mute is given up.
+/// How long a command waits for an agent that does not answer.
 const LIMIT: Duration = client::CONNECT_LIMIT;
 
 const DEFAULT_SOCKET: &str = "/tmp/spire-agent/private/admin.sock";

@@ -1,4 +1,4 @@
-//! A client of the agent's public socket, and its errors as grpc-go prints them.
+//! A client of the agent's sockets, and its errors in the form of grpc-go.
 
 use std::fmt;
 use std::io;
@@ -18,10 +18,11 @@ use tonic::{Code, Request, Status, Streaming};
 
 use super::golang;
 
-/// A connection to the socket, once the other end has said something: whoever accepts and stays mute is no agent.
+/// Connects to the socket and waits for the server's first bytes: a process that accepts and stays silent is not an
+/// agent.
 ///
 /// # Errors
-/// When nobody listens there, no more callers are taken at the moment, or nothing is heard for [`CONNECT_LIMIT`].
+/// If nobody listens, the backlog is full, or nothing is received within [`CONNECT_LIMIT`].
 pub(super) async fn connect(path: &Path) -> Result<Channel, RpcError> {
     timeout(CONNECT_LIMIT, dial(path)).await.unwrap_or(Err(RpcError::Mute))
 }
@@ -31,7 +32,7 @@ async fn dial(path: &Path) -> Result<Channel, RpcError> {
     let stream = UnixStream::connect(path).await.map_err(dial)?;
     let twin = twin(&stream).map_err(dial)?;
     let mut stream = Some(stream);
-    // One connection: a client command that loses it is over, or starts anew.
+    // There is only one connection: a client command that loses it ends, or connects again itself.
     let connector = tower::service_fn(move |_: Uri| {
         let stream = stream.take();
         async move { stream.map(TokioIo::new).ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected)) }
@@ -39,12 +40,13 @@ async fn dial(path: &Path) -> Result<Channel, RpcError> {
     let channel = Endpoint::from_static("http://localhost").connect_with_connector(connector).await;
     let channel =
         channel.map_err(|reason| RpcError::Status(Status::unavailable(reason.to_string()).into()))?;
-    // Now that we have spoken: a server may wait for that. Its settings make this readable, and so does its end.
+    // Awaited after we have sent our preface, because a server may wait for that. The server's SETTINGS make the socket
+    // readable, and so does its end.
     twin.readable().await.map_err(dial)?;
     Ok(channel)
 }
 
-/// The same socket once more, for the connection does not tell when it hears the first word.
+/// A duplicate of the socket, because the channel does not tell when the first bytes arrive.
 fn twin(stream: &UnixStream) -> io::Result<UnixStream> {
     UnixStream::from_std(unix::UnixStream::from(stream.as_fd().try_clone_to_owned()?))
 }
@@ -55,24 +57,24 @@ fn twin(stream: &UnixStream) -> io::Result<UnixStream> {
 /// The agent's status.
 pub(super) async fn x509_svids(channel: Channel) -> Result<Streaming<X509svidResponse>, RpcError> {
     let mut request = Request::new(X509svidRequest {});
-    // Without it an agent refuses: it keeps out browsers and the like (Workload Endpoint §4.1).
+    // An agent refuses calls without this header (SPIFFE Workload Endpoint §3).
     request.metadata_mut().insert("workload.spiffe.io", MetadataValue::from_static("true"));
     let mut client = SpiffeWorkloadApiClient::new(channel).max_decoding_message_size(usize::MAX);
     Ok(client.fetch_x509svid(request).await?.into_inner())
 }
 
-/// The next message of a stream.
+/// Waits for the next message of a stream.
 ///
 /// # Errors
-/// The status that ends the stream.
+/// The status that ends the stream, or [`RpcError::End`].
 pub(super) async fn next<T>(stream: &mut Streaming<T>) -> Result<T, RpcError> {
     stream.message().await?.ok_or(RpcError::End)
 }
 
-/// Gives up after `limit`, if there is one.
+/// Limits the duration of `work` to `limit`, if there is one.
 ///
 /// # Errors
-/// Those of the work, and [`RpcError::Deadline`].
+/// The error of `work`, or [`RpcError::Deadline`].
 pub(super) async fn within<T>(
     limit: Option<Duration>,
     work: impl Future<Output = Result<T, RpcError>>,
@@ -83,25 +85,25 @@ pub(super) async fn within<T>(
     }
 }
 
-/// Why a call failed. Displayed as grpc-go does, because scripts read it.
+/// Why a call failed. `Display` writes what grpc-go does, because scripts read it.
 #[derive(Debug)]
 pub(super) enum RpcError {
-    /// Nobody listens.
+    /// The socket cannot be connected.
     Dial { path: PathBuf, source: io::Error },
-    /// Somebody takes the connection and says nothing.
+    /// The server accepts the connection but sends nothing.
     Mute,
-    /// The agent says no, or the connection broke.
+    /// The agent answered with this status, or the connection failed.
     Status(Box<Status>),
-    /// It took too long.
+    /// The call took longer than its limit.
     Deadline,
-    /// The user has had enough.
+    /// The user interrupted the command.
     Canceled,
-    /// The stream ended before it said anything.
+    /// The stream ended without an error.
     End,
 }
 
 impl RpcError {
-    /// The status code, as far as there is one.
+    /// The status code that grpc-go has for this error.
     pub(super) fn code(&self) -> Code {
         match self {
             Self::Dial { .. } | Self::Mute => Code::Unavailable,
@@ -147,7 +149,7 @@ impl fmt::Display for RpcError {
     }
 }
 
-/// As long as grpc-go waits for a connection and the server's first word.
+/// How long grpc-go waits for a connection and the server's first bytes.
 pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(20);
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The tree of commands: what the words of the command line ask for, and the help that lists them.
+//! The tree of commands: which command the words of the command line ask for, and the help that lists the commands.
 
 use std::fmt::Write as _;
 
@@ -16,12 +16,12 @@ pub(super) enum Command {
     SanCheck,
     Watch,
     Admin(Admin),
-    /// In the help, but not built yet; the words that name it.
+    /// A command of spire-agent that is in the help but not implemented yet, with its name.
     Unsupported(&'static str),
 }
 
 impl Command {
-    /// What flags it takes; nothing is known of the unsupported ones.
+    /// The flags that the command takes; `None` for an unsupported command.
     pub(super) fn flags(self) -> Option<&'static FlagSet> {
         match self {
             Self::Run => Some(&load::RUN_FLAGS),
@@ -39,24 +39,26 @@ impl Command {
     }
 }
 
-/// What the command line asks for.
+/// The meaning of a command line.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Request<'a> {
     Version,
+    /// Help about a topic, and the exit code.
     Help {
         topic: Topic<'a>,
         code: u8,
     },
-    /// Flags before the command.
+    /// There are flags before the command.
     MisplacedFlags(Command),
+    /// Runs the command with the words after it.
     Run(Command, &'a [String]),
 }
 
-/// What help is about.
+/// The topic of the help.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Topic<'a> {
     Program,
-    /// Words that only begin commands.
+    /// The first words of several commands, such as `logger`.
     Parent(&'a str),
     Command(Command),
 }
@@ -99,7 +101,7 @@ fn find(name: &str) -> Option<Topic<'static>> {
     command.or_else(|| PARENTS.iter().find(|parent| **parent == name).map(|parent| Topic::Parent(parent)))
 }
 
-/// The help on a topic, without the last line end.
+/// The help on a topic, without the last newline.
 pub(super) fn help(topic: Topic<'_>, program: &str) -> String {
     match topic {
         Topic::Program => format!(
@@ -123,13 +125,13 @@ pub(super) fn help(topic: Topic<'_>, program: &str) -> String {
     }
 }
 
-/// What is said in the place of a command that is not built yet.
+/// The text for a command that is not implemented yet.
 pub(super) fn not_built(command: Command) -> String {
     let name = if let Command::Unsupported(name) = command { name } else { "" };
     format!("not supported yet: {name}; use spire-agent's own command until finial has it")
 }
 
-/// The words that can follow, each once, and the synopsis where that makes a command.
+/// The words that can follow `parent`, each once. A word that completes a command has its synopsis.
 fn children(parent: &str) -> Vec<(&'static str, &'static str)> {
     let mut children: Vec<(&str, &str)> = Vec::new();
     for entry in COMMANDS {
@@ -169,7 +171,7 @@ const fn missing(name: &'static str, synopsis: &'static str) -> Entry {
     Entry { name, command: Command::Unsupported(name), synopsis }
 }
 
-/// Sorted by name, so that commands of one parent stand together.
+/// All commands, sorted by name, so that the commands of one parent are adjacent.
 const COMMANDS: &[Entry] = &[
     built("api fetch", Command::FetchX509, FETCH_X509),
     missing("api fetch jwt", "Fetches a JWT SVID from the Workload API (not supported yet)"),

@@ -1,13 +1,13 @@
-//! Lines to the two streams. A closed pipe (`… | head`) is no reason to crash.
+//! Writes lines to standard output and standard error. A closed pipe (`… | head`) is ignored.
 
 use std::io::{self, Write as _};
 
-/// A line, or several, to standard output.
+/// Writes a text and a newline to standard output.
 pub(super) fn out(text: &str) {
     let _ = writeln!(io::stdout().lock(), "{text}");
 }
 
-/// A line, or several, to standard error.
+/// Writes a text and a newline to standard error.
 pub(super) fn err(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }

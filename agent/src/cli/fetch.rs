@@ -1,4 +1,4 @@
-//! `api fetch`, which is `api fetch x509`.
+//! The command `api fetch x509`, which is also `api fetch`.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
@@ -18,7 +18,7 @@ use super::socket::{self, SocketError};
 use super::x509::{Certificate, Fetched, X509Error};
 use super::{block_on, console, golang};
 
-/// `api fetch x509`: the first answer of the Workload API.
+/// Runs `api fetch x509`: prints the first answer of the Workload API.
 pub(super) fn run(values: &Values) -> ExitCode {
     block_on(async {
         match fetch(values).await {
@@ -61,7 +61,7 @@ fn show(answer: &X509svidResponse, values: &Values, took: Duration) -> Result<()
     }
 }
 
-/// Writes all that was fetched, and says so.
+/// Writes the SVIDs and bundles to files in `directory`, and prints each file's name.
 fn write(fetched: &Fetched, directory: &Path) -> Result<(), FetchError> {
     for (n, svid) in fetched.svids.iter().enumerate() {
         let path = directory.join(format!("svid.{n}.pem"));
@@ -107,7 +107,7 @@ fn write_file(path: &Path, text: &[u8], readers: Readers) -> Result<(), FetchErr
     let mut file =
         OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(path).map_err(failed)?;
     if readers == Readers::Owner {
-        // The file may be older, and open to all.
+        // An existing file may be readable by all.
         file.set_permissions(std::fs::Permissions::from_mode(mode)).map_err(failed)?;
     }
     file.write_all(text).map_err(failed)

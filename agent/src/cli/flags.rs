@@ -1,5 +1,5 @@
-//! Go's `flag` package: one or two dashes, `-f v` or `-f=v`, switches never take the next word, and parsing stops at
-//! the first word that is no flag. What follows there is ignored by every command, as by spire-agent's.
+//! Go's `flag` package: a flag has one or two dashes, `-f v` equals `-f=v`, switches never take the next word, and
+//! parsing stops at the first word that is not a flag. The commands ignore the words after that, as spire-agent's do.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -11,7 +11,7 @@ use super::print::Format;
 /// The flags of one command.
 #[derive(Debug)]
 pub(super) struct FlagSet {
-    /// What the usage is titled with.
+    /// The name in the title of the usage.
     pub(super) name: &'static str,
     /// Sorted by name.
     pub(super) flags: &'static [Flag],
@@ -27,36 +27,36 @@ pub(super) struct Flag {
 
 #[derive(Clone, Copy, Debug)]
 enum Kind {
-    /// With its default.
+    /// A text, with its default.
     Text(&'static str),
     Switch,
     Integer,
-    /// With its default, in seconds.
+    /// A duration, with its default in seconds.
     Duration(u64),
     Format,
 }
 
-/// A flag with any text for a value.
+/// A flag whose value is any text.
 pub(super) const fn text(name: &'static str, default: &'static str, usage: &'static str) -> Flag {
     Flag { name, kind: Kind::Text(default), usage }
 }
 
-/// A flag that is there or not.
+/// A flag that is on or off.
 pub(super) const fn switch(name: &'static str, usage: &'static str) -> Flag {
     Flag { name, kind: Kind::Switch, usage }
 }
 
-/// A flag with a number.
+/// A flag whose value is an integer.
 pub(super) const fn integer(name: &'static str, usage: &'static str) -> Flag {
     Flag { name, kind: Kind::Integer, usage }
 }
 
-/// A flag with a duration, which is `seconds` without it.
+/// A flag whose value is a duration; `seconds` is the default.
 pub(super) const fn duration(name: &'static str, seconds: u64, usage: &'static str) -> Flag {
     Flag { name, kind: Kind::Duration(seconds), usage }
 }
 
-/// `-output`.
+/// The flag `-output`.
 pub(super) const fn output() -> Flag {
     Flag {
         name: "output",
@@ -66,10 +66,10 @@ pub(super) const fn output() -> Flag {
 }
 
 impl FlagSet {
-    /// Reads the words after the command.
+    /// Parses the words after the command.
     ///
     /// # Errors
-    /// At the first word that is wrong.
+    /// The error of the first invalid word.
     pub(super) fn parse(&self, arguments: &[String]) -> Result<Values, FlagError> {
         let mut values = Values { set: self.flags, given: BTreeMap::new() };
         let mut words = arguments.iter();
@@ -99,7 +99,7 @@ impl FlagSet {
         Ok(values)
     }
 
-    /// Go's `PrintDefaults` under its title, without the last line end.
+    /// The usage: a title and Go's `PrintDefaults`, without the last newline.
     pub(super) fn usage(&self) -> String {
         let mut text = format!("Usage of {}:", self.name);
         for flag in self.flags {
@@ -118,6 +118,7 @@ impl FlagSet {
 }
 
 impl Flag {
+    /// Parses a value. `before` is the value of an earlier occurrence of this flag.
     fn read(&self, text: &str, before: Option<&Value>) -> Result<Value, FlagError> {
         let refuse = |reason| FlagError::Invalid { flag: self.name, value: text.to_owned(), reason };
         match self.kind {
@@ -142,7 +143,7 @@ impl Flag {
     }
 }
 
-/// The flags that were given, and the defaults of the others.
+/// The parsed flags, with the defaults of those that were not given.
 #[derive(Debug)]
 pub(super) struct Values {
     set: &'static [Flag],
@@ -159,7 +160,7 @@ enum Value {
 }
 
 impl Values {
-    /// The text, or its default.
+    /// The text of a flag, or its default.
     pub(super) fn text(&self, name: &str) -> &str {
         match self.given.get(name) {
             Some(Value::Text(text)) => text,
@@ -170,27 +171,27 @@ impl Values {
         }
     }
 
-    /// The text, if it was given.
+    /// The text of a flag, if it was given.
     pub(super) fn given_text(&self, name: &str) -> Option<String> {
         if let Some(Value::Text(text)) = self.given.get(name) { Some(text.clone()) } else { None }
     }
 
-    /// Whether it was turned on or off.
+    /// The value of a switch, if it was given.
     pub(super) fn given_switch(&self, name: &str) -> Option<bool> {
         if let Some(Value::Switch(on)) = self.given.get(name) { Some(*on) } else { None }
     }
 
-    /// Whether it is on.
+    /// Whether a switch is on; off if it was not given.
     pub(super) fn switch(&self, name: &str) -> bool {
         self.given_switch(name).unwrap_or_default()
     }
 
-    /// The number, if it was given.
+    /// The number of a flag, if it was given.
     pub(super) fn integer(&self, name: &str) -> Option<i64> {
         if let Some(Value::Integer(number)) = self.given.get(name) { Some(*number) } else { None }
     }
 
-    /// The duration, or its default; none if it is not positive.
+    /// The duration of a flag, or its default; `None` if it is not positive.
     pub(super) fn duration(&self, name: &str) -> Option<Duration> {
         match self.given.get(name) {
             Some(Value::Duration(duration)) => *duration,
@@ -201,13 +202,13 @@ impl Values {
         }
     }
 
-    /// `-output`.
+    /// The value of `-output`, or its default.
     pub(super) fn format(&self) -> Format {
         if let Some(Value::Format(format)) = self.given.get("output") { *format } else { Format::default() }
     }
 }
 
-/// Why flags cannot be read, in Go's words.
+/// Why flags cannot be parsed, in Go's words.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum FlagError {
     #[error("bad flag syntax: {0}")]

@@ -1,4 +1,4 @@
-//! How Go writes and reads durations, times, numbers and errors of the operating system.
+//! Go's forms of durations, times, numbers and operating-system errors.
 
 use std::fmt::Write as _;
 use std::io;
@@ -15,10 +15,10 @@ pub(super) fn parse_bool(text: &str) -> Option<bool> {
     }
 }
 
-/// `strconv.ParseInt` with base 0, without underscores.
+/// `strconv.ParseInt` with base 0, but without underscores.
 ///
 /// # Errors
-/// In the flag package's words.
+/// The text of Go's flag package.
 pub(super) fn parse_int(text: &str) -> Result<i64, &'static str> {
     let (sign, digits) = match text.strip_prefix('-') {
         Some(digits) => ("-", digits),
@@ -38,10 +38,10 @@ pub(super) fn parse_int(text: &str) -> Result<i64, &'static str> {
     i64::from_str_radix(&format!("{sign}{digits}"), radix).map_err(|_| "value out of range")
 }
 
-/// `time.ParseDuration`; `None` for zero and less.
+/// `time.ParseDuration`; `None` if the duration is not positive.
 ///
 /// # Errors
-/// In Go's words.
+/// The text of Go's `time` package.
 pub(super) fn parse_duration(text: &str) -> Result<Option<Duration>, String> {
     let invalid = || format!("time: invalid duration {text:?}");
     let (negative, mut rest) = match text.strip_prefix('-') {
@@ -69,7 +69,7 @@ pub(super) fn parse_duration(text: &str) -> Result<Option<Duration>, String> {
         nanoseconds += number * scale;
         rest = after;
     }
-    // Go's durations end at 292 years.
+    // Go's durations are 64-bit nanoseconds: at most 292 years.
     let duration = Duration::try_from_secs_f64(nanoseconds / 1e9).map_err(|_| invalid())?;
     if duration.as_nanos() > i64::MAX.unsigned_abs().into() {
         return Err(invalid());
@@ -77,6 +77,7 @@ pub(super) fn parse_duration(text: &str) -> Result<Option<Duration>, String> {
     Ok((!negative && !duration.is_zero()).then_some(duration))
 }
 
+/// Go's units of durations, in nanoseconds.
 const UNITS: &[(&str, f64)] = &[
     ("ns", 1.0),
     ("us", 1e3),
@@ -127,7 +128,7 @@ pub(super) fn time(time: OffsetDateTime) -> String {
     format!("{year:04}-{:02}-{day:02} {hour:02}:{minute:02}:{second:02} +0000 UTC", u8::from(month))
 }
 
-/// An error without Rust's `(os error 2)`, in lower case.
+/// The text of an error in lower case, without Rust's suffix `(os error 2)`.
 pub(super) fn os_error(error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(code) if code == nix::errno::Errno::EAGAIN as i32 => {

@@ -13,7 +13,7 @@ use super::flags::{FlagSet, Values, switch};
 use super::socket::{self, SocketError};
 use super::{block_on, console};
 
-/// `healthcheck`: over after [`LIMIT`], however mute the agent is.
+/// Runs `healthcheck`. It ends after [`LIMIT`] even if the agent does not answer.
 pub(super) fn run(values: &Values) -> ExitCode {
     block_on(async {
         match check(values).await {
@@ -47,11 +47,11 @@ async fn check(values: &Values) -> Result<(), Unhealthy> {
 }
 
 async fn ask(path: &Path) -> Result<ServingStatus, RpcError> {
-    let asked = async {
+    let answer = async {
         let mut client = HealthClient::new(client::connect(path).await?);
         Ok(client.check(HealthCheckRequest::default()).await?.into_inner().status())
     };
-    client::within(Some(LIMIT), asked).await
+    client::within(Some(LIMIT), answer).await
 }
 
 /// Why the agent is not healthy, in spire-agent's words.
@@ -65,10 +65,10 @@ enum Unhealthy {
     Status(&'static str),
 }
 
-/// After this spire-agent's gives up a socket that is mute.
+/// How long the command waits for an agent that does not answer, as in spire-agent.
 const LIMIT: Duration = client::CONNECT_LIMIT;
 
-/// The flags of `healthcheck`. `-shallow` makes no difference.
+/// The flags of `healthcheck`. `-shallow` has no effect.
 pub(super) const FLAGS: FlagSet = FlagSet {
     name: "health",
     flags: &[

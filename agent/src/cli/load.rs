@@ -1,4 +1,4 @@
-//! `run` and `validate`: their flags, and the settings that come of flags and file.
+//! The commands `run` and `validate`, their flags, and the settings from these flags and the file.
 
 use std::fmt;
 use std::fs;
@@ -11,7 +11,7 @@ use config::{Errors, JoinToken, Overrides, Settings};
 use super::flags::{Flag, FlagSet, Values, integer, switch, text};
 use super::{console, golang};
 
-/// `run`: returns when the agent has ended.
+/// Runs the agent. Returns when it has ended.
 pub(super) fn run(values: &Values) -> ExitCode {
     let settings = match load(values) {
         Ok(settings) => settings,
@@ -30,7 +30,7 @@ pub(super) fn run(values: &Values) -> ExitCode {
     crate::wiring::run(settings)
 }
 
-/// `validate`: as `run`, but without the plugins and without running.
+/// Runs `validate`, which loads the settings as `run` does. Problems with plugins are only notes.
 pub(super) fn validate(values: &Values) -> ExitCode {
     let settings = load(values).and_then(|settings| {
         try_log_file(settings.log_file.as_deref())?;
@@ -52,12 +52,12 @@ pub(super) fn validate(values: &Values) -> ExitCode {
     }
 }
 
-/// What `validate` says of a file, or of flags, that cannot be used.
+/// The text of `validate` for a file or flags that cannot be used.
 pub(super) fn invalid(error: &dyn fmt::Display) -> String {
     format!("SPIRE agent configuration file is invalid: {error}")
 }
 
-/// Why there are no settings.
+/// Why the settings cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 enum LoadError {
     #[error("could not find config file {}: please use the -config flag", path.display())]
@@ -70,7 +70,7 @@ enum LoadError {
     Invalid(#[from] Errors),
 }
 
-/// Go names the step that failed.
+/// The system call that failed. Go's errors name it.
 fn step(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::IsADirectory | io::ErrorKind::InvalidData => "read",
@@ -79,7 +79,7 @@ fn step(error: &io::Error) -> &'static str {
 }
 
 impl LoadError {
-    /// Unknown keys are logged, beside the error that they make.
+    /// Logs unknown keys, which are also errors.
     fn log(&self) {
         let Self::Invalid(errors) = self else { return };
         for unknown in &errors.unknown {
@@ -108,7 +108,7 @@ fn load(values: &Values) -> Result<Settings, LoadError> {
 
 /// Reads a file that the configuration names.
 fn read_named(path: &Path) -> io::Result<String> {
-    // Taken out of what zeroizes it, for `config` asks for a plain text.
+    // Moved out of its zeroizing wrapper, because `config` needs a plain `String`.
     attestors::file::read_text(path, NAMED_BYTES).map(|mut text| std::mem::take(&mut *text))
 }
 
@@ -139,7 +139,7 @@ fn overrides(values: &Values) -> Overrides {
     }
 }
 
-/// `run` opens it, so `validate` finds out whether that will work.
+/// Checks that the log file can be opened, as `run` will do.
 fn try_log_file(path: Option<&Path>) -> Result<(), LoadError> {
     let Some(path) = path else { return Ok(()) };
     crate::logging::open(path)
@@ -149,7 +149,7 @@ fn try_log_file(path: Option<&Path>) -> Result<(), LoadError> {
 
 /// The flags of `run`.
 pub(super) const RUN_FLAGS: FlagSet = FlagSet { name: "run", flags: FLAGS };
-/// The flags of `validate`, the same.
+/// The flags of `validate`: those of `run`.
 pub(super) const VALIDATE_FLAGS: FlagSet = FlagSet { name: "validate", flags: FLAGS };
 
 const FLAGS: &[Flag] = &[
@@ -188,7 +188,7 @@ const FLAGS: &[Flag] = &[
     text("trustDomain", "", "The trust domain that this agent belongs to"),
 ];
 const DEFAULT_CONFIG: &str = "conf/agent/agent.conf";
-/// Of a join token's file and of a plugin's data file. Theirs are of some hundred.
+/// The largest join token file and plugin data file, in bytes. Real ones have some hundred bytes.
 const NAMED_BYTES: u64 = 1024 * 1024;
 
 #[cfg(test)]

@@ -1,15 +1,16 @@
 //! The command line: spire-agent's commands, flags, streams and exit codes.
 //!
-//! * `command`: which words are which command, and the help that lists them (SPIRE uses mitchellh/cli).
-//! * `flags`: Go's `flag` package, as far as the commands need it. `golang`: Go's durations, times and quotes.
-//! * `load`: the flags of `run` and `validate`, and the settings that come of them and the file.
-//! * `socket`, `client`: where the Workload API is, and a cheap client of it.
-//! * `fetch`, `watch`, `health`: the commands that talk to a running agent. `x509`: their answers, checked;
-//!   `print`: their output.
-//! * `admin`: the commands that talk to its admin socket.
-//! * `san`: a policy of Envoy's and a peer's certificate, without either running.
+//! * `command`: the tree of commands, and the help that lists them (SPIRE uses mitchellh/cli).
+//! * `flags`: Go's `flag` package, as far as the commands need it. `golang`: Go's durations, times and numbers.
+//! * `load`: the flags of `run` and `validate`, and the settings from these flags and the file.
+//! * `socket`: the path of the public socket. `client`: a client of it.
+//! * `fetch`, `watch`, `health`: the commands that talk to a running agent. `x509`: checks their answers. `print`:
+//!   makes their output.
+//! * `admin`: the commands that talk to the admin socket.
+//! * `san`: judges a peer's certificate by an Envoy policy, without a running Envoy or peer.
 //!
-//! Every module makes text; only `console` writes it. Help and errors go to standard error, results to standard output.
+//! All modules make text, and only `console` writes it. Help and errors go to standard error, results to standard
+//! output.
 
 mod admin;
 mod client;
@@ -33,7 +34,7 @@ use std::process::ExitCode;
 use command::{Command, Request};
 use flags::{FlagError, FlagSet};
 
-/// Runs the program with its arguments, the first of which is the name it was called by.
+/// Runs the program. The first argument is the name by which it was called.
 #[must_use]
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
     let mut arguments = arguments.into_iter();
@@ -80,7 +81,8 @@ fn run(command: Command, arguments: &[String]) -> ExitCode {
     }
 }
 
-/// The flag package prints the error and the usage; all commands but one then print the error again.
+/// Prints a flag error and the usage, as Go's flag package does. spire-agent's commands except `healthcheck`, `debug`
+/// and `logger` then print the error again.
 fn refuse(command: Command, set: &FlagSet, error: &FlagError) -> ExitCode {
     console::err(&error.to_string());
     console::err(&set.usage());
@@ -93,7 +95,7 @@ fn refuse(command: Command, set: &FlagSet, error: &FlagError) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Runs a client command, cheaply: on this thread alone.
+/// Runs a client command on this thread alone, which is cheap.
 fn block_on(work: impl Future<Output = ExitCode>) -> ExitCode {
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(work),

@@ -1,4 +1,4 @@
-//! Output: what people read, and the JSON that scripts read.
+//! The output of the commands: text for people, JSON for scripts.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::golang;
 use super::x509::{Certificate, Svid};
 
-/// `-output`.
+/// The output format, by `-output`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Format {
     #[default]
@@ -41,12 +41,12 @@ impl Format {
     }
 }
 
-/// Neither `pretty` nor `json`.
+/// A value of `-output` that is neither `pretty` nor `json`.
 #[derive(Debug, thiserror::Error)]
 #[error("bad formatter flag: unknown format option: {0:?}")]
 pub(super) struct UnknownFormat(String);
 
-/// The X.509-SVIDs for people, without the last line end.
+/// The X.509-SVIDs as text for people, without the last newline. `took` is the time until they were received.
 pub(super) fn pretty(
     svids: &[Svid],
     federated: &BTreeMap<String, Vec<Certificate>>,
@@ -82,7 +82,7 @@ fn validity(text: &mut String, what: &str, certificate: &Certificate) {
     let _ = writeln!(text, "{what} Valid Until:\t{}", golang::time(certificate.not_after));
 }
 
-/// The answer as one line of JSON: the fields of the message, none left out, in the order of their names.
+/// The answer as one line of JSON: all fields of the message, sorted by name.
 pub(super) fn json(response: &X509svidResponse) -> String {
     let bytes = |bytes: &[u8]| Value::String(STANDARD.encode(bytes));
     let svids = response.svids.iter().map(|svid| {
@@ -103,7 +103,7 @@ pub(super) fn json(response: &X509svidResponse) -> String {
     escape_html(&value.to_string())
 }
 
-/// Go's encoder makes JSON that is safe inside HTML. These characters stand nowhere but in strings.
+/// Escapes JSON as Go's encoder does, which makes it safe inside HTML. These characters occur only in strings.
 pub(super) fn escape_html(json: &str) -> String {
     let mut escaped = String::with_capacity(json.len());
     for c in json.chars() {

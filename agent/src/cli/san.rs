@@ -1,4 +1,4 @@
-//! `san check`: would an Envoy with this policy accept this peer?
+//! `san check`: tells whether an Envoy with this policy would accept this peer.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -16,7 +16,7 @@ use time::format_description::well_known::Rfc3339;
 use super::console;
 use super::flags::{FlagSet, Values, text};
 
-/// `san check`. The exit code is 0 for accept and 1 for reject.
+/// Runs `san check`. The exit code is 0 for accept, 1 for reject, and 2 if there is no verdict.
 pub(super) fn run(values: &Values) -> ExitCode {
     match check(values) {
         Ok((report, accepted)) => {
@@ -58,7 +58,7 @@ fn check(values: &Values) -> Result<(String, bool), InputError> {
     Ok((report(&policy, &verdict, &notes), verdict.refusal.is_none()))
 }
 
-/// The verdict, a line for each matcher, and the warnings.
+/// The report: the verdict, a line for each matcher, and the warnings.
 fn report(policy: &Policy, verdict: &Verdict<'_>, notes: &[String]) -> String {
     let mut report = match &verdict.refusal {
         None => "accept".to_owned(),
@@ -77,7 +77,7 @@ fn report(policy: &Policy, verdict: &Verdict<'_>, notes: &[String]) -> String {
     report
 }
 
-/// A file in YAML, of which JSON is a part.
+/// Parses a file as YAML, which includes JSON.
 fn document(file: &str) -> Result<Value, InputError> {
     let bytes = content(file)?;
     let yaml = |reason: String| InputError::Yaml { file: file.to_owned(), reason };
@@ -85,7 +85,7 @@ fn document(file: &str) -> Result<Value, InputError> {
     serde_saphyr::from_str(text).map_err(|reason| yaml(reason.to_string()))
 }
 
-/// PEM, leaf first; or one certificate in DER.
+/// Reads certificates: PEM with the leaf first, or one certificate in DER.
 fn chain(file: &str) -> Result<Vec<CertificateDer<'static>>, InputError> {
     let bytes = content(file)?;
     let mut chain = Vec::new();
@@ -106,7 +106,8 @@ fn content(file: &str) -> Result<Vec<u8>, InputError> {
     bounded(file).map_err(|reason| InputError::Read { file: file.to_owned(), reason })
 }
 
-/// What is larger is no policy and no certificate, but perhaps a device without an end.
+/// Reads a file of at most [`LARGEST`] bytes. A larger one is no policy and no certificate, but perhaps a device
+/// without an end.
 fn bounded(file: &str) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     fs::File::open(file)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
@@ -158,6 +159,7 @@ pub(super) const FLAGS: FlagSet = FlagSet {
 
 const FILES: read::Files<'static> = &bounded;
 const BEGIN: &[u8] = b"-----BEGIN";
+/// The largest input file in bytes.
 const LARGEST: u64 = 16 << 20;
-/// Neither accept nor reject.
+/// The exit code if there is no verdict.
 pub(super) const BAD_INPUT: u8 = 2;

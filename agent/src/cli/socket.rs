@@ -1,13 +1,14 @@
-//! Which socket a client command talks to.
+//! Finds the socket that a client command talks to.
 
 use std::path::{Path, PathBuf};
 
 use super::flags::{Flag, Values, text};
 
-/// The socket: `-socketPath` before `-instance` before the environment before the default, and always absolute.
+/// The absolute path of the socket. `-socketPath` takes precedence over `-instance`, then comes the environment, then
+/// the default.
 ///
 /// # Errors
-/// When `-instance` has no template to go into.
+/// If `-instance` is given and the environment has no template with a placeholder.
 pub(super) fn path(values: &Values) -> Result<PathBuf, SocketError> {
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let path = resolve(values.text("socketPath"), values.text("instance"), variable)?;
@@ -19,7 +20,7 @@ fn resolve(
     instance: &str,
     variable: impl Fn(&str) -> Option<String>,
 ) -> Result<String, SocketError> {
-    // The template is checked even where -socketPath makes it unused.
+    // The template is checked even if -socketPath makes it unused.
     let of_instance = match instance {
         "" => None,
         instance => {
@@ -36,7 +37,7 @@ fn resolve(
     Ok(of_instance.or_else(|| variable(SOCKET)).unwrap_or_else(|| DEFAULT.to_owned()))
 }
 
-/// Why there is no socket, in spire-agent's words.
+/// Why the path of the socket is unknown, in spire-agent's words.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum SocketError {
     #[error("{TEMPLATE} environment variable must be defined when using the instance flag")]
@@ -59,7 +60,7 @@ pub(super) const fn path_flag(usage: &'static str) -> Flag {
     text("socketPath", DEFAULT, usage)
 }
 
-/// What `-socketPath` is said to be for by the commands of `api`.
+/// The usage of `-socketPath` in the commands of `api`.
 pub(super) const USAGE: &str = "Path to the SPIRE Agent API Unix domain socket";
 
 const DEFAULT: &str = "/tmp/spire-agent/public/api.sock";

@@ -1,4 +1,4 @@
-//! `api watch`: prints each update until it is interrupted.
+//! The command `api watch`: prints each update until it is interrupted.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,7 +14,8 @@ use super::flags::{FlagSet, Values};
 use super::x509::{Certificate, Fetched, X509Error};
 use super::{block_on, console, print, socket};
 
-/// `api watch`. Its end is always an error, as go-spiffe has it: an interruption, or a request that makes no sense.
+/// Runs `api watch`. It always ends with an error, as go-spiffe does: an interruption, or a call that is answered with
+/// InvalidArgument.
 pub(super) fn run(values: &Values) -> ExitCode {
     let path = match socket::path(values) {
         Ok(path) => path,
@@ -47,12 +48,14 @@ async fn watch(path: &Path) -> WatchError {
 }
 
 struct Watcher {
+    /// The time of the last update, or of the start.
     last: Instant,
+    /// Failed streams since the last update.
     failures: u32,
 }
 
 impl Watcher {
-    /// Prints what one stream brings.
+    /// Prints the updates of one stream, and returns the error that ends it.
     async fn follow(&mut self, path: &Path) -> WatchError {
         let opened = async { client::x509_svids(client::connect(path).await?).await };
         let mut stream = match opened.await {
@@ -81,14 +84,15 @@ impl Watcher {
         self.last = Instant::now();
     }
 
-    /// One second more after each failure, up to half a minute (go-spiffe).
+    /// Counts a failure and returns the wait before the next stream: one second more after each failure, up to 30 s
+    /// (go-spiffe).
     fn wait(&mut self) -> Duration {
         self.failures = (self.failures + 1).min(30);
         Duration::from_secs(self.failures.into())
     }
 }
 
-/// As `api fetch`, but hints are not shown, and trust domains are named without `spiffe://` (SPIRE,
+/// The text of an update. It is that of `api fetch`, but without hints, and trust domains have no `spiffe://` (SPIRE,
 /// `cmd/spire-agent/cli/api/watch.go`).
 fn text(mut fetched: Fetched, took: Duration) -> String {
     fetched.svids.iter_mut().for_each(|svid| svid.hint.clear());

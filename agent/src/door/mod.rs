@@ -1,5 +1,6 @@
-//! The one door. Every call on the public socket passes here once, whatever its API: the agent is ready, the caller is
-//! attested, still alive and still who connected; then it may listen.
+//! Admission of callers. Every call on either socket that asks for identities passes here, whatever its API. The door
+//! checks that the agent is ready, attests the caller, and checks that the process is still alive and has the
+//! credentials that it connected with. Only then may the caller subscribe to updates.
 
 mod proof;
 mod rates;
@@ -28,33 +29,33 @@ pub use self::rates::Rate;
 use self::rates::Rates;
 use crate::manager::{Manager, Proof};
 
-/// The door.
+/// Admits callers and makes the proofs that the APIs ask for.
 #[derive(Debug)]
 pub struct Admission {
     attestors: Vec<Attestor>,
     manager: watch::Receiver<Option<Manager>>,
     rates: Rates,
     proc: PathBuf,
-    /// Processes for which the server was asked for changes, because they matched nothing or asked for a name that nothing
-    /// granted; with the hashes of those names.
+    /// Processes for which an early sync was requested, by pid and start time, because they matched no entry or asked
+    /// for an SDS name that no entry grants. The value holds hashes of those names.
     strangers: Mutex<HashMap<(i32, u64), HashSet<u64>>>,
     hasher: RandomState,
     no_news: watch::Sender<u64>,
 }
 
-/// Why a caller is turned away.
+/// Why a caller is not admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
-    /// Not attested to the server yet, or no entries yet.
+    /// The agent has not attested itself or has no entries yet.
     #[error("agent is starting: it has not synchronized with the SPIRE server yet")]
     Starting,
-    /// All attestors failed, or the process is gone.
+    /// All attestors failed, or the process has exited or changed its credentials.
     #[error("workload attestation failed")]
     Attestation,
     /// The agent is stopping.
     #[error("agent is shutting down")]
     Stopped,
-    /// The caller, or its group, holds as much as it may.
+    /// The caller or its group has used up its share of the memory budget.
     #[error(transparent)]
     NoRoom(Refused),
     /// Processes with these selectors call more often than `experimental { ratelimit { } }` allows.
@@ -65,25 +66,26 @@ pub enum Denied {
 /// How long a call waits while the agent is starting.
 #[derive(Debug, Clone, Copy)]
 pub enum Patience {
-    /// As long as it takes: an error would start Envoy's backoff.
+    /// Waits without limit, because an error would start Envoy's backoff.
     Endless,
-    /// This long, then [`Denied::Starting`].
+    /// Waits this long, then fails with [`Denied::Starting`].
     Limited(Duration),
 }
 
-/// Why a caller of the admin socket may not ask for others' identities.
+/// Why a caller of the admin socket may not ask for the identities of others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NoDelegate {
-    /// No entry matches it.
+    /// No entry matches the caller, or the agent is not ready.
     #[error("no identity issued")]
     NoIdentity,
-    /// None of its SPIFFE IDs is among `authorized_delegates`.
+    /// None of the caller's SPIFFE IDs is among `authorized_delegates`.
     #[error("caller not configured as an authorized delegate")]
     NotListed,
 }
 
 impl Admission {
-    /// A door with these attestors; `manager` appears when the agent is ready.
+    /// A door with these attestors. `manager` holds `None` until the agent is ready. `proc` is the folder in which
+    /// procfs is mounted.
     #[must_use]
     pub fn new(
         attestors: Vec<Attestor>,
@@ -102,13 +104,13 @@ impl Admission {
         }
     }
 
-    /// Lets anybody in, for what asks for no more.
+    /// The proof for methods that anybody may call.
     #[must_use]
     pub fn anyone(&self) -> Anonymous {
         Anonymous
     }
 
-    /// Attests who is on the other end of a connection, and counts the call where it has a limit.
+    /// Attests the process on the other end of a connection. Counts the call against `rate`, if the method has a limit.
     ///
     /// # Errors
     /// [`Denied`].
@@ -127,13 +129,13 @@ impl Admission {
         }
     }
 
-    /// Whether a call keeps to its limit. The agent's own calls have none.
+    /// Counts a call, and tells whether it is within its rate limit. Calls of the agent's own process have none.
     fn is_within(&self, rate: Rate, caller: &Caller) -> bool {
         let ours = u32::try_from(caller.peer.process.pid) == Ok(std::process::id());
         ours || self.rates.admit(rate, &caller.selectors)
     }
 
-    /// Listens for what a caller may have, now and later. Where that is nothing yet, the server is asked for changes.
+    /// Subscribes to the identities of a caller. If it has none yet, the server is asked for changes.
     ///
     /// # Errors
     /// [`Denied`].
@@ -147,7 +149,7 @@ impl Admission {
         listen(&manager, peer, caller, matched).await
     }
 
-    /// Listens for what a delegate may have; it is charged to `caller`, who asks for it.
+    /// Subscribes to the identities of a delegate. The memory is charged to `caller`, which asks for them.
     ///
     /// # Errors
     /// [`Denied`].
@@ -161,7 +163,8 @@ impl Admission {
         listen(&manager, &caller.peer, delegate, matched).await
     }
 
-    /// A stream of a caller waits for these names: their entry may be younger than the last sync.
+    /// Requests an early sync if a stream of this caller waits for names that no entry grants: their entry may be
+    /// younger than the last sync. A process causes one request for each name, and at most [`NAMES_KEPT`].
     pub(crate) fn sought<'a>(&self, peer: &Peer, names: impl Iterator<Item = &'a str>) {
         peer.account().work(shares::SOUGHT);
         if let Some(manager) = self.manager()
@@ -175,7 +178,7 @@ impl Admission {
         }
     }
 
-    /// Whether a caller may ask for others' identities now: one of its own is on the list.
+    /// Checks that one of the caller's present SPIFFE IDs is among `delegates`.
     ///
     /// # Errors
     /// [`NoDelegate`].
@@ -190,7 +193,8 @@ impl Admission {
         if listed { Ok(()) } else { Err(NoDelegate::NotListed) }
     }
 
-    /// What an authorised caller asks for, by the selectors of somebody whom it has attested itself.
+    /// The proof for an authorised caller that asks for the identities of these selectors. The caller vouches for them:
+    /// it has attested their owner itself.
     ///
     /// # Errors
     /// [`NoDelegate`].
@@ -203,10 +207,11 @@ impl Admission {
         self.authorize(caller, delegates).map(|()| Delegate { selectors })
     }
 
-    /// The selectors of a process by its pid, attested as if it had called; it is charged to `caller`, who asks for it.
+    /// Attests the process with this pid as if it had called, and returns its selectors. The memory is charged to
+    /// `caller`.
     ///
     /// # Errors
-    /// [`Denied::Attestation`] also where there is no such process.
+    /// [`Denied::Attestation`], also when there is no such process.
     pub async fn attest_pid(&self, caller: &Caller, pid: i32) -> Result<Selectors, Denied> {
         let peer = &caller.peer;
         let credentials = attestors::proc::read_credentials_of(&self.proc, pid, peer.group()).await;
@@ -222,15 +227,15 @@ impl Admission {
         }
     }
 
-    /// The manager, when the agent is ready.
+    /// The manager; `None` until the agent is ready.
     pub(crate) fn manager(&self) -> Option<Manager> {
         self.manager.borrow().clone()
     }
 
-    /// Grows when who was attested before may be found to be more than it was.
+    /// A counter that grows when a new attestation of a process may find more selectors than before.
     #[must_use]
     pub fn news(&self) -> watch::Receiver<u64> {
-        // At most one attestor has any: plugins of one name are not configured twice.
+        // At most one attestor has such a counter: plugins of one name are not configured twice.
         self.attestors.iter().find_map(Attestor::news).unwrap_or_else(|| self.no_news.subscribe())
     }
 
@@ -248,8 +253,9 @@ impl Admission {
 
     async fn attest(&self, peer: &Peer) -> Result<Selectors, Denied> {
         let found = workload::attest(&self.attestors, peer).await;
-        // Facts were read by pid. They are the caller's only if it still has the credentials that it connected with (a
-        // setuid program may run in it by now, and its child may hold the connection), and has not exited meanwhile.
+        // The attestors read facts by pid. The facts are the caller's only if it has not exited meanwhile and still has
+        // the credentials that it connected with: a setuid program may run in it by now while its child holds the
+        // connection.
         let same_user = self.has_credentials_of(peer).await;
         if !peer.process.is_alive() || !same_user {
             let reason = if same_user { "the process has exited" } else { "its credentials have changed" };
@@ -282,8 +288,8 @@ impl Admission {
         attestors::proc::has_credentials(&self.proc, pid, credentials, peer.group()).await
     }
 
-    /// Whether a process is seen for the first time, or asks for one of these names for the first time. One that stays
-    /// unregistered and calls again is not new.
+    /// Whether a process is seen for the first time, or asks for one of these names for the first time. An unregistered
+    /// process that calls again is not new.
     fn is_new<'a>(&self, process: &Process, names: impl Iterator<Item = &'a str>) -> bool {
         let stat = self.proc.join(process.pid.to_string()).join("stat");
         let text = fs::read(stat).unwrap_or_default();
@@ -298,14 +304,14 @@ impl Admission {
             Entry::Occupied(place) => (false, place.into_mut()),
         };
         for name in names.take(NAMES_KEPT) {
-            // A process that makes up names does not have the server asked without end.
+            // A process that makes up names must not cause syncs without end.
             new |= sought.len() < NAMES_KEPT && sought.insert(self.hasher.hash_one(name));
         }
         new
     }
 }
 
-/// What is remembered of whom the identities are for is charged to the connection that listens.
+/// Subscribes on behalf of a proof. The copy of its selectors that the manager keeps is charged to `peer`'s connection.
 async fn listen(
     manager: &Manager,
     peer: &Peer,
@@ -316,8 +322,9 @@ async fn listen(
     manager.subscribe(proof, matched, charge).await.map_err(|_| Denied::Stopped)
 }
 
+/// The most processes in `strangers`. A full table is cleared.
 const STRANGERS_KEPT: usize = 2048;
-/// Names of one process for which the server is asked.
+/// The most names of one process that cause a sync.
 const NAMES_KEPT: usize = 16;
 
 #[cfg(test)]

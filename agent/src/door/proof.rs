@@ -1,5 +1,5 @@
-//! What was proven about who is on the other end. Every API names in the types of its functions which proof it wants, and
-//! only the door makes any.
+//! Proofs about the process on the other end of a connection. Every handler names in its type the proof that it needs,
+//! and only the door makes proofs.
 
 use std::sync::Arc;
 
@@ -8,19 +8,19 @@ use transport::Peer;
 
 use crate::manager::Proof;
 
-/// Nothing is known but that somebody could connect: enough for health and for what operators read.
+/// Proof that somebody could connect, and no more. It is enough for health checks and for what operators read.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Anonymous;
 
-/// A process on the other end of a connection, attested.
+/// Proof that the process on the other end of a connection is attested.
 #[derive(Debug, Clone)]
 pub struct Caller {
     pub(super) peer: Arc<Peer>,
     pub(super) selectors: Selectors,
 }
 
-/// Somebody whose identities an authorised [`Caller`] of the admin socket may have: whoever has these selectors.
+/// Proof that an authorised [`Caller`] of the admin socket may have the identities of these selectors.
 #[derive(Debug, Clone)]
 pub struct Delegate {
     pub(super) selectors: Selectors,

@@ -1,7 +1,8 @@
-//! Rate limits of calls (`experimental { ratelimit { } }`), as spire-agent has them: for each method a token bucket for
-//! each set of selectors, so that all processes of one kind share one. A limit of N is N calls a second, and N at once.
+//! Rate limits of calls (`experimental { ratelimit { } }`), as spire-agent has them. Each method has one token bucket
+//! per set of selectors, so that all processes of one kind share a bucket. A limit of N allows N calls a second, and N
+//! at once.
 //!
-//! A bucket that nobody came for in one to two minutes is forgotten, full as it would be.
+//! A bucket that is not used for one to two minutes is dropped. It would be full by then.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -14,7 +15,7 @@ use config::RateLimits;
 use identity::Selectors;
 use tokio::time::Instant;
 
-/// A method that has a limit.
+/// A method that can have a rate limit. Each variant is named after its key in agent.conf.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rate {
     /// `fetch_x509_svid`
@@ -32,7 +33,7 @@ pub enum Rate {
 }
 
 impl fmt::Display for Rate {
-    /// The method's path, as in a request.
+    /// The method's path in a request.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::FetchX509Svid => "/SpiffeWorkloadAPI/FetchX509SVID",
@@ -53,7 +54,7 @@ pub(super) struct Rates {
     buckets: Mutex<Buckets>,
 }
 
-/// Two generations: what was used since the last turn, and what was used in the minute before that.
+/// Two generations of buckets: those used since the last turn, and those used in the generation before.
 #[derive(Debug)]
 struct Buckets {
     current: HashMap<Key, Bucket>,
@@ -61,12 +62,12 @@ struct Buckets {
     turned: Instant,
 }
 
-/// A method, and the hash of a set of selectors, whose key nobody else knows.
+/// A method, and the hash of a set of selectors. The hash has a random key, so that nobody can make sets that collide.
 type Key = (u8, u64);
 
 #[derive(Debug, Clone, Copy)]
 struct Bucket {
-    /// Calls that may begin now; parts of one add up.
+    /// Calls that may begin now. Fractions add up.
     tokens: f64,
     filled: Instant,
 }
@@ -78,7 +79,7 @@ impl Rates {
         Self { limits, hasher: RandomState::new(), buckets: Mutex::new(buckets) }
     }
 
-    /// Whether a call of a process with these selectors may begin now; if so, it is counted.
+    /// Whether a process with these selectors may begin a call now. If so, the call is counted.
     pub(super) fn admit(&self, rate: Rate, selectors: &Selectors) -> bool {
         let limit = self.limit(rate);
         if limit == 0 {
@@ -89,7 +90,7 @@ impl Rates {
         buckets.bucket(key, limit, Instant::now()).take(limit, Instant::now())
     }
 
-    /// Calls a second; 0 is no limit.
+    /// The limit in calls a second; 0 means no limit.
     fn limit(&self, rate: Rate) -> u32 {
         let limits = &self.limits;
         match rate {
@@ -105,7 +106,8 @@ impl Rates {
 
 impl Buckets {
     fn bucket(&mut self, key: Key, limit: u32, now: Instant) -> &mut Bucket {
-        // Whoever can make many sets of selectors, by starting as many programs, makes the agent forget early, not keep more.
+        // A user who makes many sets of selectors, by starting many programs, makes the agent forget early, not keep
+        // more.
         if now.duration_since(self.turned) >= GENERATION || self.current.len() >= KEPT {
             self.previous = std::mem::take(&mut self.current);
             self.turned = now;
@@ -130,8 +132,9 @@ impl Bucket {
     }
 }
 
+/// How long one generation of buckets lasts. A full bucket refills within a second, so any longer time is safe.
 const GENERATION: Duration = Duration::from_secs(60);
-/// Buckets of one generation, of some 50 bytes each.
+/// The most buckets of one generation, of about 50 bytes each.
 const KEPT: usize = 4096;
 
 #[cfg(test)]

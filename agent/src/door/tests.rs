@@ -1,4 +1,4 @@
-//! A caller on a real socket, which is this process; with paused time.
+//! The caller is this process, on a real socket. Time is paused.
 
 use std::os::unix::net::UnixStream;
 
@@ -43,7 +43,7 @@ impl Fixture {
         }
     }
 
-    /// One that has, with these entries.
+    /// An agent that has synchronized, with these entries.
     async fn ready(entries: impl IntoIterator<Item = Entry>) -> Self {
         let fixture = Self::starting();
         fixture.become_ready(entries).await;
@@ -65,7 +65,7 @@ impl Fixture {
         self.ready.send_replace(Some(manager));
     }
 
-    /// This process, on the other end of a connection.
+    /// This process as a caller, and its end of the connection.
     async fn peer(&self) -> (Arc<Peer>, UnixStream) {
         let limits = Limits { whole: 8, spare: 0, group: 8, account: 1, work: u64::MAX };
         let (bytes, proc) = (self.bytes.clone(), PathBuf::from("/proc"));
@@ -82,12 +82,13 @@ impl Fixture {
         self.admission.caller(peer, NOW, None).await.unwrap()
     }
 
+    /// Whether an early sync was requested since the last call.
     fn asked(&mut self) -> bool {
         self.demand.1.try_recv().is_ok()
     }
 }
 
-/// An entry for whoever has this user ID.
+/// An entry that matches processes of this user ID.
 fn entry(name: &str, uid: u32) -> Entry {
     Entry {
         id: name.into(),
@@ -207,6 +208,6 @@ async fn what_is_remembered_of_a_caller_is_charged_to_it() {
     assert_eq!(caller.peer().account().held(), before, "given back when nobody listens any more");
 }
 
-/// Not to wait at all.
+/// Does not wait.
 const NOW: Patience = Patience::Limited(Duration::ZERO);
 const MUCH: usize = 1 << 20;

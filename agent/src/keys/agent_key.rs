@@ -1,5 +1,5 @@
-//! The agent's own key. It signs where it lies: for TLS with the server and for requests for certificates. Its private half
-//! leaves it only for the file of `KeyManager "disk"`.
+//! The agent's own private key. It signs in place, for TLS with the server and for certificate signing requests. Its
+//! private half leaves it only for the file of `KeyManager "disk"`.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,7 +14,8 @@ use rustls::sign::{Signer, SigningKey};
 use rustls::{SignatureAlgorithm, SignatureScheme};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-/// An ECDSA key of P-256, or of P-384 where an older agent has left one. Cheap to clone: all clones are one key.
+/// An ECDSA key. It is P-256, or P-384 if an earlier agent has stored such a key. Cheap to clone: all clones share one
+/// key.
 #[derive(Clone)]
 pub struct AgentKey {
     pair: Arc<EcdsaKeyPair>,
@@ -27,7 +28,7 @@ enum Curve {
     P384,
 }
 
-/// The system's source of random numbers failed, or the library refuses its own key.
+/// The system's random numbers are not available, or the cryptographic library rejects its own key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the cryptographic library cannot make or use a key")]
 pub struct Unusable;
@@ -42,7 +43,7 @@ impl AgentKey {
         Ok(Self { pair: Arc::new(pair), curve: Curve::P256 })
     }
 
-    /// Reads PKCS#8; `None` if it holds a key of another kind.
+    /// Reads a key from PKCS#8; `None` if it is not an ECDSA key of P-256 or P-384.
     pub(super) fn import(key: &PrivateKey) -> Option<Self> {
         [Curve::P256, Curve::P384].into_iter().find_map(|curve| {
             let pair = EcdsaKeyPair::from_pkcs8(curve.signing(), key.pkcs8()).ok()?;
@@ -50,7 +51,7 @@ impl AgentKey {
         })
     }
 
-    /// The key as PKCS#8, for the disk.
+    /// The key as PKCS#8, for `keys.json`.
     ///
     /// # Errors
     /// [`Unusable`].
@@ -59,7 +60,7 @@ impl AgentKey {
         Ok(PrivateKey::from_pkcs8(document.as_ref().to_vec()))
     }
 
-    /// Whether a certificate (DER) is of this key.
+    /// Whether a certificate (DER) certifies this key.
     #[must_use]
     pub fn is_of(&self, certificate: &[u8]) -> bool {
         X509Certificate::from_der(certificate).is_ok_and(|(_, certificate)| {
@@ -101,7 +102,7 @@ impl Curve {
     }
 }
 
-/// For TLS.
+/// Signs TLS handshakes with the server.
 impl SigningKey for AgentKey {
     fn choose_scheme(&self, offered: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
         let signer = || -> Box<dyn Signer> { Box::new(self.clone()) };
@@ -123,7 +124,7 @@ impl Signer for AgentKey {
     }
 }
 
-/// For requests for certificates.
+/// Signs certificate signing requests.
 impl rcgen::SigningKey for AgentKey {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
         self.signature(message).map_err(|_| rcgen::Error::RemoteKeyError)

@@ -1,4 +1,4 @@
-//! `KeyManager "disk"`: `keys.json` as spire-agent writes it (SPIRE, `keymanager/disk`).
+//! `KeyManager "disk"`: the file `keys.json`, as spire-agent writes it (SPIRE, `keymanager/disk`).
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,16 +15,16 @@ use zeroize::Zeroizing;
 use super::{AgentKey, KeyError};
 use crate::store::write_atomic;
 
-/// The folder.
+/// The file with the agent's keys.
 #[derive(Debug, Clone)]
 pub struct Disk {
     file: PathBuf,
-    /// Keys of the file that are not the agent's: they are written back as they were.
+    /// Keys of the file that the agent cannot use. They are written back unchanged.
     others: BTreeMap<String, PrivateKey>,
 }
 
 impl Disk {
-    /// Makes the folder (0700) where it is missing and proves that it can be written to.
+    /// Creates the folder (mode 0700) if it is missing, and checks that it is writable.
     ///
     /// # Errors
     /// [`KeyError::Disk`].
@@ -41,7 +41,7 @@ impl Disk {
         Ok(Self { file: directory.join("keys.json"), others: BTreeMap::new() })
     }
 
-    /// Reads the agent's keys.
+    /// Reads the file. Returns the agent's keys by slot.
     pub(super) fn load(mut self) -> Result<(Self, BTreeMap<String, AgentKey>), KeyError> {
         let mut keys = BTreeMap::new();
         for (name, key) in self.read()? {
@@ -71,7 +71,7 @@ impl Disk {
         Ok(keys)
     }
 
-    /// Saves these keys on a thread of its own: a slow disk holds up the renewal alone.
+    /// Writes these keys on a blocking thread. A slow disk delays only the renewal.
     pub(super) async fn keep(&self, keys: BTreeMap<String, AgentKey>) -> Result<(), KeyError> {
         let disk = self.clone();
         let saving = tokio::task::spawn_blocking(move || disk.save(&keys));
@@ -88,7 +88,8 @@ impl Disk {
         for (name, key) in held {
             keys.insert(name.clone(), key.export()?);
         }
-        // Written by hand, reserved in full: no copy of a key stays behind in a grown buffer.
+        // The JSON is written by hand into a buffer that is large enough, so that no copy of a key stays behind when a
+        // buffer grows.
         let size: usize = keys.iter().map(|(name, key)| name.len() + key.pkcs8().len() * 3 / 2 + 64).sum();
         let mut text = Zeroizing::new(String::with_capacity(size + 64));
         text.push_str("{\n\t\"keys\": {\n");
@@ -106,7 +107,7 @@ impl Disk {
     }
 }
 
-/// How long the renewal of the agent's SVID waits for its new key to be on the disk.
+/// How long a renewal of the agent's SVID waits for its new key to reach the disk.
 pub(super) const WRITE_LIMIT: Duration = Duration::from_secs(30);
 
 #[derive(serde::Deserialize)]

@@ -1,4 +1,4 @@
-//! Private keys: generating, requests for certificates, and where the agent's own two are kept.
+//! Private keys: how they are generated, their certificate signing requests, and the store of the agent's own two keys.
 
 mod agent_key;
 mod disk;
@@ -15,48 +15,50 @@ use zeroize::Zeroize as _;
 pub use self::agent_key::{AgentKey, Unusable};
 pub use self::disk::Disk;
 
-/// A fresh key with a request for a certificate of it. The agent's own key is an [`AgentKey`].
+/// A new key with its certificate signing request. The agent's own key is an [`AgentKey`]; keys of workloads are
+/// [`PrivateKey`]s.
 #[derive(Debug)]
 pub struct Request<K = PrivateKey> {
-    /// The key.
+    /// The private key.
     pub key: K,
-    /// The content of `subjectPublicKey` in a certificate of this key.
+    /// The public key, as the content of `subjectPublicKey` in a certificate.
     pub public_key: Vec<u8>,
-    /// PKCS#10, DER.
+    /// The certificate signing request (PKCS#10, DER).
     pub csr: Vec<u8>,
 }
 
-/// The agent's own SVID: its key signs and is not handed out.
+/// The agent's own SVID. Its key signs, and is never handed out.
 pub type AgentSvid = X509Svid<AgentKey>;
 
-/// The agent's own keys: two slots in turn, so that a new key never replaces the one whose SVID is in use.
+/// The agent's own keys. There are two slots, used in turn, so that a new key never replaces the key of the SVID in
+/// use.
 #[derive(Debug)]
 pub struct Keys {
     held: BTreeMap<String, AgentKey>,
     disk: Option<Disk>,
 }
 
-/// Why a key cannot be made or kept.
+/// Why a key cannot be made or stored.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
-    /// The generator failed.
+    /// The key or its signing request cannot be made.
     #[error("cannot generate a key: {0}")]
     Generate(#[from] rcgen::Error),
-    /// The agent's own key cannot be made or written.
+    /// The agent's own key cannot be made or exported.
     #[error(transparent)]
     Unusable(#[from] Unusable),
-    /// The key manager's folder is not usable.
+    /// The key manager's folder or file cannot be used.
     #[error("keymanager(disk): {path}: {source}")]
     Disk {
         /// The file or folder.
         path: PathBuf,
-        /// The system's reason.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The disk does not answer.
+    /// The file was not written in time.
     #[error("keymanager(disk): {0} is not written within {limit:?}: does its disk answer?", limit = disk::WRITE_LIMIT)]
     Slow(PathBuf),
-    /// `keys.json` is not as spire-agent writes it.
+    /// `keys.json` is malformed.
     #[error("keymanager(disk): {path} is not a key file: {reason}; move it away to start with new keys")]
     Corrupt {
         /// The file.
@@ -67,13 +69,13 @@ pub enum KeyError {
 }
 
 impl Keys {
-    /// `KeyManager "memory"`.
+    /// Keys of `KeyManager "memory"`: none at the start, and a restart loses them.
     #[must_use]
     pub fn memory() -> Self {
         Self { held: BTreeMap::new(), disk: None }
     }
 
-    /// `KeyManager "disk"`.
+    /// Keys of `KeyManager "disk"`: reads `keys.json` in `directory`.
     ///
     /// # Errors
     /// [`KeyError::Disk`], [`KeyError::Corrupt`].
@@ -82,17 +84,17 @@ impl Keys {
         Ok(Self { held, disk: Some(disk) })
     }
 
-    /// Whether a restart loses the keys.
+    /// Whether the keys are only in memory, so that a restart loses them.
     #[must_use]
     pub fn is_memory(&self) -> bool {
         self.disk.is_none()
     }
 
-    /// Makes a P-256 key in the slot that `current` does not stand in, and the agent's CSR: no SAN, the server knows
-    /// who asks (SPIRE, `pkg/common/util/csr.go`).
+    /// Makes a new P-256 key in the slot that `current` is not in, stores it, and makes the agent's CSR. The CSR has no
+    /// SAN, because the server knows who asks (SPIRE, `pkg/common/util/csr.go`).
     ///
     /// # Errors
-    /// [`KeyError`]; a key that cannot be kept is not used.
+    /// [`KeyError`], also if the key cannot be stored.
     pub async fn renew(&mut self, current: Option<&AgentKey>) -> Result<Request<AgentKey>, KeyError> {
         let slot = match self.held.get(SLOT_A) {
             Some(key) if current == Some(key) => SLOT_B,
@@ -107,17 +109,17 @@ impl Keys {
         Ok(Request { public_key: key.der_bytes().to_vec(), key, csr })
     }
 
-    /// The key whose public half is in this certificate (DER), whatever its slot.
+    /// The key of this certificate (DER), whatever its slot; `None` if no slot has it.
     #[must_use]
     pub fn key_of(&self, certificate: &[u8]) -> Option<AgentKey> {
         self.held.values().find(|key| key.is_of(certificate)).cloned()
     }
 }
 
-/// A fresh key and a CSR for it, with the URI SAN of a workload's SPIFFE ID where one is given.
+/// Makes a new key of a workload and its CSR, with the SPIFFE ID as URI SAN if one is given.
 ///
 /// # Errors
-/// The generator's.
+/// If the key or the CSR cannot be made.
 pub fn request(key_type: KeyType, id: Option<&SpiffeId>) -> Result<Request, rcgen::Error> {
     let mut pair = match key_type {
         KeyType::EcP256 => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?,
@@ -142,6 +144,7 @@ fn csr(key: &impl SigningKey, id: Option<&SpiffeId>) -> Result<Vec<u8>, rcgen::E
     Ok(params.serialize_request(key)?.der().to_vec())
 }
 
+/// The names of the two slots in `keys.json`, as spire-agent has them.
 const SLOT_A: &str = "agent-svid-A";
 const SLOT_B: &str = "agent-svid-B";
 

@@ -1,4 +1,4 @@
-//! When the next sync is, and when a reason is worth a line in the log.
+//! Schedules the syncs, and limits how often the reason of a failure is logged.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -8,11 +8,15 @@ use tracing::error;
 
 use crate::upstream::backoff::{Backoff, jitter};
 
-/// When to sync: at the interval, sooner on demand, with backoff after an error.
+/// The schedule of syncs: at the interval, earlier on demand, and with backoff after an error. It also has the backoff
+/// of failed renewals.
 #[derive(Debug)]
 pub(super) struct SyncClock {
+    /// The next sync without a demand.
     regular: Instant,
+    /// Early syncs that were requested.
     demands: BTreeSet<Instant>,
+    /// The end of the last sync.
     last: Option<Instant>,
     backoff: Backoff,
     renewal: Backoff,
@@ -29,12 +33,13 @@ impl SyncClock {
         }
     }
 
+    /// The time of the next sync.
     pub(super) fn next(&self) -> Instant {
         let demand = self.demands.first().copied().zip(self.last).map(|(at, last)| at.max(last + DEMAND_GAP));
         demand.map_or(self.regular, |demand| demand.min(self.regular))
     }
 
-    /// A sync has ended: well, or with an error and perhaps with a time for which the server wants to be left alone.
+    /// Notes the end of a sync. The error is the wait that the server asks for, if any.
     pub(super) fn synced(&mut self, outcome: Result<(), Option<Duration>>, interval: Duration) {
         let now = Instant::now();
         self.last = Some(now);
@@ -44,17 +49,17 @@ impl SyncClock {
                 self.backoff.reset();
                 self.regular = now + jitter(interval, 0.1);
             }
-            Err(hold) => {
-                // A server that is down is not asked more often on demand.
+            Err(wait) => {
+                // Demands do not make the agent call a failing server more often.
                 self.demands.clear();
-                // Those that it has turned away do not all come back in one moment.
-                let hold = hold.map(|hold| jitter(hold.mul_f64(1.1), 0.1));
-                self.regular = now + self.backoff.wait().max(hold.unwrap_or_default());
+                // Jitter, so that the agents which the server turned away do not all return in one moment.
+                let wait = wait.map(|wait| jitter(wait.mul_f64(1.1), 0.1));
+                self.regular = now + self.backoff.wait().max(wait.unwrap_or_default());
             }
         }
     }
 
-    /// A new process matched nothing: now, then after 1, 2 and 4 s.
+    /// Requests early syncs because a new process matched no entry: one now, then after 1, 2 and 4 s.
     pub(super) fn demand(&mut self) {
         let now = Instant::now();
         for after in [0, 1, 2, 4] {
@@ -65,28 +70,29 @@ impl SyncClock {
         }
     }
 
-    /// A renewal worked.
+    /// Notes that the agent's own SVID was renewed.
     pub(super) fn renewed(&mut self) {
         self.renewal.reset();
     }
 
-    /// How long a renewal that failed has to wait.
+    /// Counts a failed renewal and returns the wait before the next one.
     pub(super) fn renewal_wait(&mut self) -> Duration {
         self.renewal.wait()
     }
 }
 
-/// Logs a reason when it changes, not at each try.
+/// Logs the reason of a failure when it changes, not at each attempt.
 #[derive(Debug, Default)]
 pub(super) struct Reasons {
     last: String,
 }
 
 impl Reasons {
+    /// Logs `reason` if it is not the last one. `wait` is the time until the next attempt; zero if another schedule
+    /// decides it.
     pub(super) fn log(&mut self, reason: &str, wait: Duration, message: &'static str) {
         if self.last != reason {
             self.last = reason.to_owned();
-            // Where the time of the next try is another's to say, nothing is said of it.
             if wait.is_zero() {
                 error!(error = reason, "{message}");
             } else {
@@ -95,12 +101,15 @@ impl Reasons {
         }
     }
 
+    /// Forgets the last reason, because an attempt succeeded.
     pub(super) fn clear(&mut self) {
         self.last.clear();
     }
 }
 
+/// The shortest time between the end of a sync and the next one on demand.
 const DEMAND_GAP: Duration = Duration::from_secs(1);
+/// The most early syncs that wait: those of two new processes.
 const DEMANDS_KEPT: usize = 8;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What an error means: try again, attest anew, bootstrap anew, or stop.
+//! Decides what an error of the server means: try again, attest again, bootstrap again, or stop.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -14,27 +14,27 @@ use super::Lifecycle;
 use crate::keys::KeyError;
 use crate::upstream::ServerError;
 
-/// The agent must stop; the process exits with 1.
+/// An error that stops the agent. The process exits with code 1.
 #[derive(Debug, thiserror::Error)]
 pub enum Fatal {
-    /// The server said no, for good.
+    /// The server has refused the agent, and another attempt would not help.
     #[error("{what}: {source}")]
     Refused {
-        /// What was being done.
+        /// What the agent was doing.
         what: &'static str,
         /// The server's reason.
         source: Box<ServerError>,
     },
-    /// The server's authority is unknown and may not be learnt anew.
+    /// The server's authority is unknown, and `rebootstrap_mode` does not allow to trust another one.
     #[error("{0}")]
     UnknownAuthority(&'static str),
-    /// The configuration cannot work with what the server says.
+    /// The configuration contradicts the server's answer.
     #[error("{0}")]
     Configuration(&'static str),
-    /// A task that never ends has ended: a bug. The supervisor starts the agent anew.
+    /// A task that never ends has ended, which is a bug. The supervisor restarts the agent.
     #[error("{0} has ended unexpectedly")]
     Stopped(&'static str),
-    /// The data folder or the key manager cannot be used.
+    /// Start-up failed: a file, socket, plugin or signal handler cannot be used.
     #[error("{0}")]
     Storage(String),
 }
@@ -45,7 +45,7 @@ impl From<KeyError> for Fatal {
     }
 }
 
-/// What is to be done about an error while serving.
+/// The reaction to an error while the agent serves.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Retry,
@@ -57,12 +57,13 @@ pub(super) enum Verdict {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Doing {
     Syncing,
-    /// Getting another SVID of its own.
+    /// Renewing its own SVID.
     Renewing,
 }
 
 impl Lifecycle {
-    /// Judges a failed attestation, which began at `start`: gives the reason back where it is worth another try.
+    /// Judges a failed attestation. `start` is the time of the first attempt. Returns the reason if the agent should
+    /// try again.
     pub(super) fn judge_attestation(
         &self,
         reason: ServerError,
@@ -73,13 +74,14 @@ impl Lifecycle {
         let refused = match &reason {
             ServerError::Refused { reason: Reason::AgentBanned, .. } => true,
             ServerError::Node(reason) => reason.is_final(),
-            // At first contact, with nobody else to be trusted. The reason has been logged at each change.
+            // A fatal error only before the first sync, and only if the agent may not trust another authority. The
+            // reason was logged at each change.
             ServerError::UnknownAuthority | ServerError::Untrusted(_) => {
                 first && self.mode == RebootstrapMode::Never && start.elapsed() >= FIRST_CONTACT
             }
             _ => match reason.code() {
                 Some(Code::InvalidArgument) => works_once,
-                // While it serves, an agent that can attest anew keeps at it: its token may have been too old.
+                // An agent that serves and can attest again tries again: its token may have been too old.
                 Some(Code::PermissionDenied) => first || works_once || reason.to_string().contains("banned"),
                 _ => false,
             },
@@ -90,7 +92,8 @@ impl Lifecycle {
         Ok(reason)
     }
 
-    /// Judges an error while serving; `refusals` are those in a row that look like the server's no.
+    /// Judges an error while the agent serves. `refusals` counts the errors in a row for which [`Self::looks_refused`]
+    /// is true.
     pub(super) fn judge(
         &mut self,
         doing: Doing,
@@ -112,13 +115,15 @@ impl Lifecycle {
                 error!(error = %reason, "Agent needs to re-attest: removing SVID and shutting down");
                 self.forget_svid();
                 if self.manager.is_none() && self.attestor.works_once() {
-                    // Nothing is served yet: a fresh token may be at hand; a spent one ends it.
+                    // Nothing is served yet, and the configured token may be a fresh one. A spent one ends the agent in
+                    // the next attestation.
                     return Ok(Verdict::Rebootstrap);
                 }
                 Err(Fatal::Refused { what, source: Box::new(reason) })
             }
             ServerError::UnknownAuthority => self.unknown_authority(),
-            // Its authority was revoked, or it was evicted and its key is another's: a new attestation mends both.
+            // The agent's authority was revoked, or the agent was evicted and the server knows another key. A new
+            // attestation mends both.
             ServerError::CertificateRefused(_) if self.data.reattestable => Ok(Verdict::Attest),
             _ if self.own.as_ref().is_some_and(|own| own.svid.expired(SystemTime::now())) => {
                 if self.data.reattestable {
@@ -144,7 +149,7 @@ impl Lifecycle {
         }
     }
 
-    /// In spire-agent's words (`manager.go`, `rotator.go`).
+    /// Logs a failure in spire-agent's words (`manager.go`, `rotator.go`).
     fn log_failure(&mut self, doing: Doing, reason: &ServerError) {
         let message = match doing {
             Doing::Syncing => "Synchronize failed",
@@ -154,8 +159,8 @@ impl Lifecycle {
         self.reason.log(&reason.to_string(), Duration::ZERO, message);
     }
 
-    /// The server answers, but not to us: an expired client certificate ends in a TLS alert, which looks like a broken
-    /// connection right after the handshake.
+    /// Whether an error may mean that the server rejects the agent's certificate. With TLS 1.3 the rejection of an
+    /// expired certificate comes after the handshake and can look like a broken connection.
     pub(super) fn looks_refused(&self, reason: &ServerError) -> bool {
         match reason {
             ServerError::Status(_)
@@ -167,6 +172,7 @@ impl Lifecycle {
         }
     }
 
+    /// Judges a server whose authority is unknown, by `rebootstrap_mode`.
     fn unknown_authority(&mut self) -> Result<Verdict, Fatal> {
         if self.mode == RebootstrapMode::Never
             && self.manager.is_none()
@@ -209,7 +215,8 @@ impl Lifecycle {
         Ok(Verdict::Rebootstrap)
     }
 
-    /// `rebootstrap_mode` needs an agent that can attest anew: `always` insists, `auto` does without.
+    /// Checks `rebootstrap_mode`, which needs an agent that can attest again. If it cannot, `always` is an error and
+    /// `auto` becomes `never`.
     pub(super) fn check_mode(&mut self) -> Result<(), Fatal> {
         if self.data.reattestable || self.mode == RebootstrapMode::Never {
             return Ok(());
@@ -223,6 +230,7 @@ impl Lifecycle {
     }
 }
 
+/// Reads RFC 3339; `None` for another text or a time before 1970.
 fn parse_time(text: &str) -> Option<SystemTime> {
     let seconds = OffsetDateTime::parse(text, &Rfc3339).ok()?.unix_timestamp();
     Some(UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).ok()?))
@@ -236,9 +244,11 @@ const ALWAYS_NEEDS_REATTESTABLE: &str =
     "rebootstrap_mode = \"always\" needs a node attestor that can attest anew; use \"auto\" or \"never\"";
 const NEEDS_TOKEN: &str = "The server refuses the agent's certificate, and its node attestor works once, so it cannot attest anew by itself. \
     Start it with a new join token; callers keep what they have until that expires";
-/// How long an unknown authority is borne with at first contact: the bundle may be about to be distributed.
+/// How long an unknown authority is not fatal at first contact, because the bundle may be about to be distributed.
 const FIRST_CONTACT: Duration = Duration::from_secs(60);
+/// How many refusals in a row end an agent whose SVID has expired and that cannot attest again.
 const REFUSALS: u32 = 3;
+/// spire-agent's number for a re-bootstrap in `bootstrap_use`.
 const REBOOTSTRAP: i32 = 2;
 
 #[cfg(test)]

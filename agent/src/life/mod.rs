@@ -1,13 +1,13 @@
-//! The agent's own life with the server: bootstrap, attest, sync, renew, re-attest, re-bootstrap.
+//! The agent's life with the server: bootstrap, attest, sync, renew, attest again, bootstrap again.
 //!
-//! One task does all of it, in sequence, so an SVID is never rotated under a sync. *Unreachable* stays: it is retried
-//! with full jitter for as long as it takes, files re-read each time. *Refused* ends with [`Fatal`], exit 1, as
-//! spire-agent: a spent join token, a ban, an eviction where the agent cannot attest anew, an unknown authority where
-//! re-bootstrapping is not allowed. Where it is (`rebootstrap_mode`), it happens in this process, and callers keep
-//! what they have.
+//! One task does all of it in sequence, so that the SVID is never rotated during a sync. An *unreachable* server is
+//! retried for as long as it takes, with full jitter; the files of the configuration are read again at each attempt. A
+//! *refusal* ends the agent with [`Fatal`] and exit code 1, as in spire-agent: a spent join token, a ban, an eviction
+//! where the agent cannot attest again, or an unknown authority where re-bootstrapping is not allowed. Where it is
+//! allowed (`rebootstrap_mode`), it happens in this process, and callers keep their SVIDs.
 //!
 //! ```text
-//!  bootstrap ──(stored SVID, or attested)──> serve: sync every 5 s, renew, attest anew when told to
+//!  bootstrap ──(stored SVID, or attested)──> serve: sync every 5 s, renew, attest again if the server asks for it
 //!      ^                                        │
 //!      └──── unknown authority for longer than rebootstrap_delay ────┘
 //! ```
@@ -45,7 +45,7 @@ use crate::upstream::sync::{SyncState, sync};
 use crate::upstream::tls::{KeyExchange, Roots};
 use crate::upstream::{ServerError, attest, mint};
 
-/// The task's state.
+/// The state of the task.
 #[derive(Debug)]
 pub struct Lifecycle {
     settings: Arc<Settings>,
@@ -56,23 +56,28 @@ pub struct Lifecycle {
     data: Data,
     link: Arc<Link>,
     rules: cache::Options,
-    /// The agent's SVID and when it is to be replaced.
+    /// The agent's own SVID; `None` before attestation and after a refusal.
     own: Option<OwnSvid>,
+    /// The bundle that authenticates the server; `None` until the configured source is read.
     bundle: Option<Arc<Bundle>>,
+    /// The manager; `None` before the first sync.
     manager: Option<Manager>,
+    /// Publishes the manager to the door.
     ready: watch::Sender<Option<Manager>>,
     status: Arc<Status>,
+    /// Requests for early syncs, from the manager to this task.
     demand: (mpsc::Sender<()>, mpsc::Receiver<()>),
+    /// The configured mode, or `Never` if the agent cannot attest again.
     mode: RebootstrapMode,
     reason: Reasons,
     started: Instant,
 }
 
 impl Lifecycle {
-    /// Goes on from what is stored. The manager appears on `ready` after the first sync.
+    /// A life that continues from the stored state. The manager is sent to `ready` after the first sync.
     ///
     /// # Errors
-    /// [`Fatal::Configuration`].
+    /// [`Fatal::Configuration`] if `rebootstrap_mode` does not fit the stored SVID.
     pub(crate) fn new(
         settings: Arc<Settings>,
         trust_domain: TrustDomain,
@@ -120,12 +125,12 @@ impl Lifecycle {
         Ok(this)
     }
 
-    /// What writes the agent's data; whoever stops the agent gives it time to.
+    /// The handle that writes the agent's data. The caller that stops the agent waits for its last write.
     pub(crate) fn keeper(&self) -> Keeper {
         self.keeper.clone()
     }
 
-    /// Lives until something is fatal.
+    /// Runs until a fatal error.
     pub async fn run(mut self) -> Fatal {
         loop {
             if let Err(fatal) = self.bootstrap().await {
@@ -137,7 +142,7 @@ impl Lifecycle {
         }
     }
 
-    /// Gets to an SVID: the stored one, or a new one.
+    /// Ends when the agent has an SVID and a bundle: the stored SVID, or a new one by attestation.
     async fn bootstrap(&mut self) -> Result<(), Fatal> {
         let mut backoff = Backoff::default();
         let start = Instant::now();
@@ -146,8 +151,9 @@ impl Lifecycle {
         }
         loop {
             let reason = match self.roots().await {
-                // A stored SVID is good with the configured source too (spire-agent stores no bundle for a moment at
-                // each warm start); without either there is nobody to trust with it.
+                // The stored SVID is also used with the configured source of trust, because spire-agent stores no
+                // bundle for a moment at each warm start. Without a stored bundle and a source, the server cannot be
+                // authenticated.
                 Ok(Roots::Bundle(bundle)) if self.own.is_some() => {
                     self.bundle = Some(bundle);
                     self.refresh_credentials();
@@ -165,7 +171,7 @@ impl Lifecycle {
         }
     }
 
-    /// Attests the node and keeps what comes of it.
+    /// Attests the node, and keeps the new SVID and bundle.
     async fn attest(&mut self, roots: &Roots) -> Result<(), ServerError> {
         let current = self.own.as_ref().map(|own| own.svid.key.clone());
         let request = self.keys.renew(current.as_ref()).await?;
@@ -181,13 +187,14 @@ impl Lifecycle {
         Ok(())
     }
 
-    /// Keeps a new SVID of ours: in use, on disk, and for the next handshake.
+    /// Puts a new SVID into use: for the next handshake with the server, for the renewal schedule and on disk.
     fn set_own(&mut self, svid: Arc<AgentSvid>) {
         self.own = Some(OwnSvid::new(svid, &self.rules));
         self.refresh_credentials();
         self.persist();
     }
 
+    /// Passes the present SVID and bundle to the link and to the status.
     fn refresh_credentials(&self) {
         self.status.certified(self.own.as_ref().map_or(&[], |own| &own.svid.chain));
         if let (Some(own), Some(bundle)) = (&self.own, &self.bundle) {
@@ -196,7 +203,8 @@ impl Lifecycle {
         }
     }
 
-    /// Whom to trust at this attempt: the bundle that we have, else the configured source, read anew.
+    /// The roots that authenticate the server at this attempt: the present bundle, or else the configured source, read
+    /// again.
     async fn roots(&self) -> Result<Roots, String> {
         if let Some(bundle) = &self.bundle {
             return Ok(Roots::Bundle(Arc::clone(bundle)));
@@ -215,17 +223,17 @@ impl Lifecycle {
         Ok(Roots::Bundle(Arc::new(bundle.map_err(|reason| named(reason.to_string()))?)))
     }
 
-    /// Syncs and renews until re-bootstrap.
+    /// Syncs and renews. Returns when the agent must bootstrap again.
     async fn serve(&mut self) -> Result<(), Fatal> {
-        // Beside the first sync: nothing waits for it.
+        // Runs beside the first sync: nothing waits for it.
         let link = Arc::clone(&self.link);
         tokio::spawn(async move {
             if let Err(reason) = attest::post_status(&link).await {
                 warn!(error = %reason, "Failed to post agent status");
             }
         });
-        // A manager that is there already: this is a re-bootstrap, and what it holds was signed by an authority that
-        // nobody is told to trust any more.
+        // A manager exists already, so this is a re-bootstrap: the authority that signed its SVIDs is not trusted any
+        // more.
         if let Some(manager) = &self.manager {
             manager.renew_all().await;
         }
@@ -238,10 +246,10 @@ impl Lifecycle {
                 () = tokio::time::sleep_until(clock.next()) => {
                     let revisions = self.settings.experimental.use_sync_authorized_entries;
                     let result = sync(&self.link, &mut known, revisions).await;
-                    let outcome = result.as_ref().map(drop).map_err(ServerError::hold);
+                    let outcome = result.as_ref().map(drop).map_err(ServerError::retry_after);
                     clock.synced(outcome, self.settings.experimental.sync_interval);
                     let result = match result {
-                        // When nobody took the entries they have to be told again.
+                        // The manager did not get these entries, so the next sync must return all of them again.
                         Ok(synced) => self.synced(synced).await.inspect_err(|_| known = SyncState::default()),
                         Err(reason) => Err(reason),
                     };
@@ -276,6 +284,7 @@ impl Lifecycle {
         }
     }
 
+    /// Passes the outcome of a sync to the manager, which the first sync starts, and keeps the own bundle.
     async fn synced(&mut self, synced: crate::upstream::sync::Synced) -> Result<(), ServerError> {
         self.reason.clear();
         let own = synced.bundles.get(&self.trust_domain).cloned();
@@ -323,7 +332,8 @@ impl Lifecycle {
         Parts { rules: self.rules.clone(), bundle, mint, demand, clock: SystemTime::now }
     }
 
-    /// Has the agent's own SVID replaced before all others when its authority is tainted or gone from the bundle.
+    /// Forces the renewal of the agent's own SVID, before all others, if its authority is tainted or has left the
+    /// bundle.
     fn renew_distrusted(&mut self, bundle: &Bundle) {
         let removed = self.bundle.as_ref().map(|before| Distrusted::removed(before, bundle));
         let lost = Distrusted::tainted(bundle).with(&removed.unwrap_or_default());
@@ -334,6 +344,7 @@ impl Lifecycle {
         }
     }
 
+    /// Replaces the agent's own SVID: by another attestation if the agent can attest again, or else by RenewAgent.
     async fn renew(&mut self) -> Result<(), ServerError> {
         let Some(own) = &self.own else { return Ok(()) };
         info!(spiffe_id = %own.svid.id, "Rotating agent SVID");
@@ -348,13 +359,14 @@ impl Lifecycle {
         Ok(())
     }
 
+    /// Delays the next renewal, because the last one failed.
     fn hold_renewal(&mut self, wait: Duration) {
         if let Some(own) = &mut self.own {
             own.renew_at = SystemTime::now() + wait;
         }
     }
 
-    /// The server wants a new attestation; callers keep what they have meanwhile.
+    /// Attests again because the server asks for it. Callers keep their SVIDs meanwhile.
     async fn attest_again(&mut self) -> Result<(), Fatal> {
         warn!("Agent needs to attest anew; the APIs stay up");
         let mut backoff = Backoff::default();
@@ -365,7 +377,7 @@ impl Lifecycle {
                     Err(reason) => {
                         let reason = self.judge_attestation(reason, Instant::now())?;
                         if matches!(reason, ServerError::UnknownAuthority) {
-                            // The clock of re-bootstrapping is the serve loop's.
+                            // The next sync fails with this error too, and `serve` then decides about a re-bootstrap.
                             return Ok(());
                         }
                         reason.to_string()
@@ -384,7 +396,7 @@ impl Lifecycle {
         self.persist();
     }
 
-    /// Has written what a restart needs.
+    /// Stores what a restart needs. The keeper writes it in the background.
     fn persist(&mut self) {
         self.data.svid = self.own.as_ref().map(|own| own.svid.chain.clone()).unwrap_or_default();
         let authorities = self.bundle.iter().flat_map(|bundle| &bundle.x509_authorities);
@@ -393,7 +405,7 @@ impl Lifecycle {
     }
 }
 
-/// The wall clock can jump while a sleep runs.
+/// The longest sleep until a renewal, because the wall clock can jump meanwhile.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
-/// Most that is read of a trust bundle: thousands of authorities.
+/// The largest trust bundle file in bytes: enough for thousands of authorities.
 const BUNDLE_BYTES: u64 = 16 * 1024 * 1024;

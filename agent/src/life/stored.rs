@@ -1,4 +1,4 @@
-//! Where a run goes on from.
+//! The state that an earlier run of the agent has left on disk.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use super::Fatal;
 use crate::keys::Keys;
 use crate::store::{Data, Store};
 
-/// What an earlier run has left: the agent's data and its keys.
+/// The agent's data and keys, as an earlier run has left them.
 #[derive(Debug)]
 pub(crate) struct Stored {
     pub(super) store: Store,
@@ -17,7 +17,7 @@ pub(crate) struct Stored {
 }
 
 impl Stored {
-    /// Reads it, on a thread of its own: callers are accepted meanwhile.
+    /// Reads the data and the keys on a blocking thread. Callers are accepted meanwhile.
     ///
     /// # Errors
     /// [`Fatal::Storage`].

@@ -1,10 +1,11 @@
-//! Logs as spire-agent writes them: logrus `text` and `json`, levels, a file (SPIRE, `pkg/common/log`).
+//! Logs in spire-agent's form: logrus `text` and `json`, its levels, and a log file (SPIRE, `pkg/common/log`).
 //!
-//! A subscriber of our own, because nothing of spans is needed and the form is given: fields sorted, the message under
-//! `msg`, the time first. Targets of other crates are capped at `warn`, so that no level prints a header or a token.
+//! The subscriber is our own because the agent uses no spans and the form is given: the time first, the message under
+//! `msg`, and the fields sorted. Targets of other crates are capped at `warn`, so that no level prints a header or a
+//! token.
 //!
-//! Who logs never waits: a line is put into a bounded queue, which a thread of its own writes out. If that thread is
-//! held up (nobody reads standard output, the disk is slow), the least important lines are left out and counted.
+//! A caller that logs never waits. It puts its line into a bounded queue, and a thread of its own writes the queue out.
+//! If nobody reads standard output or the disk is slow, the least important lines are left out and counted.
 
 mod queue;
 mod writer;
@@ -29,10 +30,11 @@ use tracing::{Event, Level, Metadata, Subscriber, span};
 
 use writer::{Sink, Writer};
 
-/// Starts logging for the whole process, with a thread that writes the lines.
+/// Starts logging for the whole process, and the thread that writes the lines to `file`, or to standard output without
+/// one. `location` adds the source file and line to each log line.
 ///
 /// # Errors
-/// When the log file cannot be opened, or the system gives no thread.
+/// If the log file cannot be opened or the system refuses a thread.
 pub fn start(level: LogLevel, format: LogFormat, file: Option<&Path>, location: bool) -> io::Result<()> {
     // A second start in one process (tests) keeps the first.
     if STARTED.get().is_some() {
@@ -51,11 +53,11 @@ pub fn start(level: LogLevel, format: LogFormat, file: Option<&Path>, location: 
     Ok(())
 }
 
-/// Opens the log file anew, for who has rotated it away (SPIRE does so on SIGUSR2). What is logged after this has
-/// returned goes to the new file. The disk is waited for on a thread that serves nobody.
+/// Reopens the log file after log rotation has moved it (SPIRE does so on SIGUSR2). Lines logged after this returns go
+/// to the new file. A blocking thread waits for the disk.
 ///
 /// # Errors
-/// When the file cannot be opened; the old one stays in use.
+/// If the file cannot be opened. The old one stays in use.
 pub async fn reopen() -> io::Result<()> {
     let Some(Started { writer, file: Some(path) }) = STARTED.get() else { return Ok(()) };
     let file = tokio::task::spawn_blocking(|| open(path)).await.map_err(io::Error::other)??;
@@ -63,34 +65,34 @@ pub async fn reopen() -> io::Result<()> {
     Ok(())
 }
 
-/// The level that is logged at; `None` before logging is started.
+/// The present log level; `None` before logging is started.
 pub(crate) fn level() -> Option<LogLevel> {
     let level = LEVEL.load(Ordering::Relaxed);
     LEVELS.into_iter().find(|one| *one as u8 == level)
 }
 
-/// Logs at another level from now on.
+/// Changes the log level.
 pub(crate) fn set_level(level: LogLevel) {
     LEVEL.store(level as u8, Ordering::Relaxed);
-    // Whether a line of the program is of interest is remembered where it is.
+    // Each call site of `tracing` caches whether its level is on.
     tracing::callsite::rebuild_interest_cache();
 }
 
-/// Waits until all lines logged so far are written, for whoever ends the process: it ends the thread that writes, too.
-/// Gives up after `timeout`, because nobody may be reading the log.
+/// Waits until all lines logged so far are written. The end of the process ends the writing thread too, so this is
+/// called before. Gives up after `timeout`, because nobody may be reading the log.
 pub fn flush(timeout: Duration) {
     if let Some(Started { writer, .. }) = STARTED.get() {
         writer.flush(timeout);
     }
 }
 
-/// Opens a log file, made where there is none, without ever waiting.
+/// Opens a log file, and creates it if it is missing. Never blocks.
 ///
 /// # Errors
-/// When it cannot be opened. A FIFO that nobody reads cannot.
+/// If the file cannot be opened, also if it is a FIFO that nobody reads.
 pub(crate) fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    // Without this flag, opening a FIFO waits for its reader. Regular files know no difference.
+    // Without this flag, opening a FIFO waits for its reader. It makes no difference for a regular file.
     options.append(true).create(true).mode(0o640).custom_flags(OFlag::O_NONBLOCK.bits());
     let file = options.open(path).map_err(|reason| {
         let unread = reason.raw_os_error() == Some(Errno::ENXIO as i32);
@@ -100,18 +102,18 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
             reason
         }
     })?;
-    // The thread that writes may wait, and shall not lose what a pipe has no room for.
+    // The writing thread may block, so that it does not lose lines when a pipe is full.
     fcntl(&file, FcntlArg::F_SETFL(OFlag::O_APPEND))?;
     Ok(file)
 }
 
 struct Started {
     writer: Arc<Writer>,
-    /// `None`: standard output.
+    /// The path of the log file; `None` for standard output.
     file: Option<PathBuf>,
 }
 
-/// A [`LogLevel`] as a number.
+/// The present [`LogLevel`] as a number; `u8::MAX` before logging is started.
 static LEVEL: AtomicU8 = AtomicU8::new(u8::MAX);
 const LEVELS: [LogLevel; 7] = [
     LogLevel::Panic,
@@ -125,11 +127,11 @@ const LEVELS: [LogLevel; 7] = [
 
 static STARTED: OnceLock<Started> = OnceLock::new();
 
-/// Of lines that wait to be written. Some two thousand lines: minutes of an agent at `info`, and no more memory than
-/// an agent can always spare.
+/// The most bytes of lines that wait to be written. This is about two thousand lines: minutes of an agent at `info`,
+/// and memory that an agent can always spare.
 const QUEUE_BYTES: usize = 256 * 1024;
 
-/// What tells, in the configured form, how many lines were left out.
+/// A function that makes the log line, in the configured form, that tells how many lines were left out.
 fn left_out(format: LogFormat) -> fn(u64) -> String {
     fn record(count: u64) -> Record<'static> {
         Record {
@@ -146,7 +148,7 @@ fn left_out(format: LogFormat) -> fn(u64) -> String {
     }
 }
 
-/// One line in the configured form, to standard output; for what must be said before logging is set up.
+/// Writes one line in the text form to standard output. For errors that occur before logging is started.
 pub fn line(level: &str, message: &str, fields: &[(&str, String)]) {
     let fields =
         fields.iter().map(|(name, value)| ((*name).to_owned(), Value::Text(value.clone()))).collect();
@@ -166,12 +168,12 @@ impl Subscriber for Logger {
         let most = if ours(metadata.target()) {
             level
         } else if metadata.target().starts_with("kube") {
-            // It reports what it also returns, and without the cause.
+            // These crates log each error that they also return, and without its cause.
             return false;
         } else {
             level.min(Level::WARN)
         };
-        // What only asks whether a level is on (`tracing::enabled!`) is no event.
+        // `tracing::enabled!` asks with metadata that is not an event, so only spans are excluded.
         !metadata.is_span() && *metadata.level() <= most
     }
 
@@ -199,7 +201,7 @@ impl Subscriber for Logger {
         self.writer.push(*event.metadata().level(), record.line(self.format));
     }
 
-    // Spans are of no use here; every one is the same.
+    // The agent uses no spans, so all have one id.
     fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
         span::Id::from_u64(1)
     }
@@ -218,7 +220,7 @@ struct Fields {
 #[derive(Clone)]
 enum Value {
     Text(String),
-    /// A number or a boolean: JSON writes it bare.
+    /// A number or a boolean, which JSON writes without quotes.
     Bare(String),
 }
 
@@ -226,7 +228,7 @@ impl Fields {
     fn put(&mut self, field: &Field, value: Value) {
         match (field.name(), value) {
             ("message", Value::Text(text) | Value::Bare(text)) => self.message = text,
-            // logrus: a field may not take the name of one of its own.
+            // logrus renames a field that has the name of one of its own.
             (name @ ("time" | "level" | "msg"), value) => {
                 drop(self.fields.insert(format!("fields.{name}"), value))
             }
@@ -305,12 +307,13 @@ impl Record<'_> {
     }
 }
 
-/// logrus quotes what has a character beyond these.
+/// The text, quoted if logrus would quote it: if it is empty or has a character other than these.
 fn quoted(text: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._/@^+".contains(&b);
     if !text.is_empty() && text.bytes().all(plain) { text.to_owned() } else { format!("{text:?}") }
 }
 
+/// Whether a log target belongs to a crate of this workspace.
 fn ours(target: &str) -> bool {
     let crate_name = target.split("::").next().unwrap_or_default();
     matches!(

@@ -1,6 +1,7 @@
-//! The lines that wait to be written: in order, bounded in bytes, and the least important leave first.
+//! The log lines that wait to be written: in order, bounded in bytes. When the queue is full, the least important lines
+//! are dropped first.
 //!
-//! Pure: no thread, no clock, no lock. [`super::writer`] adds those.
+//! The queue has no thread, clock or lock. [`super::writer`] adds those.
 
 use std::array;
 use std::collections::VecDeque;
@@ -8,15 +9,18 @@ use std::mem::size_of;
 
 use tracing::Level;
 
-/// Lines that wait to be written.
+/// Log lines that wait to be written.
 ///
-/// One shelf per level, so that a full queue costs the thread that logs no search. Each line carries the number of its
-/// arrival: the lowest among the fronts of the shelves is the oldest line of all.
+/// Each level has its own shelf, so that dropping a line from a full queue needs no search. Each line carries the
+/// number of its arrival. The oldest line of all is the one with the lowest number at the front of a shelf.
 pub(super) struct Queue {
-    /// The least important first.
+    /// One shelf per level, the least important first.
     shelves: [Shelf; LEVELS],
+    /// The number of the next line.
     arrivals: u64,
+    /// The most bytes of all lines, by [`cost`].
     bound: usize,
+    /// Lines dropped since the last line that told their number.
     left_out: u64,
 }
 
@@ -32,22 +36,23 @@ struct Entry {
 }
 
 impl Queue {
-    /// An empty queue, which never holds more than `bound` bytes.
+    /// An empty queue that never holds more than `bound` bytes.
     pub(super) fn new(bound: usize) -> Self {
         Self { shelves: array::from_fn(|_| Shelf::default()), arrivals: 0, bound, left_out: 0 }
     }
 
-    /// Whether nothing is left to write: neither a line nor the number of those left out.
+    /// Whether nothing is left to write: no line, and no number of dropped lines.
     pub(super) fn is_empty(&self) -> bool {
         self.left_out == 0 && self.shelves.iter().all(|shelf| shelf.lines.is_empty())
     }
 
-    /// Adds a line. Where there is no room, lines less important than it make way, the newest of the least important
-    /// first: how a trouble began tells more than its repetitions. If they do not suffice, the line itself is left out.
+    /// Adds a line. If there is no room, less important lines are dropped: the least important level first, and its
+    /// newest line first, because the beginning of a trouble tells more than its repetitions. If that does not suffice,
+    /// the line itself is dropped.
     pub(super) fn push(&mut self, level: Level, line: String) {
         let importance = importance(level);
         let needed = cost(&line);
-        // Asked first, so that no line makes way in vain.
+        // Checked first, so that no line is dropped in vain.
         let fixed: usize = self.shelves[importance..].iter().map(|shelf| shelf.bytes).sum();
         if fixed + needed > self.bound {
             self.left_out += 1;
@@ -61,10 +66,15 @@ impl Queue {
         self.put(importance, line);
     }
 
-    /// Moves the oldest lines to `batch`, until the next would make it longer than `most` bytes; a line longer than that
-    /// goes alone. Where lines were left out and there is room again, the line that `say` makes of their number is
-    /// queued.
-    pub(super) fn take(&mut self, batch: &mut Vec<u8>, most: usize, say: impl FnOnce(u64) -> String) {
+    /// Moves the oldest lines to `batch`, until the next one would make it longer than `most` bytes. A line longer than
+    /// that goes alone. If lines were dropped and there is room again, the line that `left_out_line` makes of their
+    /// number is queued.
+    pub(super) fn take(
+        &mut self,
+        batch: &mut Vec<u8>,
+        most: usize,
+        left_out_line: impl FnOnce(u64) -> String,
+    ) {
         while let Some(shelf) = self.oldest()
             && let Some(entry) =
                 shelf.lines.pop_front_if(|next| batch.is_empty() || batch.len() + next.line.len() <= most)
@@ -73,10 +83,10 @@ impl Queue {
             batch.extend_from_slice(entry.line.as_bytes());
         }
         if self.left_out > 0 {
-            let line = say(self.left_out);
+            let line = left_out_line(self.left_out);
             if self.bytes() + cost(&line) <= self.bound {
                 self.left_out = 0;
-                // As important as an error, so that nothing pushes it out again.
+                // As important as an error, so that no other line displaces it.
                 self.put(importance(Level::ERROR), line);
             }
         }
@@ -89,7 +99,7 @@ impl Queue {
         self.arrivals += 1;
     }
 
-    /// The shelf that has the oldest line.
+    /// The shelf with the oldest line; `None` if all are empty.
     fn oldest(&mut self) -> Option<&mut Shelf> {
         let filled = self.shelves.iter_mut().filter(|shelf| !shelf.lines.is_empty());
         filled.min_by_key(|shelf| shelf.lines.front().map(|entry| entry.arrival))
@@ -101,6 +111,7 @@ impl Queue {
 }
 
 impl Shelf {
+    /// Drops the newest line; `None` if there is none.
     fn drop_newest(&mut self) -> Option<()> {
         let entry = self.lines.pop_back()?;
         self.bytes -= cost(&entry.line);
@@ -108,7 +119,7 @@ impl Shelf {
     }
 }
 
-/// What a line holds of memory, not only how long it is.
+/// The memory that a line takes in the queue, in bytes, not only its length.
 fn cost(line: &String) -> usize {
     line.capacity() + size_of::<Entry>()
 }
@@ -129,7 +140,7 @@ const LEVELS: usize = 5;
 mod tests {
     use super::*;
 
-    /// Of a test's line: five characters and the end of the line.
+    /// The cost of a line in these tests: five characters and the end of the line.
     const LINE: usize = 6 + size_of::<Entry>();
 
     fn push(queue: &mut Queue, level: Level, line: &str) {

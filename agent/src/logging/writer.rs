@@ -1,4 +1,4 @@
-//! The thread that writes the log, so that the thread that serves never waits for a reader of the log or for a disk.
+//! The thread that writes the log. The thread that serves never waits for a disk or for a reader of the log.
 
 use std::io::{self, Write};
 use std::mem;
@@ -10,25 +10,25 @@ use tracing::Level;
 
 use super::queue::Queue;
 
-/// Where lines go: a file, standard output.
+/// The target of the log lines: a file or standard output.
 pub(super) type Sink = Box<dyn Write + Send>;
 
-/// The near end of the thread that writes: a queue that takes lines and never blocks.
+/// The handle of the writing thread: a queue that takes lines and never blocks.
 pub(super) struct Writer {
     state: Mutex<State>,
-    /// Something is to be written.
+    /// Signalled when the thread has something to do.
     work: Condvar,
-    /// Everything is written.
+    /// Signalled when all lines are written.
     written: Condvar,
-    /// The line that tells how many lines were left out.
-    say: fn(u64) -> String,
+    /// Makes the line that tells how many lines were left out.
+    left_out_line: fn(u64) -> String,
 }
 
 struct State {
     queue: Queue,
-    /// What the thread is to write to from its next batch on.
+    /// The new target, from the next batch on.
     sink: Option<Sink>,
-    /// The thread is at a batch, and looks at the queue when it is done with it: it needs no wake-up.
+    /// Whether the thread writes a batch. It then looks at the queue when it is done, and needs no wake-up.
     busy: bool,
 }
 
@@ -36,17 +36,17 @@ impl Writer {
     /// Starts the thread, which lives as long as the process.
     ///
     /// # Errors
-    /// When the system gives no thread.
-    pub(super) fn start(sink: Sink, bound: usize, say: fn(u64) -> String) -> io::Result<Arc<Self>> {
+    /// If the system refuses a thread.
+    pub(super) fn start(sink: Sink, bound: usize, left_out_line: fn(u64) -> String) -> io::Result<Arc<Self>> {
         let state = State { queue: Queue::new(bound), sink: None, busy: false };
-        let writer =
-            Arc::new(Self { state: Mutex::new(state), work: Condvar::new(), written: Condvar::new(), say });
-        let far = Arc::clone(&writer);
-        thread::Builder::new().name("log".into()).stack_size(STACK).spawn(move || far.write(sink))?;
+        let (work, written) = (Condvar::new(), Condvar::new());
+        let writer = Arc::new(Self { state: Mutex::new(state), work, written, left_out_line });
+        let shared = Arc::clone(&writer);
+        thread::Builder::new().name("log".into()).stack_size(STACK).spawn(move || shared.write(sink))?;
         Ok(writer)
     }
 
-    /// Queues a line; if the queue is full, something is left out.
+    /// Queues a line. If the queue is full, a line is left out.
     pub(super) fn push(&self, level: Level, line: String) {
         let mut state = self.lock();
         state.queue.push(level, line);
@@ -57,16 +57,16 @@ impl Writer {
         }
     }
 
-    /// Writes to `sink` whatever is pushed from now on. What waits already goes there too; what the thread is writing at
-    /// this moment does not.
+    /// Writes to `sink` from the next batch on. Lines that wait already go there too, but not the batch that is being
+    /// written.
     pub(super) fn switch(&self, sink: Sink) {
         let replaced = self.lock().sink.replace(sink);
         self.work.notify_one();
-        // Closed outside of the lock: closing a file may wait for a disk.
+        // Closed after the lock is released, because closing a file may wait for a disk.
         drop(replaced);
     }
 
-    /// Waits until every line is written, at most for `timeout`.
+    /// Waits until every line is written, but no longer than `timeout`.
     pub(super) fn flush(&self, timeout: Duration) {
         let unwritten = |state: &mut State| state.busy || !state.queue.is_empty();
         drop(self.written.wait_timeout_while(self.lock(), timeout, unwritten));
@@ -78,14 +78,14 @@ impl Writer {
             if let Some(next) = self.next(&mut batch) {
                 sink = next;
             }
-            // A full disk or a reader that has gone must not stop an agent.
+            // A full disk or a reader that has gone must not stop the agent.
             let _ = sink.write_all(&batch);
             batch.clear();
             batch.shrink_to(BATCH);
         }
     }
 
-    /// Waits for lines, which it puts into `batch`, or a new sink.
+    /// Waits for lines or a new sink. Puts the lines into `batch` and returns the sink, if there is a new one.
     fn next(&self, batch: &mut Vec<u8>) -> Option<Sink> {
         let mut state = self.lock();
         state.busy = false;
@@ -95,7 +95,7 @@ impl Writer {
         let nothing = |state: &mut State| state.queue.is_empty() && state.sink.is_none();
         let mut state = self.work.wait_while(state, nothing).unwrap_or_else(PoisonError::into_inner);
         state.busy = true;
-        state.queue.take(batch, BATCH, self.say);
+        state.queue.take(batch, BATCH, self.left_out_line);
         mem::take(&mut state.sink)
     }
 
@@ -104,10 +104,11 @@ impl Writer {
     }
 }
 
-/// Bytes written at once: as many as a pipe takes whole, so that lines of several processes do not mix.
+/// The most bytes of one write: as many as a pipe takes whole, so that lines of several processes do not mix.
 const BATCH: usize = 4096;
 
-/// Of the thread: it opens nothing, parses nothing and calls no handler.
+/// Stack size of the thread in bytes. It is small because the thread opens nothing, parses nothing and calls no
+/// handler.
 const STACK: usize = 64 * 1024;
 
 #[cfg(test)]
@@ -118,17 +119,17 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(600);
 
-    fn say(count: u64) -> String {
+    fn left_out_line(count: u64) -> String {
         format!("count={count}\n")
     }
 
     fn start(sink: impl Write + Send + 'static) -> Arc<Writer> {
-        Writer::start(Box::new(sink), 8 * 1024, say).unwrap()
+        Writer::start(Box::new(sink), 8 * 1024, left_out_line).unwrap()
     }
 
     #[test]
     fn a_pipe_that_nobody_reads_holds_nobody_up() {
-        // Ten times what a pipe, a batch and the queue take together.
+        // Ten times as many lines as a pipe, a batch and the queue hold together.
         const LINES: u64 = 8000;
         let (reader, pipe) = io::pipe().unwrap();
         let writer = start(pipe);
@@ -139,7 +140,7 @@ mod tests {
         writer.flush(Duration::ZERO);
         let (mut numbers, mut left_out, mut stopped) = (Vec::new(), 0, false);
         let mut lines = BufReader::new(reader).lines();
-        // Ends only if each line is either here or counted.
+        // Ends only if each line is either read or counted.
         while numbers.len() as u64 + left_out < LINES || !stopped {
             let line = lines.next().unwrap().unwrap();
             match line.strip_prefix("count=") {

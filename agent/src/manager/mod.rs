@@ -1,8 +1,8 @@
 //! The task that owns the cache, and the handle by which the rest of the process reaches it.
 //!
-//! The task awaits nothing but its mailbox and its alarm: RPCs and key generation run elsewhere and come back as
-//! messages. Callers are matched against a snapshot before they write; what they hear is a channel, one for each
-//! distinct selector set. Dropping its listeners is the unsubscribe: it is noticed at the next sweep.
+//! The task awaits only its mailbox and its alarm. Calls to the server and key generation run elsewhere and return as
+//! messages. Callers are matched against a snapshot before they send a message. Each distinct set of selectors has one
+//! channel of updates. A caller unsubscribes by dropping its receiver, which the next sweep notices.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -30,15 +30,16 @@ use crate::upstream::sync::Synced;
 #[cfg(test)]
 mod tests;
 
-/// The handle. Cheap to clone; the task ends when the last one is dropped.
+/// The handle of the task. Cheap to clone. The task ends when the last handle is dropped.
 #[derive(Debug, Clone)]
 pub struct Manager {
     mailbox: mpsc::Sender<Message>,
     snapshot: Arc<ArcSwap<Snapshot>>,
     bundle: watch::Receiver<Arc<Bundle>>,
-    /// Those of all trust domains that entries name, the own one included.
+    /// The bundles of the own trust domain and of all that the entries federate with.
     bundles: watch::Receiver<Bundles>,
     svids: Arc<AtomicUsize>,
+    /// Asks the life for an early sync.
     demand: mpsc::Sender<()>,
 }
 
@@ -47,11 +48,11 @@ enum Message {
     Synced(Synced),
     RenewAll,
     Minted(Vec<Outcome>),
-    /// With the time for which the server wants to be left alone.
+    /// A call failed as a whole. The duration is the wait that the server asks for.
     MintFailed(Vec<Arc<Entry>>, Option<Duration>),
 }
 
-/// The task is gone: the agent is stopping.
+/// The task has ended because the agent is stopping.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("agent is shutting down")]
 pub struct Stopped;
@@ -66,13 +67,13 @@ pub trait Proof {
 pub(crate) type Mint =
     Arc<dyn Fn(Vec<Arc<Entry>>) -> BoxFuture<'static, Result<Vec<Outcome>, ServerError>> + Send + Sync>;
 
-/// What the task needs to start.
+/// The inputs of the task.
 pub(crate) struct Parts {
     pub(crate) rules: cache::Options,
-    /// The own trust domain's bundle.
+    /// The bundle of the agent's own trust domain.
     pub(crate) bundle: Arc<Bundle>,
     pub(crate) mint: Mint,
-    /// Is told when a new process matched nothing.
+    /// Receives a request for an early sync when a new process matches no entry.
     pub(crate) demand: mpsc::Sender<()>,
     /// The wall clock, by which SVIDs expire.
     pub(crate) clock: fn() -> SystemTime,
@@ -109,8 +110,8 @@ impl Manager {
         Self { mailbox, snapshot, bundle, bundles, svids, demand }
     }
 
-    /// Listens for what the holder of a proof may have; `matched` is its match against a snapshot, which may be old. `charge` is
-    /// for its selectors, as long as they are remembered.
+    /// Subscribes to the identities of a proof's selectors. `matched` is their match against a snapshot, which may be
+    /// outdated. `charge` pays for the selectors as long as the task keeps them.
     ///
     /// # Errors
     /// [`Stopped`].
@@ -126,47 +127,47 @@ impl Manager {
         answer.await.map_err(|_| Stopped)
     }
 
-    /// The present entries, for matching.
+    /// The present entries, for matching selectors against them.
     #[must_use]
     pub fn snapshot(&self) -> arc_swap::Guard<Arc<Snapshot>> {
         self.snapshot.load()
     }
 
-    /// The own trust domain's bundle, now and later.
+    /// Watches the bundle of the agent's own trust domain.
     #[must_use]
     pub fn bundle(&self) -> watch::Receiver<Arc<Bundle>> {
         self.bundle.clone()
     }
 
-    /// The bundles of all trust domains, now and later.
+    /// Watches the bundles of all trust domains, including the agent's own.
     #[must_use]
     pub fn bundles(&self) -> watch::Receiver<Bundles> {
         self.bundles.clone()
     }
 
-    /// How many X.509-SVIDs are held.
+    /// The number of X.509-SVIDs in the cache.
     #[must_use]
     pub fn svid_count(&self) -> usize {
         self.svids.load(Ordering::Relaxed)
     }
 
-    /// A new process matched nothing: its entry may be younger than the last sync.
+    /// Requests an early sync, because a new process matched no entry and its entry may be younger than the last sync.
     pub fn unmatched(&self) {
-        // One that waits already is as good as many.
+        // The channel holds one request. If it is full, a sync is about to happen anyway.
         let _ = self.demand.try_send(());
     }
 
-    /// Has every SVID replaced: the server is another one than the one that signed them.
+    /// Replaces every SVID, because the server no longer has the authority that signed them.
     pub(crate) async fn renew_all(&self) {
         let _ = self.mailbox.send(Message::RenewAll).await;
     }
 
-    /// Whether the task has ended; it never should.
+    /// Whether the task has ended, which happens only by a bug.
     pub(crate) fn is_stopped(&self) -> bool {
         self.mailbox.is_closed()
     }
 
-    /// Takes a sync's outcome.
+    /// Passes the outcome of a sync to the task.
     pub(crate) async fn synced(&self, synced: Synced) {
         let _ = self.mailbox.send(Message::Synced(synced)).await;
     }
@@ -177,15 +178,16 @@ struct Task {
     messages: mpsc::Receiver<Message>,
     mailbox: mpsc::WeakSender<Message>,
     snapshot: Arc<ArcSwap<Snapshot>>,
-    /// Who listens, by what is known of it; with the charge for remembering that.
+    /// The channel of each set of selectors that has subscribers, with the charge for keeping the set.
     subscribers: HashMap<Selectors, (Publisher<WorkloadUpdate>, Charge)>,
     own: watch::Sender<Arc<Bundle>>,
     all: watch::Sender<Bundles>,
     svids: Arc<AtomicUsize>,
     mint: Mint,
     clock: fn() -> SystemTime,
-    /// How many entries go into one call: halved when one fails, doubled when one works.
+    /// The most entries of one call. It is halved when a call fails and doubled when one succeeds.
     batch: usize,
+    /// Calls to the server that are under way, at most [`PARALLEL`].
     in_flight: usize,
     backoff: Backoff,
     sweep_at: Instant,
@@ -215,7 +217,7 @@ impl Task {
             Message::Synced(synced) => self.synced(synced),
             Message::RenewAll => self.cache.renew_all((self.clock)()),
             Message::Minted(outcomes) => self.minted(outcomes),
-            Message::MintFailed(entries, hold) => self.mint_failed(&entries, hold),
+            Message::MintFailed(entries, wait) => self.mint_failed(&entries, wait),
         }
     }
 
@@ -242,7 +244,7 @@ impl Task {
         let after = self.cache.snapshot();
         if !Arc::ptr_eq(&before, &after) {
             self.snapshot.store(Arc::clone(&after));
-            // Whoever reads these lines may rely on them at once.
+            // Logged after the snapshot is stored, so that a reader of these lines can rely on them at once.
             log_changes(&before, &after);
         }
         self.replace_distrusted(&trusted);
@@ -267,7 +269,8 @@ impl Task {
         self.publish(published);
     }
 
-    /// Has replaced what was signed by an authority that is tainted, or gone from the bundle, since `before`.
+    /// Replaces the SVIDs that were signed by an authority that has become tainted, or has left the bundle, since
+    /// `before`.
     fn replace_distrusted(&mut self, before: &Arc<Bundle>) {
         let bundle = self.cache.bundle();
         if Arc::ptr_eq(before, bundle) {
@@ -278,7 +281,7 @@ impl Task {
         if !new.is_empty() {
             debug!(subject_key_ids = %new, "New tainted X.509 authorities found");
         }
-        // What was tainted is replaced already, but for what came since.
+        // SVIDs of authorities that were tainted before are replaced already, so only new ones count.
         let lost = new.with(&Distrusted::removed(before, bundle));
         let count = self.cache.renew_distrusted(|svid| lost.has_signed(svid), (self.clock)());
         if count > 0 {
@@ -308,11 +311,11 @@ impl Task {
         }
     }
 
-    fn mint_failed(&mut self, entries: &[Arc<Entry>], hold: Option<Duration>) {
+    fn mint_failed(&mut self, entries: &[Arc<Entry>], wait: Option<Duration>) {
         self.in_flight -= 1;
         self.batch = (self.batch / 2).max(1);
         let now = (self.clock)();
-        let retry_at = now + self.backoff.wait().max(hold.unwrap_or_default());
+        let retry_at = now + self.backoff.wait().max(wait.unwrap_or_default());
         for entry in entries {
             self.cache.mint_failed(&entry.id, retry_at, now);
         }
@@ -339,7 +342,7 @@ impl Task {
                     Ok(outcomes) => Message::Minted(outcomes),
                     Err(reason) => {
                         error!(count = due.len(), error = %reason, "Failed to mint X.509-SVIDs");
-                        Message::MintFailed(due, reason.hold())
+                        Message::MintFailed(due, reason.retry_after())
                     }
                 };
                 let _ = mailbox.send(message).await;
@@ -355,7 +358,7 @@ impl Task {
         }
     }
 
-    /// Forgets the selector sets that nobody listens for any more.
+    /// Drops the sets of selectors that have no subscriber any more.
     fn sweep(&mut self) {
         if Instant::now() < self.sweep_at {
             return;
@@ -372,8 +375,8 @@ impl Task {
         });
     }
 
-    /// When to look again without a message: something is due, or there is somebody to sweep away. The wall clock can
-    /// jump, so no sleep is long.
+    /// The time of the next turn without a message: an SVID is due, or a sweep is. The wall clock can jump, so no sleep
+    /// is longer than [`LONGEST`].
     fn alarm(&self) -> Instant {
         let now = Instant::now();
         let due = self.cache.wake_at().filter(|_| self.in_flight < PARALLEL);
@@ -409,11 +412,15 @@ fn log_changes(before: &Snapshot, after: &Snapshot) {
     }
 }
 
-/// The server signs at most 500 in one call and 500 a second.
+/// The most entries of one call. A SPIRE server signs at most 500 in one call and 500 a second.
 const BATCH: usize = 500;
+/// The most calls that are under way at one time.
 const PARALLEL: usize = 2;
+/// The most messages that wait. A sender waits for room.
 const MAILBOX: usize = 1024;
+/// The interval between two sweeps.
 const SWEEP: Duration = Duration::from_secs(5);
+/// The longest sleep.
 const LONGEST: Duration = Duration::from_secs(30);
-/// After the server refused one entry.
+/// The wait, ± 30 %, before the server is asked again for an entry that it refused to sign.
 const ENTRY_RETRY: Duration = Duration::from_secs(10);

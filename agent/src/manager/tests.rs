@@ -1,4 +1,4 @@
-//! With paused time: the wall clock runs with tokio's.
+//! Time is paused, and the wall clock runs with tokio's.
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ thread_local! {
     static BEGAN: OnceCell<(SystemTime, Instant)> = const { OnceCell::new() };
 }
 
-/// A wall clock that goes as the paused one goes.
+/// A wall clock that advances with the paused one.
 fn clock() -> SystemTime {
     BEGAN.with(|began| {
         let (wall, instant) = began.get_or_init(|| (SystemTime::now(), Instant::now()));
@@ -24,7 +24,7 @@ fn clock() -> SystemTime {
     })
 }
 
-/// Whoever has the selector `unix:uid:N`.
+/// A caller with the selector `unix:uid:N`.
 struct Uid(u32);
 
 impl Uid {
@@ -33,6 +33,7 @@ impl Uid {
     }
 }
 
+/// A proof of any selectors, for these tests.
 struct Shown(Selectors);
 
 impl Proof for Shown {
@@ -58,7 +59,7 @@ fn entry(id: &str, uid: &Uid) -> Arc<Entry> {
     })
 }
 
-/// An SVID for a minute.
+/// An SVID that is valid for a minute from now.
 fn svid(entry: &Entry) -> Arc<X509Svid> {
     let now = clock();
     Arc::new(X509Svid {
@@ -71,15 +72,17 @@ fn svid(entry: &Entry) -> Arc<X509Svid> {
     })
 }
 
-/// A server that signs: it answers as told, else signs everything, and notes when it was asked for what.
+/// A server that signs everything, unless [`Signer::fails`] was called. Records the calls.
 #[derive(Default)]
 struct Signer {
+    /// The time since the start and the entry IDs of each call.
     asked: Mutex<Vec<(Duration, Vec<String>)>>,
+    /// The failures of the next calls, the last element first.
     answers: Mutex<Vec<Result<BTreeMap<String, &'static str>, ServerError>>>,
 }
 
 impl Signer {
-    /// Fails the calls to come in this order: each as a whole, or for the entries that it names.
+    /// Adds the failure of a later call, in the order of `fails`: the whole call, or the entries that the map names.
     fn fails(&self, answer: Result<BTreeMap<String, &'static str>, ServerError>) {
         self.answers.lock().unwrap().insert(0, answer);
     }
@@ -98,14 +101,14 @@ impl Signer {
         Ok(entries.iter().map(outcome).collect())
     }
 
-    /// When the server was asked for an entry, in seconds.
+    /// The seconds at which the server was asked for an entry.
     fn times(&self, id: &str) -> Vec<f64> {
         let asked = self.asked.lock().unwrap();
         let of_entry = asked.iter().filter(|(_, ids)| ids.iter().any(|asked| asked == id));
         of_entry.map(|(at, _)| at.as_secs_f64()).collect()
     }
 
-    /// How many entries each call had.
+    /// The number of entries in each call.
     fn sizes(&self) -> Vec<usize> {
         self.asked.lock().unwrap().iter().map(|(_, ids)| ids.len()).collect()
     }
@@ -146,17 +149,17 @@ impl Fixture {
     }
 }
 
-/// A manager that has minted before anybody asks.
+/// A manager that mints before anybody asks.
 fn prefetching() -> Fixture {
     Fixture::new(cache::Options::default())
 }
 
-/// One that mints for callers alone.
+/// A manager that mints only for callers.
 fn lazy() -> Fixture {
     Fixture::new(cache::Options { prefetch: cache::Prefetch::Live, ..cache::Options::default() })
 }
 
-/// Lets everybody who can go on, go on.
+/// Lets all tasks run until they wait.
 async fn settle() {
     sleep(Duration::from_millis(1)).await;
 }
@@ -206,7 +209,7 @@ async fn an_svid_is_replaced_in_the_middle_of_its_life() {
 async fn a_batch_that_fails_is_halved_and_made_again() {
     let fixture =
         Fixture::new(cache::Options { prefetch: cache::Prefetch::All, ..cache::Options::default() });
-    // The first two calls are under way at once.
+    // The first two calls are under way at the same time.
     for _ in 0..2 {
         fixture.signer.fails(Err(ServerError::Timeout(MINUTE)));
     }

@@ -1,4 +1,4 @@
-//! Writes the agent's data beside the life that changes it: a disk that takes seconds for a sync holds up nobody.
+//! Writes the agent's data in the background. A disk that takes seconds for an fsync delays nothing else.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,14 +9,16 @@ use tracing::error;
 
 use super::{Data, Store};
 
-/// The handle of the writing task. Cheap to clone; the task ends when the last one is dropped.
+/// The handle of the writing task. Cheap to clone. The task ends when the last handle is dropped.
 #[derive(Debug, Clone)]
 pub(crate) struct Keeper {
+    /// The newest data.
     wanted: watch::Sender<Numbered>,
+    /// The number of the newest change that was written, or failed to be.
     written: watch::Receiver<u64>,
 }
 
-/// What is to be written, and which change it is.
+/// The data after a change, and the number of the change.
 #[derive(Debug, Clone, Default)]
 struct Numbered {
     number: u64,
@@ -32,14 +34,13 @@ impl Keeper {
         Self { wanted, written }
     }
 
-    /// Has the file replaced soon. Of changes that come while one is written only the last is.
+    /// Requests a write of the file. If several changes come during one write, only the last is written.
     pub(crate) fn save(&self, data: Data) {
         let data = Arc::new(data);
         self.wanted.send_modify(|wanted| *wanted = Numbered { number: wanted.number + 1, data });
     }
 
-    /// Waits until what was to be saved so far is on the disk, or has failed to get there, but not for longer than
-    /// `limit`.
+    /// Waits until all changes so far are on the disk or have failed, but no longer than `limit`.
     pub(crate) async fn flush(&self, limit: Duration) {
         let number = self.wanted.borrow().number;
         let mut written = self.written.clone();
@@ -49,7 +50,7 @@ impl Keeper {
     }
 }
 
-/// Saves each change. A full disk is no reason to stop serving; the next change tries again.
+/// Writes each change. A failure is logged and the agent goes on; the next change tries again.
 async fn write(store: Arc<Store>, mut changes: watch::Receiver<Numbered>, done: watch::Sender<u64>) {
     while changes.changed().await.is_ok() {
         let Numbered { number, data } = changes.borrow_and_update().clone();

@@ -1,4 +1,5 @@
-//! `<data_dir>/agent-data.json`, in spire-agent's format: either program goes on where the other stopped.
+//! The file `<data_dir>/agent-data.json`, in spire-agent's format, so that either program can continue where the other
+//! stopped.
 
 mod keeper;
 
@@ -15,44 +16,45 @@ use tracing::error;
 
 pub(crate) use self::keeper::Keeper;
 
-/// The file's place.
+/// The file with the agent's data.
 #[derive(Debug)]
 pub struct Store {
     file: PathBuf,
 }
 
-/// What it holds: no key, so it may be shown.
+/// The content of the file. It has no key, so it may be printed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Data {
-    /// The agent's certificate chain, DER, leaf first; empty before attestation.
+    /// The certificate chain of the agent's SVID, DER, leaf first; empty before attestation.
     pub svid: Vec<Bytes>,
-    /// The X.509 authorities of the own trust domain, DER.
+    /// The X.509 authorities of the agent's trust domain, DER.
     pub bundle: Vec<Bytes>,
-    /// The server attests this agent anew instead of renewing its SVID.
+    /// Whether the agent gets its next SVID by another attestation instead of a renewal.
     pub reattestable: bool,
-    /// Bootstrap or re-bootstrap, as spire-agent numbers them.
+    /// Whether the agent bootstraps or re-bootstraps, as spire-agent numbers the two.
     pub bootstrap_use: i32,
-    /// When the server was first found to be signed by an unknown authority; RFC 3339, spire-agent's zero time when not.
+    /// When the server's authority was first found to be unknown, in RFC 3339; empty if it is known. The file has Go's
+    /// zero time then.
     pub bootstrap_start_time: String,
-    /// Attempts since then.
+    /// Attempts to connect since `bootstrap_start_time`.
     pub connection_attempts: i64,
 }
 
 impl Store {
-    /// The file of a data folder, which is made where it is missing.
+    /// The file in a data folder. Creates the folder if it is missing.
     ///
     /// # Errors
-    /// When the folder cannot be made.
+    /// If the folder cannot be created.
     pub fn open(data_dir: &Path) -> io::Result<Self> {
         fs::create_dir_all(data_dir)?;
         Ok(Self { file: data_dir.join("agent-data.json") })
     }
 
-    /// Reads the file; nothing where there is none. A file that cannot be understood is moved aside and reported:
-    /// the agent attests anew, and nothing is lost.
+    /// Reads the file. Without a file the data is empty. A malformed file is moved aside and logged, and the data is
+    /// empty: the agent attests again, and nothing is lost.
     ///
     /// # Errors
-    /// When the file is there and cannot be read.
+    /// If the file exists and cannot be read.
     pub fn load(&self) -> io::Result<Data> {
         let text = match fs::read_to_string(&self.file) {
             Ok(text) => text,
@@ -68,10 +70,10 @@ impl Store {
         }
     }
 
-    /// Replaces the file: whole or not at all.
+    /// Replaces the file atomically.
     ///
     /// # Errors
-    /// When it cannot be written; the old one is still there.
+    /// If the file cannot be written. The old one is still there.
     pub fn save(&self, data: &Data) -> io::Result<()> {
         let file = File {
             svid: certificates(&data.svid),
@@ -124,7 +126,7 @@ fn parse(text: &str) -> Result<Data, String> {
     })
 }
 
-/// Each element is base64 of the PEM text of one certificate; `null` when there is none.
+/// Decodes a list of certificates. Each element is base64 of the PEM text of one certificate; `null` is an empty list.
 fn ders(field: &str, list: Option<Vec<String>>) -> Result<Vec<Bytes>, String> {
     let certificate = |encoded: &String| {
         let text = STANDARD.decode(encoded).ok()?;
@@ -138,6 +140,7 @@ fn ders(field: &str, list: Option<Vec<String>>) -> Result<Vec<Bytes>, String> {
         .ok_or_else(|| format!("{field} holds something other than certificates"))
 }
 
+/// Encodes a list of certificates, for [`ders`] to decode.
 fn certificates(ders: &[Bytes]) -> Option<Vec<String>> {
     let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
     let encode = |der: &Bytes| {
@@ -146,12 +149,13 @@ fn certificates(ders: &[Bytes]) -> Option<Vec<String>> {
     (!ders.is_empty()).then(|| ders.iter().map(encode).collect())
 }
 
-/// Writes a private file (0600) whole or not at all: a temporary one beside it, synced, renamed, the folder synced.
+/// Writes a private file (mode 0600) atomically: writes a temporary file beside it, syncs and renames it, and syncs the
+/// folder.
 pub(crate) fn write_atomic(path: &Path, content: &[u8]) -> io::Result<()> {
     write_atomic_with_mode(path, content, 0o600)
 }
 
-/// As [`write_atomic`], with these permissions.
+/// Like [`write_atomic`], with this mode.
 pub(crate) fn write_atomic_with_mode(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     let mut temporary = path.as_os_str().to_owned();
@@ -161,7 +165,7 @@ pub(crate) fn write_atomic_with_mode(path: &Path, content: &[u8], mode: u32) -> 
         let mut file =
             fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
         file.write_all(content)?;
-        // Whatever the umask.
+        // Set once more, because the umask applies to the mode of `open`.
         file.set_permissions(fs::Permissions::from_mode(mode))?;
         file.sync_all()?;
         fs::rename(&temporary, path)
@@ -176,6 +180,7 @@ pub(crate) fn write_atomic_with_mode(path: &Path, content: &[u8], mode: u32) -> 
     }
 }
 
+/// Go's zero time, which spire-agent writes for no time.
 const ZERO_TIME: &str = "0001-01-01T00:00:00Z";
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! AttestAgent and RenewAgent, and the bundle that comes with the first.
+//! The Agent service of the server: AttestAgent, RenewAgent and PostStatus; and the bundle that the agent fetches when
+//! it attests.
 
 use std::sync::Arc;
 
@@ -25,18 +26,19 @@ use crate::keys::{AgentKey, AgentSvid, Request};
 #[cfg(test)]
 mod tests;
 
-/// What an attestation gives the agent.
+/// The result of an attestation.
 #[derive(Debug)]
 pub struct NewIdentity {
     /// The agent's SVID.
     pub svid: Arc<AgentSvid>,
-    /// The server wants this agent to attest anew instead of renewing.
+    /// Whether the agent gets its next SVID by another attestation instead of RenewAgent.
     pub reattestable: bool,
-    /// The own trust domain's bundle as the server has it now.
+    /// The present bundle of the agent's own trust domain.
     pub bundle: Arc<Bundle>,
 }
 
-/// Attests the node.
+/// Attests the node over a connection of its own, without a client certificate. `roots` authenticates the server. The
+/// CSR is for the agent's next SVID.
 ///
 /// # Errors
 /// [`ServerError`].
@@ -73,11 +75,11 @@ async fn converse(
     let params = AgentX509svidParams { csr: Bytes::copy_from_slice(&request.csr) };
     let first = Step::Params(Params { data: Some(data), params: Some(params) });
     let (send, outbound) = mpsc::channel(1);
-    let say = async |step| {
+    let send_step = async |step| {
         let sent = send.send(AttestAgentRequest { step: Some(step) }).await;
         sent.map_err(|_| ServerError::Protocol("the stream ended before the result"))
     };
-    say(first).await?;
+    send_step(first).await?;
     let mut client = AgentClient::new(channel);
     let stream = client.attest_agent(ReceiverStream::new(outbound)).await.map_err(ServerError::of)?;
     let mut stream = stream.into_inner();
@@ -86,7 +88,7 @@ async fn converse(
         match answer.and_then(|answer| answer.step) {
             Some(Answer::Challenge(challenge)) => {
                 let reply = Bytes::from_owner(conversation.answer(&challenge).await?);
-                say(Step::ChallengeResponse(reply)).await?;
+                send_step(Step::ChallengeResponse(reply)).await?;
             }
             Some(Answer::Result(result)) => {
                 return Ok((convert::svid(result.svid, request)?, result.reattestable));
@@ -96,7 +98,7 @@ async fn converse(
     }
 }
 
-/// A fresh SVID for an agent that the server does not attest anew.
+/// Renews the SVID of an agent that cannot be attested again (RenewAgent).
 ///
 /// # Errors
 /// [`ServerError`].
@@ -111,10 +113,10 @@ pub async fn renew(link: &Link, request: Request<AgentKey>) -> Result<Arc<AgentS
     convert::svid(answer.into_inner().svid, request)
 }
 
-/// Tells the server which version runs here.
+/// Reports the agent's version to the server (PostStatus).
 ///
 /// # Errors
-/// [`ServerError`]; nothing depends on it.
+/// [`ServerError`]. The caller logs it and goes on.
 pub async fn post_status(link: &Link) -> Result<(), ServerError> {
     let status =
         PostStatusRequest { agent_version: crate::version::compatible(), ..PostStatusRequest::default() };

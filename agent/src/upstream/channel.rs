@@ -1,7 +1,7 @@
-//! One HTTP/2 connection to the server, and how it ended.
+//! One HTTP/2 connection to the server, and the reason for its end.
 //!
-//! Hyper's connection, not tonic's channel: that one dials anew by itself, and does not tell that the server has said
-//! GOAWAY before the next call fails.
+//! It uses hyper's connection and not tonic's channel. Tonic's channel reconnects by itself, and reports a GOAWAY of
+//! the server only when the next call fails.
 
 use std::error::Error as _;
 use std::io;
@@ -20,26 +20,26 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::Status;
 use tonic::body::Body;
 
-/// A connection; clones share it. It is closed when the last one is dropped and no call is under way.
+/// A connection, shared by its clones. It is closed when the last one is dropped and no call is under way.
 #[derive(Debug, Clone)]
 pub struct Channel {
     sender: SendRequest<Body>,
     end: Arc<OnceLock<End>>,
 }
 
-/// How a connection ended.
+/// Why a connection ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum End {
-    /// The server does not accept our certificate: its TLS alert. With TLS 1.3 it comes after the handshake.
+    /// The server has rejected our certificate. The text is its TLS alert, which comes after the handshake in TLS 1.3.
     Refused(String),
-    /// Another error of the connection.
+    /// The connection failed with this error.
     Broken(String),
     /// The server closed it.
     Closed,
 }
 
 impl Channel {
-    /// Speaks HTTP/2 over `stream`.
+    /// Starts HTTP/2 on `stream` and spawns the task that drives the connection.
     ///
     /// # Errors
     /// When the connection breaks at once.
@@ -59,17 +59,17 @@ impl Channel {
             .handshake(TokioIo::new(watched))
             .await
             .map_err(|reason| reason.to_string())?;
-        // What it ends with is told by `end`, and to each call.
+        // The error is not lost: `end` holds it, and each call returns it.
         tokio::spawn(async move { drop(connection.await) });
         Ok(Self { sender, end })
     }
 
-    /// Whether it takes no more calls: the server has said GOAWAY, or has closed it, or it broke.
+    /// Whether the connection takes no more calls: the server has sent GOAWAY or closed it, or it failed.
     pub(super) fn is_closed(&self) -> bool {
         self.sender.is_closed()
     }
 
-    /// How it ended; `None` while it has not.
+    /// Why the connection ended; `None` while it is open.
     pub(super) fn end(&self) -> Option<&End> {
         self.end.get()
     }
@@ -80,7 +80,7 @@ impl tower::Service<Request<Body>> for Channel {
     type Error = hyper::Error;
     type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
 
-    /// Always: a call on a closed connection fails as one that the server has not seen.
+    /// Always ready. A call on a closed connection fails with an error that [`is_unseen`] recognizes.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), hyper::Error>> {
         Poll::Ready(Ok(()))
     }
@@ -96,13 +96,13 @@ impl tower::Service<Request<Body>> for Channel {
     }
 }
 
-/// Whether the connection failed, and not the server.
+/// Whether a status comes from the connection and not from the server.
 pub(super) fn is_transport(status: &Status) -> bool {
     causes(status).any(|cause| cause.is::<hyper::Error>() || cause.is::<h2::Error>())
 }
 
-/// Whether the server cannot have acted on a call: the call was not sent, or the server has said so, by a GOAWAY whose last
-/// stream is before it or by REFUSED_STREAM (RFC 9113 §6.8 and §8.7).
+/// Whether the server cannot have acted on a call. Either the call was not sent, or the server has rejected it with a
+/// GOAWAY whose last stream precedes it or with REFUSED_STREAM (RFC 9113 §6.8 and §8.7).
 pub(super) fn is_unseen(status: &Status) -> bool {
     causes(status).any(|cause| {
         let unsent = cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled);
@@ -120,7 +120,7 @@ fn causes(status: &Status) -> impl Iterator<Item = &(dyn std::error::Error + 'st
     std::iter::successors(status.source(), |cause: &&(dyn std::error::Error + 'static)| (*cause).source())
 }
 
-/// A stream that notes what it ended with: HTTP/2 above it keeps no more than the text.
+/// A stream that records its end as an [`End`]. HTTP/2 above it keeps only the text of an error, not its type.
 struct Watched<S> {
     inner: S,
     end: Arc<OnceLock<End>>,
@@ -129,7 +129,7 @@ struct Watched<S> {
 impl<S> Watched<S> {
     fn note<T>(&self, outcome: &Poll<io::Result<T>>) {
         if let Poll::Ready(Err(reason)) = outcome {
-            // The first is the cause of the others.
+            // The first error is the cause of all later ones.
             let _ = self.end.set(End::of(reason));
         }
     }
@@ -180,14 +180,16 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 }
 
-/// A page of 500 entries is some 100 KB, and none is to wait for a window.
+/// Flow-control window of a stream in bytes; the connection's is twice that. A page of 500 entries takes about 100 KB,
+/// and no page should wait for a window update.
 const WINDOW: u32 = 1024 * 1024;
-/// While a call is under way, a connection on which nothing has come for so long is tested by a PING. grpc-go's server
-/// takes three of them between two answers (its `maxPingStrikes`), and a call lasts 30 s at most; without a call it takes
-/// none, and none is sent.
+/// How long a connection with a call under way may be silent before a PING tests it. grpc-go's server tolerates three
+/// PINGs between two answers (its `maxPingStrikes`), and a call lasts 30 s at most. It tolerates none without a call,
+/// so none is sent then.
 const PING_AFTER: Duration = Duration::from_secs(8);
+/// How long the server may take to acknowledge a PING.
 const PONG_LIMIT: Duration = Duration::from_secs(4);
-/// Of no meaning to a SPIRE server, which is known by its SPIFFE ID.
+/// The `:authority` of requests. A SPIRE server ignores it: TLS identifies the server by its SPIFFE ID.
 const AUTHORITY: &str = "spire-server";
 const USER_AGENT: &str = concat!("finial/", env!("CARGO_PKG_VERSION"));
 

@@ -1,4 +1,4 @@
-//! Wire values → domain values, one by one. What is malformed is an error of that value alone.
+//! Converts wire values to domain values. A malformed value is an error of that value alone.
 
 use std::sync::Arc;
 
@@ -12,10 +12,10 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 use super::ServerError;
 use crate::keys::Request;
 
-/// An entry, if it is one (SPIRE, `pkg/agent/client/util.go`).
+/// Checks and converts an entry (SPIRE, `pkg/agent/client/util.go`).
 ///
 /// # Errors
-/// [`EntryError`]: the entry is to be dropped, the others go on.
+/// [`EntryError`]: the caller drops this entry and keeps the others.
 pub fn entry(wire: types::Entry) -> Result<Entry, EntryError> {
     if wire.id.is_empty() {
         return Err(EntryError::Id);
@@ -51,8 +51,8 @@ pub fn entry(wire: types::Entry) -> Result<Entry, EntryError> {
     Ok(entry)
 }
 
-/// A bundle. An authority that cannot be read fails the whole (SPIRE does so too: a bundle that lacks one would
-/// cut callers off from peers).
+/// Checks and converts a bundle. One malformed authority makes the whole bundle an error, as in SPIRE: with a bundle
+/// that lacks an authority, callers would reject their peers.
 ///
 /// # Errors
 /// [`ServerError::Malformed`].
@@ -87,10 +87,11 @@ pub fn bundle(wire: &types::Bundle) -> Result<Bundle, ServerError> {
     })
 }
 
-/// The X.509-SVID that was asked for with a [`Request`]; without its key.
+/// Checks the X.509-SVID that the server has signed for `request`, and joins it with the request's key.
 ///
 /// # Errors
-/// [`ServerError::Malformed`], also when the certificate is of another key.
+/// [`ServerError::Protocol`] without an SVID; [`ServerError::Malformed`] if it cannot be parsed or certifies another
+/// key.
 pub fn svid<K>(wire: Option<types::X509svid>, request: Request<K>) -> Result<Arc<X509Svid<K>>, ServerError> {
     let wire = wire.ok_or(ServerError::Protocol("there is no SVID in it"))?;
     let Request { key, public_key, .. } = request;
@@ -103,7 +104,7 @@ pub fn svid<K>(wire: Option<types::X509svid>, request: Request<K>) -> Result<Arc
     Ok(Arc::new(svid))
 }
 
-/// Concatenated DER certificates, each cut out.
+/// Splits concatenated DER certificates, without copying them.
 fn certificates(der: &Bytes) -> Result<Vec<Bytes>, String> {
     let mut rest: &[u8] = der;
     let mut found = Vec::new();
@@ -117,7 +118,7 @@ fn certificates(der: &Bytes) -> Result<Vec<Bytes>, String> {
     Ok(found)
 }
 
-/// More selectors or trust domains than any entry has.
+/// The most selectors, and the most trust domains, of an entry: more than any real entry has.
 const ELEMENTS_LIMIT: usize = 10_000;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! BatchNewX509SVID: one batch, a verdict for each entry.
+//! BatchNewX509SVID: the server signs one batch and answers for each entry on its own.
 
 use std::sync::Arc;
 
@@ -16,13 +16,13 @@ use crate::keys::{self, Request};
 #[cfg(test)]
 mod tests;
 
-/// What became of one entry.
+/// An entry with its new SVID, or with the reason why the server did not sign one.
 pub type Outcome = (Arc<Entry>, Result<Arc<X509Svid>, String>);
 
-/// Has the server sign a fresh key for each entry.
+/// Makes a key for each entry and has the server sign all of them in one call.
 ///
 /// # Errors
-/// [`ServerError`] when the call as a whole failed.
+/// [`ServerError`] if the call as a whole failed.
 pub async fn mint(
     link: &Link,
     entries: Vec<Arc<Entry>>,
@@ -44,7 +44,8 @@ pub async fn mint(
     Ok(outcomes(keys, answer.into_inner().results))
 }
 
-/// The server's results belong to the entries in order, without those for which there was no key.
+/// Joins the server's results with the entries. The results come in the order of the entries, and entries without a key
+/// have none.
 fn outcomes(keys: Keys, results: Vec<SignedResult>) -> Vec<Outcome> {
     let mut results = results.into_iter();
     let outcome = |(entry, request): (Arc<Entry>, Result<Request, String>)| {
@@ -65,13 +66,13 @@ fn outcomes(keys: Keys, results: Vec<SignedResult>) -> Vec<Outcome> {
     keys.into_iter().map(outcome).collect()
 }
 
-/// Whether keys are made sooner than a thread is: an RSA key takes a tenth of a second and an EC key a tenth of a
-/// millisecond, and a batch must not stop the runtime.
+/// Whether making the keys takes less time than handing the work to a thread. An RSA key takes a tenth of a second and
+/// an EC key a tenth of a millisecond, and a batch must not stop the runtime.
 fn is_quick(key_type: KeyType, keys: usize) -> bool {
     !matches!(key_type, KeyType::Rsa2048) && keys <= QUICK
 }
 
-/// Each entry with its new key, or why there is none.
+/// Each entry with its new key, or with the reason why there is no key.
 type Keys = Vec<(Arc<Entry>, Result<Request, String>)>;
 
 fn requests(entries: Vec<Arc<Entry>>, key_type: KeyType) -> (Keys, Vec<NewX509svidParams>) {
@@ -92,6 +93,7 @@ fn requests(entries: Vec<Arc<Entry>>, key_type: KeyType) -> (Keys, Vec<NewX509sv
     (keys, params)
 }
 
+/// The most EC keys that are made on the serving thread.
 const QUICK: usize = 4;
-/// 500 SVIDs with long chains.
+/// The largest answer in bytes: enough for 500 SVIDs with long chains.
 const ANSWER_LIMIT: usize = 64 * 1024 * 1024;

@@ -1,10 +1,11 @@
-//! The client of the SPIRE server: the only place where server messages become domain values.
+//! The client of the SPIRE server. Only here do the server's messages become domain values.
 //!
-//! - [`link`]: one sticky connection, thrown away on any doubt; [`channel`]: HTTP/2 over it;
-//! - [`tls`]: who the server must be, and who we are;
-//! - `parent`: the SVID that another agent's Workload API gives this one;
-//! - [`attest`]: AttestAgent, RenewAgent; [`sync`]: entries and bundles; [`mint`]: X.509-SVIDs;
-//! - [`convert`]: wire values checked one by one; a bad one is dropped and counted, the rest go on.
+//! - [`link`]: one long-lived connection, dropped on any doubt; [`channel`]: HTTP/2 over it;
+//! - [`tls`]: the authentication of the server, and the agent's own certificate;
+//! - `parent`: the SVID that a parent agent's Workload API issues for this node (nested SPIRE);
+//! - [`attest`]: AttestAgent, RenewAgent, PostStatus; [`sync`]: entries and bundles; [`mint`]: X.509-SVIDs;
+//! - [`backoff`]: the waits between attempts;
+//! - [`convert`]: checks wire values one by one; a malformed value does not affect the others.
 
 pub mod attest;
 pub mod backoff;
@@ -23,10 +24,11 @@ use prost::Message as _;
 use proto::types::permission_denied_details::Reason;
 use tonic::{Code, Status};
 
-/// Why a call to the server failed, by what is to be done about it.
+/// Why a call to the server failed. Each variant is a case that the agent's life treats in its own way, or logs in its
+/// own words.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
-    /// No connection: DNS, TCP, proxy.
+    /// There is no connection: DNS, TCP or the proxy failed.
     #[error("cannot reach the server: {0}")]
     Unreachable(String),
     /// The server's certificate is signed by an authority that is not in our bundle.
@@ -37,45 +39,45 @@ pub enum ServerError {
     /// The server's certificate is not acceptable for another reason.
     #[error("server is not trusted: {0}")]
     Untrusted(String),
-    /// Another error, in the course of syncing entries; scripts look for the text.
+    /// An error while entries were fetched. Scripts look for the text.
     #[error("failed to fetch authorized entries: {0}")]
     Entries(#[source] Box<Self>),
-    /// The server does not accept the agent's certificate (TLS alert).
+    /// The server has rejected the agent's certificate. The text is its TLS alert.
     #[error("server does not accept this agent's certificate: TLS alert {0}")]
     CertificateRefused(String),
-    /// The connection ended under the call.
+    /// The connection ended before the call did.
     #[error("connection to the server was lost: {0}")]
     Disconnected(String),
-    /// No answer in time.
+    /// The server did not answer within this time.
     #[error("no answer from the server within {0:?}")]
     Timeout(Duration),
-    /// PermissionDenied with a reason that the server spells out.
+    /// PermissionDenied with one of SPIRE's reasons in the status details.
     #[error("server refuses this agent: {reason}: {message}", reason = reason.as_str_name())]
     Refused {
-        /// Its reason.
+        /// The reason in the status details.
         reason: Reason,
-        /// Its words.
+        /// The status message.
         message: String,
     },
-    /// Any other status.
+    /// Any other gRPC status.
     #[error("{}: {}", .0.code(), .0.message())]
     Status(#[source] Box<Status>),
     /// An answer that breaks the protocol.
     #[error("server's answer makes no sense: {0}")]
     Protocol(&'static str),
-    /// An answer that cannot be understood.
+    /// An answer whose content is malformed.
     #[error("server's answer cannot be used: {0}")]
     Malformed(String),
-    /// The node attestor has nothing to show.
+    /// The node attestor cannot make its payload or answer a challenge.
     #[error(transparent)]
     Node(#[from] attestors::node::NodeError),
-    /// No key for a new SVID.
+    /// There is no key for a new SVID.
     #[error(transparent)]
     Key(#[from] crate::keys::KeyError),
 }
 
 impl ServerError {
-    /// Reads a status, and the details that SPIRE attaches to a refusal.
+    /// Reads a status and the details that SPIRE attaches to a refusal.
     #[must_use]
     pub fn of(status: Status) -> Self {
         match refusal(&status) {
@@ -84,7 +86,7 @@ impl ServerError {
         }
     }
 
-    /// Says that entries were being fetched; what decides about the agent's life stays as it is.
+    /// Adds that entries were being fetched. Errors that decide about the agent's life stay as they are.
     fn in_entries(self) -> Self {
         match self {
             Self::Refused { .. } | Self::UnknownAuthority | Self::CertificateRefused(_) => self,
@@ -92,7 +94,7 @@ impl ServerError {
         }
     }
 
-    /// The status code, where the server answered.
+    /// The gRPC status code; `None` if the server did not answer.
     #[must_use]
     pub fn code(&self) -> Option<Code> {
         match self {
@@ -103,18 +105,18 @@ impl ServerError {
         }
     }
 
-    /// How long the server wants to be left alone: RetryInfo (`google/rpc/error_details.proto`) or `grpc-retry-pushback-ms`
-    /// (gRFC A6), at most five minutes; `None` where it says nothing.
+    /// How long the server asks the agent to wait before it calls again: RetryInfo (`google/rpc/error_details.proto`)
+    /// or `grpc-retry-pushback-ms` (gRFC A6), capped at five minutes. `None` if the server does not ask for that.
     #[must_use]
-    pub fn hold(&self) -> Option<Duration> {
+    pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Status(status) => hold(status).map(|hold| hold.min(HOLD_LIMIT)),
-            Self::Entries(inner) => inner.hold(),
+            Self::Status(status) => retry_after(status).map(|wait| wait.min(RETRY_AFTER_LIMIT)),
+            Self::Entries(inner) => inner.retry_after(),
             _ => None,
         }
     }
 
-    /// Whether the connection is to be thrown away: everything but a clear answer of the server.
+    /// Whether the connection must be dropped. Only a clear answer of the server keeps it.
     fn dooms_connection(&self) -> bool {
         !matches!(
             self.code(),
@@ -131,7 +133,7 @@ impl ServerError {
     }
 }
 
-/// The reason in `grpc-status-details-bin`, if it is SPIRE's.
+/// SPIRE's reason in `grpc-status-details-bin`; `None` if there is none.
 fn refusal(status: &Status) -> Option<Reason> {
     if status.code() != Code::PermissionDenied {
         return None;
@@ -143,7 +145,7 @@ fn refusal(status: &Status) -> Option<Reason> {
     Some(details.reason()).filter(|reason| *reason != Reason::Unknown)
 }
 
-fn hold(status: &Status) -> Option<Duration> {
+fn retry_after(status: &Status) -> Option<Duration> {
     let pushback = status.metadata().get("grpc-retry-pushback-ms").and_then(|value| value.to_str().ok());
     if let Some(milliseconds) = pushback.and_then(|text| text.parse().ok()) {
         return Some(Duration::from_millis(milliseconds));
@@ -161,7 +163,7 @@ struct RetryInfo {
     retry_delay: Option<WholeSeconds>,
 }
 
-/// `google.protobuf.Duration`, of which the nanoseconds do not matter here.
+/// `google.protobuf.Duration`, without the nanoseconds, which do not matter here.
 #[derive(Clone, PartialEq, prost::Message)]
 struct WholeSeconds {
     #[prost(int64, tag = "1")]
@@ -184,8 +186,8 @@ struct RpcAny {
     value: Vec<u8>,
 }
 
-/// The longest that a server may ask to be left alone: SVIDs must be renewed all the same.
-const HOLD_LIMIT: Duration = Duration::from_mins(5);
+/// The longest wait that a server may ask for, because SVIDs must still be renewed in time.
+const RETRY_AFTER_LIMIT: Duration = Duration::from_mins(5);
 /// How long one call may take (SPIRE, `client.go`).
 pub const CALL_LIMIT: Duration = Duration::from_secs(30);
 
@@ -199,19 +201,19 @@ mod tests {
             ServerError::of(Status::with_details(Code::ResourceExhausted, "busy", details.into()))
                 .in_entries()
         };
-        assert_eq!(busy(Vec::new()).hold(), None);
+        assert_eq!(busy(Vec::new()).retry_after(), None);
         let retry = |seconds| {
             let value = RetryInfo { retry_delay: Some(WholeSeconds { seconds }) }.encode_to_vec();
             let any = RpcAny { type_url: "type.googleapis.com/google.rpc.RetryInfo".into(), value };
-            busy(RpcStatus { details: vec![any] }.encode_to_vec()).hold()
+            busy(RpcStatus { details: vec![any] }.encode_to_vec()).retry_after()
         };
         assert_eq!(
             [retry(7), retry(-1), retry(86_400)],
-            [Some(Duration::from_secs(7)), None, Some(HOLD_LIMIT)]
+            [Some(Duration::from_secs(7)), None, Some(RETRY_AFTER_LIMIT)]
         );
         let mut status = Status::unavailable("busy");
         status.metadata_mut().insert("grpc-retry-pushback-ms", 1500.into());
-        assert_eq!(ServerError::of(status).hold(), Some(Duration::from_millis(1500)));
+        assert_eq!(ServerError::of(status).retry_after(), Some(Duration::from_millis(1500)));
     }
 
     #[test]

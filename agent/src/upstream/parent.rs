@@ -1,5 +1,5 @@
-//! The SVID that another agent gives this one over its Workload API: in nested SPIRE a node is attested by it (`x509pop` with
-//! `spiffe_endpoint_socket`).
+//! Node attestation of nested SPIRE: the node proves itself with the SVID that a parent agent gives it over its
+//! Workload API (`x509pop` with `spiffe_endpoint_socket`).
 
 use std::path::Path;
 use std::time::Duration;
@@ -15,10 +15,10 @@ use zeroize::Zeroizing;
 
 use super::channel::Channel;
 
-/// Its default SVID: the first.
+/// Fetches the default X.509-SVID, which is the first one, from the Workload API at `socket`.
 ///
 /// # Errors
-/// Why there is none, as text.
+/// A text that says why there is no SVID.
 pub(crate) async fn credential(socket: &Path) -> Result<Credential, String> {
     let fetched = timeout(LIMIT, fetch(socket)).await;
     fetched.unwrap_or_else(|_| Err(format!("{}: no answer within {LIMIT:?}", socket.display())))
@@ -29,22 +29,23 @@ async fn fetch(socket: &Path) -> Result<Credential, String> {
     let stream = stream.map_err(|reason| format!("{}: {reason}", socket.display()))?;
     let channel = Channel::open(stream).await?;
     let mut request = Request::new(X509svidRequest {});
-    // Without it an agent refuses (Workload Endpoint §4.1).
+    // An agent refuses calls without this header (SPIFFE Workload Endpoint §3).
     request.metadata_mut().insert("workload.spiffe.io", MetadataValue::from_static("true"));
     let mut client = SpiffeWorkloadApiClient::new(channel).max_decoding_message_size(ANSWER_LIMIT);
-    let mut stream = client.fetch_x509svid(request).await.map_err(|status| words(&status))?.into_inner();
-    let answer = stream.message().await.map_err(|status| words(&status))?;
+    let mut stream =
+        client.fetch_x509svid(request).await.map_err(|status| status_text(&status))?.into_inner();
+    let answer = stream.message().await.map_err(|status| status_text(&status))?;
     let first =
         answer.and_then(|answer| answer.svids.into_iter().next()).ok_or("it has none for this agent")?;
     let key = Zeroizing::new(first.x509_svid_key.to_vec());
     Credential::new(certificates(&first.x509_svid)?, &key).map_err(|reason| reason.to_string())
 }
 
-fn words(status: &tonic::Status) -> String {
+fn status_text(status: &tonic::Status) -> String {
     format!("{}: {}", status.code(), status.message())
 }
 
-/// Concatenated DER certificates, each cut out.
+/// Splits concatenated DER certificates.
 fn certificates(mut der: &[u8]) -> Result<Vec<Vec<u8>>, String> {
     use x509_parser::prelude::{FromDer as _, X509Certificate};
     let mut found = Vec::new();
@@ -56,6 +57,7 @@ fn certificates(mut der: &[u8]) -> Result<Vec<Vec<u8>>, String> {
     Ok(found)
 }
 
+/// How long the parent agent may take for its answer.
 const LIMIT: Duration = Duration::from_secs(10);
-/// Hundreds of SVIDs with their bundles.
+/// The largest answer in bytes: enough for hundreds of SVIDs with their bundles.
 const ANSWER_LIMIT: usize = 16 * 1024 * 1024;

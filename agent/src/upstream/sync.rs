@@ -1,8 +1,8 @@
-//! What the server authorises for this node: entries, and the bundles that they need.
+//! Fetches the entries that the server authorizes for this node, and the bundles that they need.
 //!
-//! SyncAuthorizedEntries (SPIRE, `client.go` and the server's `entry/v1/service.go`): the first answer either is the
-//! complete list, or holds revisions in pages; then the entries that are new or differ are asked for by ID, at most a
-//! page's worth in one message.
+//! SyncAuthorizedEntries (SPIRE, `client.go` and the server's `entry/v1/service.go`) has two kinds of first answer: the
+//! complete list of entries, or revisions in pages. After revisions the agent asks by ID for the entries that are new
+//! or differ, at most one page's worth in one message.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -25,69 +25,71 @@ use tracing::warn;
 use super::link::Link;
 use super::{CALL_LIMIT, ServerError, convert};
 
-/// What earlier syncs have brought. The next sync compares with it, asks for changes only, and falls back on it where an
-/// answer cannot be read.
+/// The results of earlier syncs. The next sync compares the server's list with them, asks only for changes, and falls
+/// back on them if an answer is malformed.
 #[derive(Debug, Default)]
 pub struct SyncState {
-    /// In the server's order, which is mostly the same at each sync: so they are compared one by one, not looked up.
+    /// The entries in the server's order. The order rarely changes, so a sync compares them one by one and needs no
+    /// lookup.
     entries: Vec<Arc<Entry>>,
-    /// The foreign trust domains among them.
+    /// The foreign trust domains that the entries federate with.
     federates_with: BTreeSet<TrustDomain>,
-    /// Whether the last [`Synced`] has handed these entries on. It has not before the first sync, nor after a sync that
-    /// failed half-way.
-    told: bool,
-    /// Entries that were refused, by ID and revision: named once, not at each sync.
+    /// Whether a [`Synced`] has handed these entries to the caller. It has not before the first sync, nor after a sync
+    /// that failed half-way.
+    handed_on: bool,
+    /// Malformed entries by ID, with their revision. Each revision is logged once, not at each sync.
     refused: BTreeMap<String, i64>,
-    /// Bundles that were refused, by trust domain, with the reason: named once.
+    /// Malformed bundles by trust domain, with the reason. Each reason is logged once.
     unreadable: BTreeMap<TrustDomain, String>,
-    /// Trust domains whose bundle the server does not have: named once.
+    /// Trust domains whose bundle the server does not have. Each is logged once.
     absent: BTreeSet<TrustDomain>,
-    /// The bundles as they came and as they were read: nearly always the next ones are the same, and reading certificates
-    /// would be a quarter of a sync's work.
+    /// Each bundle as received and as parsed. The next sync nearly always brings the same one, and parsing its
+    /// certificates would be a quarter of a sync's work.
     bundles: BTreeMap<TrustDomain, (types::Bundle, Arc<Bundle>)>,
 }
 
-/// One sync's outcome.
+/// The outcome of one sync.
 #[derive(Debug)]
 pub struct Synced {
-    /// All authorised entries; `None` when they are those of the sync before.
+    /// All authorized entries; `None` if they have not changed since the last sync.
     pub entries: Option<Vec<Arc<Entry>>>,
-    /// The own bundle and those of the trust domains that the entries federate with.
+    /// The bundles of the agent's own trust domain and of the trust domains that the entries federate with.
     pub bundles: Bundles,
 }
 
-/// Asks what changed. On an error nothing known is dropped.
+/// Fetches the changes since the last sync. With `revisions` it uses SyncAuthorizedEntries, otherwise
+/// GetAuthorizedEntries. After an error `known` is still good.
 ///
 /// # Errors
 /// [`ServerError`].
 pub async fn sync(link: &Link, known: &mut SyncState, revisions: bool) -> Result<Synced, ServerError> {
     let entries =
         async { if revisions { sync_entries(link, &known.entries).await } else { all_entries(link).await } };
-    // Both at once: fewer packets, and fewer times to wake up.
+    // Both calls at once: fewer packets, and the agent wakes up fewer times.
     let (answer, own) = try_join(entries, own_bundle(link)).await?;
     known.replace(answer);
     let own = known.bundle(own)?;
     let bundles = bundles(link, known, own).await?;
     known.bundles.retain(|domain, _| bundles.contains_key(domain));
-    let changed = !std::mem::replace(&mut known.told, true);
+    let changed = !std::mem::replace(&mut known.handed_on, true);
     Ok(Synced { entries: changed.then(|| known.entries.clone()), bundles })
 }
 
-/// The entries of one answer of the server.
+/// The server's answer to one sync of entries.
 #[derive(Debug)]
 enum EntryList {
     /// All entries in full.
     Whole(Vec<types::Entry>),
-    /// All entries in its order, and those in full that were asked for.
+    /// All entries in the server's order, and the full text of the stale ones.
     Listed { listed: Vec<Listed>, sent: Vec<types::Entry> },
 }
 
-/// An entry of the list.
+/// An entry in the server's list of revisions.
 #[derive(Debug, PartialEq, Eq)]
 enum Listed {
-    /// The one at this place is still right.
+    /// The entry at this place of [`SyncState::entries`] is current.
     Held(usize),
-    /// It has to be asked for.
+    /// The entry with this ID is new or has changed, so the agent asks for it.
     Stale(String),
 }
 
@@ -113,11 +115,12 @@ impl SyncState {
         if entries != self.entries {
             self.federates_with = entries.iter().flat_map(|entry| entry.federates_with.clone()).collect();
             self.entries = entries;
-            self.told = false;
+            self.handed_on = false;
         }
     }
 
-    /// Domain values of what was sent; what is malformed is dropped, and named when it is new.
+    /// Converts received entries. A malformed entry is replaced by the last good one with its ID, if there is one, and
+    /// logged once.
     fn accept(&mut self, sent: Vec<types::Entry>) -> Vec<Arc<Entry>> {
         let mut accepted = Vec::with_capacity(sent.len());
         let mut refused = BTreeMap::new();
@@ -139,7 +142,8 @@ impl SyncState {
         accepted
     }
 
-    /// What a bundle comes to. One that cannot be read is named when its reason is new, and the last good one stays.
+    /// Converts a bundle. A malformed bundle is replaced by the last good one, if there is one, and each new reason is
+    /// logged.
     fn bundle(&mut self, wire: types::Bundle) -> Result<Arc<Bundle>, ServerError> {
         if let Some((_, bundle)) = self.bundles.get(&*wire.trust_domain).filter(|(same, _)| *same == wire) {
             return Ok(Arc::clone(bundle));
@@ -179,9 +183,9 @@ impl SyncState {
 /// Compares the server's list with the entries that are held, in one pass while their order is the same.
 struct Comparison<'a> {
     held: &'a [Arc<Entry>],
-    /// Where the next one is expected.
+    /// The place of the entry that should come next.
     next: usize,
-    /// All places, once one was not where it was expected.
+    /// The place of each entry by ID. Filled when the first entry is not at its expected place.
     places: HashMap<&'a str, usize>,
 }
 
@@ -207,7 +211,7 @@ impl<'a> Comparison<'a> {
     }
 }
 
-/// Whether an entry has to be asked for; a creation time of 0 says nothing.
+/// Whether the entry that is held is outdated. A creation time of 0 means that the server did not send one.
 fn is_stale(held: &Entry, revision: &EntryRevision) -> bool {
     held.revision != revision.revision_number
         || (revision.created_at != 0 && held.created_at != revision.created_at)
@@ -277,7 +281,8 @@ impl Conversation {
         Ok(EntryList::Listed { listed, sent })
     }
 
-    /// Asks for all of them at once: the server answers in order, and works while an answer is under way.
+    /// Sends the requests for all pages at once. The server answers in order, and prepares the next answer while one is
+    /// under way.
     async fn fetch(&mut self, stale: &[String], page: usize) -> Result<Vec<types::Entry>, Status> {
         let pages = stale.chunks(page);
         for ids in pages.clone() {
@@ -355,7 +360,7 @@ fn protocol(reason: &'static str) -> Status {
     Status::internal(format!("SyncAuthorizedEntries: {reason}"))
 }
 
-/// What the agent reads of an entry (SPIRE, `client.go`).
+/// The fields of an entry that the agent reads (SPIRE, `client.go`).
 fn mask() -> EntryMask {
     EntryMask {
         spiffe_id: true,
@@ -372,8 +377,9 @@ fn mask() -> EntryMask {
     }
 }
 
-/// The server is trusted once TLS stands, and a node with a hundred thousand entries is possible.
+/// The largest answer in bytes. The server is authenticated, and a node may have a hundred thousand entries.
 const ANSWER_LIMIT: usize = 256 * 1024 * 1024;
+/// The most federated bundles that are fetched at one time.
 const PARALLEL: usize = 10;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The public socket that cannot be had yet: tried again until an operator has mended what is in its way.
+//! Retries the binding of the public socket until an operator has removed the obstacle.
 
 use std::time::Duration;
 
@@ -9,11 +9,11 @@ use transport::BindError;
 #[cfg(test)]
 mod tests;
 
-/// Calls `bind` until it works, with pauses that grow from [`FIRST`] to [`MOST`]. `reason` is why it did not work the
-/// first time. A reason is logged when it is new, and how often it failed when that is over.
+/// Calls `bind` until it succeeds. The pauses grow from [`FIRST`] to [`MOST`]. `reason` is the error of the first
+/// attempt. Each new reason is logged once, and the number of failures at the end.
 ///
 /// # Errors
-/// A reason that is final ([`BindError::is_final`]).
+/// The first error that is final ([`BindError::is_final`]).
 pub(super) async fn bound<T>(
     mut reason: BindError,
     mut bind: impl FnMut() -> Result<T, BindError>,
@@ -42,5 +42,5 @@ pub(super) async fn bound<T>(
 }
 
 const FIRST: Duration = Duration::from_secs(1);
-/// Short enough for a person who has just mended it and looks on.
+/// The longest pause: short enough for a person who has just removed the obstacle and watches.
 const MOST: Duration = Duration::from_secs(30);

@@ -1,4 +1,5 @@
-//! What does one caller's match cost, by the index of rarest selectors and by one of every selector, as spire-agent has it?
+//! Measures the matching of one caller, by the index of rarest selectors and by an index of every selector, as
+//! spire-agent has it.
 //!
 //! 10 to 100,000 entries share `k8s:ns`; the caller is a pod with twenty selectors.
 
@@ -11,7 +12,7 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use hot::{caller, entry};
 use identity::{Entry, Selector, Selectors};
 
-/// An index that has each entry under each of its selectors.
+/// An index that holds each entry under each of its selectors.
 struct EverySelector {
     entries: Vec<Arc<Entry>>,
     by_selector: HashMap<Selector, Vec<u32>>,

@@ -1,4 +1,4 @@
-//! What does one push cost, from the update to the bytes that are sent, and its ACK?
+//! Measures one push, from the update to the bytes that are sent, and its ACK.
 
 use std::hint::black_box;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! What does one peer cost: its names against a policy, and with its chain? And one name among 1, 10 and 1,000 identities?
+//! Measures the check of one peer: its names against a policy, the same with its chain, and one name among 1, 10 and
+//! 1,000 identities.
 
 use std::hint::black_box;
 use std::time::SystemTime;

@@ -1,4 +1,4 @@
-//! A connection without a socket: a client's bytes go in, and the server's come out.
+//! An HTTP/2 connection in memory: a client's bytes go in, and the server's come out.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -14,19 +14,19 @@ use http_body::{Body, Frame};
 use http2::{Connection, Limits, RequestBody};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// What lies between the client and the server.
+/// The transport between client and server.
 #[derive(Debug, Default)]
 struct Pipe {
-    /// What the server has not read.
+    /// Bytes that the server has not read yet.
     sent: Vec<u8>,
-    /// How much it has written.
+    /// The number of bytes that the server has written.
     heard: usize,
 }
 
 #[derive(Debug, Clone, Default)]
 struct Io(Arc<Mutex<Pipe>>);
 
-/// Answers each `of` bytes with `with`, as a stream of SDS answers an ACK when there is news.
+/// Answers each `of` bytes with `with`, as an SDS stream answers an ACK if there is an update.
 struct Answers {
     request: RequestBody,
     of: usize,
@@ -44,7 +44,7 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// One in which a client's messages have `of` bytes and are answered with `with`.
+    /// A connection in which each message of the client has `of` bytes and is answered with `with`.
     #[must_use]
     pub fn new(of: usize, with: Bytes) -> Self {
         let io = Io::default();
@@ -59,7 +59,7 @@ impl Exchange {
         let mut exchange = Self { connection, io, message };
         exchange.say(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
         exchange.say(&frame(4, 0, 0, &[]));
-        // As much as a window can be: none is waited for.
+        // The windows are nearly as large as possible, so that nothing waits for them.
         exchange.say(&frame(8, 0, 0, &0x7000_0000_u32.to_be_bytes()));
         // `:method: POST`, `:scheme: http`, `:path: /`.
         exchange.say(&frame(1, 4, 1, &[0x83, 0x86, 0x84]));
@@ -68,7 +68,7 @@ impl Exchange {
         exchange
     }
 
-    /// A message of the client's, and the answer to it; how many bytes the server wrote.
+    /// Sends a message of the client and reads the answer. Returns how many bytes the server wrote.
     pub fn step(&mut self) -> usize {
         let message = std::mem::take(&mut self.message);
         self.say(&message);

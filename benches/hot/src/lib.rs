@@ -1,5 +1,5 @@
-//! The hot paths, small enough to be counted wherever CI runs: entries as a cluster has them, streams that rotate, and
-//! what is counted of them. Of few dependencies, as these programs are built optimised.
+//! The hot paths, small enough to be counted in CI: entries as in a cluster, streams that rotate, and the counted
+//! scenarios. The crate has few dependencies, because it is built with optimization.
 
 pub mod connection;
 pub mod peer;
@@ -40,7 +40,7 @@ pub fn entry(n: usize) -> Entry {
     }
 }
 
-/// What the k8s attestor finds out about a pod's Envoy that runs as `app-n`.
+/// The selectors of an Envoy in the pod `app-n`, as the k8s attestor makes them.
 #[must_use]
 pub fn caller(n: usize) -> Selectors {
     let uid = format!("pod-uid:00000000-0000-0000-0000-{n:012}");
@@ -72,7 +72,7 @@ fn selectors(values: &[&str]) -> Selectors {
     values.iter().map(|value| Selector::new("k8s", value).expect("well-formed")).collect()
 }
 
-/// What a caller with one identity hears; `version` makes another SVID.
+/// The update of a caller with one identity. Each `version` has another SVID.
 ///
 /// # Panics
 /// Never: the parts are well-formed.
@@ -93,7 +93,7 @@ pub fn update(version: u8) -> Arc<WorkloadUpdate> {
     Arc::new(WorkloadUpdate::new(identities, bundle, Bundles::new()))
 }
 
-/// A stream that asks for the identity of [`update`], and takes every push of it.
+/// A stream that asks for the identity of [`update`] and acknowledges every push.
 #[derive(Debug)]
 pub struct Rotating {
     stream: Stream,
@@ -101,7 +101,7 @@ pub struct Rotating {
 }
 
 impl Rotating {
-    /// A stream that has been answered once.
+    /// Makes a stream that has had its first answer.
     ///
     /// # Panics
     /// Never: the update has an SVID.
@@ -115,10 +115,10 @@ impl Rotating {
         rotating
     }
 
-    /// The bytes that a new SVID makes the stream send; their ACK is taken.
+    /// Gives the stream a new SVID and acknowledges the push. Returns the frames that it sends.
     ///
     /// # Panics
-    /// When the update is the one before.
+    /// If the update is the same as the last one.
     pub fn push(&mut self, update: &Arc<WorkloadUpdate>) -> Frames {
         self.stream.update(Arc::clone(update));
         let Ok(Next::Push(push)) = self.stream.next(Duration::ZERO, SystemTime::UNIX_EPOCH) else {
@@ -140,7 +140,7 @@ impl Rotating {
     }
 }
 
-/// What a caller with so many identities hears.
+/// The update of a caller with this many identities.
 ///
 /// # Panics
 /// Never: the parts are well-formed.
@@ -164,10 +164,10 @@ pub fn update_of(identities: usize) -> Arc<WorkloadUpdate> {
     Arc::new(WorkloadUpdate::new(identities, Arc::clone(&one.bundle), Bundles::new()))
 }
 
-/// A message as gRPC frames it.
+/// A message with gRPC's prefix.
 ///
 /// # Panics
-/// When it is longer than 4 GiB.
+/// If the message is longer than 4 GiB.
 #[must_use]
 pub fn framed(message: &[u8]) -> Bytes {
     let len = u32::try_from(message.len()).expect("short");

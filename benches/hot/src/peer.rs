@@ -1,4 +1,4 @@
-//! A peer and policies that it is checked against.
+//! A peer, and policies to check it against.
 
 use std::io;
 use std::time::{Duration, SystemTime};
@@ -8,13 +8,13 @@ use san::names::Names;
 use san::{Policy, read};
 use serde_json::json;
 
-/// The peer's certificate; its names are `spiffe://td/web` and `web.local`.
+/// The peer's certificate. Its names are `spiffe://td/web` and `web.local`.
 #[must_use]
 pub fn chain() -> [CertificateDer<'static>; 1] {
     [CertificateDer::from(LEAF)]
 }
 
-/// Its names.
+/// The names in the peer's certificate.
 ///
 /// # Panics
 /// Never: they are well-formed.
@@ -23,13 +23,13 @@ pub fn names() -> Names<'static> {
     Names::parse(NAMES).expect("well-formed")
 }
 
-/// A time at which it is valid.
+/// A time at which the peer's certificate is valid.
 #[must_use]
 pub fn at() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(2_000_000_000)
 }
 
-/// A policy with so many matchers, of which the last accepts the peer.
+/// A policy with this many matchers. Only the last one accepts the peer.
 ///
 /// # Panics
 /// Never: it is well-formed.
@@ -49,5 +49,5 @@ pub fn policy(matchers: usize) -> Policy {
 
 const LEAF: &[u8] = include_bytes!("../../../fuzz/testdata/leaf.der");
 const ROOT: &str = include_str!("../../../fuzz/testdata/root.pem");
-/// The value of the extension.
+/// The value of the certificate's subjectAltName extension.
 const NAMES: &[u8] = b"\x30\x1c\x86\x0fspiffe://td/web\x82\x09web.local";

@@ -1,6 +1,6 @@
-//! The hot paths that are counted: in instructions by `instructions`, in allocations by `heap`.
+//! The hot paths that are counted: `instructions` counts their instructions, `heap` their allocations.
 //!
-//! A scenario prepares what it needs and gives back one operation. To add one, write its function and a line in [`ALL`].
+//! A scenario prepares its data and returns one operation. To add a scenario, write its function and a line in [`ALL`].
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -11,21 +11,21 @@ use sds::framing::Intake;
 use crate::connection::Exchange;
 use crate::{Rotating, caller, entry, framed, peer, update};
 
-/// One operation, to be run as often as one likes.
+/// One operation, which can be run any number of times.
 pub type Operation = Box<dyn FnMut()>;
 
 /// A hot path.
 #[derive(Debug, Clone, Copy)]
 pub struct Scenario {
-    /// Its name in the files of figures.
+    /// The name in the files of recorded figures.
     pub name: &'static str,
-    /// Makes the operation.
+    /// Prepares the data and makes the operation.
     pub prepare: fn() -> Operation,
-    /// How many allocations one operation may make.
+    /// The most allocations of one operation.
     pub allocations: u64,
 }
 
-/// All of them.
+/// All scenarios.
 pub const ALL: &[Scenario] = &[
     Scenario { name: "match_one_of_10000", prepare: match_one, allocations: 1 },
     Scenario { name: "match_none_of_10000", prepare: match_none, allocations: 0 },
@@ -36,7 +36,7 @@ pub const ALL: &[Scenario] = &[
     Scenario { name: "connection_push_and_ack", prepare: exchange, allocations: 1 },
 ];
 
-/// A pod among 10,000 entries of its namespace: the one list of IDs is what it gets.
+/// Matches a pod against 10,000 entries of its namespace. The only allocation is the list of the IDs.
 fn match_one() -> Operation {
     let snapshot = snapshot();
     let caller = caller(5_000);
@@ -46,7 +46,7 @@ fn match_one() -> Operation {
     })
 }
 
-/// A stranger: nothing at all.
+/// Matches a pod that no entry matches, without allocations.
 fn match_none() -> Operation {
     let snapshot = snapshot();
     let caller = caller(1_000_000);
@@ -66,12 +66,12 @@ fn san_names() -> Operation {
     Box::new(move || assert!(policy.accepts_names(black_box(names))))
 }
 
-/// As the first message of a stream comes: 61 KB of which 200 bytes are kept.
+/// Decodes the first message of a stream: 61 KB, of which 200 bytes are kept.
 fn decode_first() -> Operation {
     decode(include_bytes!("../../../sds/testdata/envoy-1.40.0.first-request.bin"), false)
 }
 
-/// As every other comes.
+/// Decodes every other message of a stream.
 fn decode_ack() -> Operation {
     decode(include_bytes!("../../../sds/testdata/envoy-1.40.0.ack.bin"), true)
 }
@@ -84,7 +84,8 @@ fn decode(message: &'static [u8], skip_node: bool) -> Operation {
     })
 }
 
-/// A new SVID for one stream, to the bytes that are sent, and its ACK. Others have been sent it already, so it is encoded.
+/// Pushes a new SVID to one stream, up to the bytes that are sent, and reads its ACK. The SVID is encoded already,
+/// because other streams got it before.
 fn push() -> Operation {
     let updates = [update(1), update(2)];
     let secrets = Arc::default();
@@ -98,9 +99,9 @@ fn push() -> Operation {
     })
 }
 
-/// What HTTP/2 itself takes: an ACK without its node, of which only copying would be counted, and a secret.
+/// Measures HTTP/2 alone: an ACK without its node, which would only be copied, and a secret.
 fn exchange() -> Operation {
     let mut exchange = Exchange::new(104, vec![1; 1500].into());
-    // Beside the answer and its head there is a WINDOW_UPDATE or two now and then.
+    // In addition to the answer and its frame header there are a few WINDOW_UPDATE frames.
     Box::new(move || assert!((1509..1540).contains(&exchange.step())))
 }

@@ -1,4 +1,4 @@
-//! From what was measured to the report.
+//! Makes the report from the measurements.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,7 +14,7 @@ use crate::report::{self, ErrorCount, FORMAT, Latency, Machine, Phase, Report, R
 use crate::run::Finished;
 use crate::tally::{Counts, Timed};
 
-/// What a run is about.
+/// The load of a run, as the report describes it.
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) mode: &'static str,
@@ -22,14 +22,14 @@ pub(crate) struct Job {
     pub(crate) process: Option<Process>,
     pub(crate) connections: usize,
     pub(crate) streams: usize,
-    /// Slow readers may be meant never to have one.
+    /// Whether streams should get a secret. Some slow readers should not.
     pub(crate) expects_secrets: bool,
-    /// Rotations that brought nothing.
+    /// The number of rotations without a push.
     pub(crate) missing: usize,
 }
 
 impl Job {
-    /// Streams that stay open.
+    /// The number of streams that stay open.
     pub(crate) fn wanted(&self) -> u64 {
         (self.connections * self.streams) as u64
     }
@@ -92,7 +92,7 @@ pub(crate) fn assemble(
     }
 }
 
-/// What an operator would ask, from the phases.
+/// Derives costs from the phases, such as CPU time and memory per stream.
 fn derive(
     derived: &mut BTreeMap<String, f64>,
     job: &Job,
@@ -146,7 +146,7 @@ fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     values.get(values.len() / 2).copied()
 }
 
-/// What to do about what went wrong.
+/// Hints for the user about what went wrong.
 fn hints(job: &Job, counts: &Counts, wanted: u64) -> Vec<String> {
     let mut hints = Vec::new();
     let failed = |codes: &[&str]| codes.iter().any(|code| counts.errors.contains_key(*code));
@@ -159,7 +159,7 @@ fn hints(job: &Job, counts: &Counts, wanted: u64) -> Vec<String> {
             std::env::current_exe().unwrap_or_default().display()
         ));
     }
-    // Beside a flood that is the flood's doing.
+    // During a flood, the flood causes these errors.
     if job.mode != "flood" && failed(&["ResourceExhausted", "connection lost", "RST_STREAM REFUSED_STREAM"]) {
         hints.push(
             "agents cap what one process may open (1,024 connections, 4,096 streams): more --processes"

@@ -1,23 +1,23 @@
-//! How Envoy waits before it opens a stream again: full jitter, from 500 ms doubling to 30 s. Only a response makes it
-//! start over, not an opened stream.
+//! Envoy's backoff before it opens a stream again: full jitter, from 500 ms doubling to 30 s. Only a response resets
+//! it, not an open stream.
 
 use std::time::Duration;
 
-/// The state of one stream.
+/// The backoff of one stream.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Backoff {
     failures: u32,
 }
 
 impl Backoff {
-    /// How long to wait now; `random` lies in `0.0..1.0`.
+    /// Counts a failure and returns the wait. `random` is in `0.0..1.0`.
     pub(crate) fn next(&mut self, random: f64) -> Duration {
         let limit = BASE.saturating_mul(1 << self.failures.min(DOUBLINGS)).min(MOST);
         self.failures += 1;
         limit.mul_f64(random)
     }
 
-    /// A response has arrived.
+    /// Notes that a response has arrived.
     pub(crate) fn reset(&mut self) {
         self.failures = 0;
     }

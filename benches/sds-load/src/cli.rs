@@ -241,7 +241,7 @@ pub(crate) enum Unread {
 }
 
 impl Command {
-    /// Of a mode that runs.
+    /// The common arguments of a mode that runs; `None` for the other commands.
     pub(crate) fn common(&self) -> Option<&Common> {
         match self {
             Self::Hold { common, .. }
@@ -267,7 +267,7 @@ impl FleetArgs {
     }
 }
 
-/// A path, or as in SPIFFE_ENDPOINT_SOCKET.
+/// Parses a path, or a URI as in SPIFFE_ENDPOINT_SOCKET.
 fn socket(text: &str) -> Result<PathBuf, String> {
     let path = text.strip_prefix("unix://").or_else(|| text.strip_prefix("unix:")).unwrap_or(text);
     if path.contains("://") {
@@ -276,7 +276,7 @@ fn socket(text: &str) -> Result<PathBuf, String> {
     Ok(path.into())
 }
 
-/// `250ms`, `90s`, `5m`, `1h`.
+/// Parses a duration like `250ms`, `90s`, `5m` or `1h`.
 fn duration(text: &str) -> Result<Duration, String> {
     let number = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
     let seconds = match &text[number.len()..] {

@@ -1,4 +1,4 @@
-//! `sds-load compare`: two reports, and what the second is of the first.
+//! `sds-load compare`: prints two reports and the ratios of the second to the first.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -15,7 +15,7 @@ pub(crate) fn read(path: &Path) -> Result<Report, Error> {
     serde_json::from_str(&text).map_err(|source| Error::NotAReport { path: path.to_owned(), source })
 }
 
-/// The table.
+/// The table of the comparison.
 pub(crate) fn render(a: &Report, b: &Report) -> String {
     let mut text = String::new();
     let width = a.label.chars().count().max(b.label.chars().count()).max(12) + 2;

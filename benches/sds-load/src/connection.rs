@@ -1,4 +1,4 @@
-//! One HTTP/2 connection to the socket, with Envoy's settings, and gRPC streams on it.
+//! An HTTP/2 connection to the socket, with Envoy's settings, and gRPC streams on it.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -26,16 +26,16 @@ pub(crate) struct Connection {
     task: JoinHandle<()>,
 }
 
-/// Why something did not work.
+/// Why a connection or a stream failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Failure {
-    /// The gRPC code by its name, or what else there is.
+    /// The name of the gRPC code, or another short name of the error.
     pub(crate) code: Cow<'static, str>,
     pub(crate) message: String,
 }
 
 impl Connection {
-    /// Connects; with a `window` its streams may send so many bytes and no more.
+    /// Connects. With a `window`, the agent may send only this many bytes on each stream.
     pub(crate) async fn open(socket: &Path, window: Option<u32>, tally: &Rc<Tally>) -> Result<Self, Failure> {
         let socket = UnixStream::connect(socket).await.map_err(|error| Failure::connecting(&error))?;
         let reading = Rc::new(Reading::default());
@@ -52,7 +52,7 @@ impl Connection {
             .handshake(counted)
             .await
             .map_err(|error| Failure::http2(&error))?;
-        // What goes wrong with it, its streams say.
+        // The streams report the errors of the connection.
         let task = spawn_local(async move { drop(connection.await) });
         Ok(Self { requests, reading, task })
     }
@@ -61,12 +61,12 @@ impl Connection {
         !self.task.is_finished()
     }
 
-    /// From now on nothing is read of the socket.
+    /// Stops reading from the socket.
     pub(crate) fn stop_reading(&self) {
         self.reading.stopped.set(true);
     }
 
-    /// Opens a stream with its first message.
+    /// Opens a stream and sends its first message.
     pub(crate) async fn stream(
         &self,
         request: Request<()>,
@@ -81,7 +81,7 @@ impl Connection {
         Ok(Stream { send, receive: Receive::Headers(response), deframer: Deframer::default(), release: true })
     }
 
-    /// Waits until all that was sent is written, and the socket closed. The streams must be dropped before.
+    /// Waits until everything is written and the socket is closed. All streams must be dropped before.
     pub(crate) async fn close(self) {
         drop(self.requests);
         let _ = self.task.await;
@@ -102,7 +102,7 @@ enum Receive {
 }
 
 impl Stream {
-    /// The next message; `None` after the end with `OK`.
+    /// Waits for the next message; `None` if the stream has ended with `OK`.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
         loop {
             if let Some(message) = self.deframer.next().map_err(Failure::from)? {
@@ -129,19 +129,19 @@ impl Stream {
             };
             let data = data.map_err(|error| Failure::http2(&error))?;
             if self.release {
-                // Refused only for more than was received.
+                // Fails only for more bytes than were received.
                 let _ = body.flow_control().release_capacity(data.len());
             }
             self.deframer.push(&data);
         }
     }
 
-    /// Sends a message; with `end` it is the last.
+    /// Sends a message. With `end` it is the last one.
     pub(crate) fn send(&mut self, message: Message, end: bool) -> Result<(), Failure> {
         self.send.send_data(message, end).map_err(|error| Failure::http2(&error))
     }
 
-    /// What is received makes no room for more.
+    /// Stops opening the window, so that the stream gets no more bytes than it allows now.
     pub(crate) fn keep_window(&mut self) {
         self.release = false;
     }
@@ -161,7 +161,7 @@ impl Failure {
         Self { code: code.into(), message: error.to_string() }
     }
 
-    /// `None` for `OK`.
+    /// The failure in trailers; `None` for `OK`.
     fn by_status(headers: &HeaderMap) -> Option<Self> {
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let status = text("grpc-status");
@@ -183,7 +183,7 @@ impl From<Malformed> for Failure {
     }
 }
 
-/// `grpc-message` is percent-encoded.
+/// Decodes `grpc-message`, which is percent-encoded.
 fn unescape(text: &str) -> String {
     let (mut bytes, mut rest) = (Vec::new(), text.as_bytes());
     while let Some((&byte, after)) = rest.split_first() {
@@ -202,13 +202,13 @@ fn unescape(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Whether the socket is read.
+/// The switch that stops reading from the socket.
 #[derive(Debug, Default)]
 struct Reading {
     stopped: Cell<bool>,
 }
 
-/// The socket, its bytes counted.
+/// The socket. It counts its bytes.
 struct Counted {
     socket: UnixStream,
     reading: Rc<Reading>,
@@ -270,11 +270,12 @@ impl AsyncWrite for Counted {
     }
 }
 
-/// What Envoy 1.40 announces.
+/// The window of a stream that Envoy 1.40 announces.
 const STREAM_WINDOW: u32 = 16 << 20;
+/// The window of a connection that Envoy 1.40 announces: the default, and its first WINDOW_UPDATE.
 const CONNECTION_WINDOW: u32 = 65_535 + 25_100_289;
 
-/// The names of gRPC's codes, by number.
+/// The names of gRPC's codes, indexed by code.
 const CODES: [&str; 17] = [
     "OK",
     "Cancelled",

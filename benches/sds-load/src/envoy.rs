@@ -1,6 +1,6 @@
-//! A simulated Envoy: one connection, one stream for each secret, ACKs, and Envoy's way of trying again.
+//! A simulated Envoy: one connection, one stream for each secret, ACKs, and Envoy's reconnection.
 //!
-//! For the Workload API it is a simulated client of FetchX509SVID: the same without ACKs.
+//! With the Workload API it is a simulated client of FetchX509SVID, which sends no ACKs.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -17,7 +17,7 @@ use crate::plan::{Answers, Api, Hold, Plan, Reading};
 use crate::tally::{Tally, Timed};
 use crate::wire::{self, Malformed, Message, Requests, Response};
 
-/// What all Envoys of a process share.
+/// The data that all Envoys of a process share.
 pub(crate) struct Fleet {
     pub(crate) plan: Plan,
     pub(crate) tally: Rc<Tally>,
@@ -35,7 +35,7 @@ impl Fleet {
         Self { plan, tally, requests, head, unserved: RefCell::default() }
     }
 
-    /// Opens a stream for a name, which is ignored in the Workload API.
+    /// Opens a stream for a name. The Workload API ignores the name.
     pub(crate) async fn open(
         &self,
         connection: &Connection,
@@ -57,7 +57,7 @@ impl Fleet {
         Ok(stream)
     }
 
-    /// The next response of a stream.
+    /// Waits for the next response of a stream.
     pub(crate) async fn response(&self, stream: &mut Stream, name: usize) -> Result<Response, Failure> {
         let message = stream.next().await?.ok_or_else(Failure::ended)?;
         let response = self.read(&message)?;
@@ -79,14 +79,14 @@ impl Fleet {
         }
     }
 
-    /// The ACK of a response; the Workload API has none.
+    /// The ACK of a response; `None` for the Workload API.
     pub(crate) fn ack(&self, name: usize, response: &Response) -> Option<Message> {
         let ack = || self.requests[name].answer(&response.version, &response.nonce, None);
         (self.plan.api == Api::Sds).then(ack)
     }
 }
 
-/// One Envoy.
+/// One simulated Envoy.
 pub(crate) struct Envoy {
     fleet: Rc<Fleet>,
     number: usize,
@@ -95,7 +95,7 @@ pub(crate) struct Envoy {
     waiting: Cell<usize>,
 }
 
-/// What one stream remembers over its reconnections.
+/// The state of a stream that survives its reconnections.
 #[derive(Default)]
 struct Memory {
     accepted: Bytes,
@@ -110,7 +110,7 @@ impl Envoy {
         Rc::new(Self { fleet, number, hold, connection: Mutex::new(None), waiting })
     }
 
-    /// The life of one of its streams.
+    /// Runs one stream, with its reconnections.
     pub(crate) async fn live(self: Rc<Self>, index: usize) {
         sleep(self.hold.delay(self.number)).await;
         let name = index % self.fleet.plan.names.len();
@@ -170,7 +170,7 @@ impl Envoy {
         }
     }
 
-    /// All streams use one connection; the first to find it closed opens another.
+    /// The connection of all streams. The first stream that finds it closed opens another.
     async fn connection(&self) -> Result<Rc<Connection>, Failure> {
         let mut connection = self.connection.lock().await;
         if let Some(open) = connection.as_ref().filter(|open| open.is_open()) {
@@ -226,7 +226,7 @@ impl Envoy {
     }
 }
 
-/// Says of a stream that has got no secret that it has not, when the run is over.
+/// Reports a stream without a secret when it is dropped at the end of the run.
 struct Unserved<'a> {
     envoy: &'a Envoy,
     name: usize,
@@ -241,7 +241,7 @@ impl Drop for Unserved<'_> {
     }
 }
 
-/// The headers, as Envoy sends them and as clients of the Workload API do.
+/// The request headers, as Envoy and clients of the Workload API send them.
 fn head(api: Api) -> http::request::Parts {
     let builder = Request::post(match api {
         Api::Sds => {

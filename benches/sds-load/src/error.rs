@@ -1,4 +1,4 @@
-//! What can go wrong before and around the measuring, with what to do about it.
+//! The errors that prevent a measurement. Each text tells the user what to do.
 
 use std::io;
 use std::path::PathBuf;

@@ -1,10 +1,10 @@
-//! A hostile neighbour: connections that do what no client needs, as fast as the agent lets them.
+//! A hostile neighbour: connections that do what no client needs, as fast as the agent allows.
 //!
-//! * [`Kind`]: what there is, and what `--help` says of it. `scripts` has what each says on the wire.
-//! * `hostile`: one such connection. It says what its script gives it and keeps to flow control, so that an agent has to
-//!   bear what is said, and cannot just end it for a broken rule.
-//! * `heard`: what the agent answers, read no further than the scripts need. `frames`: frames as bytes.
-//! * [`Outcome`]: what became of the connections.
+//! * [`Kind`]: the kinds of floods, with their text in `--help`. `scripts`: the bytes that each kind sends.
+//! * `hostile`: one hostile connection. It sends the bytes of its script and keeps flow control, so that the agent must
+//!   process them and cannot just end the connection for a broken rule.
+//! * `heard`: the agent's frames, parsed no further than the scripts need. `frames`: frames as bytes.
+//! * [`Outcome`]: counts of the connections and how they ended.
 
 mod frames;
 mod heard;
@@ -25,20 +25,21 @@ use crate::envoy::Fleet;
 pub(crate) use kind::Kind;
 pub(crate) use outcome::Outcome;
 
-/// What one process of a flood does.
+/// The part of one process in a flood.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Flood {
     pub(crate) kind: Kind,
-    /// Connections at once, of this process.
+    /// Concurrent connections of this process.
     pub(crate) connections: usize,
-    /// Frames that each connection says, after which it waits; `None`: without end, and again when it was ended.
+    /// The frames that each connection sends before it only waits; `None` to send without end, and to connect again
+    /// when the agent ends it.
     pub(crate) frames: Option<u64>,
-    /// The user to become first.
+    /// The user that the process becomes first, if any.
     pub(crate) uid: Option<u32>,
 }
 
 impl Flood {
-    /// Leaves root behind, with its groups: an agent that shares out by user then tells the flood from its victims.
+    /// Drops root and its groups, so that an agent which limits each user can distinguish the flood from its victims.
     pub(crate) fn become_user(&self) -> io::Result<()> {
         let Some(uid) = self.uid.filter(|uid| *uid != geteuid().as_raw()) else { return Ok(()) };
         setgroups(&[])?;
@@ -46,7 +47,7 @@ impl Flood {
         Ok(setuid(Uid::from_raw(uid))?)
     }
 
-    /// Begins, and goes on until its tasks are dropped.
+    /// Starts the flood. It runs until its tasks are dropped.
     pub(crate) fn begin(&self, fleet: &Rc<Fleet>) {
         for number in 0..self.connections {
             let (kind, frames) = (self.kind, self.frames);

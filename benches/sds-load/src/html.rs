@@ -1,4 +1,5 @@
-//! The report as one page: no script, no font, nothing from elsewhere; light or dark as the reader has it.
+//! The report as one HTML page, without scripts, fonts or external resources. It is light or dark, as the reader
+//! prefers.
 //!
 //! * [`render`]: the page. `chart`: its plots, drawn as SVG.
 
@@ -10,7 +11,7 @@ use crate::report::{Point, Report};
 use crate::table::{bytes, quantity, time, words};
 use chart::{Chart, Line, Scale};
 
-/// The whole page.
+/// The complete page.
 pub(crate) fn render(report: &Report) -> String {
     let title = format!("sds-load {} · {}", report.mode, escape(&report.label));
     let mut page = String::new();
@@ -56,7 +57,7 @@ fn head(report: &Report) -> String {
     )
 }
 
-/// The few numbers that the mode is about.
+/// The main numbers of the mode.
 fn cards(report: &Report) -> String {
     let mut cards: Vec<(String, String)> = Vec::new();
     if report.wanted > 0 {
@@ -272,7 +273,7 @@ fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// The costs that are shown large, in this order.
+/// The keys of the costs that are shown large, in this order.
 const CARDS: &[&str] = &[
     "cpu_us_per_stream",
     "cpu_us_per_push",
@@ -290,7 +291,7 @@ mod tests {
     use super::*;
     use crate::report::tests::example;
 
-    /// Every tag that is opened is closed, in order.
+    /// Checks that every opened tag is closed, in order.
     fn assert_well_formed(page: &str) {
         let mut open: Vec<&str> = Vec::new();
         for tag in page.split('<').skip(1).map(|rest| rest.split('>').next().unwrap()) {

@@ -1,13 +1,13 @@
-//! `sds-load`: simulated Envoys and workloads for the socket of a SPIFFE agent, and what they cost it.
+//! `sds-load`: simulated Envoys and workloads on the socket of a SPIFFE agent. It measures their cost for the agent.
 //!
-//! The parent samples the agent and shows progress; the load comes from worker processes of one thread each, so that the
-//! one does not disturb the other and an agent sees as many callers as it is meant to.
+//! The parent samples the agent and shows progress. Worker processes of one thread each make the load, so that load and
+//! sampling do not disturb each other, and the agent sees as many callers as intended.
 //!
-//! * `cli`, `modes`: the command line, and what each mode does. `target`: the socket and who listens.
-//! * `plan`: orders and news between parent and worker. `workers`, `run`: the parent's side. `worker`: the other.
-//! * `envoy`, `connection`, `wire`, `backoff`: the load itself. `flood`: the load of one who means ill.
-//! * `tally`: what is counted. [`report`]: what comes out; `assemble` makes it, `table`, `html`, `compare` show it.
-//! * [`process`]: what a process has cost, as the kernel counts it.
+//! * `cli`, `modes`: the command line and the modes. `target`: the socket and the process that listens.
+//! * `plan`: the messages between parent and worker. `workers`, `run`: the parent's side. `worker`: the worker's.
+//! * `envoy`, `connection`, `wire`, `backoff`: the load. `flood`: the load of a hostile caller.
+//! * `tally`: the counters. [`report`]: the report; `assemble` makes it, `table`, `html` and `compare` show it.
+//! * [`process`]: the cost of a process, by the kernel's counters.
 
 pub mod process;
 pub mod report;
@@ -43,7 +43,7 @@ use cli::{Cli, Command, Common};
 use error::Error;
 use report::Report;
 
-/// The program. It exits with 1 when a stream had no secret or something failed, and with 2 when there is no report.
+/// Runs the program. It exits with 1 if a stream got no secret or something failed, and with 2 if there is no report.
 pub fn main() -> ExitCode {
     match run(Cli::parse().command) {
         Ok(true) => ExitCode::SUCCESS,

@@ -1,4 +1,4 @@
-//! What each mode does: its plans, and what the parent waits for.
+//! The modes: the plans of their workers, and the conditions that the parent waits for.
 
 mod flood;
 
@@ -20,7 +20,7 @@ use crate::tally::{Arrivals, Content};
 use crate::target;
 use crate::workers::Totals;
 
-/// Runs a mode.
+/// Runs a mode and returns its report.
 pub(crate) async fn run(command: Command) -> Result<Report, Error> {
     match command {
         Command::Hold { common, fleet, duration } => {
@@ -54,7 +54,7 @@ pub(crate) async fn run(command: Command) -> Result<Report, Error> {
     }
 }
 
-/// A run, and all that its report needs.
+/// A run, and the data for its report.
 struct Load {
     job: Job,
     run: Run,
@@ -71,7 +71,7 @@ impl Load {
         Ok(Self { job, run, rotations: Vec::new(), derived: BTreeMap::new() })
     }
 
-    /// A run of streams that stay.
+    /// Starts a run of streams that stay open.
     async fn of_streams(
         mode: &'static str,
         common: Common,
@@ -85,7 +85,7 @@ impl Load {
         Self::start(job, plans, Some(wanted)).await
     }
 
-    /// Waits until all streams are served, or have failed, or their time is over.
+    /// Waits until all streams are served or have failed, or the time is over.
     async fn open(&mut self) -> Result<(), Error> {
         let wanted = self.job.wanted();
         self.open_until(move |totals| totals.counts.served + totals.counts.gave_up >= wanted).await
@@ -93,7 +93,7 @@ impl Load {
 
     async fn open_until(&mut self, enough: impl FnMut(&Totals) -> bool) -> Result<(), Error> {
         self.run.until(Some(self.job.common.timeout), enough).await?;
-        // The last ACKs are on their way.
+        // Gives the agent time for the last ACKs.
         self.run.rest(REST).await?;
         self.run.phase("open");
         Ok(())
@@ -172,7 +172,7 @@ async fn churn(
     let job = Job::new("churn", common, concurrency, 1)?;
     let processes = job.common.processes;
     let count = count.or_else(|| duration.is_none().then_some(CHURN));
-    // With more lanes than processes each process goes its own way; with fewer, they take turns.
+    // If there are at least as many lanes as processes, each process works on its own. Otherwise they take turns.
     let own = |process: usize, of: usize| of / processes + usize::from(process < of % processes);
     let turns = concurrency < processes;
     let work = |process| match turns {
@@ -195,7 +195,7 @@ async fn churn(
     load.report().await
 }
 
-/// Each process in turn does a few exchanges, so that the agent always meets another caller.
+/// Lets the processes do a few exchanges in turn, so that the agent always meets another caller.
 async fn take_turns(
     run: &mut Run,
     concurrency: usize,
@@ -280,7 +280,7 @@ async fn rotate(
     load.report().await
 }
 
-/// How many streams there are for each name.
+/// The number of streams for each name.
 fn expected(common: &Common, fleet: &FleetArgs) -> BTreeMap<String, u64> {
     let mut expected = BTreeMap::new();
     for stream in 0..fleet.streams {
@@ -290,7 +290,7 @@ fn expected(common: &Common, fleet: &FleetArgs) -> BTreeMap<String, u64> {
     expected
 }
 
-/// What was pushed and is not in an earlier rotation.
+/// The pushed contents that are not in an earlier rotation.
 fn fresh<'a>(
     totals: &'a Totals,
     seen: &'a BTreeSet<Content>,
@@ -298,7 +298,7 @@ fn fresh<'a>(
     totals.rotations.iter().filter(|(content, _)| !seen.contains(content))
 }
 
-/// All pushes, and those that nobody needed.
+/// The number of all pushes, and of those with nothing new.
 fn pushed(totals: &Totals) -> (u64, u64) {
     (totals.counts.pushes + totals.counts.unneeded, totals.counts.unneeded)
 }
@@ -319,7 +319,7 @@ async fn slow(
     let wanted = load.job.wanted();
     match reading {
         Reading::UntilServed | Reading::All => load.open().await?,
-        // These never get far enough to be served.
+        // These streams do not read enough to be served.
         Reading::Nothing | Reading::Window(_) => {
             load.job.expects_secrets = false;
             load.open_until(move |totals| totals.counts.asked + totals.counts.gave_up >= wanted).await?;
@@ -357,12 +357,12 @@ impl Job {
     }
 }
 
-/// What stands for the one answer of FetchX509SVID.
+/// The name of the only answer of FetchX509SVID, which has none.
 const WORKLOAD: &str = "FetchX509SVID";
 const REST: Duration = Duration::from_millis(500);
 const STRAGGLERS: Duration = Duration::from_secs(10);
 const BETWEEN_PROBES: Duration = Duration::from_millis(50);
 const CHURN: usize = 10_000;
 const BATCH: usize = 4;
-/// As many permits as a semaphore takes, well below its limit.
+/// More permits than are ever used, but below the limit of a semaphore.
 const UNLIMITED: usize = usize::MAX >> 8;

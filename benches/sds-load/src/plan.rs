@@ -1,4 +1,4 @@
-//! What the parent tells a worker, and what a worker tells the parent: one JSON value per line on a pipe.
+//! The messages between the parent and a worker: one JSON value per line on a pipe.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,34 +9,34 @@ use crate::flood::Flood;
 use crate::tally::{Arrivals, Content, Counts, Pairs};
 use crate::wire::NodeIn;
 
-/// To a worker.
+/// A message to a worker.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Order {
     Plan(Box<Plan>),
-    /// Start at this time, together with all others.
+    /// Start at this time, as all other workers do.
     Go {
         at: u64,
     },
-    /// So many more exchanges (see [`Work::Churn`]).
+    /// Make this many more exchanges (see [`Work::Churn`]).
     More(usize),
-    /// The storm is over: no more newcomers.
+    /// The storm is over: start no more newcomers.
     Calm,
     /// Close everything and report.
     Stop,
 }
 
-/// From a worker.
+/// A message from a worker.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum News {
-    /// The plan is understood.
+    /// The worker has read its plan.
     Ready,
-    /// Where it stands.
+    /// The present counts.
     Tick(Tick),
-    /// All is closed.
+    /// Everything is closed.
     Done(Last),
 }
 
-/// Where a worker stands.
+/// The present counts of a worker.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Tick {
     pub(crate) counts: Counts,
@@ -44,18 +44,18 @@ pub(crate) struct Tick {
     pub(crate) finished: bool,
 }
 
-/// What a worker has measured.
+/// The final measurements of a worker.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Last {
     pub(crate) tick: Tick,
     pub(crate) latencies: Pairs,
-    /// Streams without a secret: connection and name.
+    /// The streams without a secret: connection and name of each.
     pub(crate) unserved: Vec<(usize, String)>,
     /// CPU time of the worker itself, in nanoseconds.
     pub(crate) cpu: u64,
 }
 
-/// What a worker shall do.
+/// The work of a worker.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Plan {
     pub(crate) socket: PathBuf,
@@ -77,11 +77,11 @@ pub(crate) enum Api {
     Workload,
 }
 
-/// How pushes are answered.
+/// The answers to pushes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Answers {
     Ack,
-    /// Every so many-th response of a stream is rejected.
+    /// Every n-th response of a stream is rejected.
     NackEvery(u64),
     Never,
 }
@@ -89,47 +89,49 @@ pub(crate) enum Answers {
 /// The kinds of work.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Work {
-    /// Streams that stay.
+    /// Streams that stay open.
     Hold(Hold),
-    /// New connection, first secret, ACK, close, again; each lane takes one of the exchanges that were granted.
+    /// Exchanges: new connection, first secret, ACK, close. Each lane takes one exchange at a time of the `granted`
+    /// ones.
     Churn { lanes: usize, granted: usize },
-    /// First secrets one after another: on fresh streams of one connection, then on fresh connections.
+    /// First secrets one after another: on new streams of one connection, then on new connections.
     Warm { count: usize },
-    /// New connections, now and then, while others storm, and health probes beside them; at least one of each.
+    /// New connections at intervals during a storm, and health probes; at least one of each.
     Newcomers { count: usize, health_every: Option<Duration> },
-    /// What no client needs.
+    /// A flood.
     Flood(Flood),
 }
 
-/// Streams that stay.
+/// Streams that stay open.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Hold {
-    /// Numbers of the connections, over all processes.
+    /// The numbers of this process's connections, among those of all processes.
     pub(crate) connections: Vec<usize>,
-    /// Streams on each.
+    /// The number of streams on each connection.
     pub(crate) streams: usize,
-    /// The connections of all processes open one after another over so long.
+    /// The time over which the connections of all processes open, one after another.
     pub(crate) ramp: Duration,
+    /// The number of connections of all processes.
     pub(crate) of: usize,
-    /// Streams that fail are opened again, as Envoy does.
+    /// Whether failed streams are opened again, as Envoy does.
     pub(crate) reconnect: bool,
     pub(crate) reading: Reading,
 }
 
-/// How much a slow reader reads.
+/// How much a reader reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Reading {
     All,
-    /// Nothing of the socket once its streams have their first secrets.
+    /// Nothing from the socket once its streams have their first secrets.
     UntilServed,
-    /// Nothing of the socket, ever.
+    /// Nothing from the socket.
     Nothing,
-    /// Each stream so many bytes.
+    /// This many bytes on each stream.
     Window(u32),
 }
 
 impl Hold {
-    /// When this connection opens.
+    /// The time from the start to the opening of a connection.
     pub(crate) fn delay(&self, connection: usize) -> Duration {
         self.ramp.mul_f64(connection as f64 / self.of.max(1) as f64)
     }

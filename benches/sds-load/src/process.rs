@@ -1,4 +1,4 @@
-//! What a process has cost so far, as the kernel counts it.
+//! The cost of a process so far, by the kernel's counters.
 
 use std::fs;
 use std::os::unix::net::UnixStream;
@@ -10,39 +10,40 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::nanoseconds;
 
-/// A process that is watched.
+/// A process under observation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Process(u32);
 
-/// One look at it.
+/// One sample of a process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
-    /// CPU time of all its threads, also of those that have ended: milliseconds of the process's CPU clock, which is
-    /// exact where utime and stime of /proc/PID/stat count in steps of 10 ms.
+    /// The CPU time of all its threads, including those that have ended, in milliseconds of the process's CPU clock. It
+    /// is exact, unlike utime and stime of /proc/PID/stat, which count in steps of 10 ms.
     pub cpu_ms: f64,
-    /// Of which in user space, by /proc/PID/stat.
+    /// The part in user space, by /proc/PID/stat.
     pub user_ms: f64,
-    /// Of which in the kernel, by /proc/PID/stat.
+    /// The part in the kernel, by /proc/PID/stat.
     pub system_ms: f64,
-    /// VmRSS, KiB.
+    /// Resident memory (VmRSS) in KiB.
     pub rss_kib: u64,
-    /// RssAnon, KiB.
+    /// Anonymous resident memory (RssAnon) in KiB.
     pub anon_kib: u64,
-    /// VmHWM, KiB: the most that VmRSS has been in its life.
+    /// The peak of VmRSS since its start (VmHWM) in KiB.
     pub peak_kib: u64,
-    /// How many threads it has.
+    /// The number of its threads.
     pub threads: u64,
 }
 
 impl Process {
-    /// The process with this ID, if there is one.
+    /// The process with this pid; `None` if there is none.
     #[must_use]
     pub fn of(pid: u32) -> Option<Self> {
         let process = Self(pid);
         process.sample().map(|_| process)
     }
 
-    /// The process that listens at the other end: who called `listen`, so not an agent with an inherited socket.
+    /// The process that called `listen` on the other end of a socket. This is not the agent if the agent inherited its
+    /// socket.
     #[must_use]
     pub fn behind(socket: &UnixStream) -> Option<Self> {
         let credentials = getsockopt(socket, PeerCredentials).ok()?;
@@ -50,20 +51,20 @@ impl Process {
         Self::of(pid)
     }
 
-    /// Its ID.
+    /// The pid.
     #[must_use]
     pub fn id(self) -> u32 {
         self.0
     }
 
-    /// Its name.
+    /// The name of the process; empty if it has ended.
     #[must_use]
     pub fn name(self) -> String {
         let name = fs::read_to_string(format!("/proc/{}/comm", self.0)).unwrap_or_default();
         name.trim().to_owned()
     }
 
-    /// What it has cost so far; `None` when it is gone.
+    /// The cost of the process so far; `None` if it has ended.
     #[must_use]
     pub fn sample(self) -> Option<Sample> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.0)).ok()?;
@@ -85,9 +86,9 @@ impl Process {
     }
 }
 
-/// utime and stime, in milliseconds.
+/// Reads utime and stime, in milliseconds.
 fn user_and_system(stat: &str) -> Option<[f64; 2]> {
-    // The name stands in brackets and may hold anything.
+    // The name is in parentheses and may contain any character.
     let (_, rest) = stat.rsplit_once(')')?;
     let mut fields = rest.split_whitespace().skip(11).map(|field| field.parse::<f64>().ok());
     let mut next = || fields.next().flatten().map(|ticks| ticks * MS_PER_TICK);
@@ -98,7 +99,7 @@ fn value(status: &str, label: &str) -> Option<u64> {
     status.lines().find_map(|line| line.strip_prefix(label))?.split_whitespace().next()?.parse().ok()
 }
 
-/// USER_HZ is 100 wherever Linux runs.
+/// USER_HZ is 100 on every Linux.
 const MS_PER_TICK: f64 = 10.0;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Progress while a run lasts: on standard error, and only where that is a terminal.
+//! The progress of a run: on standard error, and only on a terminal.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::process::Sample;
 use crate::report::Point;
 use crate::workers::Totals;
 
-/// Two lines: the load, and the agent.
+/// The two lines of the progress: the load and the agent.
 pub(crate) struct Progress {
     all: MultiProgress,
     load: ProgressBar,
@@ -16,7 +16,7 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// Of a run whose load is complete at so many; `None`: there is no such number.
+    /// The progress of a run whose load is complete at `total`; `None` if there is no such number.
     pub(crate) fn new(quiet: bool, mode: &str, total: Option<u64>) -> Self {
         let target =
             if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr_with_hz(10) };
@@ -62,7 +62,7 @@ impl Progress {
     }
 
     pub(crate) fn clear(&self) {
-        // Nothing is lost with a line that cannot be cleared.
+        // A line that cannot be cleared does no harm.
         let _ = self.all.clear();
     }
 }

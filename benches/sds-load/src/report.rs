@@ -1,4 +1,4 @@
-//! The report of a run: what `--json` writes, and what the table, the page and `compare` are made of.
+//! The report of a run. `--json` writes it, and the table, the page and `compare` show it.
 
 use std::collections::BTreeMap;
 
@@ -7,222 +7,222 @@ use serde::{Deserialize, Serialize};
 
 use crate::process::Sample;
 
-/// One run.
+/// The report of one run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
-    /// Of this format; grows when a field changes its meaning.
+    /// The version of this format. It grows when a field changes its meaning.
     pub format: u32,
-    /// Of sds-load.
+    /// The version of sds-load.
     pub version: String,
-    /// The subcommand.
+    /// The mode, which is the subcommand.
     pub mode: String,
-    /// `--label`, or else the program that was measured.
+    /// The value of `--label`, or else the name of the measured program.
     pub label: String,
     /// The command line.
     pub command: Vec<String>,
-    /// When it began, UTC.
+    /// The time of the start, in UTC.
     pub started: String,
-    /// Where it ran.
+    /// The machine of the run.
     pub machine: Machine,
-    /// What was measured.
+    /// The agent under measurement.
     pub target: Target,
-    /// What the load was.
+    /// The load.
     pub setup: Setup,
     /// Seconds from the start of the load to its end.
     pub elapsed_s: f64,
-    /// Streams that should have had a secret.
+    /// The number of streams that should have had a secret.
     pub wanted: u64,
-    /// Streams that had one.
+    /// The number of streams that had one.
     pub served: u64,
-    /// Seconds until the last of them had it; `None` where not all had one.
+    /// The seconds until the last stream had its secret; `None` if not all had one.
     pub all_served_s: Option<f64>,
-    /// Streams that had none, up to twenty of them.
+    /// The streams without a secret, at most twenty.
     pub unserved: Vec<String>,
-    /// What was counted.
+    /// The counts by name.
     pub counts: BTreeMap<String, u64>,
-    /// What failed.
+    /// The failures.
     pub errors: Vec<ErrorCount>,
-    /// What was timed.
+    /// The latencies by name.
     pub latencies: BTreeMap<String, Latency>,
-    /// Rotations, in their order.
+    /// The rotations in their order.
     pub rotations: Vec<Rotation>,
-    /// Kinds of floods, in their order; the first is none.
+    /// The kinds of floods in their order. The first one is the time without a flood.
     #[serde(default)]
     pub floods: Vec<Flood>,
-    /// The agent at the ends of phases; empty where it was not measured.
+    /// The agent at the ends of phases; empty if it was not measured.
     pub phases: Vec<Phase>,
-    /// Costs, from the phases: `cpu_us_per_stream`, `rss_kib_per_stream` and the like.
+    /// The costs derived from the phases: `cpu_us_per_stream`, `rss_kib_per_stream` and the like.
     pub derived: BTreeMap<String, f64>,
-    /// The run over time.
+    /// Samples of the run over time.
     pub timeline: Vec<Point>,
-    /// What to do about what went wrong.
+    /// Hints for the user about what went wrong.
     pub hints: Vec<String>,
 }
 
-/// The machine.
+/// The machine of a run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Machine {
-    /// Release of the kernel.
+    /// The release of the kernel.
     pub kernel: String,
-    /// CPUs that sds-load may use.
+    /// The number of CPUs that sds-load may use.
     pub cpus: usize,
-    /// Load averages at the start, over 1, 5 and 15 minutes.
+    /// The load averages at the start, over 1, 5 and 15 minutes.
     pub load_average: String,
 }
 
-/// The agent.
+/// The agent under measurement.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Target {
-    /// Its socket.
+    /// The path of the agent's socket.
     pub socket: String,
-    /// The process that was measured.
+    /// The pid of the measured process; `None` if none was measured.
     pub pid: Option<u32>,
-    /// Its name.
+    /// The name of the measured process.
     pub program: String,
 }
 
-/// The load.
+/// The load of a run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Setup {
     /// `sds` or `workload`.
     pub api: String,
-    /// Connections altogether.
+    /// The number of connections of all processes.
     pub connections: usize,
-    /// Streams on each.
+    /// The number of streams on each connection.
     pub streams: usize,
-    /// Processes.
+    /// The number of processes that make the load.
     pub processes: usize,
-    /// Which messages carry the node.
+    /// The messages that carry Envoy's node.
     pub node: String,
-    /// How large it is.
+    /// The size of the node in bytes.
     pub node_bytes: usize,
-    /// The secrets.
+    /// The names of the secrets.
     pub names: Vec<String>,
 }
 
-/// Failures of one kind.
+/// The failures of one kind.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ErrorCount {
-    /// The gRPC code by its name, or what else it was.
+    /// The name of the gRPC code, or another short name of the error.
     pub code: String,
-    /// How often.
+    /// The number of these failures.
     pub count: u64,
-    /// The first one's words.
+    /// The text of the first one.
     pub example: String,
 }
 
-/// Times in milliseconds.
+/// The distribution of a latency, in milliseconds.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Latency {
-    /// How many.
+    /// The number of measurements.
     pub count: u64,
-    /// The least.
+    /// The minimum.
     pub min: f64,
     /// The mean.
     pub mean: f64,
     /// The median.
     pub p50: f64,
-    /// Ninety of a hundred are below.
+    /// The 90th percentile.
     pub p90: f64,
-    /// Ninety-nine of a hundred are below.
+    /// The 99th percentile.
     pub p99: f64,
-    /// The most.
+    /// The maximum.
     pub max: f64,
-    /// Points of the distribution: milliseconds, and the share that is not above.
+    /// Points of the cumulative distribution: milliseconds, and the share of measurements that is not above.
     pub cdf: Vec<(f64, f64)>,
 }
 
 /// One rotation.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Rotation {
-    /// What rotated.
+    /// The name of the rotated secret.
     pub name: String,
-    /// Streams that had the push.
+    /// The number of streams that got the push.
     pub streams: u64,
-    /// Streams that should have had it.
+    /// The number of streams that should have got it.
     pub expected: u64,
-    /// From the start of the trigger to the first arrival.
+    /// Milliseconds from the start of the trigger to the first arrival.
     pub trigger_to_first_ms: Option<f64>,
-    /// From the first arrival to the last.
+    /// Milliseconds from the first arrival to the last one.
     pub spread_ms: f64,
-    /// Pushes meanwhile with nothing new in them, on any stream.
+    /// The number of pushes with nothing new during the rotation, on any stream.
     pub unneeded: u64,
-    /// The agent's CPU time for all of it.
+    /// The agent's CPU time for the rotation, in milliseconds.
     pub cpu_ms: Option<f64>,
-    /// The same for each push, needed or not.
+    /// The agent's CPU time for each push, needed or not, in microseconds.
     pub cpu_us_per_push: Option<f64>,
 }
 
-/// One kind of flood, and what others felt beside it.
+/// One kind of flood, and its effect on honest callers.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Flood {
-    /// Which kind; `nothing` for the time without one.
+    /// The kind; `nothing` for the time without a flood.
     pub kind: String,
-    /// Whether the agent was there after it.
+    /// Whether the agent was alive after the flood.
     pub alive: bool,
-    /// Calls of others: health checks, and first secrets, each on a connection of its own.
+    /// The number of honest calls: health checks and first secrets, each on its own connection.
     pub calls: u64,
-    /// Those of them that failed.
+    /// The number of honest calls that failed.
     pub failed: u64,
-    /// Their median, in milliseconds; `None` where no call was answered.
+    /// The median time of honest calls in milliseconds; `None` if no call was answered.
     pub p50_ms: Option<f64>,
-    /// Ninety-nine of a hundred of them were below.
+    /// The 99th percentile of that time.
     pub p99_ms: Option<f64>,
-    /// The agent's VmRSS before the flood.
+    /// The agent's VmRSS before the flood, in KiB.
     pub rss_before_kib: Option<u64>,
-    /// The most that was seen during the flood and after.
+    /// The agent's highest VmRSS during and after the flood, in KiB.
     pub rss_peak_kib: Option<u64>,
-    /// `--settle` after the flood.
+    /// The agent's VmRSS at the end of `--settle` after the flood, in KiB.
     pub rss_after_kib: Option<u64>,
-    /// Connections of the flood at once.
+    /// The number of concurrent connections of the flood.
     pub connections: u64,
-    /// Connections that were made altogether.
+    /// The number of connections that the flood made.
     pub opened: u64,
-    /// Connections that the socket did not take, or that were closed before the agent had said a byte.
+    /// The number of connections that the socket refused, or that were closed before the agent sent a byte.
     pub refused: u64,
-    /// Connections that the agent ended without GOAWAY.
+    /// The number of connections that the agent ended without GOAWAY.
     pub closed: u64,
-    /// Frames that the flood has had to say: a few of them may not have been written when it was ended.
+    /// The number of frames that the flood queued for sending. A few may not have been written when it ended.
     pub frames: u64,
-    /// Connections that the agent ended with GOAWAY, by code and text.
+    /// The number of connections that the agent ended with GOAWAY, by code and text.
     pub goaways: BTreeMap<String, u64>,
-    /// Streams that the agent has reset, by code.
+    /// The number of streams that the agent reset, by code.
     pub resets: BTreeMap<String, u64>,
 }
 
 /// The agent at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Phase {
-    /// Which moment.
+    /// The name of the phase.
     pub name: String,
-    /// Seconds after the start.
+    /// Seconds since the start of the load.
     pub at_s: f64,
-    /// Streams open then.
+    /// The number of open streams.
     pub streams: u64,
-    /// What it had cost.
+    /// The agent's cost until then.
     pub sample: Sample,
 }
 
-/// One point in time.
+/// One sample in time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Point {
-    /// Seconds after the start of the load.
+    /// Seconds since the start of the load.
     pub t: f64,
-    /// Streams open.
+    /// The number of open streams.
     pub streams: u64,
-    /// Streams served, or exchanges done.
+    /// The number of streams served, or of exchanges done.
     pub served: u64,
-    /// Pushes until then, needed or not.
+    /// The number of pushes until then, needed or not.
     pub pushes: u64,
-    /// The agent's CPU time until then.
+    /// The agent's CPU time until then, in milliseconds.
     pub cpu_ms: f64,
-    /// Its VmRSS.
+    /// The agent's VmRSS in KiB.
     pub rss_kib: u64,
-    /// Its RssAnon.
+    /// The agent's RssAnon in KiB.
     pub anon_kib: u64,
 }
 
-/// Of [`Report`].
+/// The present version of the format of [`Report`].
 pub const FORMAT: u32 = 1;
 
 impl Latency {
@@ -264,7 +264,7 @@ impl Report {
     }
 }
 
-/// At most so many points of a page's curve, however many samples there are.
+/// Reduces the samples to at most [`POINTS`] for the page's curve.
 pub(crate) fn thin(points: Vec<Point>) -> Vec<Point> {
     let keep_every = points.len().div_ceil(POINTS).max(1);
     let last = points.len().saturating_sub(1);

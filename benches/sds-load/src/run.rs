@@ -1,4 +1,4 @@
-//! One run: the workers do their work, meanwhile the agent is sampled and the progress shown.
+//! One run: while the workers make the load, the parent samples the agent and shows the progress.
 
 use std::time::Duration;
 
@@ -20,14 +20,14 @@ pub(crate) struct Run {
     progress: Progress,
     samples: Interval,
     totals: Totals,
-    /// When the load began, by the clock of all processes.
+    /// The start of the load, by the clock of all processes.
     pub(crate) start: u64,
     pub(crate) phases: Vec<Phase>,
     pub(crate) points: Vec<Point>,
     interrupted: bool,
 }
 
-/// What is left of it.
+/// The results of a finished run.
 pub(crate) struct Finished {
     pub(crate) measured: Measured,
     pub(crate) start: u64,
@@ -58,14 +58,14 @@ impl Run {
             interrupted: false,
         };
         run.phase("before");
-        // Long enough for all of them to hear of it.
+        // Long enough for all workers to read the order.
         let notice = NOTICE * u32::try_from(run.workers.len()).unwrap_or(1);
         run.start = clock::now() + u64::try_from(notice.as_nanos()).unwrap_or(0);
         run.workers.order_all(&Order::Go { at: run.start }).await?;
         Ok(run)
     }
 
-    /// Waits until what the workers say is enough, or the time is over, or the user has enough; whether it was enough.
+    /// Waits until `enough` is true, the time is over, or the user interrupts. Returns whether it was enough.
     pub(crate) async fn until(
         &mut self,
         limit: Option<Duration>,
@@ -83,7 +83,7 @@ impl Run {
         Ok(false)
     }
 
-    /// Waits for one thing to happen; false when the time is over.
+    /// Waits for one event. Returns false if the time is over.
     pub(crate) async fn step(&mut self, deadline: Option<Instant>) -> Result<bool, Error> {
         let over = async {
             match deadline {
@@ -103,12 +103,12 @@ impl Run {
         Ok(true)
     }
 
-    /// Waits, and looks on.
+    /// Waits for this time, and keeps sampling.
     pub(crate) async fn rest(&mut self, time: Duration) -> Result<(), Error> {
         self.until(Some(time), |_| false).await.map(drop)
     }
 
-    /// Runs a shell command, and looks on.
+    /// Runs a shell command, and keeps sampling.
     pub(crate) async fn shell(&mut self, command: &str) -> Result<(), Error> {
         let mut shell = Command::new("sh");
         let output = shell.arg("-c").arg(command).kill_on_drop(true).output();
@@ -126,7 +126,7 @@ impl Run {
         Err(Error::Trigger { status: output.status.to_string(), stderr })
     }
 
-    /// The user has pressed Ctrl-C: end early, and report.
+    /// Whether the user has pressed Ctrl-C. The run then ends early, with a report.
     pub(crate) fn is_interrupted(&self) -> bool {
         self.interrupted
     }
@@ -139,13 +139,13 @@ impl Run {
         Some(self.look()?.cpu_ms)
     }
 
-    /// Remembers the agent as it is now.
+    /// Samples the agent at the end of a phase.
     pub(crate) fn phase(&mut self, name: &str) {
         let streams = self.totals.counts.streams_open;
         self.phases.extend(self.look().map(|sample| phase(name, self.start, streams, sample)));
     }
 
-    /// Has the workers close everything, and looks on for a while after.
+    /// Makes the workers close everything, and keeps sampling for `settle` after that.
     pub(crate) async fn finish(mut self, settle: Duration) -> Result<Finished, Error> {
         self.sample();
         let Self { workers, process, progress, start, mut phases, mut points, .. } = self;

@@ -1,10 +1,10 @@
-//! The report on a terminal.
+//! The report as text for a terminal.
 
 use std::fmt::Write as _;
 
 use crate::report::{Flood, Latency, Report};
 
-/// The whole text.
+/// The complete text.
 pub(crate) fn render(report: &Report) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
@@ -132,7 +132,7 @@ fn floods(text: &mut String, report: &Report) -> Written {
     Ok(())
 }
 
-/// What became of a flood's connections.
+/// A text on how a flood's connections ended.
 fn fate(flood: &Flood) -> String {
     let mut parts = Vec::new();
     if flood.opened > 0 {
@@ -155,7 +155,7 @@ fn fate(flood: &Flood) -> String {
 }
 
 fn agent(text: &mut String, report: &Report) -> Written {
-    // The floods' table has what there is to say.
+    // The table of floods has this data.
     if report.phases.is_empty() || report.mode == "flood" {
         return Ok(());
     }
@@ -203,7 +203,7 @@ fn errors(text: &mut String, report: &Report) -> Written {
     Ok(())
 }
 
-/// A key of the report for people.
+/// The text for a key of the report.
 pub(crate) fn words(key: &str) -> String {
     let unitless = ["_kib_per_stream", "_us_per_stream", "_us_per_push", "_us_per_exchange"]
         .iter()
@@ -223,7 +223,7 @@ pub(crate) fn words(key: &str) -> String {
     text.replace("cpu", "CPU").replace("rss", "RSS").replace("anon ", "anonymous ")
 }
 
-/// A derived value with the unit that its key names.
+/// A derived value with the unit in its key.
 pub(crate) fn quantity(key: &str, value: f64) -> String {
     if key.contains("_us") {
         time(value / 1e3)
@@ -234,7 +234,7 @@ pub(crate) fn quantity(key: &str, value: f64) -> String {
     }
 }
 
-/// Milliseconds, in a unit that suits.
+/// A time in milliseconds as text, in a suitable unit.
 pub(crate) fn time(ms: f64) -> String {
     match ms {
         ms if ms.abs() >= 10_000.0 => format!("{:.1} s", ms / 1e3),
@@ -246,7 +246,7 @@ pub(crate) fn time(ms: f64) -> String {
     }
 }
 
-/// Bytes, in a unit that suits.
+/// A number of bytes as text, in a suitable unit.
 pub(crate) fn bytes(bytes: f64) -> String {
     match bytes.abs() {
         size if size >= 1024.0 * 1024.0 * 1024.0 => format!("{:.2} GiB", bytes / 1024.0 / 1024.0 / 1024.0),

@@ -1,6 +1,6 @@
-//! What a worker counts, and how the counts of many become one.
+//! The counters of a worker, and the sum of the counters of several.
 //!
-//! [`Counts`] travel with every tick, the [`Latencies`] once, at the end.
+//! A worker sends its [`Counts`] with every tick, and its [`Latencies`] once, at the end.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -14,20 +14,20 @@ use crate::clock;
 use crate::connection::Failure;
 use crate::flood::Outcome;
 
-/// What a worker counts. One thread, so no locks.
+/// The counters of a worker. It has one thread, so they need no locks.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     counts: RefCell<Counts>,
     latencies: RefCell<Latencies>,
     rotations: RefCell<BTreeMap<Content, Arrivals>>,
     finished: Cell<bool>,
-    /// The storm is over.
+    /// Whether the storm is over.
     pub(crate) calm: Cell<bool>,
-    /// Something has happened that the parent should hear of before the next tick.
+    /// Notified when the parent should get a tick early.
     pub(crate) nudge: Notify,
 }
 
-/// Numbers so far.
+/// The counts so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Counts {
@@ -37,19 +37,19 @@ pub(crate) struct Counts {
     pub(crate) streams_opened: u64,
     /// Streams that have had a first secret, each counted once however often it reconnects.
     pub(crate) served: u64,
-    /// When the last of them had it.
+    /// The time at which the last of them had it.
     pub(crate) last_served: u64,
-    /// Streams that are not opened again.
+    /// Streams that have failed and are not opened again.
     pub(crate) gave_up: u64,
     /// Responses after the first on a stream with something new in them.
     pub(crate) pushes: u64,
     /// Responses after the first on a stream with nothing new in them.
     pub(crate) unneeded: u64,
-    /// First requests written.
+    /// First requests that were written.
     pub(crate) asked: u64,
     pub(crate) acks: u64,
     pub(crate) nacks: u64,
-    /// Whole exchanges of `churn` and `warm`.
+    /// Complete exchanges of `churn` and `warm`.
     pub(crate) exchanges: u64,
     pub(crate) newcomers: u64,
     pub(crate) newcomers_failed: u64,
@@ -63,22 +63,22 @@ pub(crate) struct Counts {
     pub(crate) flood: Outcome,
 }
 
-/// Failures of one kind.
+/// The failures of one kind.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Errors {
     pub(crate) count: u64,
-    /// The first one's words.
+    /// The text of the first one.
     pub(crate) example: String,
 }
 
-/// One resource in one state.
+/// A version of a resource: its name and the hash of its content.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Content {
     pub(crate) name: String,
     pub(crate) hash: u64,
 }
 
-/// Its arrivals as a push.
+/// The arrivals of a pushed content: the first, the last and the number of streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Arrivals {
     pub(crate) first: u64,
@@ -86,7 +86,7 @@ pub(crate) struct Arrivals {
     pub(crate) streams: u64,
 }
 
-/// What is timed.
+/// A kind of latency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Timed {
@@ -103,7 +103,7 @@ pub(crate) enum Timed {
 #[derive(Debug, Default, Clone, PartialEq)]
 pub(crate) struct Latencies(BTreeMap<Timed, Histogram<u64>>);
 
-/// The same on a pipe: pairs of a value and how often it was seen.
+/// [`Latencies`] in a message: pairs of a value and its count.
 pub(crate) type Pairs = Vec<(Timed, Vec<(u64, u64)>)>;
 
 impl Tally {
@@ -132,7 +132,7 @@ impl Tally {
         self.latencies.take()
     }
 
-    /// A stream's first secret has arrived.
+    /// Notes that a stream's first secret has arrived. `asked` is the time of its request.
     pub(crate) fn served(&self, asked: u64) {
         let now = clock::now();
         self.time(Timed::FirstSecret, now - asked);
@@ -142,7 +142,7 @@ impl Tally {
         });
     }
 
-    /// A push with something new.
+    /// Notes the arrival of a push with new content.
     pub(crate) fn arrived(&self, name: &str, hash: u64, now: u64) {
         let mut rotations = self.rotations.borrow_mut();
         let content = Content { name: name.to_owned(), hash };
@@ -155,7 +155,7 @@ impl Tally {
         self.rotations.borrow().iter().map(|(content, arrivals)| (content.clone(), *arrivals)).collect()
     }
 
-    /// The work that this process was given has come to its end.
+    /// Notes that the work of this process is done.
     pub(crate) fn finish(&self) {
         self.finished.set(true);
         self.nudge.notify_one();
@@ -165,14 +165,14 @@ impl Tally {
         self.finished.get()
     }
 
-    /// Counts one more of something for as long as the guard lives.
+    /// Increments a count until the guard is dropped.
     pub(crate) fn open(self: &Rc<Self>, field: fn(&mut Counts) -> &mut u64) -> Open {
         self.count(|counts| *field(counts) += 1);
         Open { tally: Rc::clone(self), field }
     }
 }
 
-/// Something that is open.
+/// A guard of a count. Its drop decrements the count.
 pub(crate) struct Open {
     tally: Rc<Tally>,
     field: fn(&mut Counts) -> &mut u64,
@@ -186,7 +186,7 @@ impl Drop for Open {
 }
 
 impl Counts {
-    /// Adds those of another process.
+    /// Adds the counts of another process.
     pub(crate) fn add(&mut self, other: &Self) {
         let pairs = [
             (&mut self.connections_open, other.connections_open),
@@ -225,7 +225,7 @@ impl Counts {
 }
 
 impl Arrivals {
-    /// Adds those in another process.
+    /// Adds the arrivals in another process.
     pub(crate) fn add(&mut self, other: &Self) {
         self.first = self.first.min(other.first);
         self.last = self.last.max(other.last);
@@ -237,7 +237,7 @@ impl Latencies {
     fn record(&mut self, timed: Timed, nanoseconds: u64, times: u64) {
         let fresh = || Histogram::new(SIGNIFICANT_DIGITS).expect("between 0 and 5 digits");
         let histogram = self.0.entry(timed).or_insert_with(fresh);
-        // It grows by itself, up to the width of the number.
+        // The histogram grows by itself, so every value fits.
         let _ = histogram.record_n(nanoseconds, times);
     }
 
@@ -248,7 +248,7 @@ impl Latencies {
         self.0.iter().map(|(timed, histogram)| (*timed, pairs(histogram))).collect()
     }
 
-    /// Adds those of another process.
+    /// Adds the latencies of another process.
     pub(crate) fn add(&mut self, pairs: &Pairs) {
         for (timed, pairs) in pairs {
             for (value, count) in pairs {
@@ -257,12 +257,12 @@ impl Latencies {
         }
     }
 
-    /// The histogram of several kinds as if they were one; `None` where nothing was timed.
+    /// The histogram of several kinds together; `None` if nothing was timed.
     pub(crate) fn together(&self, kinds: &[Timed]) -> Option<Histogram<u64>> {
         let mut found = kinds.iter().filter_map(|kind| self.0.get(kind));
         let mut all = found.next()?.clone();
         for histogram in found {
-            // Both grow by themselves.
+            // Both histograms grow by themselves.
             let _ = all.add(histogram);
         }
         Some(all)

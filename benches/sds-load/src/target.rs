@@ -1,4 +1,4 @@
-//! The socket and the process behind it, looked at before anything is started.
+//! Checks the socket and the process behind it before a run starts.
 
 use std::io::ErrorKind;
 use std::os::unix::fs::FileTypeExt as _;
@@ -10,7 +10,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use crate::error::Error;
 use crate::process::Process;
 
-/// The process to measure: `pid`, or who listens.
+/// The process to measure: `pid`, or the one that listens.
 pub(crate) fn find(socket: &Path, pid: Option<u32>) -> Result<Option<Process>, Error> {
     let path = || socket.to_owned();
     if !std::fs::metadata(socket).map_err(|error| refusal(socket, error))?.file_type().is_socket() {
@@ -33,10 +33,10 @@ fn refusal(socket: &Path, error: std::io::Error) -> Error {
     }
 }
 
-/// Allows this process and its children as many open files as they may have, and checks that these suffice.
+/// Raises the limit of open files of this process and its children as far as possible, and checks that it suffices.
 pub(crate) fn raise_descriptors(connections: usize, processes: usize, streams: usize) -> Result<(), Error> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
-    // Where it cannot be raised, what there is decides.
+    // If the limit cannot be raised, the present one counts.
     let allowed = setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_or(soft, |()| hard);
     let needed = (connections.div_ceil(processes)).max(4 * processes) as u64 + SPARE;
     if needed > allowed {

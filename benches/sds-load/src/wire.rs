@@ -1,8 +1,9 @@
-//! The messages, encoded by hand: a load tester that decodes Envoy's 61 KB node as often as the agent measures itself.
+//! The messages, encoded and decoded by hand. A load tester that processed Envoy's node of 61 KB as often as the agent
+//! would measure itself.
 //!
-//! * [`Requests`]: the requests for one name, of which only the version and the nonce differ.
-//! * [`Message`]: one framed message whose node is shared by all, and which can tell when it has been written.
-//! * [`Deframer`], [`response`]: what comes back, read no further than an ACK needs.
+//! * [`Requests`]: the requests for one name. They differ only in the version and the nonce.
+//! * [`Message`]: one framed message. All share the bytes of the node. It can report when it has been written.
+//! * [`Deframer`], [`response`]: decode responses, no further than an ACK needs.
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hasher as _};
@@ -36,7 +37,7 @@ impl Requests {
         Self::of_names(&[name.to_owned()], node_in, node)
     }
 
-    /// Those of a stream for several names.
+    /// The requests of a stream for several names.
     pub(crate) fn of_names(names: &[String], node_in: NodeIn, node: Bytes) -> Self {
         let mut tail = BytesMut::new();
         for name in names {
@@ -46,12 +47,12 @@ impl Requests {
         Self { node_in, node, names_and_type: tail.freeze() }
     }
 
-    /// The first on a stream; `version` is what an earlier stream last accepted.
+    /// The first request on a stream. `version` is the last one that an earlier stream accepted.
     pub(crate) fn first(&self, version: &[u8]) -> Message {
         self.request(self.node_in != NodeIn::None, version, &[], None)
     }
 
-    /// The answer to a response; with an `error` it is a NACK, and `version` the one that stays in use.
+    /// The answer to a response. With an `error` it is a NACK, and `version` is the one that stays in use.
     pub(crate) fn answer(&self, version: &[u8], nonce: &[u8], error: Option<&str>) -> Message {
         self.request(self.node_in == NodeIn::Always, version, nonce, error)
     }
@@ -80,7 +81,7 @@ impl Requests {
     }
 }
 
-/// One framed message, on its way.
+/// A framed message that is being sent.
 pub(crate) struct Message {
     parts: [Bytes; 3],
     written: Option<Box<dyn FnOnce()>>,
@@ -92,8 +93,8 @@ impl Message {
         Self { parts: [Bytes::from_static(&[0; GRPC_HEADER]), Bytes::new(), Bytes::new()], written: None }
     }
 
-    /// Calls this once the last byte has been taken off it: by the socket, or for a few hundred bytes by the buffer that
-    /// is flushed in the same turn.
+    /// Sets a function to call when the last byte has been taken: by the socket, or, for a message of a few hundred
+    /// bytes, by a buffer that is flushed in the same turn.
     pub(crate) fn on_written(mut self, written: impl FnOnce() + 'static) -> Self {
         self.written = Some(Box::new(written));
         self
@@ -134,7 +135,7 @@ impl fmt::Debug for Message {
     }
 }
 
-/// The Node of a real Envoy 1.40.0, cut to about `size` bytes (to whole extensions), or with extensions repeated.
+/// The node of a real Envoy 1.40.0, cut to about `size` bytes (to whole extensions), or with extensions repeated.
 pub(crate) fn node(size: usize) -> Bytes {
     let recorded = Fields(RECORDED)
         .flatten()
@@ -160,10 +161,10 @@ pub(crate) fn node(size: usize) -> Bytes {
     node.freeze()
 }
 
-/// The size of the Node that was recorded.
+/// The size in bytes of the recorded node.
 pub(crate) const RECORDED_NODE: usize = 61_093;
 
-/// What an answer needs of a response.
+/// The parts of a response that an answer needs.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Response {
     /// `version_info`.
@@ -172,11 +173,11 @@ pub(crate) struct Response {
     pub(crate) nonce: Bytes,
     /// The name of the first resource.
     pub(crate) name: Option<Bytes>,
-    /// Stands for the content: equal where the secrets are.
+    /// A hash of the content.
     pub(crate) content: u64,
 }
 
-/// That bytes are not the message that they should be.
+/// The bytes are not a message of the expected type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Malformed;
 
@@ -203,7 +204,7 @@ pub(crate) fn response(message: &Bytes) -> Result<Response, Malformed> {
     Ok(response)
 }
 
-/// Reads an `X509SVIDResponse`: it has no version, only content.
+/// Reads an `X509SVIDResponse`, which has content but no version.
 pub(crate) fn x509_svids(message: &Bytes) -> Result<Response, Malformed> {
     let svid = nested(message, 1)?;
     let name = message.slice_ref(nested(svid, 1)?);
@@ -212,7 +213,7 @@ pub(crate) fn x509_svids(message: &Bytes) -> Result<Response, Malformed> {
     Ok(Response { name: Some(name), content: content.finish(), ..Response::default() })
 }
 
-/// Cuts what arrives into messages.
+/// Cuts received bytes into messages.
 #[derive(Debug, Default)]
 pub(crate) struct Deframer(BytesMut);
 
@@ -221,7 +222,7 @@ impl Deframer {
         self.0.put_slice(data);
     }
 
-    /// The next whole message.
+    /// The next complete message; `None` if it has not arrived yet.
     pub(crate) fn next(&mut self) -> Result<Option<Bytes>, Malformed> {
         let Some((header, rest)) = self.0.split_first_chunk::<GRPC_HEADER>() else { return Ok(None) };
         let [compressed, length @ ..] = *header;
@@ -234,7 +235,7 @@ impl Deframer {
         }
         let message = self.0.split_to(GRPC_HEADER + length).freeze();
         if self.0.is_empty() {
-            // Thousands of streams, each of which would keep a buffer for the next push.
+            // Thousands of streams would otherwise each keep a buffer for the next push.
             self.0 = BytesMut::new();
         }
         Ok(Some(message.slice(GRPC_HEADER..)))
@@ -252,7 +253,7 @@ fn nested(message: &[u8], number: u64) -> Result<&[u8], Malformed> {
     Err(Malformed)
 }
 
-/// The fields of a message; those that are no bytes have none here.
+/// The fields of a message. Fields that are not length-delimited have no bytes here.
 struct Fields<'a>(&'a [u8]);
 
 struct Field<'a> {
@@ -309,7 +310,7 @@ impl<'a> Iterator for Fields<'a> {
     }
 }
 
-/// A field of bytes; nothing where there are none, as proto3 has it.
+/// Appends a field of bytes, but nothing for empty bytes, as in proto3.
 fn put_field(buffer: &mut BytesMut, number: u64, bytes: &[u8]) {
     if !bytes.is_empty() {
         put_key(buffer, number);

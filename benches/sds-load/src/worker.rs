@@ -1,6 +1,7 @@
-//! A worker: a process of its own, one thread, that carries out one [`Plan`](crate::plan::Plan).
+//! A worker: a process with one thread that carries out one [`Plan`](crate::plan::Plan).
 //!
-//! Orders come on standard input, news go to standard output. When the orders end, the parent is gone and so is it.
+//! Orders come on standard input, and news go to standard output. When standard input ends, the parent has gone and the
+//! worker ends too.
 
 use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
@@ -22,14 +23,14 @@ use crate::plan::{Hold, Last, News, Order, Tick, Work};
 use crate::tally::{Tally, Timed};
 use crate::wire::Message;
 
-/// The whole life of a worker.
+/// Runs a worker to its end.
 pub(crate) fn run() -> Result<(), Error> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Worker)?;
     let tally = Rc::new(Tally::default());
     let local = LocalSet::new();
     let fleet = runtime.block_on(local.run_until(work(Rc::clone(&tally)))).map_err(Error::Worker)?;
-    // Every stream and every socket goes with it.
+    // This drops every stream and every socket.
     drop(local);
     let Some(fleet) = fleet else { return Ok(()) };
     let unserved = fleet.unserved.take().into_iter();
@@ -41,7 +42,7 @@ pub(crate) fn run() -> Result<(), Error> {
 
 type Orders = Lines<BufReader<pipe::Receiver>>;
 
-/// Works until it is told to stop.
+/// Works until the order to stop. Returns `None` if the parent has gone.
 async fn work(tally: Rc<Tally>) -> io::Result<Option<Rc<Fleet>>> {
     let input = pipe::Receiver::from_owned_fd(io::stdin().as_fd().try_clone_to_owned()?)?;
     let mut orders = BufReader::new(input).lines();
@@ -73,7 +74,8 @@ async fn work(tally: Rc<Tally>) -> io::Result<Option<Rc<Fleet>>> {
     }
 }
 
-/// A parent of a hundred workers should not hear from each ten times a second that nothing happens.
+/// Sends a tick if something has changed. A parent of a hundred workers should not get ten messages a second from each
+/// without news.
 fn say_if_new(tally: &Tally, said: &mut Tick) -> io::Result<()> {
     let now = tick(tally);
     if now != *said {
@@ -148,7 +150,7 @@ async fn churn(fleet: Rc<Fleet>, grants: Rc<Semaphore>) {
     }
 }
 
-/// Connects, takes the first secret, ACKs it and closes; when it had the secret.
+/// Connects, reads the first secret, acknowledges it and closes. Returns when the secret arrived.
 async fn on_fresh_connection(fleet: &Fleet, name: usize) -> Result<u64, Failure> {
     let exchange = async {
         let connection = Connection::open(&fleet.plan.socket, None, &fleet.tally).await?;
@@ -159,7 +161,7 @@ async fn on_fresh_connection(fleet: &Fleet, name: usize) -> Result<u64, Failure>
     timeout(PATIENCE, exchange).await.unwrap_or_else(|_| Err(late()))
 }
 
-/// Opens a stream, takes the first secret, ACKs it and ends the stream; when it had the secret.
+/// Opens a stream, reads the first secret, acknowledges it and ends the stream. Returns when the secret arrived.
 async fn exchange(fleet: &Fleet, connection: &Connection, name: usize) -> Result<u64, Failure> {
     let mut stream = fleet.open(connection, name, &[]).await?;
     let response = fleet.response(&mut stream, name).await?;
@@ -202,8 +204,8 @@ async fn fresh_streams(fleet: &Fleet, count: usize) -> Result<(), Failure> {
     Ok(())
 }
 
-/// One comes every now and then, whether or not those before are served: else a single one that waits for long would keep
-/// away all who would have waited too.
+/// Newcomers come at intervals, even if earlier ones still wait. Otherwise one newcomer that waits long would keep away
+/// all who would have waited too.
 async fn newcomers(fleet: Rc<Fleet>, count: usize) {
     let mut ticks = interval(BETWEEN_NEWCOMERS);
     for turn in 0..count {
@@ -228,7 +230,7 @@ async fn newcomer(fleet: Rc<Fleet>, turn: usize) {
     fleet.tally.count(|counts| counts.newcomers += 1);
 }
 
-/// Asks for health as probes do: each on a connection of its own, and whether or not those before are answered.
+/// Sends health probes, each on its own connection, even if earlier ones still wait.
 async fn probes(fleet: Rc<Fleet>, every: Duration) {
     let mut ticks = interval(every);
     let mut first = true;

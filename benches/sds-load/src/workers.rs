@@ -1,4 +1,4 @@
-//! The worker processes, seen from the parent.
+//! The parent's handle of the worker processes.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::plan::{Last, News, Order, Plan, Tick};
 use crate::tally::{Arrivals, Content, Counts, Latencies};
 
-/// All of them.
+/// All worker processes.
 pub(crate) struct Workers {
     all: Vec<Worker>,
     news: mpsc::UnboundedReceiver<(usize, Option<News>)>,
@@ -25,27 +25,27 @@ struct Worker {
     child: Child,
 }
 
-/// What all of them have said, as if they were one.
+/// The sum of all workers' counts.
 #[derive(Debug, Default)]
 pub(crate) struct Totals {
     pub(crate) counts: Counts,
     pub(crate) rotations: BTreeMap<Content, Arrivals>,
-    /// All with an end of their own have come to it.
+    /// Whether all workers whose work ends by itself are done.
     pub(crate) finished: bool,
 }
 
-/// What all of them have measured.
+/// The final measurements of all workers.
 #[derive(Debug, Default)]
 pub(crate) struct Measured {
     pub(crate) totals: Totals,
     pub(crate) latencies: Latencies,
     pub(crate) unserved: Vec<(usize, String)>,
-    /// Their own CPU time, in nanoseconds.
+    /// The workers' own CPU time, in nanoseconds.
     pub(crate) cpu: u64,
 }
 
 impl Workers {
-    /// Starts one for each plan and waits until all are ready.
+    /// Starts one worker for each plan, and waits until all are ready.
     pub(crate) async fn start(plans: Vec<Plan>) -> Result<Self, Error> {
         let program = std::env::current_exe().map_err(Error::Worker)?;
         let (sender, news) = mpsc::unbounded_channel();
@@ -53,7 +53,7 @@ impl Workers {
         for (number, plan) in plans.into_iter().enumerate() {
             let mut command = Command::new(&program);
             command.arg("worker").stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
-            // Ctrl-C is for the parent, which then has them report.
+            // Ctrl-C must reach only the parent, which then makes the workers report.
             command.process_group(0);
             let mut child = command.spawn().map_err(Error::Worker)?;
             let pipes = child.stdin.take().zip(child.stdout.take());
@@ -88,7 +88,7 @@ impl Workers {
         Ok(())
     }
 
-    /// Waits for news, and takes in all that there is.
+    /// Waits for news, and processes all that have arrived.
     pub(crate) async fn hear(&mut self) -> Result<(), Error> {
         let (worker, news) = self.next().await?;
         self.take_in(worker, news);
@@ -137,7 +137,7 @@ impl Workers {
         totals
     }
 
-    /// Has them close everything and say what they have measured.
+    /// Makes the workers close everything, and returns their measurements.
     pub(crate) async fn stop(mut self) -> Result<Measured, Error> {
         self.order_all(&Order::Stop).await?;
         while self.all.iter().any(|worker| worker.last.is_none()) {
@@ -156,7 +156,7 @@ impl Workers {
         Ok(measured)
     }
 
-    /// Here a worker may end: after its last words.
+    /// Waits for the next news. A worker may end here, after its last message.
     async fn next_unless_done(&mut self) -> Result<(usize, News), Error> {
         loop {
             match self.news.recv().await {

@@ -1,4 +1,4 @@
-//! Each mode against the real agent, which has a development server. What is asserted is counted, never timed.
+//! Each mode against finial, with a development server. The assertions are about counts, never about times.
 
 #![expect(clippy::unwrap_used, reason = "what fails here fails a test")]
 
@@ -13,7 +13,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::unix::pipe;
 use tokio::process::Command;
 
-/// A server, an agent, and an entry for this user.
+/// A server, an agent and an entry for this user.
 struct World {
     server: Arc<Server>,
     entry: Entry,
@@ -35,7 +35,7 @@ impl World {
         Self { server, entry, agent, folder: tempfile::tempdir().unwrap() }
     }
 
-    /// Runs sds-load; its report and its exit code.
+    /// Runs sds-load. Returns its report and its exit code.
     async fn load(&self, arguments: &[&str]) -> (Report, i32) {
         let output = Command::new(env!("CARGO_BIN_EXE_sds-load"))
             .args(arguments)
@@ -53,11 +53,11 @@ impl World {
         (report, output.status.code().unwrap())
     }
 
-    /// A trigger that has this server rotate the SVID.
+    /// The shell command that makes the server rotate the SVID.
     fn trigger(&self) -> String {
         let fifo = self.folder.path().join("trigger");
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        // Open for both, so that it does not end between two triggers.
+        // Opened for reading and writing, so that it does not end between two triggers.
         let receiver = pipe::OpenOptions::new().read_write(true).open_receiver(&fifo).unwrap();
         tokio::spawn(rotate(Arc::clone(&self.server), self.entry.clone(), receiver));
         format!("echo > {}", fifo.display())
@@ -109,7 +109,7 @@ async fn hold_speaks_the_workload_api() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn storm_lets_newcomers_and_probes_in() {
     let world = World::start().await;
-    // An agent that has just started says truly that it is not serving yet.
+    // An agent that has just started correctly reports that it is not serving yet.
     let (first, _) = world.load(&["herd", "--connections", "1"]).await;
     assert_eq!(first.served, 2, "{first:?}");
     let (report, code) = world.load(&["storm", "--connections", "10", "--newcomers", "3", "--health"]).await;
@@ -184,7 +184,7 @@ async fn nacks_are_sent_as_often_as_asked() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn streams_without_a_secret_are_named() {
     let world = World::start().await;
-    // From here on an answer that there is comes at once.
+    // From here on the agent answers at once if it has an answer.
     let (first, _) = world.load(&["herd", "--connections", "1"]).await;
     assert_eq!(first.served, 2, "{first:?}");
     let names = "spiffe://example.org/web,spiffe://example.org/nobody";
@@ -198,10 +198,10 @@ async fn streams_without_a_secret_are_named() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn floods_of_every_kind_leave_the_others_alone() {
     let world = World::start().await;
-    // An agent that has just started says truly that it is not serving yet.
+    // An agent that has just started correctly reports that it is not serving yet.
     let (first, _) = world.load(&["herd", "--connections", "1"]).await;
     assert_eq!(first.served, 2, "{first:?}");
-    // The folder of the socket is this user's.
+    // The flood keeps this user, who owns the folder of the socket.
     let user = nix::unistd::getuid().to_string();
     let of = ["flood", "--connections", "3", "--processes", "2", "--settle", "0s", "--uid", &user];
     let (report, code) = world.load(&[&of[..], &["--frames", "300"]].concat()).await;
@@ -211,7 +211,7 @@ async fn floods_of_every_kind_leave_the_others_alone() {
         let frames = if flood.kind == "silent-connections" { 0 } else { 3 * 300 };
         assert!(flood.opened >= 3 && flood.frames <= frames, "{flood:?}");
     }
-    // Each of these many calls taken back is one too many at some time.
+    // With this many reset calls, each connection exceeds the agent's limit at some time.
     let (report, _) = world.load(&[&of[..], &["--kind", "rapid-reset", "--frames", "9000"]].concat()).await;
     let goaways = report.floods[1].goaways.get("ENHANCE_YOUR_CALM (11)");
     assert_eq!((goaways, report.floods[1].opened), (Some(&3), 3), "{report:?}");

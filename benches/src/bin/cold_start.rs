@@ -1,11 +1,12 @@
-//! What does a node's worst minute cost? A 5 MiB pod list, 500 pods that all call at once, an agent that has just
-//! started and may have 64 MiB: finial beside spire-agent, same machine, same run.
+//! Measures a node's worst minute: a pod list of 5 MiB, 500 pods that all call at once, and an agent that has just
+//! started and may use 64 MiB. Runs finial and spire-agent on one machine in one run.
 //!
 //! `cargo run --release -p finial-benches --bin cold_start -- [--pods N] AGENT…` as root, where each AGENT is a program
-//! that takes spire-agent's command line. Every caller is a process of its own in a cgroup named like a container's; the
-//! kubelet (read-only port) and the server are the development ones, outside of the limit. Reported: callers served, time
-//! from the first call to the last SVID, the agent's peak of resident memory, the peak that was charged to its cgroup
-//! (page cache of its program included), how often the limit was hit, whether it was killed, requests to the kubelet.
+//! that takes spire-agent's command line. Every caller is a process of its own in a cgroup with a container's name. The
+//! kubelet (read-only port) and the server are the development ones, outside of the memory limit. The report has the
+//! callers served, the time from the first call to the last SVID, the agent's peak of resident memory, the peak charged
+//! to its cgroup (including the page cache of its program), how often the limit was hit, whether the agent was killed,
+//! and the requests to the kubelet.
 
 use std::fs;
 use std::io::Read as _;
@@ -44,7 +45,7 @@ fn main() -> Outcome<()> {
     Ok(())
 }
 
-/// One caller: says that it is there, waits for the start, and fetches its SVID.
+/// Runs one caller: it reports that it is ready, waits for the start, and fetches its SVID.
 fn call(socket: &Path) -> Outcome<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::io::stdin().read_to_end(&mut Vec::new())?;
@@ -148,7 +149,7 @@ fn caller(group: &Cgroup, pod: &dev::kube::Pod, socket: &Path, gate: &std::io::P
     Ok(Ended(child))
 }
 
-/// A cgroup (version 1) of ours; removed with all in it when dropped.
+/// A cgroup (version 1). Dropping it removes it with all in it.
 struct Cgroup(PathBuf);
 
 impl Cgroup {
@@ -179,7 +180,7 @@ impl Drop for Cgroup {
     }
 }
 
-/// Only folders can be removed; the files go with them.
+/// Removes a cgroup's folders from the inside out. Its files vanish with them and cannot be removed.
 fn remove(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {

@@ -1,9 +1,10 @@
-//! How an agent starts and what it costs at rest: finial beside spire-agent, same machine, same run.
+//! Measures the start of an agent and its cost at rest. Runs finial and spire-agent on one machine in one run.
 //!
 //! `cargo run --release -p finial-benches --bin startup -- [--runs N] AGENT…` where each AGENT is a program that takes
-//! spire-agent's command line. Each run is a fresh join token against the development server, one entry known before.
-//! Reported: exec → socket connectable, exec → first X.509-SVID over the Workload API (medians and extremes, ms), size of
-//! the program, and after ten seconds of rest resident and anonymous memory (KiB) and CPU time over ten more (ms).
+//! spire-agent's command line. Each run uses a new join token at the development server, which has one entry from the
+//! start. The report has the times from exec to a socket that can be connected and to the first X.509-SVID over the
+//! Workload API (medians and extremes, ms), the size of the program, and, after ten seconds of rest, resident and
+//! anonymous memory (KiB) and the CPU time of ten more seconds (ms).
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -29,7 +30,7 @@ fn main() -> Outcome<()> {
         "{:<40} {:>22} {:>22} {:>9} {:>8} {:>8} {:>7}",
         "agent", "exec → socket", "exec → SVID", "size MiB", "RSS", "anon", "CPU ms"
     );
-    // The server's; what is measured blocks this thread.
+    // The runtime of the server. The measurement blocks this thread.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     for agent in agents {
         let server = runtime.block_on(Server::start(Options::default()))?;
@@ -97,7 +98,7 @@ impl Run {
         Ok(Self { agent: Ended(child), start, folder })
     }
 
-    /// Milliseconds from exec to a socket that takes connections, and to the first SVID.
+    /// The milliseconds from exec to a socket that accepts connections, and to the first SVID.
     fn measure(&mut self) -> Outcome<(f64, f64)> {
         until_first_svid(&mut self.agent, &self.folder.path().join("api.sock"), self.start)
     }
@@ -108,7 +109,7 @@ impl Run {
     }
 }
 
-/// `median (least–most)`.
+/// The text `median (least–most)`.
 fn spread(mut values: Vec<f64>) -> String {
     values.sort_unstable_by(f64::total_cmp);
     let (Some(&least), Some(&most)) = (values.first(), values.last()) else { return "–".into() };

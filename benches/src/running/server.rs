@@ -1,4 +1,4 @@
-//! A real spire-server on loopback, and its command line.
+//! A real spire-server on loopback and its command line.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener};
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::{Ended, Outcome};
 
-/// A server for `example.org` with all its files in one folder; it ends with this value.
+/// A running server for `example.org` with all its files in one folder. Dropping it ends it.
 pub struct SpireServer {
     program: PathBuf,
     folder: PathBuf,
@@ -20,10 +20,10 @@ pub struct SpireServer {
 }
 
 impl SpireServer {
-    /// Starts it, and waits until it is healthy. `cache` is its `cache_reload_interval`, `log` its level.
+    /// Starts a server, and waits until it is healthy. `cache` is its `cache_reload_interval`, `log` its log level.
     ///
     /// # Errors
-    /// It does not start, or is not healthy within a minute.
+    /// If it does not start, or is not healthy within a minute.
     pub fn start(program: &Path, folder: &Path, cache: &str, log: &str) -> Outcome<Self> {
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
         let conf = folder.join("server.conf");
@@ -39,54 +39,54 @@ impl SpireServer {
         Ok(server)
     }
 
-    /// Where agents connect to, on loopback.
+    /// The port for agents, on loopback.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The socket of its command line.
+    /// The path of the socket that its command line uses.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
         self.folder.join("server.sock")
     }
 
-    /// The program.
+    /// The path of the server's program.
     #[must_use]
     pub fn program(&self) -> &Path {
         &self.program
     }
 
-    /// What it has logged.
+    /// The server's log.
     ///
     /// # Errors
-    /// The file cannot be read.
+    /// If the file cannot be read.
     pub fn log(&self) -> Outcome<String> {
         Ok(fs::read_to_string(self.folder.join(LOG))?)
     }
 
-    /// A new join token.
+    /// Makes a new join token.
     ///
     /// # Errors
-    /// The server makes none.
+    /// If the server makes none.
     pub fn join_token(&self) -> Outcome<String> {
         let token: serde_json::Value =
             serde_json::from_str(&self.ask(&["token", "generate"], &["-output", "json"])?)?;
         Ok(token["value"].as_str().ok_or("no token")?.to_owned())
     }
 
-    /// The trust bundle, PEM.
+    /// The trust bundle as PEM.
     ///
     /// # Errors
-    /// The server shows none.
+    /// If the server shows none.
     pub fn bundle(&self) -> Outcome<String> {
         self.ask(&["bundle", "show"], &[])
     }
 
-    /// A command of its command line, such as `entry create`, with its flags; what it printed.
+    /// Runs a command of the server's command line, such as `entry create`, with its flags. Returns its output.
     ///
     /// # Errors
-    /// What it printed as its error.
+    /// The text that the command printed to standard error.
     pub fn ask(&self, command: &[&str], flags: &[&str]) -> Outcome<String> {
         let output = Command::new(&self.program)
             .args(command)
@@ -112,13 +112,14 @@ impl SpireServer {
     }
 }
 
-/// The SPIFFE ID of an agent that joins with this token.
+/// The SPIFFE ID of an agent that attests with this join token.
 #[must_use]
 pub fn join_token_agent_id(token: &str) -> String {
     format!("spiffe://example.org/spire/agent/join_token/{token}")
 }
 
-/// Its datastore does not wait for the disk: nothing here outlives the server, and ten thousand entries take a while.
+/// The text of server.conf. The datastore does not wait for the disk, because nothing outlives the server and ten
+/// thousand entries would take long.
 fn server_conf(folder: &Path, port: u16, cache: &str, log: &str) -> String {
     let folder = folder.display();
     format!(

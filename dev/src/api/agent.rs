@@ -1,4 +1,4 @@
-//! The Agent service: attest, renew, status.
+//! The Agent service: AttestAgent, RenewAgent, PostStatus.
 
 use proto::agent::agent_server::Agent;
 use proto::agent::{

@@ -1,4 +1,4 @@
-//! Node attestation: from the payload to an agent ID and the selectors of its node.
+//! Node attestation: turns a payload into an agent ID and the selectors of the node.
 
 use std::collections::BTreeSet;
 
@@ -9,14 +9,14 @@ use crate::entries::Selector;
 use crate::ids;
 use crate::state::{Grant, Shared};
 
-/// What attestation finds out about a node.
+/// The result of an attestation.
 pub(super) struct Attested {
     pub(super) agent_id: String,
     pub(super) can_reattest: bool,
     pub(super) selectors: BTreeSet<Selector>,
 }
 
-/// By the attestor of that name.
+/// Attests by the attestor with the name `kind`.
 pub(super) fn attest(shared: &Shared, kind: &str, payload: &[u8]) -> Result<Attested, Status> {
     match kind {
         "join_token" => join_token(shared, &String::from_utf8_lossy(payload)),
@@ -29,7 +29,7 @@ pub(super) fn attest(shared: &Shared, kind: &str, payload: &[u8]) -> Result<Atte
     }
 }
 
-/// A token is spent with its first use, whatever becomes of it.
+/// Attests by a join token. The first use spends the token, even if it fails.
 fn join_token(shared: &Shared, token: &str) -> Result<Attested, Status> {
     let expires_at = shared.lock().join_tokens.remove(token).ok_or_else(|| {
         Status::invalid_argument("failed to attest: join token does not exist or has already been used")
@@ -77,7 +77,7 @@ fn k8s_psat(shared: &Shared, payload: &[u8]) -> Result<Attested, Status> {
     })
 }
 
-/// What the API of the cluster would tell of the pod and its node.
+/// The selectors that the real server reads from the cluster's API: those of the agent's pod and node.
 fn node_selectors(grant: &Grant) -> BTreeSet<Selector> {
     let Grant { cluster, namespace, service_account, node, .. } = grant;
     let pod_name = format!("{service_account}-{node}");

@@ -1,4 +1,4 @@
-//! PermissionDenied with the reason in its details, by which an agent knows whether to attest anew.
+//! PermissionDenied with the reason in its details. The reason tells an agent whether to attest again.
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -6,17 +6,17 @@ use proto::types::PermissionDeniedDetails;
 use proto::types::permission_denied_details::Reason;
 use tonic::{Code, Status};
 
-/// The refusal of a call for the state that the agent is in.
+/// Refuses a call because of the agent's state.
 pub(super) fn because(reason: Reason, method: &str) -> Status {
     with_details(reason, refusal(method))
 }
 
-/// The refusal of a call by somebody without an SVID.
+/// Refuses a call without a client certificate.
 pub(super) fn without_details(method: &str) -> Status {
     Status::permission_denied(refusal(method))
 }
 
-/// Packs the reason into `grpc-status-details-bin`.
+/// A status with the reason in `grpc-status-details-bin`.
 pub(super) fn with_details(reason: Reason, message: String) -> Status {
     let details = PermissionDeniedDetails { reason: reason.into() };
     let status = RpcStatus {

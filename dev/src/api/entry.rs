@@ -1,4 +1,4 @@
-//! The Entry service: what an agent is authorised for, whole or by revisions.
+//! The Entry service: the entries that an agent is authorized for, in full or by revisions.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -57,7 +57,7 @@ impl EntryService for Api {
     }
 }
 
-/// One SyncAuthorizedEntries stream: the entries are those of its beginning.
+/// One SyncAuthorizedEntries stream. Its entries are those at its beginning.
 struct Sync {
     shared: Arc<Shared>,
     entries: BTreeMap<String, Arc<Entry>>,
@@ -65,7 +65,7 @@ struct Sync {
     responses: mpsc::Sender<Result<SyncAuthorizedEntriesResponse, Status>>,
 }
 
-/// The client is gone; nothing more to do.
+/// The client has closed the stream.
 struct Gone;
 
 impl Sync {
@@ -108,7 +108,7 @@ impl Sync {
         Ok(())
     }
 
-    /// Full pages with `more`, then the rest, which may be empty.
+    /// Answers a request for entries by ID: full pages with `more`, then the rest, which may be empty.
     async fn requested(&self, ids: &[String], page: usize) -> Result<(), Gone> {
         let found: Vec<_> = ids.iter().filter_map(|id| self.entries.get(id)).collect();
         let mut rest = found.as_slice();
@@ -139,7 +139,7 @@ fn revision(entry: &Entry) -> EntryRevision {
     }
 }
 
-/// The fields that the mask asks for; the ID always.
+/// The entry's ID and the fields that the mask asks for.
 fn wire(entry: &Entry, mask: Option<&EntryMask>) -> types::Entry {
     let mask = mask.copied().unwrap_or(EVERYTHING);
     let federated = |name: &String| name.strip_prefix("spiffe://").unwrap_or(name).to_owned();

@@ -1,4 +1,4 @@
-//! The gRPC services of the SPIRE server, as far as an agent calls them.
+//! The gRPC services of the SPIRE server, limited to the methods that an agent calls.
 
 mod agent;
 mod attest;
@@ -23,15 +23,15 @@ use crate::ca::Issued;
 use crate::peer::{Caller, Peer};
 use crate::state::Shared;
 
-/// Who calls what; in the extensions of each request.
+/// The caller and the method of a request. Each request has it in its extensions.
 #[derive(Clone)]
 pub(crate) struct Call {
     pub(crate) peer: Peer,
-    /// The full name, as the server's refusals cite it.
+    /// The full name of the method, which refusals cite.
     pub(crate) method: String,
 }
 
-/// All services on one server.
+/// All services.
 pub(crate) fn routes(shared: &Arc<Shared>) -> Routes {
     let api = || Api(Arc::clone(shared));
     Routes::default()
@@ -42,11 +42,11 @@ pub(crate) fn routes(shared: &Arc<Shared>) -> Routes {
         .prepare()
 }
 
-/// Implements each service.
+/// The implementation of all services.
 struct Api(Arc<Shared>);
 
 impl Api {
-    /// The agent that calls, or why it may not.
+    /// The agent that calls, or the refusal if it may not. Counts refusals.
     fn agent<T>(&self, request: &Request<T>) -> Result<Arc<Caller>, Status> {
         let call = request.extensions().get::<Call>().expect("the listener adds a Call to each request");
         let denied = match &call.peer {
@@ -66,7 +66,7 @@ fn internal(what: &str, error: impl std::fmt::Display) -> Status {
     Status::internal(format!("{what}: {error}"))
 }
 
-/// A SPIFFE ID on the wire. What is none becomes a path without a trust domain, which no client accepts.
+/// A SPIFFE ID as a message. A malformed one becomes a path without a trust domain, which no client accepts.
 fn wire_id(text: &str) -> types::Spiffeid {
     let Some(rest) = text.strip_prefix("spiffe://") else {
         return types::Spiffeid { trust_domain: String::new(), path: text.to_owned() };

@@ -1,4 +1,4 @@
-//! The SVID service: X.509-SVIDs for workloads, with a status for each.
+//! The SVID service: signs X.509-SVIDs for workloads, each with a status of its own.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -87,5 +87,5 @@ fn result(code: i32, message: &str, svid: Option<types::X509svid>) -> batch_new_
     batch_new_x509svid_response::Result { status: Some(status), svid }
 }
 
-/// Per call; the real server also makes callers wait for their share of so many per second.
+/// The most SVIDs of one call. The real server also limits the rate per second.
 const SIGN_LIMIT: usize = 500;

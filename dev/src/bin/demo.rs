@@ -3,6 +3,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // The alias ends in `--` already; people write `cargo demo -- --check` all the same.
+    // The alias ends in `--` already, but people still write `cargo demo -- --check`.
     dev::demo::main(std::env::args().skip(1).skip_while(|word| word == "--"))
 }

@@ -7,9 +7,9 @@
 //!            [--join-token N] [--psat CLUSTER:NAMESPACE:SERVICE_ACCOUNT:NODE:FILE]...
 //! ```
 //!
-//! It prints where it listens and the join tokens, one per line. `bundle.pem` in the data directory and the token files
-//! are written before that line and kept fresh. The entries file is read anew when it changes and on SIGHUP.
-//! SIGINT and SIGTERM end it. All state is in memory.
+//! It prints the join tokens and its address, one per line. The file `bundle.pem` in the data directory and the token
+//! files are written before the address is printed, and kept up to date. The entries file is read again when it changes
+//! and on SIGHUP. SIGINT and SIGTERM end the server. All state is in memory.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -56,14 +56,14 @@ async fn run() -> Result<(), Failure> {
             _ = hangup.recv() => files.entries_read = None,
             _ = tick.tick() => {}
         }
-        // A file that is being edited must not end the server.
+        // An error must not end the server: the file may be half edited.
         if let Err(error) = files.refresh(&server) {
             eprintln!("dev-server: {error}");
         }
     }
 }
 
-/// What lies on the disk: read, or written and kept fresh.
+/// The files on disk: the entries, which are read, and the bundle and tokens, which are kept up to date.
 struct Files {
     arguments: Arguments,
     entries_read: Option<SystemTime>,
@@ -106,7 +106,7 @@ impl Files {
     }
 }
 
-/// In one piece: an agent may read at any time.
+/// Replaces a file atomically, because an agent may read it at any time.
 fn write(path: &Path, text: &str) -> Result<(), Failure> {
     let part = path.with_extension("part");
     fs::write(&part, text)?;
@@ -122,7 +122,7 @@ struct Arguments {
     psats: Vec<Psat>,
 }
 
-/// A token file that stands for a pod of the agent.
+/// The subject of a service account token, and the file to write the token to.
 struct Psat {
     cluster: String,
     namespace: String,
@@ -185,7 +185,7 @@ fn psat(text: &str) -> Result<Psat, Failure> {
     })
 }
 
-/// `90s`, `5m`, `24h`.
+/// Parses a duration like `90s`, `5m` or `24h`.
 fn duration(text: &str) -> Result<Duration, Failure> {
     let unit = match text.chars().last() {
         Some('s') => 1,

@@ -1,4 +1,4 @@
-//! One key that signs, and what it signs.
+//! One CA key and the certificates that it signs.
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
@@ -18,7 +18,7 @@ pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
 }
 
-/// What an X.509-SVID shall say.
+/// The content of an X.509-SVID that is to be signed. The TTL is in seconds.
 pub(crate) struct Leaf<'a> {
     pub(crate) spiffe_id: &'a str,
     pub(crate) dns_names: &'a [String],
@@ -28,7 +28,7 @@ pub(crate) struct Leaf<'a> {
 /// A signed X.509-SVID.
 pub(crate) struct Issued {
     pub(crate) certificate: CertificateDer<'static>,
-    /// Decimal, as the server's messages and tables have it.
+    /// The serial number in decimal, as in SPIRE's messages and tables.
     pub(crate) serial: String,
     pub(crate) not_after: i64,
 }
@@ -62,7 +62,7 @@ impl Authority {
         })
     }
 
-    /// Signs an X.509-SVID; it ends with the authority at the latest.
+    /// Signs an X.509-SVID. It does not outlive the authority.
     pub(crate) fn issue(&self, leaf: &Leaf<'_>, key: &impl PublicKeyData) -> Result<Issued, rcgen::Error> {
         let serial = Serial::random();
         let (mut params, not_after) = template(&serial, leaf.ttl, Some(self.not_after))?;
@@ -86,7 +86,7 @@ impl Authority {
     }
 }
 
-/// 126 random bits below a one: always sixteen bytes, always positive.
+/// A serial number: a one and 126 random bits, so it always has sixteen bytes and is positive.
 struct Serial(u128);
 
 impl Serial {
@@ -99,7 +99,7 @@ impl Serial {
     }
 }
 
-/// What every certificate has, and its last second.
+/// The fields that every certificate has, and its expiry in seconds since the epoch. `cap` is the latest expiry.
 fn template(serial: &Serial, ttl: i64, cap: Option<i64>) -> Result<(CertificateParams, i64), rcgen::Error> {
     let now = ids::now();
     let not_after = (now + ttl).min(cap.unwrap_or(i64::MAX));
@@ -122,5 +122,7 @@ fn uri(text: &str) -> Result<SanType, rcgen::Error> {
     Ok(SanType::URI(text.try_into()?))
 }
 
+/// Seconds by which a certificate is valid before it is signed, as SPIRE's.
 const NOT_BEFORE_CUSHION: i64 = 10;
+/// The attribute `serialNumber` of X.520.
 const OID_SERIAL_NUMBER: &[u64] = &[2, 5, 4, 5];

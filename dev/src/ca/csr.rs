@@ -1,10 +1,10 @@
-//! Certificate signing requests: only the key counts.
+//! Reads certificate signing requests. The server uses only their key.
 
 use rcgen::SubjectPublicKeyInfo;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer as _;
 
-/// Why a request is refused; the words follow the ones of the server's API.
+/// Why a request is refused. The server's API adds its own words before the text.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CsrError {
     #[error("{0}")]
@@ -13,7 +13,7 @@ pub(crate) enum CsrError {
     Signature(String),
 }
 
-/// The public key of a request that is signed with it.
+/// The public key of a request. Its signature must be by this key.
 pub(crate) fn public_key(der: &[u8]) -> Result<SubjectPublicKeyInfo, CsrError> {
     let malformed = |error: &dyn std::fmt::Display| CsrError::Malformed(error.to_string());
     let (rest, csr) = X509CertificationRequest::from_der(der).map_err(|error| malformed(&error))?;

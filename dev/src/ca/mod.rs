@@ -1,9 +1,10 @@
-//! The certificate authority of the server, in memory.
+//! The server's certificate authority, in memory.
 //!
-//! A new authority is first *prepared* (its root joins the bundle) and later *activated* (it signs). Both happen by
-//! themselves as in the real server, at a half and at five sixths of the active one's life, whenever somebody looks;
-//! and by order. Old roots leave the bundle when they expire, or by order. With an upstream root the authorities are
-//! intermediates of it: the bundle is the root alone and never changes.
+//! A new authority is first *prepared*, so that its root joins the bundle, and later *activated*, so that it signs. As
+//! in the real server, both happen by themselves: after half and after five sixths of the active authority's lifetime,
+//! at the next use. A test can also order them. Old roots leave the bundle when they expire, or when a test orders it.
+//! With an upstream root the authorities are intermediates of that root: the bundle is the root alone and never
+//! changes.
 
 mod authority;
 mod csr;
@@ -18,27 +19,27 @@ pub(crate) use csr::{CsrError, public_key};
 
 use crate::ids;
 
-/// Who signs now, who signs next, and whom the clients trust.
+/// The authority that signs now, the one that signs next, and the roots that clients trust.
 pub(crate) struct Ca {
     trust_domain: String,
     ttl: i64,
     upstream: Option<Arc<Authority>>,
     active: Arc<Authority>,
     prepared: Option<Arc<Authority>>,
-    /// Oldest first.
+    /// The roots of the bundle, the oldest first.
     roots: Vec<Arc<Authority>>,
-    /// Those of the roots that are declared compromised.
+    /// The roots that are tainted.
     tainted: Vec<Arc<Authority>>,
     sequence: u64,
 }
 
-/// Signs while the lock on the state is not held.
+/// A copy of the active authority, so that signing does not hold the lock on the state.
 pub(crate) struct Signer {
     authority: Arc<Authority>,
     intermediates: Vec<CertificateDer<'static>>,
 }
 
-/// The trust bundle of this moment.
+/// The present trust bundle.
 pub(crate) struct Roots {
     pub(crate) authorities: Vec<Arc<Authority>>,
     pub(crate) tainted: Vec<Arc<Authority>>,
@@ -64,7 +65,7 @@ impl Ca {
         })
     }
 
-    /// Makes the next authority; nothing where there is one already.
+    /// Prepares the next authority, unless there is one already.
     pub(crate) fn prepare(&mut self) -> Result<(), rcgen::Error> {
         if self.prepared.is_some() {
             return Ok(());
@@ -78,14 +79,14 @@ impl Ca {
         Ok(())
     }
 
-    /// The prepared authority signs from now on.
+    /// Makes the prepared authority sign from now on.
     pub(crate) fn activate(&mut self) -> Result<(), rcgen::Error> {
         self.prepare()?;
         self.active = self.prepared.take().expect("prepare() leaves a prepared authority");
         Ok(())
     }
 
-    /// Declares the roots compromised that neither sign nor are prepared to.
+    /// Taints all roots except those that sign or are prepared to.
     pub(crate) fn taint_old(&mut self) {
         let keep = self.in_use();
         self.tainted = self
@@ -97,7 +98,7 @@ impl Ca {
         self.sequence += 1;
     }
 
-    /// Takes the roots out of the bundle that neither sign nor are prepared to.
+    /// Removes all roots from the bundle except those that sign or are prepared to.
     pub(crate) fn forget_old(&mut self) {
         let keep = self.in_use();
         self.retain(|root| keep.iter().any(|kept| Arc::ptr_eq(kept, root)));
@@ -108,14 +109,14 @@ impl Ca {
         all.into_iter().flatten().map(Arc::clone).collect()
     }
 
-    /// Who signs now.
+    /// The present signer.
     pub(crate) fn signer(&mut self) -> Result<Signer, rcgen::Error> {
         self.tick()?;
         let intermediates = self.upstream.iter().map(|_| self.active.certificate.clone()).collect();
         Ok(Signer { authority: Arc::clone(&self.active), intermediates })
     }
 
-    /// Whom to trust now.
+    /// The present trust bundle.
     pub(crate) fn roots(&mut self) -> Result<Roots, rcgen::Error> {
         self.tick()?;
         let (authorities, tainted) = (self.roots.clone(), self.tainted.clone());
@@ -143,7 +144,7 @@ impl Ca {
 }
 
 impl Signer {
-    /// The signed certificate with what a client needs to get to a root.
+    /// Signs a certificate. Returns its chain to a root, without the root, and the certificate's data.
     pub(crate) fn issue(
         &self,
         leaf: &Leaf<'_>,
@@ -166,5 +167,5 @@ fn authority(
     }))
 }
 
-/// A month: longer than any run.
+/// The lifetime of the upstream root in seconds: a month, longer than any run.
 const UPSTREAM_TTL: i64 = 30 * 24 * 3600;

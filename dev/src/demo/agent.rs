@@ -1,4 +1,4 @@
-//! An agent's configuration: the scenario's agent.conf.
+//! The agent.conf of the demo's agents.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -7,14 +7,14 @@ use super::plan::Cluster;
 
 /// How the agent proves which node it runs on.
 pub(crate) enum Attestation<'a> {
-    /// By the token that Kubernetes would mount; the built-in server stands in for the cluster.
+    /// By a service account token, which Kubernetes would mount. The built-in server makes it in place of the cluster.
     K8sPsat {
         token: &'a Path,
     },
     JoinToken(&'a str),
 }
 
-/// All that an agent.conf depends on.
+/// The values that an agent.conf depends on.
 pub(crate) struct AgentConf<'a> {
     pub(crate) cluster: Cluster,
     pub(crate) directory: &'a Path,
@@ -27,7 +27,7 @@ pub(crate) struct AgentConf<'a> {
 }
 
 impl AgentConf<'_> {
-    /// The file.
+    /// The text of the file.
     pub(crate) fn text(&self) -> String {
         let mut text = String::new();
         let _ = writeln!(text, "agent {{");

@@ -1,4 +1,4 @@
-//! The flags.
+//! The flags of the demo.
 
 use std::path::PathBuf;
 
@@ -21,25 +21,25 @@ Runs frontend -> yelbapp -> yelbdb, redis with finial and Envoy on this machine,
   --join-token-frontend TOKEN  for the frontend's agent
   --join-token-backend TOKEN   for the other agent";
 
-/// What was asked for.
+/// The meaning of a command line.
 #[derive(Debug)]
-pub(crate) enum Wanted {
+pub(crate) enum Invocation {
     Help,
     Demo(Arguments),
 }
 
-/// How to run.
+/// The options of one run.
 #[derive(Debug)]
 pub(crate) struct Arguments {
     pub(crate) check: bool,
     pub(crate) keep: bool,
     pub(crate) agent: Option<PathBuf>,
     pub(crate) trust_domain: String,
-    /// `None`: the built-in one.
+    /// The real SPIRE server to use; `None` for the built-in one.
     pub(crate) server: Option<RealServer>,
 }
 
-/// A server that is not ours.
+/// A real SPIRE server, and what the agents need to attest to it.
 #[derive(Debug, Default)]
 pub(crate) struct RealServer {
     pub(crate) host: String,
@@ -50,11 +50,11 @@ pub(crate) struct RealServer {
 }
 
 impl Arguments {
-    /// Reads the words after the program's name.
+    /// Parses the words after the program's name.
     ///
     /// # Errors
-    /// A flag that is unknown, wrong or missing.
-    pub(crate) fn parse(mut words: impl Iterator<Item = String>) -> Result<Wanted, Failure> {
+    /// If a flag is unknown, invalid or missing.
+    pub(crate) fn parse(mut words: impl Iterator<Item = String>) -> Result<Invocation, Failure> {
         let mut arguments = Self {
             check: false,
             keep: false,
@@ -66,7 +66,7 @@ impl Arguments {
         while let Some(word) = words.next() {
             let mut value = || words.next().ok_or_else(|| Failure::usage(format!("{word} needs a value")));
             match word.as_str() {
-                "-h" | "--help" => return Ok(Wanted::Help),
+                "-h" | "--help" => return Ok(Invocation::Help),
                 "--check" => arguments.check = true,
                 "--keep" => arguments.keep = true,
                 "--agent" => arguments.agent = Some(value()?.into()),
@@ -84,7 +84,7 @@ impl Arguments {
         } else if arguments.trust_domain != TRUST_DOMAIN || real.given() {
             return Err(Failure::usage("--bundle, --trust-domain and the join tokens go with --server"));
         }
-        Ok(Wanted::Demo(arguments))
+        Ok(Invocation::Demo(arguments))
     }
 }
 

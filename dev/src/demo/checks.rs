@@ -1,4 +1,4 @@
-//! The checks that only look: what must be seen of the Envoys, whoever the server is.
+//! The checks that only observe the Envoys. They are the same for the built-in server and a real one.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,13 +11,13 @@ use super::traffic::{CALLS, Traffic, call};
 use super::wait::until;
 use super::world::World;
 
-/// Serial numbers of the registered workloads.
+/// The serial number of each registered workload's certificate, by the workload's name.
 pub(crate) type Serials = BTreeMap<&'static str, String>;
 
-/// The serial numbers of this moment.
+/// The present serial numbers.
 ///
 /// # Errors
-/// An Envoy does not answer.
+/// If an Envoy does not answer.
 pub(crate) async fn serials(world: &World<'_>) -> Result<Serials, Failure> {
     let mut serials = Serials::new();
     for (workload, envoy) in world.workloads().filter(|(workload, _)| workload.registered) {
@@ -27,10 +27,10 @@ pub(crate) async fn serials(world: &World<'_>) -> Result<Serials, Failure> {
     Ok(serials)
 }
 
-/// As `/clusters` shows it: `cx_active::1`, and healthy.
+/// Checks that each Envoy has one healthy connection to its agent, by its `/clusters`.
 ///
 /// # Errors
-/// It is not so for one of them.
+/// If an Envoy has none soon.
 pub(crate) async fn connections(world: &World<'_>) -> Result<(), Failure> {
     for (workload, envoy) in world.workloads() {
         let connected = async || Ok(envoy.agent_connection().await?.then_some(()));
@@ -44,10 +44,10 @@ pub(crate) async fn connections(world: &World<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The database and the cache answer.
+/// Checks that calls reach the database and the cache.
 ///
 /// # Errors
-/// They do not, within a while.
+/// If one of them does not answer soon.
 pub(crate) async fn chain_works(frontend: &Envoy) -> Result<(), Failure> {
     for (path, expected) in CALLS {
         let mut last = String::new();
@@ -63,10 +63,10 @@ pub(crate) async fn chain_works(frontend: &Envoy) -> Result<(), Failure> {
     Ok(())
 }
 
-/// `ssl.handshake` grows with each call.
+/// Checks that `ssl.handshake` grows with each call.
 ///
 /// # Errors
-/// It does not, on one of the listeners and clusters.
+/// If it does not, on a listener or a cluster.
 pub(crate) async fn handshakes(world: &World<'_>, traffic: &Traffic) -> Result<(), Failure> {
     let chain: Vec<_> = world.workloads().filter(|(workload, _)| workload.in_chain()).collect();
     let mut before = Vec::new();
@@ -79,7 +79,7 @@ pub(crate) async fn handshakes(world: &World<'_>, traffic: &Traffic) -> Result<(
         .await?
         .ok_or_else(|| Failure::new(format!("calls do not go on: {:?}", traffic.tally())))?;
     for ((workload, envoy), before) in chain.iter().zip(before) {
-        // The leaves get every other call. One may be under way at either end.
+        // yelbdb and redis get every other call. One call may be under way at the beginning and at the end.
         let share = if workload.routes.is_empty() { CALLS_COUNTED / 2 } else { CALLS_COUNTED };
         let now = both_sides(workload, &envoy.stats().await?);
         for (what, now, before) in [("as server", now.0, before.0), ("as client", now.1, before.1)] {
@@ -94,17 +94,17 @@ pub(crate) async fn handshakes(world: &World<'_>, traffic: &Traffic) -> Result<(
     Ok(())
 }
 
-/// Handshakes with callers and with callees, where it has some.
+/// The counts of handshakes with callers and with callees; `None` for a workload without them.
 fn both_sides(workload: &Workload, stats: &Stats) -> (Option<u64>, Option<u64>) {
     let server = (!workload.callers.is_empty()).then(|| stats.handshakes_in());
     let out = || workload.routes.iter().map(|(_, callee)| stats.handshakes_with(callee)).sum();
     (server, (!workload.routes.is_empty()).then(out))
 }
 
-/// The callee lets in nobody but those whom it names.
+/// Checks that the callee refuses a caller that it does not name, and counts it.
 ///
 /// # Errors
-/// It lets in the stranger, or does not count him.
+/// If the stranger's call succeeds, or is not counted.
 pub(crate) async fn stranger(world: &World<'_>) -> Result<(), Failure> {
     let ((_, stranger), (_, callee)) = (world.envoy("stranger")?, world.envoy("yelbapp")?);
     let before = callee.stats().await?.refused_names();
@@ -120,10 +120,10 @@ pub(crate) async fn stranger(world: &World<'_>) -> Result<(), Failure> {
     counted.ok_or_else(|| callee.process.failure("does not count the stranger in ssl.fail_verify_san"))
 }
 
-/// Who is not registered is nobody.
+/// Checks that an unregistered Envoy has no certificate and its calls fail.
 ///
 /// # Errors
-/// He is somebody.
+/// If it has a certificate, or a call succeeds.
 pub(crate) async fn unregistered(world: &World<'_>) -> Result<(), Failure> {
     let (_, envoy) = world.envoy("latecomer")?;
     let shown = envoy.certificates().await?;
@@ -139,10 +139,10 @@ pub(crate) async fn unregistered(world: &World<'_>) -> Result<(), Failure> {
     }
 }
 
-/// No call has failed.
+/// Checks that no call has failed.
 ///
 /// # Errors
-/// Some have.
+/// If a call has failed.
 pub(crate) async fn all_went_well(world: &World<'_>, traffic: &Traffic) -> Result<(), Failure> {
     let tally = traffic.tally();
     if tally.failed == 0 {
@@ -158,6 +158,7 @@ pub(crate) async fn all_went_well(world: &World<'_>, traffic: &Traffic) -> Resul
     Err(Failure::new(what).with_log(&yelbapp.process.log))
 }
 
-/// What is a matter of a moment may take so long on a busy machine.
+/// How long a busy machine may take for what otherwise takes a moment.
 pub(crate) const SOON: Duration = Duration::from_secs(10);
+/// How many calls [`handshakes`] counts: one second of traffic.
 const CALLS_COUNTED: u64 = 20;

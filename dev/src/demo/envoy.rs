@@ -1,4 +1,4 @@
-//! What an Envoy tells about itself on its admin port.
+//! An Envoy's admin port: its certificates, statistics and connections.
 
 use std::collections::BTreeMap;
 
@@ -16,11 +16,11 @@ use super::sidecar::{SDS_CLUSTER, STATS};
 pub(crate) struct Envoy {
     pub(crate) process: Process,
     pub(crate) admin_port: u16,
-    /// Of its listener.
+    /// The port of its listener.
     pub(crate) port: u16,
 }
 
-/// A certificate of `/certs`.
+/// A certificate in `/certs`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Certificate {
     pub(crate) uri: String,
@@ -28,7 +28,7 @@ pub(crate) struct Certificate {
     pub(crate) expires: Option<OffsetDateTime>,
 }
 
-/// What `/certs` shows: nothing before the secrets are there.
+/// The certificates in `/certs`; empty before Envoy has its secrets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Certificates {
     pub(crate) own: Vec<Certificate>,
@@ -36,13 +36,15 @@ pub(crate) struct Certificates {
 }
 
 impl Envoy {
-    /// Whether it serves.
+    /// Whether Envoy is ready, by `/ready`.
     pub(crate) async fn live(&self) -> bool {
         http::get(self.admin_port, "/ready").await.is_ok_and(|answer| answer.status == 200)
     }
 
+    /// Reads `/certs`.
+    ///
     /// # Errors
-    /// It does not answer.
+    /// If Envoy does not answer.
     pub(crate) async fn certificates(&self) -> Result<Certificates, Failure> {
         let body = self.admin("/certs").await?;
         let all: Value = serde_json::from_str(&body).unwrap_or_default();
@@ -54,10 +56,10 @@ impl Envoy {
         Ok(certificates)
     }
 
-    /// The counters that are not zero, by name.
+    /// Reads the counters that were used at least once.
     ///
     /// # Errors
-    /// It does not answer.
+    /// If Envoy does not answer.
     pub(crate) async fn stats(&self) -> Result<Stats, Failure> {
         let body = self.admin("/stats?usedonly").await?;
         let pairs = body.lines().filter_map(|line| {
@@ -67,10 +69,10 @@ impl Envoy {
         Ok(Stats(pairs.collect()))
     }
 
-    /// Whether there is exactly one connection to the agent, and it is healthy.
+    /// Whether Envoy has exactly one connection to the agent, and it is healthy.
     ///
     /// # Errors
-    /// It does not answer.
+    /// If Envoy does not answer.
     pub(crate) async fn agent_connection(&self) -> Result<bool, Failure> {
         let body = self.admin("/clusters").await?;
         let lines: Vec<&str> = body.lines().filter(|line| line.starts_with(SDS_CLUSTER)).collect();
@@ -100,7 +102,7 @@ fn read(certificates: &Value) -> Vec<Certificate> {
     certificates.as_array().into_iter().flatten().map(read).collect()
 }
 
-/// Counters by name.
+/// The counters of an Envoy by name.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Stats(BTreeMap<String, u64>);
 
@@ -109,22 +111,22 @@ impl Stats {
         self.0.get(name).copied().unwrap_or_default()
     }
 
-    /// Handshakes of callers.
+    /// The number of handshakes with callers.
     pub(crate) fn handshakes_in(&self) -> u64 {
         self.get(&format!("listener.{STATS}.ssl.handshake"))
     }
 
-    /// Handshakes with a callee.
+    /// The number of handshakes with a callee.
     pub(crate) fn handshakes_with(&self, callee: &str) -> u64 {
         self.get(&format!("cluster.{callee}.ssl.handshake"))
     }
 
-    /// Callers who were turned away for their name.
+    /// The number of callers refused because of their SPIFFE ID.
     pub(crate) fn refused_names(&self) -> u64 {
         self.get(&format!("listener.{STATS}.ssl.fail_verify_san"))
     }
 
-    /// Requests answered with 2xx, and with 5xx.
+    /// The number of requests answered with 2xx, and with 5xx.
     pub(crate) fn requests(&self) -> (u64, u64) {
         (
             self.get(&format!("http.{STATS}.downstream_rq_2xx")),

@@ -1,11 +1,11 @@
-//! Why the demo ends early, and the log that tells more.
+//! The reason why the demo ends early, with the logs that explain it.
 
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// One reason, and the logs of what failed.
+/// A reason, the logs of the programs that failed, and the exit code.
 #[derive(Debug)]
 pub(crate) struct Failure {
     reason: String,
@@ -18,12 +18,12 @@ impl Failure {
         Self { reason: reason.into(), logs: Vec::new(), code: 1 }
     }
 
-    /// The flags make no sense.
+    /// A failure because of invalid flags. The exit code is 2.
     pub(crate) fn usage(reason: impl Into<String>) -> Self {
         Self { code: 2, ..Self::new(reason) }
     }
 
-    /// Ctrl-C, with the exit code that shells expect.
+    /// The end by Ctrl-C. The exit code is the one that shells expect.
     pub(crate) fn interrupted() -> Self {
         Self { code: INTERRUPTED, ..Self::new("interrupted; everything is stopped") }
     }
@@ -32,14 +32,14 @@ impl Failure {
         self.code == INTERRUPTED
     }
 
-    /// The log of what failed, or of what had a part in it.
+    /// Adds the log of a program that failed or had a part in the failure.
     #[must_use]
     pub(crate) fn with_log(mut self, log: &Path) -> Self {
         self.logs.push(log.to_owned());
         self
     }
 
-    /// Tells all, on standard error.
+    /// Prints the ends of the logs and the reason to standard error.
     pub(crate) fn show(&self) -> ExitCode {
         for log in &self.logs {
             let text = fs::read_to_string(log).unwrap_or_default();
@@ -60,5 +60,7 @@ impl fmt::Display for Failure {
     }
 }
 
+/// 128 plus the number of SIGINT.
 const INTERRUPTED: u8 = 130;
+/// How many lines of each log are printed.
 const LOG_LINES: usize = 20;

@@ -1,4 +1,4 @@
-//! A GET over HTTP/1.1 to this machine, on a connection of its own.
+//! GET requests over HTTP/1.1 to this machine, each on its own connection.
 
 use std::error::Error;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -11,15 +11,17 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-/// Status and body.
+/// The status and body of a response.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) body: String,
 }
 
+/// Sends a GET to a port of this machine.
+///
 /// # Errors
-/// No connection, no answer within five seconds, or one that is cut off.
+/// If there is no connection, no answer within five seconds, or the answer is cut off.
 pub(crate) async fn get(port: u16, path: &str) -> Result<Answer, Box<dyn Error + Send + Sync>> {
     tokio::time::timeout(LIMIT, exchange(port, path)).await?
 }
@@ -36,7 +38,7 @@ async fn exchange(port: u16, path: &str) -> Result<Answer, Box<dyn Error + Send 
     };
     tokio::pin!(answer);
     tokio::select! {
-        // It drives the connection; it ends only by an error or after the answer.
+        // This future drives the connection. It ends only by an error or after the answer.
         ended = connection => { ended?; Ok(answer.await?) }
         answer = &mut answer => Ok(answer?),
     }

@@ -1,13 +1,17 @@
-//! `cargo demo`: the application that finial is for, on this machine, in one command.
+//! `cargo demo`: runs the application that finial is made for on this machine, with one command.
 //!
-//! A SPIRE server, two agents and the Envoys of `frontend → yelbapp → yelbdb, redis`, which call each other over mTLS
-//! twenty times a second while their certificates are replaced; then a stranger, and somebody who registers late.
+//! It starts a SPIRE server, two agents and the Envoys of `frontend → yelbapp → yelbdb, redis`. These call each other
+//! over mTLS twenty times a second while their certificates are replaced. Then a stranger calls, and a workload that is
+//! registered late.
 //!
-//! * `arguments`: the flags. `programs`: finial is built, Envoy is fetched.
-//! * `plan`: who there is, who may call whom, what the server knows. `sidecar`: that as Envoy's configuration.
-//! * `world`: all that runs, in `process`es that cannot outlive the demo; `agent`: the agents among them.
-//! * `envoy`: what an Envoy tells about itself. `traffic`: the calls. `http`: a GET.
-//! * `story`: what happens; `checks`: what must be seen. `screen`, `table`: how it is shown.
+//! * `arguments`: the flags. `programs`: builds finial, fetches Envoy.
+//! * `plan`: the workloads, who may call whom, and the registration entries. `sidecar`: the Envoy configuration from
+//!   that.
+//! * `world`: all that runs, as `process`es that cannot outlive the demo. `agent`: the configuration of the agents.
+//!   `ports`: their ports.
+//! * `envoy`: reads an Envoy's admin port. `traffic`: the calls. `http`: a GET. `wait`: polls for a condition.
+//! * `story`: the steps in order. `checks`: what each step checks. `screen`, `table`: the output. `failure`: an early
+//!   end.
 
 mod agent;
 mod arguments;
@@ -31,7 +35,7 @@ use std::process::ExitCode;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use arguments::{Arguments, Wanted};
+use arguments::{Arguments, Invocation};
 use failure::Failure;
 use programs::Programs;
 use screen::Screen;
@@ -42,8 +46,8 @@ use world::World;
 /// Runs the demo with the words after the program's name.
 pub fn main(words: impl Iterator<Item = String>) -> ExitCode {
     let arguments = match Arguments::parse(words) {
-        Ok(Wanted::Demo(arguments)) => arguments,
-        Ok(Wanted::Help) => {
+        Ok(Invocation::Demo(arguments)) => arguments,
+        Ok(Invocation::Help) => {
             println!("{}", arguments::HELP);
             return ExitCode::SUCCESS;
         }
@@ -82,13 +86,13 @@ async fn run(arguments: &Arguments, programs: &Programs, screen: &Screen) -> Res
         Err(failure) => Err(failure),
     };
     if arguments.keep || ended.as_ref().is_err_and(|failure| !failure.is_interruption()) {
-        // The logs are wanted.
+        // The user wants to read the logs.
         world.keep_files();
     }
     ended
 }
 
-/// Goes on until somebody has seen enough.
+/// Keeps everything running until Ctrl-C (`--keep`).
 async fn stay(world: &World<'_>, screen: &Screen, _calls: Traffic) -> Result<(), Failure> {
     screen.line(&format!("\n{}\n\nIt all goes on until Ctrl-C.", world.where_it_is()));
     tokio::select! {

@@ -1,4 +1,4 @@
-//! Who there is and who may call whom, as the demo's application has it.
+//! The demo's workloads, who may call whom, and their registration entries.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,7 +16,7 @@ pub(crate) enum Cluster {
 impl Cluster {
     pub(crate) const ALL: [Self; 2] = [Self::Frontend, Self::Backend];
 
-    /// The agent's name here, and of its socket and log.
+    /// The agent's name, which is also the name of its folder and log.
     pub(crate) fn agent(self) -> &'static str {
         match self {
             Self::Frontend => "agent-frontend",
@@ -24,7 +24,7 @@ impl Cluster {
         }
     }
 
-    /// The Kubernetes cluster that its token names.
+    /// The Kubernetes cluster for which the agent's token is made.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Frontend => "frontend-k8s-cluster",
@@ -39,25 +39,25 @@ impl Cluster {
         }
     }
 
-    /// The node alias, under which the workloads are registered.
+    /// The SPIFFE ID of the cluster's node alias, the parent of its workloads.
     pub(crate) fn alias(self, trust_domain: &str) -> String {
         format!("spiffe://{trust_domain}/ns/spire/sa/{}", self.service_account())
     }
 }
 
-/// A workload: an Envoy and what is behind it.
+/// A workload: an Envoy that forwards or answers requests.
 #[derive(Debug)]
 pub(crate) struct Workload {
-    /// Also the last word of its SPIFFE ID, and the name of its program.
+    /// The name. It is also the path of its SPIFFE ID and the name of its program.
     pub(crate) name: &'static str,
     pub(crate) cluster: Cluster,
-    /// Who is let in. Without any, the listener takes plain HTTP, for the demo itself.
+    /// The workloads that may call it. If it is empty, the listener takes plain HTTP from the demo itself.
     pub(crate) callers: &'static [&'static str],
-    /// Prefix of the path, and who gets the request. Without any, the answer is the name.
+    /// The path prefixes and the workloads that get their requests. If it is empty, the answer is the workload's name.
     pub(crate) routes: &'static [(&'static str, &'static str)],
-    /// Listeners and clusters come from files that Envoy watches, not from its bootstrap.
+    /// Whether listeners and clusters come from files that Envoy watches, not from its bootstrap.
     pub(crate) dynamic: bool,
-    /// Known to the server from the start.
+    /// Whether the server has its entry from the start.
     pub(crate) registered: bool,
 }
 
@@ -66,7 +66,7 @@ impl Workload {
         spiffe_id(trust_domain, self.name)
     }
 
-    /// Whether it is part of the application, not of the incidents.
+    /// Whether it is part of the application, and not the stranger or the latecomer.
     pub(crate) fn in_chain(&self) -> bool {
         !matches!(self.name, "stranger" | "latecomer")
     }
@@ -77,11 +77,11 @@ pub(crate) fn spiffe_id(trust_domain: &str, name: &str) -> String {
     format!("spiffe://{trust_domain}/{name}")
 }
 
-/// How many [`WORKLOADS`] there are. Not `WORKLOADS.len()` where a type needs it: with optimization, rustc 1.95 finds a
-/// cycle in that.
+/// The number of [`WORKLOADS`]. Types cannot use `WORKLOADS.len()`, because with optimization rustc 1.95 finds a cycle
+/// in that.
 pub(crate) const WORKLOAD_COUNT: usize = 6;
 
-/// The application, the stranger whom nobody lets in, and the latecomer.
+/// The application, the stranger that may call nobody, and the latecomer.
 pub(crate) const WORKLOADS: [Workload; WORKLOAD_COUNT] = [
     workload("frontend", Cluster::Frontend, &[], &[("/", "yelbapp")]),
     Workload {
@@ -108,7 +108,7 @@ const fn workload(
     Workload { name, cluster, callers, routes, dynamic: false, registered: true }
 }
 
-/// The server's options. Certificates live so short that their replacement is seen.
+/// The options of the built-in server. The lifetime of SVIDs is so short that the demo shows their replacement.
 pub(crate) fn server_options(trust_domain: &str, programs: &Path) -> Options {
     let psat_clusters = Cluster::ALL
         .map(|cluster| (cluster.name().to_owned(), vec![format!("spire:{}", cluster.service_account())]));
@@ -134,7 +134,7 @@ fn node_entry(trust_domain: &str, cluster: Cluster) -> Entry {
     Entry::new(cluster.alias(trust_domain), server, selectors.iter().map(String::as_str))
 }
 
-/// A workload's registration.
+/// The registration entry of a workload.
 pub(crate) fn workload_entry(trust_domain: &str, workload: &Workload, programs: &Path) -> Entry {
     let selector = selector(workload, programs);
     Entry::new(workload.id(trust_domain), workload.cluster.alias(trust_domain), [selector.as_str()])
@@ -155,5 +155,7 @@ pub(crate) fn entry_command(trust_domain: &str, workload: &Workload, programs: &
     )
 }
 
+/// The lifetime of SVIDs of the built-in server.
 const SVID_TTL: Duration = Duration::from_secs(24);
+/// The lifetime of SVIDs of a real server.
 const REAL_SVID_TTL: Duration = Duration::from_mins(1);

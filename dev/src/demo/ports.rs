@@ -1,4 +1,4 @@
-//! Where things listen.
+//! The ports of the demo.
 
 use std::net::{Ipv4Addr, TcpListener};
 
@@ -13,10 +13,12 @@ pub(crate) struct Ports {
 }
 
 impl Ports {
+    /// Finds free ports.
+    ///
     /// # Errors
-    /// There are none.
+    /// If there are not enough.
     pub(crate) fn free() -> Result<Self, Failure> {
-        // All at once, so that they differ.
+        // All are held at the same time, so that they differ.
         let mut held = Vec::new();
         let mut free = || {
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;

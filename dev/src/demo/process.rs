@@ -1,8 +1,8 @@
 //! Child processes that cannot outlive the demo, however it ends.
 //!
-//! All of them are in the process group of one shell. We kill that group when we are done. Where we cannot (SIGKILL, an
-//! abort), the pipe that the shell reads from closes, and it kills its group itself. So nothing is ever killed by name
-//! or by a number that may be somebody else's by now, and a Ctrl-C at the terminal reaches us alone.
+//! All are in the process group of one shell. The demo kills that group when it is done. If it cannot (SIGKILL, an
+//! abort), the pipe that the shell reads from closes, and the shell kills its own group. So no process is killed by its
+//! name, or by a pid that may be another's by now. A Ctrl-C at the terminal reaches only the demo.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -15,17 +15,19 @@ use tokio::process::{Child, ChildStdin, Command};
 
 use super::failure::Failure;
 
-/// The group. Dropping it ends all that was started in it.
+/// The process group. Dropping it kills all its processes.
 #[derive(Debug)]
 pub(crate) struct Group {
     shell: Child,
-    /// Held, never written.
+    /// The pipe to the shell. It is held open and never written to.
     _pipe: ChildStdin,
 }
 
 impl Group {
+    /// Starts the shell.
+    ///
     /// # Errors
-    /// There is no `sh`.
+    /// If `sh` does not start.
     pub(crate) fn new() -> Result<Self, Failure> {
         let mut command = Command::new("sh");
         command.args(["-c", "read -r _; kill -KILL 0"]).process_group(0).stdin(Stdio::piped());
@@ -38,7 +40,7 @@ impl Group {
     /// Starts a program whose output goes to `log`.
     ///
     /// # Errors
-    /// It does not start.
+    /// If the program does not start.
     pub(crate) fn spawn(
         &self,
         name: &'static str,
@@ -56,7 +58,7 @@ impl Group {
         Ok(Process { name, child: Mutex::new(child), log: log.to_owned() })
     }
 
-    /// Ours as long as the shell is not reaped, which is never before we are dropped.
+    /// The id of the group. It stays ours until the shell is reaped, which is never before the drop of `Group`.
     fn id(&self) -> Option<Pid> {
         self.shell.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw)
     }
@@ -70,7 +72,7 @@ impl Drop for Group {
     }
 }
 
-/// A program that runs; dropping it ends it.
+/// A running program. Dropping it kills it.
 #[derive(Debug)]
 pub(crate) struct Process {
     pub(crate) name: &'static str,
@@ -79,8 +81,10 @@ pub(crate) struct Process {
 }
 
 impl Process {
+    /// Checks that the program still runs.
+    ///
     /// # Errors
-    /// It does not run any more.
+    /// If it has ended.
     pub(crate) fn alive(&self) -> Result<(), Failure> {
         match self.child.lock().unwrap_or_else(PoisonError::into_inner).try_wait() {
             Ok(None) => Ok(()),

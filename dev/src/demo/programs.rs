@@ -1,4 +1,4 @@
-//! The programs: finial, built by cargo; Envoy, from the PATH or PyPI.
+//! The programs of the demo: finial, built by cargo, and Envoy, from the PATH or PyPI.
 
 use std::env;
 use std::fs;
@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use super::failure::Failure;
 use super::screen::Screen;
 
-/// Where they are.
+/// The paths of the programs.
 #[derive(Debug)]
 pub(crate) struct Programs {
     pub(crate) agent: PathBuf,
@@ -16,10 +16,10 @@ pub(crate) struct Programs {
 }
 
 impl Programs {
-    /// Builds and fetches what is not there yet. It takes long the first time, and what it does is seen.
+    /// Builds and fetches what is missing. This takes long the first time, so its progress is printed.
     ///
     /// # Errors
-    /// No compiler, no network, no Python.
+    /// If there is no compiler, network or Python.
     pub(crate) fn prepare(agent: Option<&Path>, screen: &Screen) -> Result<Self, Failure> {
         let agent = match agent {
             Some(agent) => agent.to_owned(),
@@ -32,7 +32,7 @@ impl Programs {
     }
 }
 
-/// In the profile that tests use, so that nothing is built twice.
+/// Builds finial in the profile of the tests, so that nothing is built twice. Returns its path.
 fn build_finial() -> Result<PathBuf, Failure> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
@@ -62,11 +62,12 @@ fn executable(line: &str) -> Option<PathBuf> {
     message.get("executable")?.as_str().map(PathBuf::from)
 }
 
-/// Gives one program several names in a directory. The agents tell workloads apart by the path of their program, and
-/// that takes hard links: a symbolic link is followed. Across file systems there is one copy.
+/// Puts one program into a directory under several names. The agents distinguish workloads by the path of their
+/// program. The names are hard links, because the kernel resolves symbolic links in that path. Across file systems the
+/// first name is a copy.
 ///
 /// # Errors
-/// The directory cannot be written.
+/// If the directory cannot be written.
 pub(crate) fn under_names<'a>(
     program: &Path,
     directory: &Path,

@@ -1,4 +1,4 @@
-//! What is printed: lines, and on a terminal a table below them that is redrawn in place.
+//! The output: lines, and on a terminal a table below them that is redrawn in place.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Standard output. Lines and the table are written in one piece each, by whichever task.
+/// Standard output. Each line or table is written in one piece, so that tasks do not mix their output.
 #[derive(Debug)]
 pub(crate) struct Screen {
     terminal: bool,
@@ -15,42 +15,42 @@ pub(crate) struct Screen {
     drawn: Mutex<Drawn>,
 }
 
-/// What stands below the last line.
+/// The table below the last line; empty if there is none.
 #[derive(Debug, Default)]
 struct Drawn {
     table: String,
 }
 
 impl Screen {
-    /// `with_table`: not only lines.
+    /// The screen. Without `with_table` it prints only lines.
     pub(crate) fn new(with_table: bool) -> Self {
         let terminal = io::stdout().is_terminal();
         Self { terminal, with_table, started: Instant::now(), drawn: Mutex::default() }
     }
 
-    /// How often the table is worth drawing, if at all.
+    /// The interval at which the table is drawn; `None` if it is not.
     pub(crate) fn table_period(&self) -> Option<Duration> {
         let period = if self.terminal { Duration::from_millis(500) } else { Duration::from_secs(5) };
         self.with_table.then_some(period)
     }
 
-    /// A headline.
+    /// Prints a headline.
     pub(crate) fn title(&self, text: &str) {
         self.line(&self.styled("1", text));
     }
 
-    /// A line, or several.
+    /// Prints one or several lines.
     pub(crate) fn line(&self, text: &str) {
         let drawn = self.lock();
         self.write(&drawn, &format!("{text}\n"), &drawn.table);
     }
 
-    /// A check that holds.
+    /// Prints a check that succeeded.
     pub(crate) fn passed(&self, what: &str, took: Duration) {
         self.checked(&self.styled("32", "ok    "), what, took);
     }
 
-    /// A check that does not.
+    /// Prints a check that failed.
     pub(crate) fn failed(&self, what: &str, took: Duration) {
         self.checked(&self.styled("31", "FAILED"), what, took);
     }
@@ -60,10 +60,10 @@ impl Screen {
         self.line(&format!("{now:>6.1} s  {mark}  {what} ({took:.1} s)"));
     }
 
-    /// Something that takes time and may print for itself.
+    /// Runs `work`, which takes time and may print itself, and prints it as a check.
     ///
     /// # Errors
-    /// Those of `work`.
+    /// The error of `work`.
     pub(crate) fn step<T, E>(&self, what: &str, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
         let began = Instant::now();
         let done = work()?;
@@ -82,14 +82,14 @@ impl Screen {
         }
     }
 
-    /// Takes the table away.
+    /// Removes the table from the screen.
     pub(crate) fn clear_table(&self) {
         let mut drawn = self.lock();
         self.write(&drawn, "", "");
         drawn.table.clear();
     }
 
-    /// Leaves the table where it is.
+    /// Leaves the table on the screen and prints later lines below it.
     pub(crate) fn settle(&self) {
         self.lock().table.clear();
     }
@@ -98,13 +98,13 @@ impl Screen {
         if self.terminal { format!("\x1b[{style}m{text}\x1b[0m") } else { text.to_owned() }
     }
 
-    /// Goes back over the old table, writes, and draws the new one.
+    /// Erases the old table, writes `text`, and draws the new table.
     fn write(&self, drawn: &Drawn, text: &str, table: &str) {
         let up = match drawn.table.lines().count() {
             0 => String::new(),
             lines => format!("\x1b[{lines}A\r\x1b[J"),
         };
-        // Lines of the table are cut, not wrapped: going back counts them.
+        // Lines of the table are cut and not wrapped, because erasing counts them.
         let (cut, wrap) = if self.terminal { ("\x1b[?7l", "\x1b[?7h") } else { ("", "") };
         let mut out = io::stdout().lock();
         let _ = write!(out, "{up}{text}{cut}{table}{wrap}");

@@ -1,4 +1,4 @@
-//! The configuration of an Envoy: the scenario's, piece by piece.
+//! The configuration of a workload's Envoy.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,14 +8,14 @@ use serde_json::{Value, json};
 use super::failure::Failure;
 use super::plan::{Workload, spiffe_id};
 
-/// All that the configuration of one Envoy depends on.
+/// The values that the configuration of one Envoy depends on.
 pub(crate) struct Sidecar<'a> {
     pub(crate) workload: &'a Workload,
     pub(crate) trust_domain: &'a str,
     pub(crate) agent_socket: &'a Path,
     pub(crate) admin_port: u16,
     pub(crate) port: u16,
-    /// The listener of another workload.
+    /// The port of another workload's listener, by its name.
     pub(crate) port_of: &'a dyn Fn(&str) -> u16,
 }
 
@@ -23,7 +23,7 @@ impl Sidecar<'_> {
     /// Writes the bootstrap, and the files that it refers to, into a directory. Returns the bootstrap's path.
     ///
     /// # Errors
-    /// The directory cannot be written.
+    /// If the directory cannot be written.
     pub(crate) fn write(&self, directory: &Path) -> Result<PathBuf, Failure> {
         let put = |name: String, value: &Value| {
             let path = directory.join(name);
@@ -51,7 +51,7 @@ impl Sidecar<'_> {
         put(format!("{name}.json"), &bootstrap)
     }
 
-    /// As App Mesh's Envoy has it: static, and nothing but the pipe.
+    /// The cluster of the agent's socket, as in App Mesh's Envoy: static, with only the pipe.
     fn sds_cluster(&self) -> Value {
         json!({
             "name": SDS_CLUSTER,
@@ -100,7 +100,8 @@ impl Sidecar<'_> {
         self.workload.routes.iter().map(route).collect()
     }
 
-    /// Each request has a connection and a full handshake of its own, so that each shows the certificates of its moment.
+    /// The cluster of a callee. Each request has its own connection and full handshake, so that it uses the present
+    /// certificates.
     fn upstream(&self, callee: &str) -> Value {
         json!({
             "name": callee,
@@ -122,7 +123,7 @@ impl Sidecar<'_> {
         })
     }
 
-    /// The own certificate, the trust domain's authorities, and exactly these peers.
+    /// The TLS context: the workload's certificate, the trust domain's authorities, and exactly these peers.
     fn tls(&self, peers: &[&str]) -> Value {
         let exact = |peer: &&str| json!({ "san_type": "URI", "matcher": { "exact": spiffe_id(self.trust_domain, peer) } });
         json!({
@@ -135,8 +136,8 @@ impl Sidecar<'_> {
     }
 
     fn secret(&self, name: &str) -> Value {
-        // Envoy opens its listener only when all secrets are there or this time is over. With the default of 15 s the
-        // latecomer would refuse connections for half a minute, where it should show that its calls fail.
+        // Envoy opens its listener only when it has all secrets or this time is over. With the default of 15 s the
+        // latecomer would refuse connections for half a minute, but it should show that its calls fail.
         let patience = if self.workload.registered { "15s" } else { "1s" };
         json!({ "name": name, "sds_config": {
             "resource_api_version": "V3",
@@ -150,7 +151,7 @@ impl Sidecar<'_> {
     }
 }
 
-/// What a file of LDS or CDS holds.
+/// The content of a file for LDS or CDS.
 fn discovery(kind: &str, resources: Vec<Value>) -> Value {
     let typed = resources.into_iter().map(|mut resource| {
         resource["@type"] = kind.into();
@@ -165,7 +166,7 @@ fn loopback(port: u16) -> Value {
 
 /// The cluster that leads to the agent.
 pub(crate) const SDS_CLUSTER: &str = "static_cluster_sds_unix_socket";
-/// The statistics of what comes in: `listener.in.…`, `http.in.…`.
+/// The prefix of the listener's statistics: `listener.in.…`, `http.in.…`.
 pub(crate) const STATS: &str = "in";
 const LISTENER: &str = "type.googleapis.com/envoy.config.listener.v3.Listener";
 const CLUSTER: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";

@@ -1,4 +1,4 @@
-//! What happens, in order, and what must be seen of it. Each step is a check: it holds, or the demo fails.
+//! The steps of the demo in order. Each step is a check: if it fails, the demo fails.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::traffic::{CALLS, Traffic, call};
 use super::wait::until;
 use super::world::World;
 
-/// The story, told on a screen.
+/// The steps of the demo, printed on a screen.
 pub(crate) struct Story<'a> {
     arguments: &'a Arguments,
     screen: &'a Screen,
@@ -24,10 +24,10 @@ impl<'a> Story<'a> {
         Self { arguments, screen }
     }
 
-    /// Plays it once.
+    /// Runs all steps once.
     ///
     /// # Errors
-    /// The first check that does not hold.
+    /// The failure of the first check that fails.
     pub(crate) async fn play(&self, world: &mut World<'_>) -> Result<Traffic, Failure> {
         if self.arguments.server.is_none() {
             self.check("a SPIRE server listens", world.start_server()).await?;
@@ -96,14 +96,14 @@ impl<'a> Story<'a> {
         done
     }
 
-    /// Time to look, where somebody looks.
+    /// Gives the user time to look, except with `--check`.
     async fn pause(&self) {
         if !self.arguments.check {
             tokio::time::sleep(Duration::from_secs(3)).await;
         }
     }
 
-    /// How long a registration may take: as long as an agent needs, or a person.
+    /// How long a registration may take: an agent's time with the built-in server, a person's time with a real one.
     fn patience(&self) -> Duration {
         if self.arguments.server.is_none() { Duration::from_secs(60) } else { Duration::from_mins(10) }
     }
@@ -170,5 +170,7 @@ impl<'a> Story<'a> {
     }
 }
 
+/// How long the replacement of every certificate may take with the built-in server.
 const ROTATION: Duration = Duration::from_secs(45);
+/// How long it may take with a real server, whose SVIDs live longer.
 const REAL_ROTATION: Duration = Duration::from_mins(3);

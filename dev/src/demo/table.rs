@@ -1,4 +1,4 @@
-//! The table: a line per Envoy, from what it tells.
+//! The table: one line per Envoy, from its admin port.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -10,7 +10,7 @@ use super::plan::Workload;
 use super::screen::Screen;
 use super::world::World;
 
-/// Remembers the serial numbers, to count replacements.
+/// The table. It remembers serial numbers to count replacements.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
     seen: BTreeMap<&'static str, Seen>,
@@ -23,7 +23,7 @@ struct Seen {
 }
 
 impl Table {
-    /// The table of this moment.
+    /// The present text of the table.
     pub(crate) async fn draw(&mut self, world: &World<'_>, screen: &Screen) -> String {
         let mut text = String::new();
         let head = row(

@@ -1,4 +1,4 @@
-//! The calls: twenty a second through the whole chain, by turns to the database and to the cache.
+//! The calls: twenty a second through the whole chain, alternately to the database and to the cache.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -8,14 +8,14 @@ use tokio::time::MissedTickBehavior;
 
 use super::http;
 
-/// Calls that go on until this is dropped.
+/// The task that makes the calls. It ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Traffic {
     tally: Arc<Mutex<Tally>>,
     task: JoinHandle<()>,
 }
 
-/// How they went.
+/// The results of the calls.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) ok: u64,
@@ -25,7 +25,7 @@ pub(crate) struct Tally {
 }
 
 impl Traffic {
-    /// Calls the frontend's listener.
+    /// Starts calling the frontend's listener.
     pub(crate) fn start(port: u16) -> Self {
         let tally = Arc::new(Mutex::new(Tally::default()));
         let task = tokio::spawn(call_on(port, Arc::clone(&tally)));
@@ -60,10 +60,10 @@ async fn call_on(port: u16, tally: Arc<Mutex<Tally>>) {
     }
 }
 
-/// One call; the answer must come from whom it was meant for.
+/// Makes one call and checks that the answer is the expected one.
 ///
 /// # Errors
-/// What came instead.
+/// A text with the answer or error that came instead.
 pub(crate) async fn call(port: u16, path: &str, expected: &str) -> Result<(), String> {
     let answer = http::get(port, path).await.map_err(|reason| reason.to_string())?;
     match (answer.status, answer.body.trim_end()) {
@@ -76,6 +76,7 @@ fn lock(tally: &Mutex<Tally>) -> MutexGuard<'_, Tally> {
     tally.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Paths, and who answers.
+/// The paths of the calls, and the workload that answers each.
 pub(crate) const CALLS: [(&str, &str); 2] = [("/db", "yelbdb"), ("/cache", "redis")];
+/// The time between two calls.
 const PERIOD: Duration = Duration::from_millis(50);

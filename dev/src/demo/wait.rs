@@ -1,4 +1,4 @@
-//! Waiting for something to be so.
+//! Polls for a condition.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use tokio::time::Instant;
 
 use super::failure::Failure;
 
-/// Asks again and again, until there is an answer or the time is over.
+/// Calls `probe` every 100 ms until it returns a value. Returns `None` after `limit`.
 ///
 /// # Errors
-/// Those of the probe.
+/// The first error of `probe`.
 pub(crate) async fn until<T>(
     limit: Duration,
     mut probe: impl AsyncFnMut() -> Result<Option<T>, Failure>,

@@ -1,4 +1,4 @@
-//! All that runs: the server, two agents, six Envoys; and where it runs.
+//! All that runs: the server, two agents and six Envoys; and the directory of their files.
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
@@ -23,28 +23,28 @@ use super::table::Table;
 use super::wait::until;
 use crate::Server;
 
-/// The world of one run. Dropping it ends all of it and removes its files.
+/// The processes and files of one run. Dropping it ends and removes them.
 ///
-/// The fields are dropped in this order: what writes files goes before their directory.
+/// Fields are dropped in this order, so the processes that write files end before the directory is removed.
 pub(crate) struct World<'a> {
     agents: Vec<Process>,
     envoys: Vec<Envoy>,
     group: Group,
-    /// `None`: a real one, or not started yet.
+    /// The built-in server; `None` before its start, and with a real server.
     server: Option<Server>,
     arguments: &'a Arguments,
     programs: &'a Programs,
     ports: Ports,
-    /// Without symbolic links, as the kernel names the programs in it.
+    /// The directory without symbolic links, as in the kernel's paths of its programs.
     root: PathBuf,
     directory: TempDir,
 }
 
 impl<'a> World<'a> {
-    /// The place, and nothing in it that runs.
+    /// Makes the directory. Nothing runs in it yet.
     ///
     /// # Errors
-    /// The temporary directory cannot be written.
+    /// If the temporary directory cannot be written, `sh` does not start or there are no free ports.
     pub(crate) fn new(arguments: &'a Arguments, programs: &'a Programs) -> Result<Self, Failure> {
         let failed = |reason| Failure::new(format!("cannot make a temporary directory: {reason}"));
         let directory = tempfile::Builder::new().prefix("finial-demo-").tempdir().map_err(failed)?;
@@ -59,15 +59,15 @@ impl<'a> World<'a> {
         Ok(Self { agents, envoys, group, server: None, arguments, programs, ports, root, directory })
     }
 
-    /// Lets the files stay.
+    /// Keeps the files after the drop.
     pub(crate) fn keep_files(&mut self) {
         self.directory.disable_cleanup(true);
     }
 
-    /// Starts the built-in server, unless there is a real one.
+    /// Starts the built-in server, unless a real one is used.
     ///
     /// # Errors
-    /// It cannot listen.
+    /// If the server does not start.
     pub(crate) async fn start_server(&mut self) -> Result<(), Failure> {
         if self.arguments.server.is_none() {
             let options = plan::server_options(self.trust_domain(), &self.bin());
@@ -81,7 +81,7 @@ impl<'a> World<'a> {
     /// Starts the agents and waits until they are ready.
     ///
     /// # Errors
-    /// They end, or do not get ready.
+    /// If an agent ends or does not get ready.
     pub(crate) async fn start_agents(&mut self) -> Result<(), Failure> {
         for cluster in Cluster::ALL {
             let conf = self.agent_conf(cluster)?;
@@ -142,10 +142,10 @@ impl<'a> World<'a> {
         Ok(path)
     }
 
-    /// Starts the Envoys and waits until they are live: they have their secrets, or wait no longer for them.
+    /// Starts the Envoys and waits until they are live. A live Envoy has its secrets, or has given up waiting for them.
     ///
     /// # Errors
-    /// They end, or do not get live.
+    /// If an Envoy ends or does not get live.
     pub(crate) async fn start_envoys(&mut self) -> Result<(), Failure> {
         for (index, workload) in WORKLOADS.iter().enumerate() {
             let ports = &self.ports;
@@ -177,7 +177,7 @@ impl<'a> World<'a> {
         Ok(())
     }
 
-    /// Makes the latecomer known. A real server's operator has to do that.
+    /// Registers a workload with the built-in server. With a real server its operator must do that.
     pub(crate) fn register(&self, workload: &Workload) {
         if let Some(server) = &self.server {
             server.create_entry(plan::workload_entry(self.trust_domain(), workload, &self.bin()));
@@ -189,10 +189,10 @@ impl<'a> World<'a> {
         plan::entry_command(self.trust_domain(), workload, &self.bin())
     }
 
-    /// Draws the table and looks after the processes.
+    /// Draws the table and checks the processes, for ever.
     ///
     /// # Errors
-    /// One of them has ended.
+    /// If a process has ended.
     pub(crate) async fn watch(&self, screen: &Screen) -> Result<Infallible, Failure> {
         let mut table = Table::default();
         loop {
@@ -206,7 +206,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// For those who want to look around.
+    /// The text of `--keep`: files, commands and addresses for the user to look at.
     pub(crate) fn where_it_is(&self) -> String {
         let mut text = format!("files and logs: {}\n", self.root.display());
         for cluster in Cluster::ALL {
@@ -230,13 +230,15 @@ impl<'a> World<'a> {
         text.trim_end().to_owned()
     }
 
-    /// The workloads with their Envoys, which run.
+    /// The workloads with their running Envoys.
     pub(crate) fn workloads(&self) -> impl Iterator<Item = (&'static Workload, &Envoy)> {
         WORKLOADS.iter().zip(&self.envoys)
     }
 
+    /// A workload with its running Envoy, by its name.
+    ///
     /// # Errors
-    /// Its Envoy is not started.
+    /// If its Envoy is not started.
     pub(crate) fn envoy(&self, name: &str) -> Result<(&'static Workload, &Envoy), Failure> {
         let found = self.workloads().find(|(workload, _)| workload.name == name);
         found.ok_or_else(|| Failure::new(format!("{name} does not run")))
@@ -271,4 +273,5 @@ fn position(name: &str) -> Option<usize> {
 const BIN: &str = "bin";
 const CONF: &str = "envoy";
 const LOGS: &str = "logs";
+/// How long agents and Envoys may take to start.
 const START_LIMIT: Duration = Duration::from_mins(1);

@@ -1,4 +1,4 @@
-//! The API server: lists and watches of pods and namespaces, by the token of one service account.
+//! The API server: lists and watches of pods and namespaces, authenticated by service account tokens.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -14,19 +14,19 @@ use tokio::sync::mpsc;
 use super::body::{self, Answer};
 use super::door::{Answers, Door};
 use super::objects::{Objects, failure};
-use super::requests::{Asked, Requests};
+use super::requests::{ReceivedRequest, Requests};
 use super::watches::{Selection, error};
 use super::{Authority, Pod};
 use crate::server::Error;
 
-/// A running API server. Its methods are what a test may do to it; they take effect at once.
+/// A running API server. A test controls it by its methods, which take effect at once.
 pub struct ApiServer {
     shared: Arc<Shared>,
     authority: Authority,
     door: Door,
 }
 
-/// What it has.
+/// A kind of object that the server has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Resource {
     /// `pods`.
@@ -38,13 +38,13 @@ pub enum Resource {
 struct Shared {
     objects: Mutex<Objects>,
     tokens: Mutex<BTreeSet<String>>,
-    /// The status that requests for a resource are refused with.
+    /// The status with which requests for a resource are refused.
     refused: Mutex<BTreeMap<Resource, u16>>,
     requests: Requests,
 }
 
 impl ApiServer {
-    /// Listens, with an authority of its own and a token `token`, and serves until it is dropped.
+    /// Starts a server with an authority of its own, which accepts the token `token`. It serves until it is dropped.
     pub fn start() -> Result<Self, Error> {
         let authority = Authority::new()?;
         let shared = Arc::new(Shared {
@@ -58,17 +58,17 @@ impl ApiServer {
         Ok(Self { shared, authority, door })
     }
 
-    /// Where it listens.
+    /// The address and port that the server listens on.
     pub fn address(&self) -> SocketAddr {
         self.door.address()
     }
 
-    /// Who signs for it.
+    /// The authority that signs the server's certificate.
     pub fn authority(&self) -> &Authority {
         &self.authority
     }
 
-    /// A kubeconfig with the first token.
+    /// A kubeconfig for this server with the token `token`.
     pub fn kubeconfig(&self) -> String {
         let authority = STANDARD.encode(self.authority.pem());
         json!({
@@ -87,22 +87,22 @@ impl ApiServer {
         self.shared.objects().watches.end();
     }
 
-    /// Opens it again.
+    /// Opens the port again.
     pub async fn up(&self) {
         self.door.set_open(true).await;
     }
 
-    /// Knows one more token.
+    /// Accepts one more token.
     pub fn accept_token(&self, token: &str) {
         self.shared.tokens.lock().expect(HELD).insert(token.into());
     }
 
-    /// Knows a token no longer; the first is `token`.
+    /// Stops accepting a token.
     pub fn refuse_token(&self, token: &str) {
         self.shared.tokens.lock().expect(HELD).remove(token);
     }
 
-    /// Refuses what is asked of a resource with this status from now on; `None`: no longer.
+    /// Refuses requests for a resource with this HTTP status from now on; `None` ends that.
     pub fn refuse(&self, resource: Resource, status: Option<u16>) {
         let mut refused = self.shared.refused.lock().expect(HELD);
         match status {
@@ -111,35 +111,35 @@ impl ApiServer {
         };
     }
 
-    /// What was asked until now.
-    pub fn requests(&self) -> Vec<Asked> {
+    /// All requests until now.
+    pub fn requests(&self) -> Vec<ReceivedRequest> {
         self.shared.requests.all()
     }
 
-    /// Waits until a path was listed or read so often (give it a timeout of your own).
-    pub async fn listed(&self, path: &str, times: usize) -> Vec<Asked> {
+    /// Waits until a path was listed or read `times` times, and returns these requests. It has no timeout of its own.
+    pub async fn listed(&self, path: &str, times: usize) -> Vec<ReceivedRequest> {
         self.shared.requests.wait(times, |asked| asked.path == path && !is_watch(&asked.query)).await
     }
 
-    /// Waits until a path was watched so often.
-    pub async fn watched(&self, path: &str, times: usize) -> Vec<Asked> {
+    /// Waits until a path was watched `times` times, and returns these requests. It has no timeout of its own.
+    pub async fn watched(&self, path: &str, times: usize) -> Vec<ReceivedRequest> {
         self.shared.requests.wait(times, |asked| asked.path == path && is_watch(&asked.query)).await
     }
 }
 
-/// What there is.
+/// Objects and watches.
 impl ApiServer {
-    /// Adds a pod or changes it; watches are told.
+    /// Adds or changes a pod, and notifies watches.
     pub fn apply_pod(&self, pod: &Pod) {
         self.shared.objects().apply(Resource::Pods, pod.json());
     }
 
-    /// Deletes a pod; watches are told.
+    /// Deletes a pod, and notifies watches.
     pub fn delete_pod(&self, pod: &Pod) {
         self.shared.objects().delete(Resource::Pods, &pod.json());
     }
 
-    /// Adds a namespace or changes it; watches are told.
+    /// Adds or changes a namespace, and notifies watches.
     pub fn apply_namespace(&self, name: &str, labels: &[(&str, &str)]) {
         let labels: BTreeMap<_, _> = labels.iter().copied().collect();
         let namespace =
@@ -147,22 +147,23 @@ impl ApiServer {
         self.shared.objects().apply(Resource::Namespaces, namespace);
     }
 
-    /// Deletes a namespace; watches are told.
+    /// Deletes a namespace, and notifies watches.
     pub fn delete_namespace(&self, name: &str) {
         self.shared.objects().delete(Resource::Namespaces, &json!({ "metadata": { "name": name } }));
     }
 
-    /// Tells watches the newest version.
+    /// Sends a bookmark with the newest version to all watches.
     pub fn bookmark(&self) {
         self.shared.objects().bookmark();
     }
 
-    /// Ends the watches as when their time is over; they can go on where they were.
+    /// Ends all watches, as the real server does after a while. Clients can continue from the version that they have
+    /// seen.
     pub fn cut_watches(&self) {
         self.shared.objects().watches.end();
     }
 
-    /// Ends the watches with 410 Gone; they must list anew.
+    /// Ends all watches with 410 Gone. Clients must list again.
     pub fn expire_watches(&self) {
         self.shared.objects().expire();
     }
@@ -242,7 +243,7 @@ impl Shared {
         let seen = parameter(uri, "resourceVersion").and_then(|version| version.parse().ok()).unwrap_or(0);
         match objects.since(&selection, seen) {
             Ok(first) => body::lines(objects.watches.open(selection, first)),
-            // Said in the stream, as the real one does.
+            // The real server also sends this error in the stream, not as a status.
             Err(refusal) => {
                 let (message, messages) = mpsc::unbounded_channel();
                 let _ = message.send(error(&refusal));
@@ -262,7 +263,8 @@ fn selection(request: &Request<Incoming>, resource: Resource) -> Selection {
     }
 }
 
-/// A parameter of the query. Of what clients escape only the equals sign matters here.
+/// A parameter of the query. Only the escaped equals sign is decoded, because clients of this server escape no other
+/// character.
 fn parameter(uri: &Uri, name: &str) -> Option<String> {
     let mut parameters = uri.query()?.split('&').filter_map(|parameter| parameter.split_once('='));
     let (_, value) = parameters.find(|(key, _)| *key == name)?;

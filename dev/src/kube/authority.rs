@@ -13,7 +13,7 @@ use rustls::{RootCertStore, ServerConfig};
 
 use crate::server::Error;
 
-/// A certificate authority. Each has a key of its own: two of one name are strangers.
+/// A certificate authority. Each has a key of its own, although all have the same name.
 pub struct Authority {
     pem: String,
     der: CertificateDer<'static>,
@@ -30,7 +30,7 @@ pub struct Certificate {
 }
 
 impl Authority {
-    /// A new one.
+    /// Makes a new authority.
     pub fn new() -> Result<Self, Error> {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, "kubernetes");
@@ -41,18 +41,19 @@ impl Authority {
         Ok(Self { pem: certificate.pem(), der: certificate.der().clone(), issuer: Issuer::new(params, key) })
     }
 
-    /// Its certificate, as clients get it in `ca.crt`.
+    /// The authority's certificate as PEM, the content of `ca.crt`.
     pub fn pem(&self) -> &str {
         &self.pem
     }
 
-    /// A client certificate; the name is whom it authenticates.
+    /// Makes a client certificate with this common name, which is the user's name in Kubernetes.
     pub fn client(&self, name: &str) -> Result<Certificate, Error> {
         let (certificate, key) = self.sign(name, &[], ExtendedKeyUsagePurpose::ClientAuth)?;
         Ok(Certificate { chain: certificate.pem(), key: key.serialize_pem() })
     }
 
-    /// TLS for a server with these names, which asks for client certificates of `clients` and takes none as well.
+    /// The TLS configuration of a server with these names. It asks for client certificates of `clients`, and accepts
+    /// clients without one.
     pub(super) fn server(&self, names: &[String], clients: &Self) -> Result<ServerConfig, Error> {
         let name = names.first().map_or("server", String::as_str);
         let (certificate, key) = self.sign(name, names, ExtendedKeyUsagePurpose::ServerAuth)?;

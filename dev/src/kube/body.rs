@@ -1,4 +1,4 @@
-//! Answers, whole and broken.
+//! The bodies of answers, complete and broken.
 
 use std::convert::Infallible;
 use std::io;
@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
-/// An answer.
+/// An HTTP response.
 pub(super) type Answer = Response<BoxBody<Bytes, io::Error>>;
 
 pub(super) fn text(status: StatusCode, text: impl Into<Bytes>) -> Answer {
@@ -28,7 +28,7 @@ pub(super) fn value(status: StatusCode, value: &Value) -> Answer {
     json(status, value.to_string())
 }
 
-/// Half of what it says it has, and then the connection is cut.
+/// An answer that is cut off: half of the announced length, then the connection is reset.
 pub(super) fn cut_off(text: &Bytes) -> Answer {
     let half = Frame::data(text.slice(..text.len() / 2));
     let cut = Err(io::ErrorKind::ConnectionReset.into());
@@ -38,7 +38,7 @@ pub(super) fn cut_off(text: &Bytes) -> Answer {
     answer
 }
 
-/// A line for each message, until the sender is gone.
+/// An answer with one line for each message. It ends when the sender is dropped.
 pub(super) fn lines(messages: mpsc::UnboundedReceiver<Value>) -> Answer {
     let frames = UnboundedReceiverStream::new(messages)
         .map(|message| Ok::<_, io::Error>(Frame::data(Bytes::from(format!("{message}\n")))));

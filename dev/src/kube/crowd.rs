@@ -1,4 +1,4 @@
-//! A big node: many pods, each with all that real ones carry.
+//! A big node: many pods, each as large as real ones.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Container, Pod};
 
-/// So many running pods of two containers, of some ten KiB each. Container IDs are those of
+/// Makes this many running pods, of about ten KiB each, with two containers each. Their container IDs are
 /// `container_id("crowd-N/main")` and `container_id("crowd-N/proxy")`.
 pub fn crowd(pods: usize) -> Vec<Pod> {
     let container = |pod: &str, name: &str, image: &str| {
@@ -26,7 +26,7 @@ pub fn crowd(pods: usize) -> Vec<Pod> {
     (0..pods).map(pod).collect()
 }
 
-/// The same 64 hexadecimal digits for the same word, in every run.
+/// A container ID made from this word: 64 hexadecimal digits, the same in every run.
 pub fn container_id(word: &str) -> String {
     let part = |salt: u8| {
         let mut hasher = DefaultHasher::new();
@@ -36,7 +36,7 @@ pub fn container_id(word: &str) -> String {
     (0..4).map(part).collect()
 }
 
-/// Annotations, managed fields, environment, volumes, probes, conditions.
+/// Adds annotations, managed fields, environment, volumes, probes and conditions.
 pub(super) fn add_bulk(pod: &mut Value) {
     let names: Vec<String> = pod["spec"]["containers"]
         .as_array()

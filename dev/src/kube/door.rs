@@ -1,4 +1,5 @@
-//! The way in: TCP, TLS, HTTP/1.1. It can be closed, which cuts every connection, and opened again on the same port.
+//! A server's port: TCP, TLS and HTTP/1.1. It can be closed, which cuts every connection, and opened again on the same
+//! port.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
@@ -20,7 +21,7 @@ use x509_parser::prelude::FromDer as _;
 use super::body::Answer;
 use crate::server::Error;
 
-/// A door; gone when dropped.
+/// A port that answers requests until it is dropped.
 pub(super) struct Door {
     address: SocketAddr,
     open: watch::Sender<bool>,
@@ -29,9 +30,9 @@ pub(super) struct Door {
     task: JoinHandle<()>,
 }
 
-/// Who answers.
+/// The code that answers the requests of a port.
 pub(super) trait Answers: Send + Sync + 'static {
-    /// One request; `client` is the common name of the client's certificate.
+    /// Answers one request. `client` is the common name of the client's certificate, if it has one.
     fn answer(
         self: Arc<Self>,
         request: Request<Incoming>,
@@ -40,7 +41,7 @@ pub(super) trait Answers: Send + Sync + 'static {
 }
 
 impl Door {
-    /// An open one, on a free port of 127.0.0.1; without `tls` it speaks plain HTTP.
+    /// Opens a free port of 127.0.0.1. Without `tls` it serves plain HTTP.
     pub(super) fn open(tls: Option<ServerConfig>, who: Arc<impl Answers>) -> Result<Self, Error> {
         let any = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0);
         let reserve = || {
@@ -60,7 +61,7 @@ impl Door {
         self.address
     }
 
-    /// Opens or closes it; done when this returns.
+    /// Opens or closes the port. When this returns, it is done.
     pub(super) async fn set_open(&self, open: bool) {
         self.open.send_replace(open);
         let mut applied = self.applied.clone();
@@ -68,7 +69,7 @@ impl Door {
         let _ = applied.wait_for(|applied| *applied == open).await;
     }
 
-    /// Cuts every connection; new ones see this certificate.
+    /// Cuts every connection. New ones use this TLS configuration.
     pub(super) async fn replace_tls(&self, tls: ServerConfig) {
         let was_open = *self.open.borrow();
         self.set_open(false).await;
@@ -129,7 +130,7 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket(address)?.listen(BACKLOG)
 }
 
-/// The next connection; none without a listener or when accepting failed.
+/// Waits for the next connection; `None` without a listener, or if accepting failed.
 async fn accept(listener: Option<&TcpListener>) -> Option<TcpStream> {
     let (stream, _) = listener?.accept().await.ok()?;
     Some(stream)
@@ -151,7 +152,7 @@ where
         let answer = Arc::clone(&who).answer(request, client.clone());
         async move { Ok::<_, std::convert::Infallible>(answer.await) }
     });
-    // How it ended is the client's affair.
+    // The error of a connection concerns only the client.
     let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }
 

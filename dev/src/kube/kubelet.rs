@@ -1,4 +1,4 @@
-//! The kubelet's server: `/pods`, and who may read it.
+//! The kubelet's server: `/pods`, with authentication and authorization.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,11 +11,11 @@ use tokio::sync::watch;
 
 use super::body::{self, Answer};
 use super::door::{Answers, Door};
-use super::requests::{Asked, Requests};
+use super::requests::{ReceivedRequest, Requests};
 use super::{Authority, Pod, pod_list};
 use crate::server::Error;
 
-/// A running kubelet. Its methods are what a test may do to it; they take effect at once.
+/// A running kubelet. A test controls it by its methods, which take effect at once.
 pub struct Kubelet {
     shared: Arc<Shared>,
     authority: Authority,
@@ -23,39 +23,39 @@ pub struct Kubelet {
     read_only: Door,
 }
 
-/// How it is set up.
+/// The options of a kubelet.
 #[derive(Clone, Debug)]
 pub struct KubeletOptions {
-    /// The names of its certificate.
+    /// The names in its certificate.
     pub names: Vec<String>,
 }
 
-/// What an account may do.
+/// The rights of an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rights {
-    /// It is known, and may nothing.
+    /// The account is known but has no rights.
     Nothing,
-    /// `nodes/pods`: the pods, and no other path.
+    /// `nodes/pods`: it may read the pods, and no other path.
     Pods,
-    /// `nodes/proxy`: everything.
+    /// `nodes/proxy`: it may read everything.
     Proxy,
 }
 
-/// What can be wrong with what it answers to `/pods`.
+/// A fault of the answer to `/pods`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum KubeletFault {
-    /// Nothing.
+    /// The kubelet works.
     #[default]
     None,
-    /// It does not answer, until the fault is over.
+    /// It does not answer until another fault, or none, is set.
     Silent,
-    /// It fails with this status and text.
+    /// It answers with this error status and text.
     Status(u16, String),
-    /// It answers well, with this text.
+    /// It answers 200 with this text.
     Text(String),
-    /// The first half of the list, as if it were all.
+    /// It answers with the first half of the list as if it were complete.
     Truncated,
-    /// The first half of the list, and then the connection is cut.
+    /// It sends the first half of the list and cuts the connection.
     CutOff,
 }
 
@@ -74,8 +74,8 @@ struct Accounts {
 }
 
 impl Kubelet {
-    /// Listens, with an authority of its own, and serves until it is dropped. Nobody is let in yet, but on the read-only
-    /// port.
+    /// Starts a kubelet with an authority of its own. It serves until it is dropped. At first it accepts nobody on the
+    /// secure port; the read-only port needs no account.
     pub fn start(options: &KubeletOptions) -> Result<Self, Error> {
         let authority = Authority::new()?;
         let shared = Arc::new(Shared {
@@ -90,17 +90,17 @@ impl Kubelet {
         Ok(Self { shared, authority, secure, read_only })
     }
 
-    /// Where its HTTPS port is.
+    /// The address of the HTTPS port.
     pub fn address(&self) -> SocketAddr {
         self.secure.address()
     }
 
-    /// Where its read-only port is.
+    /// The address of the read-only port.
     pub fn read_only_address(&self) -> SocketAddr {
         self.read_only.address()
     }
 
-    /// Who signs for it, and for client certificates.
+    /// The authority that signs the kubelet's certificate and client certificates.
     pub fn authority(&self) -> &Authority {
         &self.authority
     }
@@ -111,13 +111,13 @@ impl Kubelet {
         self.read_only.set_open(false).await;
     }
 
-    /// Opens them again.
+    /// Opens both ports again.
     pub async fn up(&self) {
         self.secure.set_open(true).await;
         self.read_only.set_open(true).await;
     }
 
-    /// Cuts every connection; new ones see a certificate of this authority with these names.
+    /// Replaces the certificate by one of this authority with these names, and cuts every connection.
     pub async fn certificate(&self, authority: &Authority, names: &[&str]) -> Result<(), Error> {
         let names: Vec<_> = names.iter().map(ToString::to_string).collect();
         self.secure.replace_tls(authority.server(&names, &self.authority)?).await;
@@ -125,53 +125,53 @@ impl Kubelet {
     }
 }
 
-/// Who is let in.
+/// Accounts.
 impl Kubelet {
-    /// Knows a token, as that of `system:serviceaccount:spire:spire-agent`.
+    /// Accepts a token, as that of `system:serviceaccount:spire:spire-agent`.
     pub fn accept_token(&self, token: &str, rights: Rights) {
         self.shared.accounts().tokens.insert(token.into(), rights);
     }
 
-    /// Knows a token no longer.
+    /// Stops accepting a token.
     pub fn refuse_token(&self, token: &str) {
         self.shared.accounts().tokens.remove(token);
     }
 
-    /// Knows client certificates with this common name.
+    /// Accepts client certificates with this common name.
     pub fn accept_certificate(&self, name: &str, rights: Rights) {
         self.shared.accounts().certificates.insert(name.into(), rights);
     }
 
-    /// Lets in who does not say who it is.
+    /// Accepts requests without credentials.
     pub fn accept_anonymous(&self, rights: Rights) {
         self.shared.accounts().anonymous = Some(rights);
     }
 }
 
-/// What it answers.
+/// Answers and requests.
 impl Kubelet {
-    /// Its pods from now on.
+    /// Sets the pods of the node.
     pub fn pods(&self, pods: &[Pod]) {
         self.list(pod_list(pods));
     }
 
-    /// The text of its list from now on.
+    /// Sets the text of the pod list.
     pub fn list(&self, text: impl Into<Bytes>) {
         *self.shared.list.lock().expect(HELD) = text.into();
     }
 
-    /// Answers so from now on, also those who wait.
+    /// Sets the fault, also for requests that wait for an answer.
     pub fn fault(&self, fault: KubeletFault) {
         self.shared.fault.send_replace(fault);
     }
 
-    /// What was asked until now.
-    pub fn requests(&self) -> Vec<Asked> {
+    /// All requests until now.
+    pub fn requests(&self) -> Vec<ReceivedRequest> {
         self.shared.requests.all()
     }
 
-    /// Waits until a path was asked for so often (give it a timeout of your own).
-    pub async fn asked(&self, path: &str, times: usize) -> Vec<Asked> {
+    /// Waits until a path was requested `times` times, and returns these requests. It has no timeout of its own.
+    pub async fn asked(&self, path: &str, times: usize) -> Vec<ReceivedRequest> {
         self.shared.requests.wait(times, |asked| asked.path == path).await
     }
 }
@@ -215,7 +215,7 @@ impl Answers for Secure {
     }
 }
 
-/// The plain HTTP port: everybody may read.
+/// The plain HTTP port, which everybody may read.
 struct ReadOnly(Arc<Shared>);
 
 impl Answers for ReadOnly {

@@ -1,13 +1,14 @@
-//! A development node of Kubernetes: what the k8s attestor asks, each in this process and under a test's control.
+//! A development node of Kubernetes: the servers that the k8s attestor calls, in this process and under a test's
+//! control.
 //!
-//! * [`Kubelet`]: `/pods` over HTTPS and the read-only port; [`KubeletFault`] is what can be wrong with it.
-//! * [`ApiServer`]: list and watch of pods and namespaces; kubeconfigs for it.
+//! * [`Kubelet`]: `/pods` over HTTPS and the read-only port; [`KubeletFault`]: its faults.
+//! * [`ApiServer`]: list and watch of pods and namespaces, and kubeconfigs for it.
 //! * [`Runtime`]: the container runtime's gRPC service (CRI) on a Unix socket.
-//! * [`Pod`], [`Container`]: what they tell; [`crowd`] makes as much of it as a big node has.
-//! * [`Authority`]: who signs for the kubelet and the API server.
-//! * `door`: TCP, TLS and HTTP/1.1, closed and opened on one port. `body`: answers whole and broken.
+//! * [`Pod`], [`Container`]: the objects that they return; [`crowd`] makes as many as a big node has.
+//! * [`Authority`]: signs the certificates of the kubelet and the API server.
+//! * `door`: TCP, TLS and HTTP/1.1, closed and opened on one port. `body`: complete and broken answers.
 //!
-//! What they answer is what the real ones answered (`fixtures` of a real node).
+//! Their answers are those of real ones, recorded on a real node.
 
 mod api_server;
 mod authority;
@@ -26,5 +27,5 @@ pub use authority::{Authority, Certificate};
 pub use crowd::{container_id, crowd};
 pub use kubelet::{Kubelet, KubeletFault, KubeletOptions, Rights};
 pub use pod::{Container, ContainerStatus, Pod, pod_list};
-pub use requests::Asked;
+pub use requests::ReceivedRequest;
 pub use runtime::{Runtime, RuntimeContainer};

@@ -1,4 +1,4 @@
-//! The API server's objects: what there is, what has changed, and who watches.
+//! The API server's objects, their changes and the open watches.
 
 use std::collections::BTreeMap;
 
@@ -7,17 +7,17 @@ use serde_json::{Value, json};
 use super::api_server::Resource;
 use super::watches::{Selection, Watches};
 
-/// All objects, with one count of versions.
+/// All objects. They share one counter of versions.
 pub(super) struct Objects {
     version: u64,
-    /// Changes up to this version are forgotten.
+    /// Changes up to this version are not available any more.
     forgotten: u64,
     live: BTreeMap<(Resource, String), Value>,
     changes: Vec<Change>,
     pub(super) watches: Watches,
 }
 
-/// What happened to an object.
+/// A change of an object. `kind` is the type of its watch event.
 pub(super) struct Change {
     pub(super) version: u64,
     pub(super) resource: Resource,
@@ -48,7 +48,7 @@ impl Objects {
         }
     }
 
-    /// The list that a selection asks for.
+    /// The list of the selected objects.
     pub(super) fn list(&self, selection: &Selection) -> Value {
         let of_kind = self.live.iter().filter(|((resource, _), _)| *resource == selection.resource);
         let items = of_kind.map(|(_, object)| object).filter(|object| selection.holds(object));
@@ -62,7 +62,8 @@ impl Objects {
         self.live.get(&(resource, name.to_owned()))
     }
 
-    /// Messages for who has seen all up to a version; the refusal that ends the watch if those after it are forgotten.
+    /// The watch events after the version `seen`. If they are not available any more, the error is the `Status` that
+    /// ends the watch.
     pub(super) fn since(&self, selection: &Selection, seen: u64) -> Result<Vec<Value>, Value> {
         if seen < self.forgotten {
             return Err(too_old(seen, self.forgotten));
@@ -75,7 +76,7 @@ impl Objects {
         self.watches.bookmark(self.version);
     }
 
-    /// Forgets all changes; who watches is told so, and who wants to go on from before will be.
+    /// Forgets all changes. Ends all watches with 410 Gone, and later ones that begin at an older version.
     pub(super) fn expire(&mut self) {
         self.version += 1;
         self.forgotten = self.version;
@@ -96,14 +97,14 @@ impl Objects {
     }
 }
 
-/// `namespace/name`, or the name of what is in no namespace.
+/// The key of an object: `namespace/name`, or only the name without a namespace.
 fn key(object: &Value) -> String {
     let field = |name: &str| object["metadata"][name].as_str();
     let name = field("name").unwrap_or_default();
     field("namespace").map_or_else(|| name.to_owned(), |namespace| format!("{namespace}/{name}"))
 }
 
-/// `Status` with a failure.
+/// A `Status` object of a failure.
 pub(super) fn failure(code: u16, reason: &str, message: &str) -> Value {
     json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
         "message": message, "reason": reason, "code": code })

@@ -1,4 +1,4 @@
-//! Pods and their containers, as the kubelet and the API server tell them.
+//! Pods and their containers, in the form of the kubelet and the API server.
 
 use serde_json::{Map, Value, json};
 
@@ -11,7 +11,7 @@ pub struct Pod {
     pub name: String,
     /// `metadata.namespace`.
     pub namespace: String,
-    /// `metadata.uid`; at first made from namespace and name.
+    /// `metadata.uid`. [`Pod::new`] makes it from namespace and name.
     pub uid: String,
     /// `spec.serviceAccountName`.
     pub service_account: String,
@@ -27,29 +27,29 @@ pub struct Pod {
     pub init_containers: Vec<Container>,
     /// Ephemeral containers.
     pub ephemeral_containers: Vec<Container>,
-    /// Also what attestation does not need, as much as real pods have of it.
+    /// Whether the JSON also has what attestation does not need, as much as real pods have of it.
     pub bulky: bool,
 }
 
 /// A container of a pod.
 #[derive(Clone, Debug)]
 pub struct Container {
-    /// Its name.
+    /// The container's name.
     pub name: String,
-    /// The image that is specified.
+    /// The image in the pod's spec.
     pub image: String,
-    /// What the status has; `None`: the kubelet has not published one yet.
+    /// The published status; `None` if the kubelet has not published one yet.
     pub status: Option<ContainerStatus>,
 }
 
-/// What the kubelet publishes of a container.
+/// The status of a container that the kubelet publishes.
 #[derive(Clone, Debug, Default)]
 pub struct ContainerStatus {
-    /// The image's name in the runtime's words.
+    /// The image's name, as the container runtime has it.
     pub image: String,
-    /// `imageID`; empty until the container is made.
+    /// `imageID`; empty until the container is created.
     pub image_id: String,
-    /// `containerID` without its scheme; empty until the container is made.
+    /// `containerID` without its scheme; empty until the container is created.
     pub container_id: String,
 }
 
@@ -71,47 +71,47 @@ impl Pod {
         }
     }
 
-    /// With another service account.
+    /// Sets the service account.
     pub fn service_account(self, name: &str) -> Self {
         Self { service_account: name.into(), ..self }
     }
 
-    /// On another node.
+    /// Sets the node.
     pub fn on_node(self, node: &str) -> Self {
         Self { node: node.into(), ..self }
     }
 
-    /// With a label.
+    /// Adds a label.
     pub fn label(mut self, key: &str, value: &str) -> Self {
         self.labels.push((key.into(), value.into()));
         self
     }
 
-    /// With an owner.
+    /// Adds an owner.
     pub fn owner(mut self, kind: &str, name: &str) -> Self {
         self.owners.push((kind.into(), name.into(), ids::stable_uuid(&[kind, name])));
         self
     }
 
-    /// With a container.
+    /// Adds a container.
     pub fn container(mut self, container: Container) -> Self {
         self.containers.push(container);
         self
     }
 
-    /// With an init container.
+    /// Adds an init container.
     pub fn init_container(mut self, container: Container) -> Self {
         self.init_containers.push(container);
         self
     }
 
-    /// With an ephemeral container.
+    /// Adds an ephemeral container.
     pub fn ephemeral_container(mut self, container: Container) -> Self {
         self.ephemeral_containers.push(container);
         self
     }
 
-    /// As JSON.
+    /// The pod as JSON.
     pub fn json(&self) -> Value {
         let mut pod = json!({
             "metadata": { "name": self.name, "namespace": self.namespace, "uid": self.uid,
@@ -149,7 +149,7 @@ impl Pod {
 }
 
 impl Container {
-    /// One that runs, with this ID.
+    /// A running container with this ID.
     pub fn running(name: &str, image: &str, id: &str) -> Self {
         let status = ContainerStatus {
             image: image.into(),
@@ -159,13 +159,13 @@ impl Container {
         Self { status: Some(status), ..Self::unpublished(name, image) }
     }
 
-    /// One that waits for others: it has a status without IDs.
+    /// A container that waits to be created. Its status has no IDs.
     pub fn waiting(name: &str, image: &str) -> Self {
         let status = ContainerStatus { image: image.into(), ..ContainerStatus::default() };
         Self { status: Some(status), ..Self::unpublished(name, image) }
     }
 
-    /// One that the kubelet has not published a status of.
+    /// A container without a published status.
     pub fn unpublished(name: &str, image: &str) -> Self {
         Self { name: name.into(), image: image.into(), status: None }
     }
@@ -193,7 +193,7 @@ impl Container {
     }
 }
 
-/// The kubelet's list of these pods.
+/// The JSON text of the kubelet's list of these pods.
 pub fn pod_list(pods: &[Pod]) -> String {
     let items: Vec<_> = pods.iter().map(Pod::json).collect();
     json!({ "kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items }).to_string()

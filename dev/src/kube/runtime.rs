@@ -1,5 +1,5 @@
-//! The container runtime: `runtime.v1.RuntimeService` on a Unix socket, as far as an agent may ask. The two calls are
-//! unary, so frames and trailers are made here.
+//! The container runtime: the two calls of `runtime.v1.RuntimeService` that an agent makes, on a Unix socket. Both are
+//! unary, so this module writes the gRPC frames and trailers itself.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -21,21 +21,21 @@ use tonic::Code;
 
 use crate::server::Error;
 
-/// A running runtime; gone, with its socket, when dropped.
+/// A running container runtime. Dropping it ends it and removes its socket.
 pub struct Runtime {
     shared: Arc<Shared>,
     socket: PathBuf,
     task: JoinHandle<()>,
 }
 
-/// What it knows of a container.
+/// A container of the runtime.
 #[derive(Clone, Debug, Default)]
 pub struct RuntimeContainer {
-    /// Its ID.
+    /// The container's ID.
     pub id: String,
-    /// Its labels; those that the kubelet sets name the pod.
+    /// The container's labels. Those that the kubelet sets name the pod.
     pub labels: HashMap<String, String>,
-    /// The image that was asked for.
+    /// The image's name in the pod's spec.
     pub image: String,
     /// The image's ID or digest.
     pub image_ref: String,
@@ -49,7 +49,8 @@ struct Shared {
 }
 
 impl Runtime {
-    /// Listens at this path, where there must be nothing, and serves until it is dropped. Needs a runtime of tokio's.
+    /// Starts a runtime that listens at this path, which must not exist. It serves until it is dropped. Must be called
+    /// within a tokio runtime.
     pub fn start(socket: &Path) -> Result<Self, Error> {
         let bound = UnixListener::bind(socket);
         let listener = bound.map_err(|source| Error::BindSocket { path: socket.to_owned(), source })?;
@@ -58,23 +59,23 @@ impl Runtime {
         Ok(Self { shared, socket: socket.to_owned(), task })
     }
 
-    /// Its containers from now on.
+    /// Sets the containers of the node.
     pub fn containers(&self, containers: &[RuntimeContainer]) {
         *self.shared.containers.lock().expect(HELD) = containers.to_vec();
     }
 
-    /// Fails every call with this from now on; `None`: no longer.
+    /// Fails every call with this status from now on; `None` ends that.
     pub fn fail(&self, failure: Option<(Code, &str)>) {
         let failure = failure.map(|(code, message)| (code, message.to_owned()));
         *self.shared.failure.lock().expect(HELD) = failure;
     }
 
-    /// The methods that were called until now, by name.
+    /// The names of the methods called until now, in order.
     pub fn calls(&self) -> Vec<String> {
         self.shared.calls.borrow().clone()
     }
 
-    /// Waits until so many calls have come (give it a timeout of your own).
+    /// Waits until there were `times` calls. It has no timeout of its own.
     pub async fn called(&self, times: usize) {
         let mut calls = self.shared.calls.subscribe();
         calls.wait_for(|calls| calls.len() >= times).await.expect("the sender is in self");
@@ -89,7 +90,7 @@ impl Drop for Runtime {
 }
 
 impl RuntimeContainer {
-    /// One that the kubelet made for this pod.
+    /// A container that the kubelet has created for this pod.
     pub fn of_pod(id: &str, name: &str, image: &str, pod_uid: &str) -> Self {
         let labels = [("io.kubernetes.pod.uid", pod_uid), ("io.kubernetes.container.name", name)];
         let labels = labels.map(|(key, value)| (key.to_owned(), value.to_owned()));
@@ -129,7 +130,7 @@ async fn connection(stream: UnixStream, shared: Arc<Shared>) {
         let shared = Arc::clone(&shared);
         async move { Ok::<_, Infallible>(response(shared.call(request).await)) }
     });
-    // How it ended is the client's affair.
+    // The error of a connection concerns only the client.
     let _ = http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
 }
 
@@ -166,7 +167,7 @@ impl Shared {
     fn list(&self, request: ListRequest) -> Bytes {
         let filter = request.filter.unwrap_or_default();
         let wanted = |container: &&RuntimeContainer| {
-            // Real ones match a shortened ID too.
+            // Real runtimes match a shortened ID too.
             container.id.starts_with(&filter.id)
                 && filter.label_selector.iter().all(|(key, value)| container.labels.get(key) == Some(value))
         };
@@ -198,7 +199,7 @@ fn response(
     Response::builder().header("content-type", "application/grpc").body(body).expect("constant headers")
 }
 
-/// `runtime.v1.ListContainersRequest`; this and those below are cut out of `cri-api`'s `api.proto`.
+/// `runtime.v1.ListContainersRequest`. This message and those below are parts of `cri-api`'s `api.proto`.
 #[derive(Clone, PartialEq, Message)]
 struct ListRequest {
     #[prost(message, optional, tag = "1")]
@@ -270,6 +271,6 @@ struct Image {
 
 /// `CONTAINER_RUNNING`.
 const RUNNING: i32 = 1;
-/// A byte for compression, four for the length.
+/// The length of gRPC's prefix: a compression flag and four bytes of length.
 const PREFIX: usize = 5;
 const HELD: &str = "nobody panics with it in hand";

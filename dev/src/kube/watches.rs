@@ -1,4 +1,4 @@
-//! Open watches, and what each of them is told.
+//! The open watches and the events that each of them gets.
 
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -6,13 +6,13 @@ use tokio::sync::mpsc;
 use super::api_server::Resource;
 use super::objects::Change;
 
-/// What a request is about.
+/// The objects that a request selects, and their form.
 #[derive(Clone, Debug)]
 pub(super) struct Selection {
     pub(super) resource: Resource,
-    /// `spec.nodeName` of the field selector.
+    /// The value of `spec.nodeName` in the field selector, if it has one.
     pub(super) node: Option<String>,
-    /// `PartialObjectMetadata` is wanted.
+    /// Whether the client asks for `PartialObjectMetadata`.
     pub(super) metadata_only: bool,
 }
 
@@ -30,7 +30,7 @@ impl Selection {
         self.node.as_ref().is_none_or(|node| object["spec"]["nodeName"] == json!(node))
     }
 
-    /// An object as it was asked for.
+    /// An object in the form that the client asks for.
     pub(super) fn shown(&self, object: &Value) -> Value {
         if !self.metadata_only {
             return object.clone();
@@ -45,7 +45,7 @@ impl Selection {
         }
     }
 
-    /// A message about a change, if it concerns this selection.
+    /// The watch event of a change; `None` if it does not concern this selection.
     pub(super) fn message(&self, change: &Change) -> Option<Value> {
         let concerned = self.resource == change.resource && self.holds(&change.object);
         concerned.then(|| json!({ "type": change.kind, "object": self.shown(&change.object) }))
@@ -53,7 +53,7 @@ impl Selection {
 }
 
 impl Watches {
-    /// Opens a watch, which begins with these messages.
+    /// Opens a watch that begins with these events.
     pub(super) fn open(&mut self, selection: Selection, first: Vec<Value>) -> mpsc::UnboundedReceiver<Value> {
         let (messages, receiver) = mpsc::unbounded_channel();
         for message in first {
@@ -64,7 +64,7 @@ impl Watches {
     }
 
     pub(super) fn tell(&mut self, change: &Change) {
-        // A watch whose client has gone is forgotten.
+        // Drops watches whose client has gone.
         self.0.retain(|watch| match watch.selection.message(change) {
             Some(message) => watch.messages.send(message).is_ok(),
             None => !watch.messages.is_closed(),
@@ -80,12 +80,12 @@ impl Watches {
         }
     }
 
-    /// Ends all watches, as the server does when their time is over.
+    /// Ends all watches, as the real server does after a while.
     pub(super) fn end(&mut self) {
         self.0.clear();
     }
 
-    /// Ends all watches with this failure.
+    /// Ends all watches with an event of this failure.
     pub(super) fn end_with(&mut self, failure: &Value) {
         for watch in self.0.drain(..) {
             let _ = watch.messages.send(error(failure));
@@ -93,7 +93,7 @@ impl Watches {
     }
 }
 
-/// A message that a watch has failed.
+/// The watch event of a failure.
 pub(super) fn error(failure: &Value) -> Value {
     json!({ "type": "ERROR", "object": failure })
 }

@@ -1,4 +1,4 @@
-//! The API server.
+//! The API server, by a plain client.
 
 use dev::kube::{ApiServer, Pod, Resource};
 use libtest_mimic::Trial;
@@ -31,7 +31,7 @@ async fn lists_and_watches() -> Outcome {
     let (_, all) = client.json("/api/v1/pods?limit=500").await?;
     assert_eq!(names(&all), ["here", "there"]);
 
-    // What changes between list and watch is not missed.
+    // A change between list and watch is not missed.
     server.apply_pod(&Pod::new("shop", "between"));
     let mut watch = watch(&client, version(&list)).await;
     assert_eq!(next(&mut watch).await, ("ADDED".into(), "between".into()));
@@ -154,7 +154,7 @@ async fn watch(client: &Client, version: &str) -> Stream {
     client.stream(&format!("{ON_NODE}&watch=true&resourceVersion={version}")).await.expect("an answer")
 }
 
-/// Kind and name of the next event.
+/// The type of the next event and the name of its object.
 async fn next(watch: &mut Stream) -> (String, String) {
     let event = watch.next().await.expect("a watch").expect("an event");
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();

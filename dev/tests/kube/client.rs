@@ -1,4 +1,4 @@
-//! HTTP/1.1 by hand, over TLS or not: a connection for each request.
+//! A client of HTTP/1.1, with or without TLS. Each request has its own connection.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ pub(crate) struct Client {
     headers: Vec<(&'static str, String)>,
 }
 
-/// An answer that is still arriving.
+/// An answer whose body is still arriving.
 pub(crate) struct Stream {
     body: Incoming,
     buffer: Vec<u8>,
@@ -70,7 +70,7 @@ impl Client {
         self
     }
 
-    /// Status and whole body.
+    /// Sends a GET. Returns the status and the complete body.
     pub(crate) async fn get(&self, path: &str) -> Result<(u16, String)> {
         let response = self.open(path).await?;
         let status = response.status().as_u16();
@@ -114,7 +114,7 @@ fn certificate(pem: &str) -> CertificateDer<'static> {
 }
 
 impl Stream {
-    /// The next line; `None` at the end.
+    /// The next line as JSON; `None` at the end.
     pub(crate) async fn next(&mut self) -> Result<Option<Value>> {
         loop {
             if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {

@@ -1,4 +1,4 @@
-//! The kubelet.
+//! The kubelet, by a plain client.
 
 use dev::kube::{
     Authority, Container, Kubelet, KubeletFault, KubeletOptions, Pod, Rights, container_id, crowd, pod_list,

@@ -1,4 +1,4 @@
-//! The container runtime, by a client of tonic's.
+//! The container runtime, by a tonic client.
 
 use std::collections::HashMap;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! A GET over HTTP/1.1 to this machine, on a connection of its own.
+//! GET requests over HTTP/1.1 to this machine, each on its own connection.
 
 use std::error::Error;
 use std::net::Ipv4Addr;
@@ -10,7 +10,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-/// Status and body.
+/// Sends a GET, and returns the status and the body.
 pub(super) async fn get(port: u16, path: &str) -> Result<(u16, String), String> {
     let answered = tokio::time::timeout(LIMIT, exchange(port, path)).await;
     answered.map_err(|_| "no answer in time".to_owned())?.map_err(|reason| reason.to_string())
@@ -27,7 +27,7 @@ async fn exchange(port: u16, path: &str) -> Result<(u16, String), Box<dyn Error 
         let body = answer.into_body().collect().await?.to_bytes();
         Ok::<_, hyper::Error>((status, String::from_utf8_lossy(&body).into_owned()))
     };
-    // The connection has to be driven; it ends by an error, or with the answer.
+    // The connection must be polled too. It ends by an error, or with the answer.
     let (_, answer) = tokio::join!(connection, answer);
     Ok(answer?)
 }

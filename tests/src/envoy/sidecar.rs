@@ -1,26 +1,26 @@
-//! The configuration of an Envoy, as App Mesh writes it: one static cluster that leads to the agent, the own SPIFFE ID
-//! and the trust domain as secret names, and exactly the peers that may be.
+//! The configuration of an Envoy, as App Mesh writes it: one static cluster for the agent, the SPIFFE IDs of the
+//! workload and of the trust domain as secret names, and exactly the permitted peers.
 
 use std::path::Path;
 
 use serde_json::{Value, json};
 
-/// All that the configuration of one Envoy depends on.
+/// The values that the configuration of one Envoy depends on.
 #[derive(Debug, Clone, Copy)]
 pub struct Sidecar<'a> {
-    /// Its SPIFFE ID is `spiffe://TRUST_DOMAIN/NAME`, if it gets one.
+    /// The name. The SPIFFE ID, if Envoy gets one, is `spiffe://TRUST_DOMAIN/NAME`.
     pub name: &'a str,
-    /// Without `spiffe://`.
+    /// The trust domain, without `spiffe://`.
     pub trust_domain: &'a str,
     /// The agent's socket.
     pub agent: &'a Path,
-    /// The names of those who may call, by mTLS; without any, it serves HTTP to this machine.
+    /// The names of the workloads that may call, by mTLS. If it is empty, Envoy serves plain HTTP to this machine.
     pub callers: &'a [&'a str],
-    /// The name and the port of whom it calls; without, it answers itself.
+    /// The name and port of the workload that it calls. Without one, Envoy answers itself.
     pub upstream: Option<(&'a str, u16)>,
-    /// Asks for secrets with gRPC's own library in the place of Envoy's cluster.
+    /// Whether Envoy fetches secrets with Google's gRPC library instead of its own.
     pub google_grpc: bool,
-    /// Listens after a second even without secrets.
+    /// Whether Envoy listens after a second even without secrets.
     pub impatient: bool,
 }
 
@@ -80,7 +80,8 @@ impl Sidecar<'_> {
         json!({ "name": "in", "stat_prefix": "in", "address": loopback(0), "filter_chains": [chain] })
     }
 
-    /// Each request has a connection and a full handshake of its own, so that each shows the secrets of its moment.
+    /// The cluster of a callee. Each request has its own connection and full handshake, so that it uses the present
+    /// secrets.
     fn upstream(&self, name: &str, port: u16) -> Value {
         json!({
             "name": name,
@@ -142,5 +143,5 @@ fn loopback(port: u16) -> Value {
     json!({ "socket_address": { "address": "127.0.0.1", "port_value": port } })
 }
 
-/// The cluster that leads to the agent, by the name that users grep for.
+/// The name of the agent's cluster. Users grep for it.
 pub(super) const SDS_CLUSTER: &str = "static_cluster_sds_unix_socket";

@@ -1,4 +1,4 @@
-//! The admin socket: the command line, and delegates that are authorised, lose their entry, or never had one.
+//! The admin socket: the command line, and delegates that are authorized, lose their entry, or never had one.
 
 use std::process::Command;
 
@@ -23,7 +23,7 @@ pub(super) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// An agent whose admin socket takes `spiffe://example.org/NAME` as a delegate.
+/// An agent whose admin socket accepts `spiffe://example.org/NAME` as a delegate.
 async fn agent(delegate: &str) -> (Server, Agent, TempDir, String) {
     let server = server().await;
     let private = tempfile::tempdir().expect("a temporary folder");
@@ -73,7 +73,7 @@ async fn by_selectors_and_by_pid() {
     let mut client = client(&private).await;
     let other = selectors(&[("k8s", "ns:a"), ("k8s", "sa:b"), ("k8s", "more")]);
     assert_eq!(paths(&mut client, other).await.expect("served"), ["/other"]);
-    // Nobody's: an empty list, not an error.
+    // Selectors that no entry matches: the list is empty, without an error.
     assert_eq!(paths(&mut client, selectors(&[("k8s", "ns:a")])).await.expect("served"), [""; 0]);
     let pid = std::process::id().cast_signed();
     let by_pid = |pid| SubscribeToX509sviDsRequest { selectors: Vec::new(), pid };
@@ -102,7 +102,7 @@ async fn loses_its_entry() {
     stream.message().await.expect("served").expect("an answer");
     server.delete_entry(&entry);
     agent.logged_times("Authorized entries updated", 2).await;
-    // What it holds changes: before it hears of that, it is judged anew.
+    // The SVIDs of the stream change. Before it gets the new ones, the caller is authorized again.
     server.rotate_ca();
     let ended = loop {
         match stream.message().await {

@@ -1,5 +1,5 @@
-//! Every configuration that is shipped: finial takes it, and the real spire-agent does, so that the way back is open.
-//! (`tests/cluster` has both run with each, on a node.)
+//! Every shipped configuration is valid for finial and for the real spire-agent, so that a rollback is possible.
+//! (`tests/cluster` runs both with each of them on a node.)
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -46,5 +46,6 @@ fn configurations(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// At least these: the overlays', and what the chart renders (kept there by `tests/cluster`).
+/// Configurations that must be among those found: the overlays', and the one that the chart renders (`tests/cluster`
+/// keeps it up to date).
 const SHIPPED: &[&str] = &["frontend/agent.conf", "backend/agent.conf", "chart/ci/agent.conf"];

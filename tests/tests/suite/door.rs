@@ -1,11 +1,11 @@
-//! What the public socket offers, and how often.
+//! The services of the public socket, and their rate limits.
 
 use dev::Server;
 use harness::{Agent, Conf, Sds, health, sds_request, trial, x509_bundles, x509_svid};
 use libtest_mimic::Trial;
 use proto::reflection::server_reflection_client::ServerReflectionClient;
-use proto::reflection::server_reflection_request::MessageRequest as Asked;
-use proto::reflection::server_reflection_response::MessageResponse as Told;
+use proto::reflection::server_reflection_request::MessageRequest;
+use proto::reflection::server_reflection_response::MessageResponse;
 use proto::reflection::{ServerReflectionRequest, ServerReflectionResponse};
 use tonic::{Code, Status};
 
@@ -19,7 +19,7 @@ pub(super) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// An agent with one workload, `spiffe://example.org/web`, and these keys.
+/// An agent with one workload, `spiffe://example.org/web`, and these lines in agent.conf.
 async fn agent(keys: &str) -> (Server, Agent) {
     let server = server().await;
     let conf = Conf { agent: keys.to_owned(), ..Conf::join_token(&server) };
@@ -29,8 +29,8 @@ async fn agent(keys: &str) -> (Server, Agent) {
     (server, agent)
 }
 
-/// The status of the first call that is refused. One a second is let through, so this ends however slow the machine is,
-/// unless it takes a second for each.
+/// Repeats a call until it is refused, and returns that status. The limit is one call a second, so this ends on any
+/// machine that needs less than a second for a call.
 macro_rules! first_refused {
     ($call:expr) => {
         loop {
@@ -58,8 +58,8 @@ async fn rate_limits() {
     }
 }
 
-/// The answers to these requests on one stream.
-async fn reflected(agent: &Agent, asked: Vec<Asked>) -> Vec<ServerReflectionResponse> {
+/// The answers to these reflection requests on one stream.
+async fn reflected(agent: &Agent, asked: Vec<MessageRequest>) -> Vec<ServerReflectionResponse> {
     let mut client = ServerReflectionClient::new(harness::channel(&agent.socket()).await);
     let requests = asked
         .into_iter()
@@ -76,9 +76,12 @@ async fn reflected(agent: &Agent, asked: Vec<Asked>) -> Vec<ServerReflectionResp
 }
 
 async fn listed(agent: &Agent) -> Vec<String> {
-    let answers = reflected(agent, vec![Asked::ListServices("*".to_owned())]).await;
-    let [ServerReflectionResponse { message_response: Some(Told::ListServicesResponse(list)), .. }] =
-        &answers[..]
+    let answers = reflected(agent, vec![MessageRequest::ListServices("*".to_owned())]).await;
+    let [
+        ServerReflectionResponse {
+            message_response: Some(MessageResponse::ListServicesResponse(list)), ..
+        },
+    ] = &answers[..]
     else {
         panic!("{answers:?}")
     };
@@ -90,16 +93,18 @@ async fn reflection() {
     let services = listed(&agent).await;
     assert!(services.contains(&"SpiffeWorkloadAPI".to_owned()), "{services:?}");
     assert!(services.contains(&"grpc.reflection.v1alpha.ServerReflection".to_owned()), "{services:?}");
-    let symbol = |name: &str| Asked::FileContainingSymbol(name.to_owned());
+    let symbol = |name: &str| MessageRequest::FileContainingSymbol(name.to_owned());
     let asked = vec![symbol("SpiffeWorkloadAPI"), symbol("X509SVID.spiffe_id"), symbol("no.Such")];
     let answers = reflected(&agent, asked).await;
     let files = |answer: &ServerReflectionResponse| match &answer.message_response {
-        Some(Told::FileDescriptorResponse(files)) => files.file_descriptor_proto.len(),
+        Some(MessageResponse::FileDescriptorResponse(files)) => files.file_descriptor_proto.len(),
         other => panic!("{other:?}"),
     };
-    // With what it imports the first time, and alone the second time.
+    // The first answer includes the imported file, the second does not.
     assert_eq!((files(&answers[0]), files(&answers[1])), (2, 1));
-    let Some(Told::ErrorResponse(unknown)) = &answers[2].message_response else { panic!("{answers:?}") };
+    let Some(MessageResponse::ErrorResponse(unknown)) = &answers[2].message_response else {
+        panic!("{answers:?}")
+    };
     assert_eq!((unknown.error_code, &*unknown.error_message), (5, "not found: no.Such"));
 }
 

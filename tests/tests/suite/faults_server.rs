@@ -1,4 +1,4 @@
-//! A server that is away, slow, silent, somebody else, or says no.
+//! A server that is down, slow, silent or another one, or that refuses the agent.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ pub(super) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// The Workload API says Unavailable after its patience; SDS streams wait and are served in the end.
+/// The Workload API answers Unavailable after its patience. SDS streams wait until they are served.
 async fn server_down_at_start_is_waited_for() {
     let server = server().await;
     let conf = Conf::join_token(&server);
@@ -149,7 +149,7 @@ async fn a_server_of_another_trust_domain() {
         server().await,
         server_with(Options { trust_domain: "other.org".into(), ..Options::default() }).await,
     );
-    // Their bundle, so that only the ID is wrong.
+    // The other server's bundle, so that only its SPIFFE ID is wrong.
     let conf = Conf {
         server: other.address().to_string(),
         bundle: Some(other.bundle_pem()),
@@ -206,7 +206,7 @@ async fn banned_ends_the_agent() {
     let exit = refused(Conf::psat(&server), &server, dev::Server::ban).await;
     assert_eq!(exit.code, Some(1));
     assert!(exit.log.contains("Agent is banned: removing SVID and shutting down"), "{}", exit.log);
-    // Banned it stays, also for a new attestation.
+    // The agent stays banned for a new attestation too.
     let exit = Agent::start(&Conf::psat(&server)).exited().await;
     assert_eq!(exit.code, Some(1));
     assert!(exit.log.contains("banned"), "{}", exit.log);
@@ -262,7 +262,7 @@ async fn unknown_authority_in_mode_never() {
     agent.logged("Agent is ready").await;
     server.rotate_ca();
     server.forget_old_cas();
-    // The connection that stands is trusted; a new one is not.
+    // The existing connection is trusted, but a new one is not.
     server.fault(Fault::Down).await;
     server.fault(Fault::None).await;
     let exit = agent.exited().await;
@@ -287,7 +287,7 @@ async fn unknown_authority_in_mode_always() {
     agent.logged("re-bootstrapping after the delay").await;
     std::fs::write(agent.path("bundle"), server.bundle_pem()).expect("written");
     agent.logged_times("Node attestation was successful", 2).await;
-    // The bundle and the SVID: what the old authority signed is replaced at once.
+    // Both the bundle and the SVID change: SVIDs of the old authority are replaced at once.
     let mut renewed = first.clone();
     while renewed.svids[0].bundle == first.svids[0].bundle
         || renewed.svids[0].x509_svid == first.svids[0].x509_svid

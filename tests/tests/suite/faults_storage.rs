@@ -21,7 +21,7 @@ pub(super) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// Starts with a bad file, sees the complaint, mends the file, sees the agent get ready.
+/// Starts an agent with a bad file, waits for its log line, repairs the file, and waits until the agent is ready.
 async fn mended(server: &Server, conf: &Conf, file: &str, bad: &[Option<&str>], good: &str, complaint: &str) {
     let folder = Arc::new(tempfile::tempdir().expect("a temporary folder"));
     if let Some(content) = bad[0] {
@@ -97,7 +97,7 @@ async fn corrupt_agent_data() {
     assert_eq!(aside.expect("kept aside"), "{\"svid\":[\"AAAA\"]}");
 }
 
-/// Every write to /dev/full fails as on a full disk.
+/// The data is written to /dev/full, where every write fails as on a full disk.
 async fn full_disk() {
     let server = server().await;
     let conf = Conf::join_token(&server);
@@ -116,7 +116,7 @@ async fn full_disk() {
     );
 }
 
-/// The agent lives on without its socket, says once why, and serves when the operator has made room.
+/// The agent runs without its socket, logs the reason once, and serves when the operator has removed the obstacle.
 async fn socket_in_the_way() {
     let server = server().await;
     let conf = Conf::join_token(&server);

@@ -1,4 +1,4 @@
-//! Callers that exit, send garbage, never answer, never read, or are too many.
+//! Callers that exit, send garbage, never answer, never read or are too many.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -27,7 +27,7 @@ pub(super) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// An agent with one workload, `spiffe://example.org/web`: whoever runs as this user.
+/// An agent with one workload, `spiffe://example.org/web`, which is every process of this user.
 async fn agent_with(conf: impl FnOnce(Conf) -> Conf) -> (dev::Server, Agent) {
     let server = server().await;
     let conf = conf(Conf {
@@ -68,7 +68,7 @@ async fn exits_mid_stream() {
     assert!(descriptors(agent.pid()) > before);
     watch.kill().expect("it runs");
     watch.wait().expect("it ends");
-    // The next update goes to who is still there, and the dead one's descriptors are closed.
+    // The next update closes the descriptors of the dead caller and reaches the others.
     register(&server, "none", "unrelated");
     server
         .counted({
@@ -89,7 +89,7 @@ async fn sds_without_a_node_is_served() {
     let mut sds = Sds::open(&agent.socket(), request).await.expect("served");
     let response = sds.next().await.expect("served");
     assert_eq!(response.type_url, "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret");
-    // Another type is echoed, unchecked, as spire-agent does.
+    // Another type URL is echoed without a check, as in spire-agent.
     let mut request = sds_request(&["spiffe://example.org"]);
     request.type_url = "anything".into();
     let mut sds = Sds::open(&agent.socket(), request).await.expect("served");
@@ -104,7 +104,8 @@ async fn ten_mib_of_names() {
     let mut request = sds_request(&vec![&*long; 10 * 1024]);
     request.resource_names.push("spiffe://example.org".into());
     for request in [request, sds_request(&vec!["spiffe://example.org/a"; 100_000])] {
-        // With the headers, or after them: it depends on which comes first, the request or the attestation.
+        // The refusal comes with the headers or after them: it depends on whether the request or the attestation is
+        // first.
         let refusal = match Sds::open(&agent.socket(), request).await {
             Ok(mut flood) => flood.next().await.expect_err("refused"),
             Err(refusal) => refusal,
@@ -151,7 +152,8 @@ async fn never_acks() {
     assert_ne!(first.version_info, second.version_info);
 }
 
-/// A hundred streams that are never read, a secret of 60 KB, twenty changes of it: 120 MB if every push were kept.
+/// A hundred streams that are never read get twenty changes of a secret of 60 KB. It would be 120 MB if the agent kept
+/// every push.
 async fn never_read() {
     let server = server().await;
     let other =
@@ -205,7 +207,7 @@ async fn unknown_names_rejected() {
 
 fn many_connections_of_one_process() -> Trial {
     let name = "five_thousand_connections_of_one_process_are_served";
-    // An agent leaves half of its descriptors to processes, and an eighth to newcomers.
+    // An agent uses half of its descriptors for pidfds, and keeps an eighth of its connections for newcomers.
     let enough = getrlimit(Resource::RLIMIT_NOFILE).is_ok_and(|(_, hard)| hard >= 14_000);
     if enough { trial(name, many_connections) } else { skipped(name, "fewer than 14,000 open files") }
 }
@@ -226,7 +228,7 @@ async fn many_connections() {
         let secrets = stream.secrets(&[*name]).await.expect("served");
         assert_eq!(secrets.len(), 1);
     }
-    // What is charged is what is kept, or nearly: a DaemonSet gives an agent 64 MiB.
+    // The agent keeps not much more than it charges for: a DaemonSet gives it 64 MiB.
     let resident = resident_kib(agent.pid());
     assert!(resident < 48 * 1024, "{resident} KiB");
     let mut healthcheck = tokio::process::Command::new(harness::build_finial());
@@ -267,7 +269,7 @@ async fn open_files() {
     );
 }
 
-/// The agent is in a pid namespace below ours, so our pid means nothing there.
+/// The agent is in a child pid namespace, so it cannot see our pid.
 async fn caller_without_a_pid() {
     let shell = "exec unshare --pid --fork --mount-proc --kill-child \"$0\" \"$@\"";
     let (_server, mut agent) = agent_with(|conf| Conf { shell: Some(shell.into()), ..conf }).await;
@@ -288,7 +290,7 @@ async fn no_identity() {
     assert_eq!(status.code(), Code::PermissionDenied);
     let line = agent.logged("No identity issued").await;
     assert!(line.contains("registered=false"), "{line}");
-    // The own trust domain's bundle is everybody's over SDS, as with spire-agent.
+    // Over SDS everybody may have the bundle of the agent's trust domain, as in spire-agent.
     let mut sds = Sds::open(&agent.socket(), sds_request(&["spiffe://example.org"])).await.expect("served");
     sds.next().await.expect("served");
 }

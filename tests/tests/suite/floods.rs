@@ -1,7 +1,8 @@
-//! One caller that does what no client needs, and what others get meanwhile. Counted, never timed: `sds-load flood` times.
+//! One hostile caller, and the service that others get meanwhile. The tests count and never time; `sds-load flood`
+//! measures times.
 //!
-//! The hostile one writes frames by hand, as an HTTP/2 library would not make them. It and the honest callers are one user
-//! here, so one group to the agent: what they get is their part of one share.
+//! The hostile caller writes frames that an HTTP/2 library would not make. It and the honest callers are one user, so
+//! they are one group to the agent and share its limits.
 
 use std::path::Path;
 
@@ -21,7 +22,7 @@ pub(super) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// An agent with one workload, `spiffe://example.org/web`: whoever runs as this user.
+/// An agent with one workload, `spiffe://example.org/web`, which is every process of this user.
 async fn agent() -> (dev::Server, Agent) {
     let server = server().await;
     let conf = Conf::join_token(&server);
@@ -31,7 +32,7 @@ async fn agent() -> (dev::Server, Agent) {
     (server, agent)
 }
 
-/// Each kind of call once, each on a connection of its own.
+/// Makes each kind of call once, each on its own connection.
 async fn honest_calls(socket: &Path) {
     assert!(health(socket).await);
     let mut svids = x509_svid(socket).await.expect("served");
@@ -48,20 +49,20 @@ async fn calls_taken_back() {
     let mut hostile = Hostile::greeted(&agent.socket()).await;
     for batch in 0..BATCHES {
         let first = 2 * (batch * PER_BATCH) + 1;
-        let mut said = Vec::new();
+        let mut frames = Vec::new();
         for stream in (first..).step_by(2).take(PER_BATCH as usize) {
-            said.extend(frame(HEADERS, END_HEADERS, stream, &request(X509)));
-            said.extend(frame(RST_STREAM, 0, stream, &CANCEL));
+            frames.extend(frame(HEADERS, END_HEADERS, stream, &request(X509)));
+            frames.extend(frame(RST_STREAM, 0, stream, &CANCEL));
         }
-        // The agent may have sent it away.
-        let _ = hostile.socket.write_all(&said).await;
+        // The write fails if the agent has closed the connection.
+        let _ = hostile.socket.write_all(&frames).await;
         honest_calls(&agent.socket()).await;
     }
     let frames = hostile.until_closed().await;
     let goaways: Vec<_> = frames.iter().filter(|frame| frame.kind == GOAWAY).collect();
     let [goaway] = goaways[..] else { panic!("{goaways:?}") };
     assert_eq!(goaway.payload[4..8], ENHANCE_YOUR_CALM);
-    // A thousand are put up with, and a few that were answered before they were taken back.
+    // The agent tolerates a thousand, and a few that it answered before they were reset.
     let last = u32::from_be_bytes(goaway.payload[..4].try_into().expect("four bytes"));
     let begun = last.div_ceil(2);
     assert!((1000..=1100).contains(&begun), "{begun} of {} calls were begun", BATCHES * PER_BATCH);
@@ -71,20 +72,20 @@ async fn nacks() {
     let (_server, mut agent) = agent().await;
     let mut hostile = Hostile::greeted(&agent.socket()).await;
     let asked = [frame(HEADERS, END_HEADERS, 1, &request(SDS)), data(&nack(0))].concat();
-    hostile.say_within_windows(&asked).await;
-    // Until the caller is attested, only the last of its requests is kept.
+    hostile.send_within_windows(&asked).await;
+    // Before the caller is attested, the agent keeps only its last request.
     agent.logged("the stream is held").await;
     for sent in 0..NACKS {
-        hostile.say_within_windows(&data(&nack(WORDS))).await;
+        hostile.send_within_windows(&data(&nack(WORDS))).await;
         if sent % (NACKS / 10) == 0 {
             honest_calls(&agent.socket()).await;
         }
     }
-    // The agent says so of each at DEBUG, which operators do not have on: that is how we know that it has read them all.
+    // The agent logs each NACK at DEBUG. This tells that it has read all of them. Operators do not use DEBUG.
     agent.logged_times(r#"resource_names="[\"x\"]" version_info"#, NACKS + 1).await;
     let log = agent.log();
     let complaints: Vec<_> = log.lines().filter(|line| line.contains("Envoy reported errors")).collect();
-    // Five in ten seconds, which is five here, unless the machine is very busy.
+    // Five lines in ten seconds are allowed, which means five here, unless the machine is very busy.
     assert!((1..=NACKS / 10).contains(&complaints.len()), "{} lines", complaints.len());
     let longest = log.lines().map(str::len).max().unwrap_or_default();
     assert!(longest < 2048, "{longest} bytes in one line");
@@ -93,7 +94,7 @@ async fn nacks() {
 
 fn silent_connections() -> Trial {
     let name = "floods_of_a_thousand_silent_connections_leave_room_for_others";
-    // This process has its end of each, and an agent leaves half of its own descriptors to processes.
+    // This process holds its end of each connection, and an agent uses half of its descriptors for pidfds.
     let enough = getrlimit(Resource::RLIMIT_NOFILE).is_ok_and(|(_, hard)| hard >= 4096);
     if enough { trial(name, silence) } else { skipped(name, "fewer than 4,096 open files") }
 }
@@ -105,7 +106,7 @@ async fn silence() {
     let mut silent = Vec::new();
     for _ in 0..1000 {
         let mut socket = UnixStream::connect(agent.socket()).await.expect("the backlog takes it");
-        // The agent greets whom it has taken.
+        // The agent sends its SETTINGS when it has accepted a connection.
         socket.read_u8().await.expect("a connection that was accepted");
         silent.push(socket);
     }
@@ -115,11 +116,11 @@ async fn silence() {
     drop(silent);
 }
 
-/// A connection that is written to by hand.
+/// A connection on which a test writes frames itself.
 struct Hostile {
     socket: UnixStream,
-    heard: Vec<u8>,
-    /// Bytes of DATA that the agent takes: on stream 1, and on the connection.
+    received: Vec<u8>,
+    /// The bytes of DATA that the agent accepts: on stream 1, and on the connection.
     windows: [i64; 2],
 }
 
@@ -135,11 +136,11 @@ impl Hostile {
         let mut socket = UnixStream::connect(socket).await.expect("connected");
         let greeting = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &frame(SETTINGS, 0, 0, &[])].concat();
         socket.write_all(&greeting).await.expect("written");
-        Self { socket, heard: Vec::new(), windows: [65_535; 2] }
+        Self { socket, received: Vec::new(), windows: [65_535; 2] }
     }
 
-    /// Writes frames of stream 1 one by one, each when there is room for it.
-    async fn say_within_windows(&mut self, mut frames: &[u8]) {
+    /// Writes frames of stream 1 one by one, and waits for room in the windows before each.
+    async fn send_within_windows(&mut self, mut frames: &[u8]) {
         while let Some((head, _)) = frames.split_first_chunk::<9>() {
             let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
             let data = if head[3] == DATA { i64::from(length) } else { 0 };
@@ -148,7 +149,8 @@ impl Hostile {
                 let more =
                     || i64::from(u32::from_be_bytes(frame.payload[..4].try_into().expect("four bytes")));
                 match frame.kind {
-                    // Stream 1 begins with what RFC 9113 says: it is opened before these are read.
+                    // Stream 1 begins with the default window of RFC 9113, because it is opened before the agent's
+                    // SETTINGS are read.
                     SETTINGS if frame.payload.len() >= 6 => self.windows[0] += more_at_first(&frame.payload),
                     WINDOW_UPDATE if frame.stream == 0 => self.windows[1] += more(),
                     WINDOW_UPDATE => self.windows[0] += more(),
@@ -163,22 +165,22 @@ impl Hostile {
         }
     }
 
-    /// The next frame; `None` when the connection has ended.
+    /// Waits for the next frame; `None` if the connection has ended.
     async fn next(&mut self) -> Option<Frame> {
         loop {
-            if let Some(([a, b, c, kind, _, stream @ ..], rest)) = self.heard.split_first_chunk::<9>() {
+            if let Some(([a, b, c, kind, _, stream @ ..], rest)) = self.received.split_first_chunk::<9>() {
                 let length = u32::from_be_bytes([0, *a, *b, *c]) as usize;
                 if let Some(payload) = rest.get(..length) {
                     let stream = u32::from_be_bytes(*stream);
                     let frame = Frame { kind: *kind, stream, payload: payload.to_vec() };
-                    self.heard.drain(..9 + length);
+                    self.received.drain(..9 + length);
                     return Some(frame);
                 }
             }
             let mut buffer = [0; 4096];
             match self.socket.read(&mut buffer).await {
                 Ok(0) | Err(_) => return None,
-                Ok(read) => self.heard.extend_from_slice(&buffer[..read]),
+                Ok(read) => self.received.extend_from_slice(&buffer[..read]),
             }
         }
     }
@@ -192,7 +194,7 @@ impl Hostile {
     }
 }
 
-/// By how much SETTINGS_INITIAL_WINDOW_SIZE differs from what clients begin with.
+/// The difference between SETTINGS_INITIAL_WINDOW_SIZE and the default window.
 fn more_at_first(settings: &[u8]) -> i64 {
     let mut pairs = settings.chunks_exact(6);
     let found = pairs.find(|pair| pair[..2] == [0, 4]);
@@ -204,7 +206,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// The header block of a gRPC request: no Huffman code, and nothing for the table.
+/// The header block of a gRPC request, without Huffman code and without additions to the dynamic table.
 fn request(path: &str) -> Vec<u8> {
     let mut block = vec![0x83, 0x86];
     let fields = [
@@ -224,14 +226,14 @@ fn request(path: &str) -> Vec<u8> {
     block
 }
 
-/// DATA of stream 1 with this message.
+/// DATA frames of stream 1 with this message.
 fn data(message: &[u8]) -> Vec<u8> {
     let length = u32::try_from(message.len()).expect("a message").to_be_bytes();
     let framed = [&[0], &length[..], message].concat();
     framed.chunks(16_384).flat_map(|part| frame(DATA, 0, 1, part)).collect()
 }
 
-/// A rejection of so many words, by one who waits for a name that nobody has, and so knows no nonce.
+/// A NACK with a text of `words` bytes. The client waits for a name that nobody has, so it has no nonce to send.
 fn nack(words: usize) -> Vec<u8> {
     let mut request = sds_request(&["x"]);
     request.error_detail = Some(envoy_types::pb::google::rpc::Status {
@@ -253,9 +255,11 @@ const CANCEL: [u8; 4] = [0, 0, 0, 8];
 const ENHANCE_YOUR_CALM: [u8; 4] = [0, 0, 0, 11];
 const X509: &str = "/SpiffeWorkloadAPI/FetchX509SVID";
 const SDS: &str = "/envoy.service.secret.v3.SecretDiscoveryService/StreamSecrets";
-/// Calls that are taken back: batches, and calls in each.
+/// The number of batches of calls that are reset.
 const BATCHES: u32 = 15;
+/// The number of calls in a batch.
 const PER_BATCH: u32 = 100;
-/// Rejections, and bytes of words in each.
+/// The number of NACKs.
 const NACKS: usize = 500;
+/// The bytes of text in a NACK.
 const WORDS: usize = 60_000;

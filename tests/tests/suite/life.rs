@@ -1,4 +1,4 @@
-//! The agent's life when nothing goes wrong, and through restarts.
+//! The agent's life without faults, and through restarts.
 
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::sync::Arc;
@@ -97,7 +97,7 @@ async fn svids_rotate_on_held_streams() {
         assert_eq!(sds.secrets(&names).await.expect("served").len(), 1);
     }
     assert!(seen[0] != seen[1] && seen[1] != seen[2]);
-    // A lifetime so short that half of it is over on arrival: renewed all the same, but not without a pause.
+    // The lifetime is so short that half of it is over on arrival. The SVID is still renewed, but not without pauses.
     assert!(server.counters().signed <= 6, "{:?}", server.counters());
 }
 
@@ -129,7 +129,7 @@ async fn late_registration_reaches_a_held_stream() {
     assert_eq!(sds.secrets(&names).await.expect("on the same stream")[0].name, names[0]);
 }
 
-/// A process that has an identity asks for another: the server is asked then, and not when the interval is over.
+/// A process that has an identity asks for another one. The agent then syncs at once, not at the end of the interval.
 async fn a_further_name_is_asked_for() {
     let server = server().await;
     let conf = Conf { agent: "experimental { sync_interval = \"1h\" }".into(), ..Conf::join_token(&server) };
@@ -141,7 +141,7 @@ async fn a_further_name_is_asked_for() {
     let first = sds.secrets(&names).await.expect("served");
     assert_eq!(first.len(), 1);
     register(&server, &token, "late");
-    // After 0, 1, 2 and 4 s.
+    // The agent syncs after 0, 1, 2 and 4 s.
     let second = sds.secrets(&names).await.expect("served");
     assert!(second.iter().any(|secret| secret.name == names[1]), "{second:?}");
 }
@@ -227,13 +227,13 @@ async fn what_a_tainted_authority_signed_is_replaced() {
     server.taint_old_cas();
     let mut second = next().await;
     while second.svids[0].x509_svid == first.svids[0].x509_svid {
-        // The bundle has changed before.
+        // This update has only the changed bundle.
         second = next().await;
     }
     agent.logged("Agent SVID is tainted by a root authority, forcing rotation").await;
     agent.logged("New tainted X.509 authorities found").await;
     agent.logged("Successfully rotated agent SVID").await;
-    // Nothing needs the old authority any more.
+    // No SVID needs the old authority any more.
     server.forget_old_cas();
     register(&server, &token, "other");
     while ids(&next().await).len() < 2 {}
@@ -251,7 +251,7 @@ async fn connections_that_the_server_closes() {
     let agent = Agent::start(&conf);
     let mut svids = x509_svid(&agent.wait_for_socket().await).await.expect("served");
     let mut count = ids(&svids.message().await.expect("served").expect("a message")).len();
-    // Each takes a sync and a minting, so all of them take several connections.
+    // Each registration takes a sync and a mint call, so all of them take several connections.
     for number in 0..10 {
         register(&server, &token, &format!("web-{number}"));
         while count < number + 2 {
@@ -362,7 +362,7 @@ async fn sigterm_ends_with_0() {
 
 async fn as_pid_1_it_ends_on_sigterm() {
     let server = server().await;
-    // In a pid namespace of its own the agent is pid 1, and a signal without a handler would do nothing.
+    // In its own pid namespace the agent is pid 1, for which a signal without a handler has no effect.
     let shell = "exec unshare --pid --fork --mount-proc --kill-child=SIGTERM \"$0\" \"$@\"";
     let mut agent = Agent::start(&Conf { shell: Some(shell.into()), ..Conf::join_token(&server) });
     agent.logged("Agent is ready").await;

@@ -1,4 +1,4 @@
-//! The suites, by what they look at.
+//! The suites of end-to-end tests, one module for each subject.
 
 mod admin;
 mod configurations;

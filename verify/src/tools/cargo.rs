@@ -1,25 +1,25 @@
-//! Cargo's subcommands.
+//! Subcommands of cargo from crates.io.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::{Error, cached, run};
 
-/// A subcommand of cargo in the one version that we use.
+/// A subcommand of cargo, in its pinned version.
 #[derive(Debug, Clone, Copy)]
 pub struct CargoTool {
     name: &'static str,
     version: &'static str,
 }
 
-/// Licences, bans, sources, advisories.
+/// Checks licences, bans, sources and advisories of dependencies.
 pub const CARGO_DENY: CargoTool = CargoTool { name: "cargo-deny", version: "0.20.2" };
 
 /// Builds and runs fuzz targets.
 pub const CARGO_FUZZ: CargoTool = CargoTool { name: "cargo-fuzz", version: "0.13.2" };
 
 impl CargoTool {
-    /// Its program; built when this machine does not have it yet (one to three minutes).
+    /// The path of the program. The first call on a machine builds it, in one to three minutes.
     ///
     /// # Errors
     /// [`Error`], most likely because crates.io is out of reach.
@@ -31,7 +31,7 @@ impl CargoTool {
     fn install(self, place: &Path) -> Result<(), Error> {
         let mut cargo = Command::new("cargo");
         cargo.args(["install", "--locked", "--version", self.version, "--root"]).arg(place).arg(self.name);
-        // They run for seconds, so quick to build is better than quick.
+        // The tools run only for seconds, so a quick build matters more than quick code.
         cargo.envs([
             ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1"),
             ("CARGO_PROFILE_RELEASE_LTO", "off"),

@@ -1,4 +1,4 @@
-//! Virtual environments: Envoy, and Python with the clients of the live tests.
+//! Python virtual environments: one with Envoy, one with the clients of the live tests.
 
 use std::env;
 use std::fs::{self, File};
@@ -9,18 +9,18 @@ use std::process::Command;
 
 use super::{Error, cached, on_path, run};
 
-/// A Python that can import `grpc` and `spiffe`.
+/// The path of a Python that can import `grpc` and `spiffe`.
 ///
 /// # Errors
-/// [`Error`]: no `python3` with the module `venv`, or PyPI is out of reach.
+/// [`Error`] if there is no `python3` with the module `venv`, or PyPI is out of reach.
 pub fn python() -> Result<PathBuf, Error> {
     Ok(environment("python", |line| !line.starts_with(ENVOY))?.join("bin").join("python"))
 }
 
-/// Envoy: what the variable `ENVOY` names, else the one on `PATH`, else PyPI's.
+/// The path of Envoy: the value of the variable `ENVOY`, or else the program on `PATH`, or else PyPI's.
 ///
 /// # Errors
-/// [`Error`]: there is none, and no `python3` with the module `venv`, or PyPI is out of reach.
+/// [`Error`] if there is none and no `python3` with the module `venv`, or PyPI is out of reach.
 pub fn envoy() -> Result<PathBuf, Error> {
     if let Some(named) = env::var_os("ENVOY").map(PathBuf::from) {
         return if named.is_file() { Ok(named) } else { Err(Error::Missing(named)) };
@@ -29,7 +29,7 @@ pub fn envoy() -> Result<PathBuf, Error> {
         return Ok(found);
     }
     let libraries = environment("envoy", |line| line.starts_with(ENVOY))?.join("lib");
-    // The program itself: the script `bin/envoy` names the folder in which it was made.
+    // Not the script `bin/envoy`, which has the path of the folder in which it was made.
     let packages = fs::read_dir(&libraries).map_err(|reason| Error::Cache(libraries.clone(), reason))?;
     packages
         .filter_map(|python| Some(python.ok()?.path().join("site-packages/envoy/_bin/envoy")))
@@ -37,13 +37,15 @@ pub fn envoy() -> Result<PathBuf, Error> {
         .ok_or(Error::Missing(libraries))
 }
 
-/// Not a script, such as PyPI's `bin/envoy`: what it starts is another file, and processes are attested by theirs.
+/// Whether a file is an ELF program and not a script, such as PyPI's `bin/envoy`. A script starts another file, and the
+/// agent attests processes by their file.
 fn is_program(file: &Path) -> bool {
     let mut magic = [0; 4];
     File::open(file).and_then(|mut file| file.read_exact(&mut magic)).is_ok() && magic == *b"\x7fELF"
 }
 
-/// A virtual environment with the wanted lines of the requirements; another one when these change.
+/// A virtual environment with the wanted lines of the requirements. Its name changes with them, so that a change makes
+/// a new environment.
 fn environment(name: &str, wanted: impl Fn(&str) -> bool) -> Result<PathBuf, Error> {
     let pins: Vec<_> = REQUIREMENTS.lines().filter(|line| line.contains("==") && wanted(line)).collect();
     let mut hasher = DefaultHasher::new();

@@ -1,4 +1,5 @@
-//! What an operator may ask the agent about itself.
+//! The Debug service: an operator asks for the agent's own certificates, uptime and counters (SPIRE,
+//! `pkg/agent/api/debug/v1`).
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use crate::door::{Admission, Anonymous};
 #[cfg(test)]
 mod tests;
 
-/// The service.
+/// The service `spire.agent.debug.v1.Debug`.
 #[derive(Debug)]
 pub(super) struct Debug {
     admission: Arc<Admission>,
@@ -50,7 +51,8 @@ impl Debug {
     }
 }
 
-/// The root among a bundle's that has signed the last certificate of a chain.
+/// The authority of `bundle` that is the issuer, by name, of the last certificate of `chain`. `None` if there is none,
+/// or if the chain already ends with it.
 fn root_of(chain: &[bytes::Bytes], bundle: &identity::Bundle) -> Option<Cert> {
     let (_, last) = X509Certificate::from_der(chain.last()?).ok()?;
     bundle.x509_authorities.iter().find_map(|authority| {
@@ -79,7 +81,7 @@ fn spiffe_id(certificate: &X509Certificate<'_>) -> Option<types::Spiffeid> {
     Some(types::Spiffeid { trust_domain: id.trust_domain_name().to_owned(), path: id.path().to_owned() })
 }
 
-/// As Go's `pkix.Name` prints it: the last part first.
+/// A distinguished name as Go's `pkix.Name` prints it: the last part first.
 fn subject(name: &X509Name<'_>) -> String {
     let mut text = String::new();
     let parts: Vec<_> = name.iter_rdn().collect();
@@ -98,7 +100,7 @@ fn subject(name: &X509Name<'_>) -> String {
     text
 }
 
-/// RFC 2253, section 2.4.
+/// The value of an attribute, escaped by RFC 2253 §2.4.
 fn escaped(value: &str) -> String {
     let last = value.chars().count().saturating_sub(1);
     let escape = |place: usize, character: char| match character {
@@ -125,7 +127,7 @@ fn count(number: impl TryInto<i32>) -> i32 {
     number.try_into().unwrap_or(i32::MAX)
 }
 
-/// Attribute types that Go has names for.
+/// The attribute types for which Go prints a name.
 const NAMES: [(&str, &str); 9] = [
     ("2.5.4.3", "CN"),
     ("2.5.4.5", "SERIALNUMBER"),

@@ -1,8 +1,8 @@
-//! The Delegated Identity API: identities of others, for a caller whose own SPIFFE ID is among `authorized_delegates`
-//! (SPIRE, `pkg/agent/api/delegatedidentity/v1`).
+//! The Delegated Identity API: a caller whose own SPIFFE ID is among `authorized_delegates` gets the identities of
+//! others (SPIRE, `pkg/agent/api/delegatedidentity/v1`).
 //!
-//! Whether the caller is still authorised is judged anew before each message, by the entries of that moment and the
-//! selectors that it was attested with.
+//! Before each message the caller is authorized again, by the present entries and the selectors that it was attested
+//! with.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -21,7 +21,7 @@ use transport::Peer;
 use crate::apis::workload::{denied, der};
 use crate::door::{Admission, Caller, Denied, NoDelegate};
 
-/// The service.
+/// The service `spire.api.agent.delegatedidentity.v1.DelegatedIdentity`.
 #[derive(Debug, Clone)]
 pub(super) struct Delegated {
     admission: Arc<Admission>,
@@ -76,7 +76,8 @@ impl Delegated {
         authorized.map_err(|reason| refused(caller.peer(), reason))
     }
 
-    /// Whose identities are asked for: selectors, or a process, but not both.
+    /// The selectors that a request gives, or those of the process that it names. It must have one of the two, but not
+    /// both.
     async fn selectors(
         &self,
         caller: &Caller,
@@ -102,7 +103,7 @@ impl Delegated {
     }
 }
 
-/// One subscription.
+/// One subscription to X.509-SVIDs.
 struct Svids {
     service: Delegated,
     caller: Caller,
@@ -111,8 +112,8 @@ struct Svids {
 }
 
 impl Svids {
-    /// The next list: at once, then after each change. It has only identities whose SVID exists, and waits for those that
-    /// are being minted rather than send a list without them.
+    /// The next list of SVIDs: the first at once, then one after each change. A list is complete: it is sent only when
+    /// no SVID is missing or expired.
     async fn next(&mut self) -> Result<wire::SubscribeToX509sviDsResponse, Status> {
         loop {
             if !std::mem::take(&mut self.first) {
@@ -142,7 +143,7 @@ fn list(
     let with_svid = identities.iter().filter_map(|identity| Some((identity, identity.live(now)?)));
     wire::SubscribeToX509sviDsResponse {
         x509_svids: with_svid.map(|(identity, svid)| with_key(&identity.entry.hint, svid)).collect(),
-        // Ascending, as the map is.
+        // Ascending by trust domain, like the map.
         federates_with: update.federated.keys().map(|domain| domain.id()).collect(),
     }
 }
@@ -173,7 +174,7 @@ async fn changed(bundles: &mut watch::Receiver<Bundles>) -> Result<(), Status> {
     bundles.changed().await.map_err(|_| denied(Denied::Stopped))
 }
 
-/// The log has spire-agent's words: alerts look for them.
+/// Logs the refusal in spire-agent's words, which alerts look for, and returns its status.
 fn refused(peer: &Peer, reason: NoDelegate) -> Status {
     let pid = peer.process.pid;
     match reason {

@@ -1,4 +1,4 @@
-//! The level of the log, read and set while the agent runs.
+//! The Logger service: reads and sets the log level while the agent runs.
 
 use config::LogLevel;
 use proto::logger::{GetLoggerRequest, ResetLogLevelRequest, SetLogLevelRequest};
@@ -9,10 +9,10 @@ use tracing::info;
 use crate::door::Anonymous;
 use crate::logging;
 
-/// The service.
+/// The service `spire.api.agent.logger.v1.Logger`.
 #[derive(Debug)]
 pub(super) struct Logger {
-    /// That of agent.conf.
+    /// The level of agent.conf.
     launch: LogLevel,
 }
 
@@ -61,7 +61,7 @@ fn to_wire(level: LogLevel) -> types::LogLevel {
     }
 }
 
-/// `None`: unspecified.
+/// The level; `None` if it is unspecified.
 fn from_wire(level: types::LogLevel) -> Option<LogLevel> {
     Some(match level {
         types::LogLevel::Unspecified => return None,

@@ -1,6 +1,7 @@
-//! The admin socket: for operators, and for whoever asks for the identities of others (SPIRE, `pkg/agent/api`).
+//! The APIs of the admin socket: Debug and Logger for operators, and the Delegated Identity API (SPIRE,
+//! `pkg/agent/api`).
 //!
-//! It has no health, no reflection, and asks for no header.
+//! It has no health service and no reflection, and calls need no security header.
 
 mod debug;
 mod delegated;
@@ -19,7 +20,7 @@ use super::table::{Handler, Method, Service, Shape, many, one};
 use crate::door::{Admission, Patience};
 use crate::status::Status;
 
-/// What is served on the admin socket.
+/// The services of the admin socket.
 #[derive(Debug)]
 pub(crate) struct Admin {
     admission: Arc<Admission>,
@@ -29,7 +30,7 @@ pub(crate) struct Admin {
 }
 
 impl Admin {
-    /// The APIs behind a door.
+    /// The services behind this door.
     pub(crate) fn new(settings: &Settings, admission: &Arc<Admission>, status: &Arc<Status>) -> Self {
         let delegates = settings.authorized_delegates.as_slice().into();
         Self {

@@ -28,7 +28,7 @@ fn head(method: &str, path: &str, headers: &[(&str, &str)]) -> Parts {
     request.body(()).unwrap().into_parts().0
 }
 
-/// HTTP status, gRPC code and words of what is refused.
+/// The HTTP status, gRPC code and message of a refused request.
 fn refused(method: &str, path: &str, headers: &[(&str, &str)]) -> (u16, String, String) {
     let response =
         judge(&head(method, path, headers), SERVICES, &(), Instant::now()).map(drop).unwrap_err().response();
@@ -36,7 +36,7 @@ fn refused(method: &str, path: &str, headers: &[(&str, &str)]) -> (u16, String, 
     (response.status().as_u16(), (status.code() as i32).to_string(), status.message().to_owned())
 }
 
-/// Method, path and headers; HTTP status, gRPC code and words.
+/// Method, path and headers of a request; expected HTTP status, gRPC code and message.
 type Case<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], u16, &'a str, &'a str);
 
 const TYPE: (&str, &str) = ("content-type", "application/grpc");
@@ -143,7 +143,7 @@ fn heads_that_are_fine() {
     }
 }
 
-/// What is no path of HTTP is named all the same.
+/// The message names a path even if it is not valid in HTTP.
 #[test]
 fn odd_paths() {
     let mut head = head("POST", "/", &[TYPE]);
@@ -163,15 +163,15 @@ fn of_two_timeouts_the_last_counts() {
 
 #[test]
 fn words_are_those_of_grpc_go() {
-    let reworded = |status: Status| {
+    let escaped = |status: Status| {
         let mut headers = HeaderMap::new();
         status.add_header(&mut headers).unwrap();
-        reword(&mut headers);
+        escape_as_grpc_go(&mut headers);
         assert_eq!(Status::from_header_map(&headers).unwrap().code(), status.code());
         headers["grpc-message"].to_str().unwrap().to_owned()
     };
     let plain = Status::unknown("a \"b\" 100% {c}? \u{e4}\n");
-    assert_eq!(reworded(plain), "a \"b\" 100%25 {c}? %C3%A4%0A");
+    assert_eq!(escaped(plain), "a \"b\" 100%25 {c}? %C3%A4%0A");
 }
 
 #[test]
@@ -209,7 +209,7 @@ fn a_header_that_a_service_asks_for() {
     assert!(!sure(&[]) && !sure(&["True"]) && !sure(&["true", "true"]));
 }
 
-async fn said(shape: Shape, frames: &[&[u8]]) -> Result<Vec<u8>, (Code, String)> {
+async fn read_frames(shape: Shape, frames: &[&[u8]]) -> Result<Vec<u8>, (Code, String)> {
     let frames = frames.iter().map(|frame| Ok(http_body::Frame::data(Bytes::copy_from_slice(frame))));
     let frames: Vec<Result<_, std::convert::Infallible>> = frames.collect();
     let read = read(StreamBody::new(iter(frames)), shape, |_| Ok(())).await;
@@ -221,40 +221,40 @@ async fn one_message_is_read_however_it_is_cut() {
     let message = [0, 0, 0, 0, 3, 1, 2, 3];
     let (unary, many) = (Shape::Unary(10), Shape::ServerStreaming(10));
     for shape in [unary, many] {
-        assert_eq!(said(shape, &[&message]).await.unwrap(), [1, 2, 3]);
+        assert_eq!(read_frames(shape, &[&message]).await.unwrap(), [1, 2, 3]);
         assert_eq!(
-            said(shape, &[&message[..3], &[], &message[3..6], &message[6..]]).await.unwrap(),
+            read_frames(shape, &[&message[..3], &[], &message[3..6], &message[6..]]).await.unwrap(),
             [1, 2, 3]
         );
-        assert_eq!(said(shape, &[&[0; 5]]).await.unwrap(), [0; 0]);
+        assert_eq!(read_frames(shape, &[&[0; 5]]).await.unwrap(), [0; 0]);
         let internal = |words: &str| Err((Code::Internal, words.to_owned()));
         assert_eq!(
-            said(shape, &[&[1, 0, 0, 0, 0]]).await,
+            read_frames(shape, &[&[1, 0, 0, 0, 0]]).await,
             internal("grpc: compressed flag set with identity or empty encoding")
         );
         assert_eq!(
-            said(shape, &[&[2, 0, 0, 0, 0]]).await,
+            read_frames(shape, &[&[2, 0, 0, 0, 0]]).await,
             internal("grpc: received unexpected payload format 2")
         );
         let long = "grpc: received message larger than max (11 vs. 10)".to_owned();
-        assert_eq!(said(shape, &[&[0, 0, 0, 0, 11]]).await, Err((Code::ResourceExhausted, long)));
+        assert_eq!(read_frames(shape, &[&[0, 0, 0, 0, 11]]).await, Err((Code::ResourceExhausted, long)));
     }
-    // As grpc-go: of a unary call nothing is read after its message.
-    assert_eq!(said(unary, &[&message, &message]).await.unwrap(), [1, 2, 3]);
+    // Like grpc-go: the body of a unary call is not read after its message.
+    assert_eq!(read_frames(unary, &[&message, &message]).await.unwrap(), [1, 2, 3]);
     let unknown = |words: &str| Err((Code::Unknown, words.to_owned()));
-    assert_eq!(said(unary, &[&message[..7]]).await, unknown("unexpected EOF"));
+    assert_eq!(read_frames(unary, &[&message[..7]]).await, unknown("unexpected EOF"));
     let internal = |words: &str| Err((Code::Internal, words.to_owned()));
-    assert_eq!(said(many, &[&message[..7]]).await, internal("unexpected EOF"));
+    assert_eq!(read_frames(many, &[&message[..7]]).await, internal("unexpected EOF"));
     for none in [&[][..], &[&message[..4]]] {
-        assert_eq!(said(unary, none).await, unknown("EOF"));
-        assert_eq!(said(many, none).await, internal(NO_MESSAGE));
+        assert_eq!(read_frames(unary, none).await, unknown("EOF"));
+        assert_eq!(read_frames(many, none).await, internal(NO_MESSAGE));
     }
     for two in [&[&message[..], &message[..]][..], &[&[message, message].concat()]] {
-        assert_eq!(said(many, two).await, Err((Code::Internal, TWO_MESSAGES.to_owned())));
+        assert_eq!(read_frames(many, two).await, Err((Code::Internal, TWO_MESSAGES.to_owned())));
     }
 }
 
-/// What there is no room for is not kept.
+/// A message for which there is no room is refused.
 #[tokio::test]
 async fn a_message_is_charged_before_it_is_kept() {
     let body = http_body_util::Full::new(Bytes::from_static(&[0, 0, 0, 0, 3, 1, 2, 3]));

@@ -1,4 +1,4 @@
-//! Sockets on which something is wrong, and errors.
+//! Sockets that do not answer as an agent would, and the texts of errors.
 
 use nix::sys::socket::{Backlog, listen};
 use tempfile::TempDir;
@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::*;
 
-/// A socket that takes connections into its backlog and does nothing with them.
+/// A socket that accepts no connection from its backlog.
 pub(in crate::cli) fn mute() -> (TempDir, PathBuf, UnixListener) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("api.sock");
@@ -16,7 +16,7 @@ pub(in crate::cli) fn mute() -> (TempDir, PathBuf, UnixListener) {
     (folder, path, listener)
 }
 
-/// A server that says its first word, the settings of HTTP/2, and no other.
+/// A server that sends its HTTP/2 settings and nothing else.
 pub(in crate::cli) fn speaks_once() -> (TempDir, PathBuf) {
     let (folder, path, listener) = mute();
     tokio::spawn(async move {
@@ -34,7 +34,6 @@ async fn a_mute_socket_is_given_up() {
     let late = connect(&path).await.unwrap_err();
     assert_eq!(start.elapsed().as_secs(), CONNECT_LIMIT.as_secs());
     assert_eq!(late.code(), Code::Unavailable);
-    // And accepted.
     let (_folder, path, listener) = mute();
     let accepted = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();

@@ -1,4 +1,4 @@
-//! With paused time.
+//! Time is paused.
 
 use tokio::time::advance;
 

@@ -1,4 +1,4 @@
-//! Every reason of the server's, for agents that can attest anew and for those that cannot.
+//! Every reason of the server, for agents that can attest again and for those that cannot.
 
 use std::sync::Arc;
 
@@ -131,7 +131,7 @@ async fn what_cannot_be_reached_is_tried_again() {
         let mut lifecycle = with_svid(lifecycle, 60).await;
         assert_eq!(lifecycle.judge(Doing::Syncing, reason, 100).unwrap(), Verdict::Retry);
     }
-    // With an expired SVID: attest anew where that can be, else wait until the server itself says no.
+    // With an expired SVID the agent attests again if it can, or else waits until the server itself refuses it.
     for reason in reasons() {
         let (lifecycle, _folder) = lifecycle("", true).await;
         assert_eq!(with_svid(lifecycle, 0).await.judge(Doing::Syncing, reason, 1).unwrap(), Verdict::Attest);
@@ -146,7 +146,7 @@ async fn what_cannot_be_reached_is_tried_again() {
 #[tokio::test(start_paused = true)]
 async fn an_unknown_authority_by_mode() {
     let (mut never, _folder) = lifecycle("", true).await;
-    // With a stored SVID too, first contact lasts a minute.
+    // First contact lasts a minute with a stored SVID too.
     assert_eq!(never.judge(Doing::Syncing, ServerError::UnknownAuthority, 1).unwrap(), Verdict::Retry);
     tokio::time::advance(FIRST_CONTACT).await;
     assert!(matches!(
@@ -157,7 +157,7 @@ async fn an_unknown_authority_by_mode() {
     let (always, folder) = lifecycle("rebootstrap_mode = \"always\" rebootstrap_delay = \"1h\"", true).await;
     let mut always = with_svid(always, 60).await;
     assert_eq!(always.judge(Doing::Syncing, ServerError::UnknownAuthority, 1).unwrap(), Verdict::Retry);
-    // The clock survives a restart.
+    // The start of the delay survives a restart.
     always.keeper.flush(Duration::from_secs(60)).await;
     let stored = std::fs::read_to_string(folder.path().join("agent-data.json")).unwrap();
     assert!(
@@ -185,7 +185,7 @@ async fn first_contact_with_an_unknown_authority_lasts_a_minute() {
     lifecycle.judge_attestation(ServerError::UnknownAuthority, start).unwrap();
     tokio::time::advance(FIRST_CONTACT).await;
     let fatal = lifecycle.judge_attestation(ServerError::UnknownAuthority, start).unwrap_err();
-    // The rule that was broken, and not its words alone.
+    // The source keeps its type, not only its text.
     assert!(
         matches!(fatal, Fatal::Refused { source, .. } if matches!(*source, ServerError::UnknownAuthority))
     );

@@ -1,4 +1,4 @@
-//! Against a server in memory, with paused time.
+//! The server is in memory, and time is paused.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -23,7 +23,7 @@ use tower::Service as _;
 use super::*;
 use crate::keys::Keys;
 
-/// What the server does with an attestation.
+/// How the server treats an attestation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Manner {
     Signs,
@@ -87,7 +87,7 @@ fn result(chain: Bytes) -> attest_agent_response::Result {
     attest_agent_response::Result { svid: Some(svid), reattestable: true }
 }
 
-/// A certificate of the agent for the key of a request.
+/// A certificate with the agent's ID for the key of a CSR.
 fn signed(csr: &[u8]) -> Bytes {
     let mut request =
         CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(csr)).expect("a CSR");
@@ -98,7 +98,7 @@ fn signed(csr: &[u8]) -> Bytes {
     Bytes::copy_from_slice(certificate.der())
 }
 
-/// GetBundle, the one other call of an attestation.
+/// The response to GetBundle, the other call of an attestation.
 async fn bundle() -> HttpResponse<Body> {
     let bundle = types::Bundle { trust_domain: "td".into(), ..types::Bundle::default() };
     let mut frame = vec![0, 0, 0, 0, 0];
@@ -114,7 +114,7 @@ async fn bundle() -> HttpResponse<Body> {
     response
 }
 
-/// Attests at a server of this manner.
+/// Attests to a server that behaves in this manner.
 async fn attested(manner: Manner) -> Result<NewIdentity, ServerError> {
     let (ours, theirs) = tokio::io::duplex(1 << 20);
     let server = Server { manner };

@@ -1,4 +1,4 @@
-//! Against another's HTTP/2 server (h2), in memory, with paused time.
+//! The server is the h2 crate's, in memory, and time is paused.
 
 use bytes::Bytes;
 use proto::bundle::GetBundleRequest;
@@ -83,7 +83,7 @@ async fn what_the_server_itself_says_is_no_failure_of_the_connection() {
 #[tokio::test(start_paused = true)]
 async fn a_connection_that_is_mute_fails_its_call_and_pings_only_while_there_is_one() {
     let (channel, served) = pair().await;
-    // It is there and does nothing, as behind a proxy that has lost the other side.
+    // The server exists but does nothing, as behind a proxy that has lost the other side.
     let _mute = served;
     sleep(Duration::from_secs(3600)).await;
     assert!(!channel.is_closed(), "no PING is sent, so none is missed");

@@ -1,4 +1,4 @@
-//! What is made of the server's answer to a batch.
+//! The outcomes of a batch, by the server's answer.
 
 use identity::{Selector, SpiffeId};
 use proto::types::{Status, X509svid};
@@ -28,12 +28,12 @@ fn id(name: &str) -> SpiffeId {
     SpiffeId::parse(&format!("spiffe://td/{name}")).unwrap()
 }
 
-/// Requests for two entries, and what is sent for them.
+/// The keys of two entries, and the parameters that are sent for them.
 fn batch() -> (Keys, Vec<NewX509svidParams>) {
     requests(vec![entry("a"), entry("b")], KeyType::EcP256)
 }
 
-/// A server's result: the request's key, certified for a name.
+/// The server's result: a certificate of the CSR's key for this name.
 fn signed(params: &NewX509svidParams, name: &str) -> SignedResult {
     let mut request =
         CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(&params.csr[..]))
@@ -44,8 +44,8 @@ fn signed(params: &NewX509svidParams, name: &str) -> SignedResult {
     SignedResult { status: None, svid: Some(X509svid { cert_chain: chain, ..X509svid::default() }) }
 }
 
-/// The SPIFFE ID, or the reason, of each outcome.
-fn told(outcomes: Vec<Outcome>) -> Vec<Result<String, String>> {
+/// The SPIFFE ID or the reason of each outcome.
+fn ids_or_reasons(outcomes: Vec<Outcome>) -> Vec<Result<String, String>> {
     outcomes.into_iter().map(|(_, outcome)| outcome.map(|svid| svid.id.to_string())).collect()
 }
 
@@ -53,7 +53,10 @@ fn told(outcomes: Vec<Outcome>) -> Vec<Result<String, String>> {
 fn each_entry_gets_the_result_at_its_place() {
     let (keys, params) = batch();
     let results = vec![signed(&params[0], "a"), signed(&params[1], "b")];
-    assert_eq!(told(outcomes(keys, results)), [Ok("spiffe://td/a".into()), Ok("spiffe://td/b".into())]);
+    assert_eq!(
+        ids_or_reasons(outcomes(keys, results)),
+        [Ok("spiffe://td/a".into()), Ok("spiffe://td/b".into())]
+    );
 }
 
 #[test]
@@ -61,7 +64,10 @@ fn what_is_refused_is_refused_alone() {
     let (keys, params) = batch();
     let refused = Status { code: 5, message: "entry not found".into() };
     let results = vec![SignedResult { status: Some(refused), svid: None }, signed(&params[1], "b")];
-    assert_eq!(told(outcomes(keys, results)), [Err("entry not found".into()), Ok("spiffe://td/b".into())]);
+    assert_eq!(
+        ids_or_reasons(outcomes(keys, results)),
+        [Err("entry not found".into()), Ok("spiffe://td/b".into())]
+    );
 }
 
 #[test]
@@ -69,7 +75,7 @@ fn an_entry_without_a_key_takes_no_result() {
     let (mut keys, params) = batch();
     keys[0].1 = Err("no key".into());
     assert_eq!(
-        told(outcomes(keys, vec![signed(&params[1], "b")])),
+        ids_or_reasons(outcomes(keys, vec![signed(&params[1], "b")])),
         [Err("no key".into()), Ok("spiffe://td/b".into())]
     );
 }
@@ -77,23 +83,23 @@ fn an_entry_without_a_key_takes_no_result() {
 #[test]
 fn an_answer_that_is_too_short_fails_what_it_lacks() {
     let (keys, params) = batch();
-    let told = told(outcomes(keys, vec![signed(&params[0], "a")]));
-    assert_eq!(told[1], Err("the server's answer is too short".into()));
+    let outcomes = ids_or_reasons(outcomes(keys, vec![signed(&params[0], "a")]));
+    assert_eq!(outcomes[1], Err("the server's answer is too short".into()));
 }
 
 #[test]
 fn an_identity_that_was_not_asked_for_is_refused() {
     let (keys, params) = batch();
-    let told = told(outcomes(keys, vec![signed(&params[0], "root"), signed(&params[1], "b")]));
-    assert_eq!(told[0], Err("the server signed for spiffe://td/root instead of spiffe://td/a".into()));
+    let outcomes = ids_or_reasons(outcomes(keys, vec![signed(&params[0], "root"), signed(&params[1], "b")]));
+    assert_eq!(outcomes[0], Err("the server signed for spiffe://td/root instead of spiffe://td/a".into()));
 }
 
 #[test]
 fn a_certificate_of_another_key_is_refused() {
     let (keys, params) = batch();
-    let told = told(outcomes(keys, vec![signed(&params[1], "a"), signed(&params[1], "b")]));
+    let outcomes = ids_or_reasons(outcomes(keys, vec![signed(&params[1], "a"), signed(&params[1], "b")]));
     let words = "server's answer cannot be used: the certificate is of another key than was asked for";
-    assert_eq!(told, [Err(words.into()), Ok("spiffe://td/b".into())]);
+    assert_eq!(outcomes, [Err(words.into()), Ok("spiffe://td/b".into())]);
 }
 
 #[test]

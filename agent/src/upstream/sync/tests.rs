@@ -1,4 +1,4 @@
-//! What a list of the server's comes to.
+//! How a list of the server changes the state.
 
 use super::*;
 
@@ -14,7 +14,7 @@ fn wire(id: &str, revision: i64) -> types::Entry {
     }
 }
 
-/// What the server would answer, asked for what is stale.
+/// The server's answer with these entries, and the IDs that are asked for.
 fn answer(known: &SyncState, entries: &[(&str, i64)]) -> (EntryList, Vec<String>) {
     let mut comparison = Comparison::new(&known.entries);
     let revision = |(id, revision): &(&str, i64)| EntryRevision {
@@ -29,7 +29,7 @@ fn answer(known: &SyncState, entries: &[(&str, i64)]) -> (EntryList, Vec<String>
     (EntryList::Listed { listed, sent }, ids)
 }
 
-/// Syncs by revisions: which were asked for, and whether the entries are told.
+/// Syncs by revisions. Returns the IDs that were asked for, and whether the entries are handed on.
 fn sync(known: &mut SyncState, entries: &[(&str, i64)]) -> (Vec<String>, bool) {
     let (answer, asked) = answer(known, entries);
     known.replace(answer);
@@ -37,7 +37,7 @@ fn sync(known: &mut SyncState, entries: &[(&str, i64)]) -> (Vec<String>, bool) {
     assert_eq!(held, entries);
     let domains: BTreeSet<_> = entries.iter().map(|(_, revision)| format!("td{revision}")).collect();
     assert!(known.federates_with.iter().map(TrustDomain::name).eq(domains.iter().map(String::as_str)));
-    (asked, !std::mem::replace(&mut known.told, true))
+    (asked, !std::mem::replace(&mut known.handed_on, true))
 }
 
 #[test]
@@ -56,11 +56,11 @@ fn only_what_changed_is_asked_for() {
 #[test]
 fn a_change_is_told_even_if_the_sync_failed_after_it() {
     let mut known = SyncState::default();
-    assert!(!known.told, "the first is told, even if there is none");
+    assert!(!known.handed_on, "the first is told, even if there is none");
     sync(&mut known, &[("a", 0)]);
     known.replace(EntryList::Whole(vec![wire("a", 1)]));
     known.replace(EntryList::Whole(vec![wire("a", 1)]));
-    assert!(!known.told);
+    assert!(!known.handed_on);
 }
 
 #[test]
@@ -68,9 +68,9 @@ fn the_same_list_in_full_is_no_change() {
     let mut known = SyncState::default();
     sync(&mut known, &[("a", 0), ("b", 0)]);
     known.replace(EntryList::Whole(vec![wire("a", 0), wire("b", 0)]));
-    assert!(known.told);
+    assert!(known.handed_on);
     known.replace(EntryList::Whole(vec![wire("b", 0)]));
-    assert!(!known.told);
+    assert!(!known.handed_on);
 }
 
 #[test]

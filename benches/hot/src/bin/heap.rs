@@ -1,6 +1,7 @@
-//! How many allocations does one operation of each hot path make, and how many bytes has it at its peak?
+//! Counts the allocations of one operation of each hot path, and its bytes at the peak.
 //!
-//! `cargo run --profile bench -p finial-hot --bin heap`. More allocations than the scenario promises: exit status 1.
+//! `cargo run --profile bench -p finial-hot --bin heap`. It exits with 1 if a scenario makes more allocations than it
+//! may.
 
 use std::process::ExitCode;
 
@@ -15,7 +16,7 @@ fn main() -> ExitCode {
     println!("{:28} {:>11} {:>8} {:>12}", "one operation", "allocations", "promised", "bytes");
     for scenario in ALL {
         let mut operation = (scenario.prepare)();
-        // What is made once, as the scratch space of a regular expression, is not counted.
+        // The first run is not counted. It makes what is made once, such as the scratch space of a regular expression.
         operation();
         let profiler = Profiler::builder().testing().build();
         operation();

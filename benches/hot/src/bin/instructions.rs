@@ -1,8 +1,8 @@
-//! How many instructions does one operation of each hot path take, and is that still what is on file?
+//! Counts the instructions of one operation of each hot path, and compares them with the recorded figures.
 //!
-//! `CARGO_PROFILE_BENCH_LTO=off cargo run --profile bench -p finial-hot --bin instructions [-- --bless]`. Each
-//! scenario runs under callgrind, with few operations and with more: the difference is theirs alone. More than 110 % of
-//! `benches/hot/instructions.txt`: exit status 1. Without valgrind: 77.
+//! `CARGO_PROFILE_BENCH_LTO=off cargo run --profile bench -p finial-hot --bin instructions [-- --bless]`. Each scenario
+//! runs under callgrind with few operations and with more. The difference is the cost of the operations alone. It exits
+//! with 1 if a figure is above 110 % of `benches/hot/instructions.txt`, and with 77 without valgrind.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -24,7 +24,7 @@ fn main() -> Outcome<ExitCode> {
     }
 }
 
-/// Under callgrind: so many operations of one scenario.
+/// The code that runs under callgrind: `count` operations of one scenario.
 fn run(name: &str, count: u32) -> Outcome<()> {
     let scenario = ALL.iter().find(|scenario| scenario.name == name).ok_or("no such scenario")?;
     let mut operation = (scenario.prepare)();
@@ -82,7 +82,7 @@ fn callgrind(scenario: &Scenario, count: u32) -> Outcome<u64> {
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
         .arg(std::env::current_exe()?)
         .args([RUN, scenario.name, &count.to_string()])
-        // Hash maps differ in every process; so many operations even that out.
+        // Hash maps differ in every process. This many operations even that out.
         .output()?;
     let log = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {
@@ -99,6 +99,7 @@ fn file() -> PathBuf {
 const RUN: &str = "--run";
 const FEW: u32 = 10;
 const MANY: u32 = 110;
-/// Per cent.
+/// The percentage of the recorded figure above which the program fails.
 const ALARM: u64 = 110;
+/// The exit code without valgrind.
 const SKIPPED: u8 = 77;

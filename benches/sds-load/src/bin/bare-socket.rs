@@ -1,8 +1,8 @@
-//! `bare-socket`: what a push and its answer cost where there is nothing but a Unix socket.
+//! `bare-socket`: measures the cost of a push and its answer over only a Unix socket.
 //!
-//! A server writes a push to each of N connections and reads an answer from each: no HTTP/2, no gRPC, no decoding. Its CPU
-//! time per push is the least that any agent can need on this machine, so that an agent's can be stated as a multiple of
-//! it. The server is a process of its own. One line of JSON is printed.
+//! A server writes a push to each of N connections and reads an answer from each, without HTTP/2, gRPC and decoding.
+//! Its CPU time per push is the least that any agent can need on this machine, so an agent's time can be stated as a
+//! multiple of it. The server is a process of its own. The program prints one line of JSON.
 
 use std::error::Error;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -57,16 +57,16 @@ enum Side {
     Serve { socket: PathBuf },
 }
 
-/// What the server measured, and what of.
+/// The measurements of the server, and the load.
 #[derive(Debug, Serialize, Deserialize)]
 struct Outcome {
     connections: usize,
     rounds: usize,
     push_bytes: usize,
     answer_bytes: usize,
-    /// The server's CPU time for each push with its answer.
+    /// The server's CPU time for each push with its answer, in microseconds.
     cpu_us_per_push: f64,
-    /// From the first push of a round written to the last answer read; the median round.
+    /// Milliseconds from the first push of a round to the last answer, of the median round.
     round_ms: f64,
 }
 
@@ -130,7 +130,7 @@ fn serve(socket: &Path, load: &Load) -> Result<Outcome> {
     })
 }
 
-/// The clients, all in this process.
+/// Runs the clients, all in this process.
 fn answer(cli: &Cli) -> Result<()> {
     let folder = std::env::temp_dir().join(format!("bare-socket-{}", std::process::id()));
     std::fs::create_dir(&folder)?;
@@ -182,13 +182,13 @@ struct Ended(Child);
 
 impl Drop for Ended {
     fn drop(&mut self) {
-        // Both fail only when it has ended already.
+        // Both fail only if the process has ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// Many sockets, from each of which messages of one size are read.
+/// Many sockets, from which messages of one size are read.
 struct Connections {
     epoll: Epoll,
     all: Vec<Connection>,
@@ -213,7 +213,7 @@ impl Connections {
         Ok(())
     }
 
-    /// Waits, reads once of each that has something, and names those whose message is complete.
+    /// Waits, and reads once from each readable socket. Returns the connections whose message is complete.
     fn read(&mut self) -> Result<Vec<usize>> {
         let mut events = [EpollEvent::empty(); 256];
         let ready = self.epoll.wait(&mut events, EpollTimeout::NONE)?;

@@ -1,4 +1,4 @@
-//! Frames of HTTP/2 and header blocks as bytes, also such as no HTTP/2 library would make.
+//! HTTP/2 frames and header blocks as bytes, including those that no HTTP/2 library would make.
 
 /// Appends a frame.
 pub(super) fn put(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
@@ -9,7 +9,7 @@ pub(super) fn put(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: 
     out.extend_from_slice(payload);
 }
 
-/// The first frame in these bytes, with its header; `None` where it is not whole.
+/// The first frame in these bytes; `None` if it is incomplete.
 pub(super) fn first(bytes: &[u8]) -> Option<Frame<'_>> {
     let (header, rest) = bytes.split_first_chunk::<HEADER>()?;
     let [a, b, c, kind, flags, stream @ ..] = *header;
@@ -17,7 +17,7 @@ pub(super) fn first(bytes: &[u8]) -> Option<Frame<'_>> {
     Some(Frame { kind, flags, stream: u32::from_be_bytes(stream) & STREAM, payload })
 }
 
-/// A frame where it lies.
+/// A frame that borrows its payload.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Frame<'a> {
     pub(super) kind: u8,
@@ -27,13 +27,13 @@ pub(super) struct Frame<'a> {
 }
 
 impl Frame<'_> {
-    /// With its header.
+    /// The length of the frame in bytes, with its header.
     pub(super) fn length(&self) -> usize {
         HEADER + self.payload.len()
     }
 }
 
-/// What a client says first, with these settings, and a window for the connection that is never in the way.
+/// The connection preface, SETTINGS with these values, and the largest possible connection window.
 pub(super) fn greeting(settings: &[(u16, u32)]) -> Vec<u8> {
     let mut out = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     let mut payload = Vec::new();
@@ -46,7 +46,7 @@ pub(super) fn greeting(settings: &[(u16, u32)]) -> Vec<u8> {
     out
 }
 
-/// The header block of a gRPC request, which leaves nothing in the table.
+/// The header block of a gRPC request. It adds nothing to the dynamic table.
 pub(super) fn request(path: &str) -> Vec<u8> {
     let mut block = POST_HTTP.to_vec();
     for (name, value) in fields(path) {
@@ -55,13 +55,14 @@ pub(super) fn request(path: &str) -> Vec<u8> {
     block
 }
 
-/// The same, put into the table, and the block of all later requests for this path: one byte a field.
+/// The header block of a gRPC request that adds its fields to the dynamic table, and the block of all later requests
+/// for this path, with one byte for each field.
 pub(super) fn indexed_request(path: &str) -> (Vec<u8>, Vec<u8>) {
     let (mut first, mut later) = (POST_HTTP.to_vec(), POST_HTTP.to_vec());
     let fields = fields(path);
     for (number, (name, value)) in (0_u8..).zip(fields) {
         literal(&mut first, INDEXED_LITERAL, name, value);
-        // The newest has the lowest index.
+        // The newest entry has the lowest index.
         later.push(0x80 | (FIRST_DYNAMIC + 4 - number));
     }
     (first, later)
@@ -73,12 +74,12 @@ fn fields(path: &str) -> [(&str, &str); 5] {
         (":authority", "localhost"),
         ("content-type", "application/grpc"),
         ("te", "trailers"),
-        // Other services pass it over.
+        // Other services ignore this header.
         ("workload.spiffe.io", "true"),
     ]
 }
 
-/// Appends a field whose name and value are written out.
+/// Appends a field with a literal name and value.
 pub(super) fn literal(block: &mut Vec<u8>, how: u8, name: &str, value: &str) {
     block.push(how);
     for text in [name, value] {
@@ -87,7 +88,7 @@ pub(super) fn literal(block: &mut Vec<u8>, how: u8, name: &str, value: &str) {
     }
 }
 
-/// A length as RFC 7541 §5.1 writes it, in seven bits and what follows.
+/// Appends a length as RFC 7541 §5.1 encodes it, with a prefix of seven bits.
 fn length(block: &mut Vec<u8>, length: usize) {
     let Some(mut rest) = length.checked_sub(0x7f) else {
         block.push(u8::try_from(length).unwrap_or_default());
@@ -122,11 +123,11 @@ pub(super) const INITIAL_WINDOW_SIZE: u16 = 4;
 
 pub(super) const LITERAL: u8 = 0;
 pub(super) const INDEXED_LITERAL: u8 = 0x40;
-/// `:method: POST` and `:scheme: http`, of the static table.
+/// `:method: POST` and `:scheme: http` of the static table.
 pub(super) const POST_HTTP: [u8; 2] = [0x83, 0x86];
-/// `:path: /`.
+/// `:path: /` of the static table.
 pub(super) const ROOT_PATH: u8 = 0x84;
-/// The newest entry of the dynamic table.
+/// The index of the newest entry of the dynamic table.
 pub(super) const FIRST_DYNAMIC: u8 = 62;
 
 #[cfg(test)]

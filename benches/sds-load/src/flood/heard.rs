@@ -1,4 +1,4 @@
-//! What the agent has said on one connection.
+//! The state of one connection by the frames that the agent has sent.
 
 use std::collections::HashMap;
 
@@ -7,34 +7,34 @@ use super::frames::{
 };
 use super::outcome::Outcome;
 
-/// What a script may need of it.
+/// The parts of the connection's state that a script may need.
 #[derive(Debug)]
 pub(super) struct Heard {
-    /// The start of a frame.
+    /// The beginning of an incomplete frame.
     tail: Vec<u8>,
-    /// Bytes of DATA that the agent takes on the connection.
+    /// The bytes of DATA that the agent still accepts on the connection.
     window: i64,
-    /// The same on a stream, at its start.
+    /// The initial window of a stream.
     initial: i64,
-    /// Streams that the agent allows at once.
+    /// The concurrent streams that the agent allows.
     pub(super) streams_at_most: usize,
-    /// The streams that a script follows and that have not ended.
+    /// The open streams that the script follows.
     followed: HashMap<u32, Followed>,
-    /// Whether there was a byte.
+    /// Whether the agent has sent any byte.
     pub(super) spoken: bool,
     pub(super) told_to_go: bool,
-    /// Whether a PING of ours was answered.
+    /// Whether the agent has answered a PING of this client.
     pub(super) ponged: bool,
-    /// What the rules have us say to it.
+    /// The ACKs that HTTP/2 requires for the agent's frames.
     replies: Vec<u8>,
 }
 
-/// A stream that has not ended.
+/// An open stream.
 #[derive(Debug, Default)]
 struct Followed {
-    /// Bytes of DATA that the agent takes beyond `initial`.
+    /// The bytes of DATA that the agent accepts in addition to `initial`.
     more: i64,
-    /// Whether there were response headers.
+    /// Whether the agent has sent response headers.
     answered: bool,
 }
 
@@ -53,7 +53,7 @@ impl Heard {
         }
     }
 
-    /// Takes what has come.
+    /// Parses received bytes.
     pub(super) fn take(&mut self, bytes: &[u8], outcome: &mut Outcome) {
         self.spoken |= !bytes.is_empty();
         let mut all = std::mem::take(&mut self.tail);
@@ -89,7 +89,7 @@ impl Heard {
             }
             RST_STREAM => {
                 let code = number(frame.payload);
-                // NO_ERROR follows an answer that needs no more of the request.
+                // NO_ERROR comes after an answer that does not need the rest of the request.
                 if code != 0 {
                     outcome.reset(code);
                 }
@@ -117,28 +117,28 @@ impl Heard {
         }
     }
 
-    /// Follows a stream that is opened now.
+    /// Follows a stream that is opened now, until it ends.
     pub(super) fn follow(&mut self, stream: u32) {
         self.followed.insert(stream, Followed::default());
     }
 
-    /// Whether a stream that is followed has not ended.
+    /// Whether a followed stream is open.
     pub(super) fn is_open(&self, stream: u32) -> bool {
         self.followed.contains_key(&stream)
     }
 
-    /// Whether a stream that is followed was answered, or has ended.
+    /// Whether a followed stream was answered or has ended.
     pub(super) fn is_answered(&self, stream: u32) -> bool {
         self.followed.get(&stream).is_none_or(|followed| followed.answered)
     }
 
-    /// How many bytes of DATA may be said on a stream that is followed.
+    /// The bytes of DATA that may be sent on a followed stream now.
     pub(super) fn room(&self, stream: u32) -> usize {
         let of_stream = self.followed.get(&stream).map_or(0, |followed| self.initial + followed.more);
         usize::try_from(of_stream.min(self.window)).unwrap_or(0)
     }
 
-    /// So many bytes of DATA are said on a stream.
+    /// Notes that this many bytes of DATA are sent on a stream.
     pub(super) fn said(&mut self, stream: u32, bytes: usize) {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
         self.window -= bytes;
@@ -156,7 +156,7 @@ fn number(bytes: &[u8]) -> u32 {
     bytes.first_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes))
 }
 
-/// RFC 9113 §6.9.2.
+/// The initial window of RFC 9113 §6.9.2.
 const INITIAL_WINDOW: i64 = 65_535;
 
 #[cfg(test)]

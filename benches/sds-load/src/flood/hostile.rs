@@ -1,4 +1,4 @@
-//! One hostile connection, and the next when it has ended.
+//! One hostile connection, which is replaced when it has ended.
 
 use std::io;
 use std::pin::Pin;
@@ -17,7 +17,8 @@ use super::scripts::{self, Next, Script};
 use crate::envoy::Fleet;
 use crate::tally::Tally;
 
-/// Connects, says what the kind says, and connects again when the agent ends it; with `frames` only until so many were said.
+/// Connects, sends the bytes of the kind, and connects again if the agent ends the connection. With `frames`, it sends
+/// only this many.
 pub(super) async fn live(fleet: Rc<Fleet>, kind: Kind, number: usize, frames: Option<u64>) {
     let mut left = frames;
     loop {
@@ -32,7 +33,7 @@ pub(super) async fn live(fleet: Rc<Fleet>, kind: Kind, number: usize, frames: Op
         fleet.tally.count(|counts| match ended {
             Ended::Refused => counts.flood.refused += 1,
             Ended::Closed => counts.flood.closed += 1,
-            // The GOAWAY is counted.
+            // The GOAWAY is counted already.
             Ended::ToldToGo | Ended::ByScript => {}
         });
         if frames.is_some() && !(matches!(ended, Ended::ByScript) && left != Some(0)) {
@@ -47,7 +48,7 @@ pub(super) async fn live(fleet: Rc<Fleet>, kind: Kind, number: usize, frames: Op
     }
 }
 
-/// How a connection has ended.
+/// How a connection ended.
 enum Ended {
     Refused,
     Closed,
@@ -59,24 +60,25 @@ struct Hostile {
     socket: UnixStream,
     script: Box<dyn Script>,
     heard: Heard,
-    /// Whether it has introduced itself, and so follows the rules of HTTP/2 from there on.
+    /// Whether the client has sent the preface, and so speaks HTTP/2.
     greets: bool,
-    /// What is to be written, and how much of it is.
+    /// The bytes to write, and how many of them are written.
     out: Vec<u8>,
     written: usize,
-    /// The script has nothing to say before this.
+    /// The time before which the script sends nothing.
     pause: Option<Pin<Box<Sleep>>>,
     stage: Stage,
     tally: Rc<Tally>,
 }
 
-/// With a number of frames that are to be said, where it stands.
+/// The progress of a connection that has a limited number of frames.
 #[derive(PartialEq, Eq)]
 enum Stage {
     Saying,
-    /// All is said, and a PING after it.
+    /// All frames are sent, and a PING after them.
     Asking,
-    /// The agent has read all of it. The connection is kept: what it has made the agent keep is of interest.
+    /// The agent has answered the PING, so it has read all frames. The connection stays open, because the memory that
+    /// the agent keeps for it is measured.
     Done,
 }
 
@@ -97,8 +99,8 @@ impl Hostile {
         }
     }
 
-    /// Goes on until the connection has ended; also says whether it had said all that it was to say. `left` is how many
-    /// frames may still be said.
+    /// Runs until the connection ends. Also returns whether all frames were sent and answered. `left` is the number of
+    /// frames that may still be sent.
     async fn live(mut self, left: &mut Option<u64>) -> (Ended, bool) {
         let ended = self.until_ended(left).await;
         (ended, self.stage == Stage::Done)
@@ -113,7 +115,7 @@ impl Hostile {
             let interest = match (reads, self.written < self.out.len()) {
                 (true, true) => Interest::READABLE | Interest::WRITABLE,
                 (false, true) => Interest::WRITABLE,
-                // One that never reads has always something to say, and here it waits to say it.
+                // A client that never reads always has something to write, and waits here until it can.
                 (_, false) => Interest::READABLE,
             };
             let pause = async {
@@ -133,7 +135,7 @@ impl Hostile {
         }
     }
 
-    /// Asks the script for more; true when it wants the connection to end.
+    /// Gets the next bytes of the script. Returns true if the script ends the connection.
     fn refill(&mut self, left: &mut Option<u64>) -> bool {
         self.out.clear();
         self.written = 0;
@@ -162,7 +164,7 @@ impl Hostile {
         false
     }
 
-    /// Takes what the script says, but no more frames than are left.
+    /// Queues the frames of the script, but no more than `left`.
     fn say(&mut self, said: &[u8], left: &mut Option<u64>) {
         let (mut length, mut count) = (0, 0);
         while let Some(frame) = frames::first(&said[length..])
@@ -197,7 +199,7 @@ impl Hostile {
         Ok(())
     }
 
-    /// Reads what there is.
+    /// Reads the available bytes.
     fn read(&mut self) -> io::Result<()> {
         let mut buffer = [0; READ];
         match self.socket.try_read(&mut buffer) {
@@ -211,7 +213,7 @@ impl Hostile {
         }
     }
 
-    /// What the agent has said last may still be there to be read.
+    /// Reads the agent's last frames, which may still be unread, and tells how the connection ended.
     fn ended(&mut self) -> Ended {
         let mut buffer = [0; READ];
         while let Ok(read @ 1..) = self.socket.try_read(&mut buffer) {
@@ -225,7 +227,7 @@ impl Hostile {
     }
 }
 
-/// One more connection has said all that it was to say, or cannot.
+/// Notes that a connection has sent all of its frames, or cannot.
 fn finish(tally: &Tally) {
     tally.count(|counts| counts.flood.done += 1);
     tally.nudge.notify_one();

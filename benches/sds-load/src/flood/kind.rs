@@ -45,7 +45,7 @@ impl Kind {
         chosen
     }
 
-    /// As on the command line.
+    /// The name on the command line.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::All => "all",
@@ -62,7 +62,7 @@ impl Kind {
         }
     }
 
-    /// Connections at once where the command line does not say.
+    /// The default number of concurrent connections.
     pub(crate) fn usual_connections(self) -> usize {
         if self == Self::SilentConnections { 1000 } else { 32 }
     }

@@ -1,29 +1,29 @@
-//! What became of a flood's connections.
+//! Counts of a flood's connections and how they ended.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// Counts of one flood, of one process or of all.
+/// The counts of one flood, of one process or of all.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Outcome {
-    /// Frames that the connections have had to say.
+    /// Frames that the connections have queued for sending.
     pub(crate) frames: u64,
     pub(crate) opened: u64,
-    /// Not taken by the socket, or closed before the agent had said a byte.
+    /// Connections that the socket refused, or that were closed before the agent sent a byte.
     pub(crate) refused: u64,
-    /// Ended by the agent without GOAWAY, after it had said something.
+    /// Connections that the agent closed without GOAWAY, after it had sent something.
     pub(crate) closed: u64,
-    /// Ended by the agent with GOAWAY: by code, and the text where there was one.
+    /// Connections that the agent ended with GOAWAY, by code and text.
     pub(crate) goaways: BTreeMap<String, u64>,
-    /// Streams that the agent has reset, by code.
+    /// Streams that the agent reset, by code.
     pub(crate) resets: BTreeMap<String, u64>,
-    /// Connections that have said as many frames as they were to, and have heard what the agent makes of them.
+    /// Connections that have sent all of their frames and got the agent's reaction.
     pub(crate) done: u64,
 }
 
 impl Outcome {
-    /// Adds those of another process.
+    /// Adds the counts of another process.
     pub(crate) fn add(&mut self, other: &Self) {
         let pairs = [
             (&mut self.frames, other.frames),
@@ -52,7 +52,7 @@ impl Outcome {
     }
 }
 
-/// An error code of RFC 9113 §7, for people.
+/// The name of an error code (RFC 9113 §7), for people.
 fn name(code: u32) -> String {
     let name = usize::try_from(code).ok().and_then(|code| CODES.get(code)).copied();
     format!("{} ({code})", name.unwrap_or("unknown"))

@@ -1,6 +1,7 @@
-//! What each kind of flood says.
+//! The bytes that each kind of flood sends.
 //!
-//! * `calls`: floods of requests. `messages`: of what is in them. `connections`: of connections, and of answers that wait.
+//! * `calls`: floods of requests. `messages`: floods of message content. `connections`: floods of connections and of
+//!   unread answers.
 
 mod calls;
 mod connections;
@@ -12,33 +13,33 @@ use super::Kind;
 use super::frames;
 use super::heard::Heard;
 
-/// One connection's part.
+/// The behaviour of one connection.
 pub(super) trait Script {
-    /// What it says before it has heard anything.
+    /// The first bytes of the connection.
     fn greeting(&self) -> Vec<u8> {
         frames::greeting(&[])
     }
 
-    /// Whether it reads what the agent says.
+    /// Whether the connection reads the agent's bytes.
     fn reads(&self) -> bool {
         true
     }
 
-    /// What it says next. Asked again when that is written, or when something was heard.
+    /// The next action. Called again when its bytes are written, or when something was received.
     fn next(&mut self, heard: &mut Heard) -> Next;
 }
 
-/// What comes next.
+/// The next action of a script.
 pub(super) enum Next {
-    /// Whole frames.
+    /// Sends these complete frames.
     Frames(Vec<u8>),
-    /// Nothing before the agent says something.
+    /// Waits until the agent sends something.
     Wait,
-    /// Nothing for a while.
+    /// Waits for this time.
     Pause(Duration),
-    /// Nothing, ever.
+    /// Sends nothing more.
     Silence,
-    /// The connection is to be closed.
+    /// Closes the connection.
     Over,
 }
 
@@ -59,7 +60,7 @@ pub(super) fn script(kind: Kind, number: usize) -> Box<dyn Script> {
     }
 }
 
-/// Identifiers for new streams: odd numbers, until there are none left.
+/// The identifiers of new streams: odd numbers, until all are used.
 #[derive(Debug)]
 struct Streams(u32);
 
@@ -70,7 +71,7 @@ impl Default for Streams {
 }
 
 impl Streams {
-    /// The next; `None` when the connection has had them all.
+    /// The next identifier; `None` if the connection has used all.
     fn next(&mut self) -> Option<u32> {
         let Self(next) = self;
         let stream = (*next < 1 << 31).then_some(*next)?;
@@ -79,7 +80,7 @@ impl Streams {
     }
 }
 
-/// A message of gRPC that says that it has `length` bytes, and has these.
+/// A gRPC message whose prefix announces `length` bytes, followed by these bytes.
 fn framed(length: usize, bytes: &[u8]) -> Vec<u8> {
     let mut framed = vec![0];
     framed.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-/// What is drawn. The left axis begins at nothing; the right one too.
+/// The content of a chart. Both vertical axes begin at 0.
 pub(super) struct Chart {
     pub(super) title: &'static str,
     pub(super) x: Scale,
@@ -12,25 +12,25 @@ pub(super) struct Chart {
     pub(super) lines: Vec<Line>,
 }
 
-/// How the horizontal axis is divided.
+/// The scale of the horizontal axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scale {
     Linear,
     Logarithmic,
 }
 
-/// One line.
+/// One line of a chart.
 pub(super) struct Line {
     pub(super) name: String,
     pub(super) points: Vec<(f64, f64)>,
-    /// Against the right axis.
+    /// Whether the line belongs to the right axis.
     pub(super) right: bool,
-    /// With what is below it filled.
+    /// Whether the area below the line is filled.
     pub(super) area: bool,
 }
 
 impl Chart {
-    /// The figure; nothing where there is nothing to draw.
+    /// The chart as an HTML figure; empty without data.
     pub(super) fn render(&self) -> String {
         let Some(horizontal) = self.horizontal() else { return String::new() };
         let left = Vertical::of(self.lines.iter().filter(|line| !line.right));
@@ -121,7 +121,7 @@ struct Horizontal {
     scale: Scale,
     from: f64,
     to: f64,
-    /// Where the axis ends on the paper.
+    /// The end of the axis in the drawing's coordinates.
     end: f64,
 }
 
@@ -141,7 +141,7 @@ impl Horizontal {
         }
     }
 
-    /// 1, 2, 5 of each power of ten where these are few, else only the powers.
+    /// The ticks: 1, 2 and 5 times each power of ten if there are few powers, or else only the powers.
     fn decades(&self) -> Vec<f64> {
         let (first, last) = (self.from.log10().floor() as i32, self.to.log10().ceil() as i32);
         let steps: &[f64] = if self.to / self.from <= 100.0 { &[1.0, 2.0, 5.0] } else { &[1.0] };
@@ -170,14 +170,14 @@ impl Vertical {
     }
 }
 
-/// Round values from the first to the last, about so many.
+/// About this many round values between the two bounds.
 fn ticks(from: f64, to: f64, about: u32) -> Vec<f64> {
     let step = step(to - from, about);
     let (first, last) = ((from / step).ceil() as i64, (to / step + 1e-9).floor() as i64);
     (first..=last).map(|n| n as f64 * step).collect()
 }
 
-/// 1, 2 or 5 of a power of ten.
+/// A round step: 1, 2 or 5 times a power of ten.
 fn step(span: f64, about: u32) -> f64 {
     let rough = span / f64::from(about);
     let power = 10_f64.powf(rough.log10().floor());

@@ -1,8 +1,8 @@
-//! `flood`: what one hostile neighbour does to the others.
+//! The mode `flood`: measures the effect of one hostile neighbour on the others.
 //!
-//! Each kind of flood is a run of its own: the flood in processes of its own, and beside it honest callers that come at
-//! fixed intervals, so that one long wait does not hide those who would have waited with it. Before the first there is
-//! a run without a flood, with which to compare.
+//! Each kind of flood is a run of its own. Processes of their own make the flood. Honest callers come at fixed
+//! intervals, so that one long wait does not hide the callers who would have waited too. The first run has no flood,
+//! for comparison.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::report::{Flood, Point, Report};
 use crate::run::{Finished, Run};
 use crate::tally::Timed;
 
-/// Runs all kinds that were asked for.
+/// Runs all chosen kinds.
 pub(super) async fn run(common: Common, floods: &FloodArgs) -> Result<Report, Error> {
     if floods.connections == Some(0) {
         return Err(Error::Usage("--connections must be at least 1".to_owned()));
@@ -32,7 +32,7 @@ pub(super) async fn run(common: Common, floods: &FloodArgs) -> Result<Report, Er
     let (first, mut whole, mut over) = one(&job, floods, None, user).await?;
     let mut rows = vec![first];
     for kind in kinds {
-        // What fails without a flood says nothing beside one.
+        // If calls fail without a flood, a flood shows nothing.
         if over || rows[0].failed > 0 {
             break;
         }
@@ -64,7 +64,7 @@ fn connections(floods: &FloodArgs, kind: Kind) -> usize {
     floods.connections.unwrap_or_else(|| kind.usual_connections())
 }
 
-/// One kind, or none; and whether the user has enough.
+/// Runs one kind, or no flood. Also returns whether the user has interrupted the run.
 async fn one(
     job: &Job,
     floods: &FloodArgs,
@@ -95,7 +95,7 @@ async fn one(
     }
     run.workers.order(HONEST, &Order::Calm).await?;
     run.rest(REST).await?;
-    // All of them have their own patience.
+    // Each of the honest callers has its own time limit.
     run.until(None, |totals| totals.counts.waiting == 0).await?;
     run.phase("end");
     let interrupted = run.is_interrupted();
@@ -106,7 +106,7 @@ async fn one(
     Ok((row(name, flooding, &finished, alive), finished, interrupted))
 }
 
-/// The processes of a flood.
+/// The plans of a flood's processes.
 fn plans_of(job: &Job, floods: &FloodArgs, kind: Kind, user: Option<u32>) -> Vec<Plan> {
     let (connections, processes) = (connections(floods, kind), job.common.processes);
     let of = |process: usize| {
@@ -117,7 +117,7 @@ fn plans_of(job: &Job, floods: &FloodArgs, kind: Kind, user: Option<u32>) -> Vec
     (0..processes.min(connections)).map(of).collect()
 }
 
-/// What the report says of one kind.
+/// The row of one kind in the report.
 fn row(name: &str, connections: usize, finished: &Finished, alive: bool) -> Flood {
     let counts = &finished.measured.totals.counts;
     let outcome = counts.flood.clone();
@@ -148,7 +148,7 @@ fn row(name: &str, connections: usize, finished: &Finished, alive: bool) -> Floo
     }
 }
 
-/// Puts one run behind another.
+/// Appends one run to another.
 fn append(whole: &mut Finished, mut next: Finished) {
     let offset = next.start.saturating_sub(whole.start) as f64 / 1e9;
     next.phases.iter_mut().for_each(|phase| phase.at_s += offset);
@@ -161,9 +161,9 @@ fn append(whole: &mut Finished, mut next: Finished) {
     whole.measured.cpu += next.measured.cpu;
 }
 
-/// The worker of the honest callers.
+/// The index of the honest callers' worker.
 const HONEST: usize = 0;
-/// The user that has nothing, on every Linux.
+/// The user `nobody`, on every Linux.
 const NOBODY: u32 = 65_534;
 const WITHOUT: Duration = Duration::from_secs(1);
 const AFTER: Duration = Duration::from_secs(5);

@@ -1,14 +1,14 @@
-//! Agents side by side in one run: what each row of the comparison costs with each of them, on this machine, now.
+//! Compares agents in one run: measures each row of the comparison with each agent, on this machine.
 //!
 //! `SPIRE_SERVER=PATH cargo run --release -p finial-benches --bin baseline -- [--only ROW,…] [--runs 3] [--json FILE]
 //! finial=PATH spire-agent=PATH`, where `SPIRE_SERVER` is a real spire-server built with cgo (for sqlite).
 //!
-//! Every agent gets a server of its own on loopback, a join token, and the unix attestor. It runs on CPU 0, the load and
-//! the server on CPU 1. The runs of the agents alternate, and a row is the median of its runs. What fails is shown with
-//! its reason.
+//! Every agent gets its own server on loopback, a join token and the unix attestor. The agent runs on CPU 0, the load
+//! and the server on CPU 1. The runs of the agents alternate, and a row is the median of its runs. A failure is shown
+//! with its reason.
 //!
-//! * `rows`: the rows, their aims, and which measurement gives them. `measure`: the measurements.
-//! * `world`: a server and an agent. `table`: how it is printed.
+//! * `rows`: the rows, their aims and their measurements. `measure`: the code of the measurements.
+//! * `world`: a server and an agent. `usage`: the cost of a command. `table`: the output.
 
 mod measure;
 mod rows;
@@ -47,29 +47,29 @@ struct Cli {
     agents: Vec<String>,
 }
 
-/// A program to be measured.
+/// An agent under measurement.
 #[derive(Debug, Clone)]
 struct Agent {
     name: String,
     program: PathBuf,
 }
 
-/// What all measurements need.
+/// The inputs of all measurements.
 struct Bench {
     spire_server: PathBuf,
-    /// Of `sds-load` and `bare-socket`.
+    /// The folder of `sds-load` and `bare-socket`.
     tools: PathBuf,
 }
 
-/// Results of one agent, by row.
+/// The results of one agent, by row.
 type Results = BTreeMap<&'static str, Cell>;
 
-/// A row of one agent.
+/// The results of one agent in one row.
 #[derive(Debug, Clone, Default, Serialize)]
 struct Cell {
     median: Option<f64>,
     values: Vec<f64>,
-    /// Why it failed, where it did.
+    /// The reasons of failed runs.
     failures: Vec<String>,
 }
 
@@ -122,7 +122,8 @@ fn measure(bench: &Bench, group: &Group, agent: &Agent, results: &mut Results) {
     }
 }
 
-/// By its name, its group, or the beginning of its group's name: `memory` is `memory-1000` and all the others.
+/// Whether `--only` names a row: by its name, its group, or the beginning of its group's name. So `memory` is
+/// `memory-1000` and all the others.
 fn is_chosen(only: &[String], row: &Row) -> bool {
     let is = |name: &String| {
         let rest = row.id.strip_prefix(name.as_str());

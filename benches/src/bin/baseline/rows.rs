@@ -1,4 +1,4 @@
-//! The rows, in their order, and which measurement gives them.
+//! The rows in their order, and the measurement of each.
 
 use benches::running::Outcome;
 
@@ -8,22 +8,22 @@ use crate::{Agent, Bench};
 /// One row of the table.
 #[derive(Debug)]
 pub(crate) struct Row {
-    /// GROUP.NAME
+    /// The row's name, `GROUP.NAME`.
     pub(crate) id: &'static str,
     pub(crate) title: &'static str,
     pub(crate) unit: &'static str,
     pub(crate) aim: Option<f64>,
 }
 
-/// Rows that come out of one measurement.
+/// The rows of one measurement.
 pub(crate) struct Group {
     pub(crate) id: &'static str,
     pub(crate) measure: fn(&Bench, &Agent) -> Outcome<Values>,
-    /// The same every time.
+    /// Whether the result is always the same, so that one run is enough.
     once: bool,
 }
 
-/// What a measurement returns, by row.
+/// The result of a measurement: a value for each row.
 pub(crate) type Values = Vec<(&'static str, f64)>;
 
 impl Row {

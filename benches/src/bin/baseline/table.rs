@@ -1,4 +1,4 @@
-//! How it is printed.
+//! Prints the results.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -8,7 +8,7 @@ use benches::running::Outcome;
 use crate::rows::{Group, ROWS, Row};
 use crate::{Agent, Cell, Results};
 
-/// Where and when.
+/// Prints the head: date, machine and the names of the agents.
 pub(crate) fn head(agents: &[Agent]) {
     let (kernel, load, date) = machine();
     println!("{date} · Linux {kernel} · load average {load}");
@@ -16,7 +16,7 @@ pub(crate) fn head(agents: &[Agent]) {
     println!("{:<62}{names}{:>8}{:>12}", "", "ratio", "aim");
 }
 
-/// The rows of a group.
+/// Prints the rows of a group.
 pub(crate) fn rows(group: &Group, agents: &[Agent], results: &[Results]) {
     for row in ROWS.iter().filter(|row| row.group() == group.id) {
         let cells: Vec<Option<&Cell>> = results.iter().map(|results| results.get(row.id)).collect();
@@ -31,7 +31,7 @@ pub(crate) fn rows(group: &Group, agents: &[Agent], results: &[Results]) {
     }
 }
 
-/// Of the first agent to the second.
+/// The ratio of the first agent's median to the second's.
 fn ratio(cells: &[Option<&Cell>]) -> String {
     let median = |number: usize| cells.get(number).copied().flatten().and_then(|cell| cell.median);
     match (median(0), median(1)) {
@@ -57,7 +57,7 @@ fn value(row: &Row, value: f64) -> String {
     format!("{value:.digits$} {}", row.unit).trim_end().to_owned()
 }
 
-/// All of it for programs.
+/// All results as JSON.
 pub(crate) fn json(agents: &[Agent], results: &[Results]) -> Outcome<String> {
     let (kernel, load, date) = machine();
     let row = |row: &Row| {

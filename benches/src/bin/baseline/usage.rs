@@ -1,4 +1,5 @@
-//! What a command costs: run by a fresh process, whose children are nothing else.
+//! Measures the cost of a command. A new process runs it, so that the usage of that process's children is only the
+//! command's.
 
 use std::process::{Command, Stdio};
 
@@ -8,7 +9,7 @@ use nix::sys::time::TimeValLike as _;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-/// Of one command, the mean of several runs; the peak is the highest.
+/// The usage of one command: means of several runs, and the highest peak of memory.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Usage {
     pub(crate) wall_ms: f64,
@@ -16,7 +17,7 @@ pub(crate) struct Usage {
     pub(crate) peak_mib: f64,
 }
 
-/// Runs the command so often.
+/// Runs a command `times` times in a new process.
 pub(crate) fn of(times: usize, command: &[String]) -> Outcome<Usage> {
     let own = std::env::current_exe()?;
     let output = Command::new(own).arg(FLAG).arg(times.to_string()).args(command).output()?;
@@ -24,7 +25,7 @@ pub(crate) fn of(times: usize, command: &[String]) -> Outcome<Usage> {
     usage.map_err(|_| String::from_utf8_lossy(&output.stderr).trim().to_owned().into())
 }
 
-/// The fresh process.
+/// The code of the new process.
 pub(crate) fn child() -> Outcome<()> {
     let mut arguments = std::env::args().skip(2);
     let times: u32 = arguments.next().ok_or("no count")?.parse()?;
@@ -49,5 +50,5 @@ pub(crate) fn child() -> Outcome<()> {
     Ok(())
 }
 
-/// The first argument of the fresh process.
+/// The first argument of the new process.
 pub(crate) const FLAG: &str = "--usage-of";

@@ -1,4 +1,4 @@
-//! A real server and an agent, in a folder of their own; both end with it.
+//! A real server and an agent in one folder. Both end with the value.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -15,25 +15,25 @@ use tokio::time::Instant;
 
 use crate::{Agent, Bench};
 
-/// What differs between worlds.
+/// The options of a world.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Options {
-    /// Lines for the `agent` block.
+    /// More lines of the `agent` block.
     pub(crate) agent: &'static str,
     /// The server's `cache_reload_interval`.
     pub(crate) cache: &'static str,
     /// The server's log level.
     pub(crate) log: &'static str,
-    /// Entries of other workloads of the same agent.
+    /// The number of entries of other workloads of this agent.
     pub(crate) others: usize,
-    /// Whether there is an entry for the callers from the start.
+    /// Whether the callers have an entry from the start.
     pub(crate) entry: bool,
 }
 
-/// What most measurements need: the defaults.
+/// The options of most measurements: the defaults.
 pub(crate) const QUIET: Options = Options { agent: "", cache: "1s", log: "WARN", others: 0, entry: true };
 
-/// An agent that hears of a changed entry within a second.
+/// The options for rotations: the agent gets a changed entry within a second.
 pub(crate) const ROTATING: Options = Options { agent: "experimental { sync_interval = \"1s\" }", ..QUIET };
 
 pub(crate) struct World<'a> {
@@ -46,7 +46,7 @@ pub(crate) struct World<'a> {
 }
 
 impl<'a> World<'a> {
-    /// A server with its entries, and all that the agent needs to start.
+    /// Starts a server with its entries, and prepares all that the agent needs to start.
     pub(crate) fn prepare(bench: &'a Bench, agent: &Agent, options: Options) -> Outcome<Self> {
         let folder = tempfile::tempdir()?;
         let server = SpireServer::start(&bench.spire_server, folder.path(), options.cache, options.log)?;
@@ -61,12 +61,12 @@ impl<'a> World<'a> {
         if options.entry {
             world.create_entry()?;
         }
-        // The server answers from a cache that must have seen them.
+        // The server answers from a cache, which must have loaded the entries.
         sleep(CACHE);
         Ok(world)
     }
 
-    /// The same, with the agent running and its first SVID there.
+    /// Starts a server and an agent, and waits for the agent's first SVID.
     pub(crate) fn start(bench: &'a Bench, agent: &Agent, options: Options) -> Outcome<Self> {
         let mut world = Self::prepare(bench, agent, options)?;
         world.exec()?;
@@ -74,20 +74,20 @@ impl<'a> World<'a> {
         Ok(world)
     }
 
-    /// Starts the agent; milliseconds to its socket and to its first SVID.
+    /// Starts the agent. Returns the milliseconds to its socket and to its first SVID.
     pub(crate) fn exec(&mut self) -> Outcome<(f64, f64)> {
         let start = self.spawn()?;
         let socket = self.socket();
         until_first_svid(self.agent.as_mut().ok_or(NOT_STARTED)?, &socket, start)
     }
 
-    /// Starts the agent, and waits for nothing; when that was.
+    /// Starts the agent without waiting for it. Returns the time of the start.
     pub(crate) fn spawn(&mut self) -> Outcome<Instant> {
         let log = File::create(self.path("agent.log"))?;
         let mut command = Command::new(&self.program);
         command.args(["run", "-joinToken", &self.token, "-config"]).arg(self.path("agent.conf"));
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        // A child inherits the affinity, and so needs no program before it that would be timed too.
+        // A child inherits the affinity, so no other program must start it, whose time would be measured too.
         pin(AGENT_CPU)?;
         let start = Instant::now();
         let child = command.spawn();
@@ -102,7 +102,7 @@ impl<'a> World<'a> {
         self.server.ask(&["entry", "create"], &[&["-entryID", ENTRY], &entry[..]].concat()).map(drop)
     }
 
-    /// A shell command that changes the entry, so that its SVID is minted anew.
+    /// A shell command that changes the entry, so that its SVID is minted again.
     pub(crate) fn trigger(&self) -> String {
         let (program, socket) = (self.server.program().display(), self.server.socket());
         format!(
@@ -155,7 +155,7 @@ impl<'a> World<'a> {
         if report.served < report.wanted {
             return Err(format!("{} of {} streams were served", report.served, report.wanted).into());
         }
-        // In a storm streams are refused and come back: that is what its time is made of.
+        // In a storm, refused streams are opened again. This is a part of its time and no failure.
         match report.errors.first().filter(|_| report.mode != "storm") {
             Some(error) => Err(format!("{} × {}: {}", error.count, error.code, error.example).into()),
             None => Ok(report),

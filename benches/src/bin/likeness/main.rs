@@ -1,19 +1,20 @@
-//! Whether the clients of sds-load answer as real Envoys do: both at one agent, through a relay that times them.
+//! Checks that the clients of sds-load answer as real Envoys do. Both use one agent, through a relay that times them.
 //!
-//! `ENVOY=PATH [SPIRE_SERVER=PATH] cargo run --release -p finial-benches --bin likeness -- [--rotations 10] [--json FILE]
-//! AGENT`. Without `SPIRE_SERVER` the development server in this process.
 //!
-//! For each push the relay takes the time until its answer begins. The agent has CPU 0, all else CPU 1. Three parts:
-//! eight Envoys, which hold two secrets each and call each other in pairs, beside sds-load with 110 connections of two
-//! streams on one thread; then the Envoys alone; then sds-load alone with eight connections, so that no answer waits
-//! for a hundred others, or for an Envoy.
+//! `ENVOY=PATH [SPIRE_SERVER=PATH] cargo run --release -p finial-benches --bin likeness -- [--rotations 10] [--json FILE] AGENT`.
+//! Without `SPIRE_SERVER` it uses the development server in this process.
 //!
-//! The agent sees one caller alone: it attests the process of the relay, this program. All clients have its user, and
-//! the entry selects by `unix:uid`, so that they get what they would get without it.
+//! For each push the relay measures the time until its answer begins. The agent runs on CPU 0, all else on CPU 1. There
+//! are three parts: eight Envoys, which hold two secrets each and call each other in pairs, together with sds-load with
+//! 110 connections of two streams on one thread; then only the Envoys; then only sds-load with eight connections, so
+//! that no answer waits for a hundred others or for an Envoy.
 //!
-//! It exits with 1 when a request failed or an Envoy did not see every rotation.
+//! The agent sees only one caller, the process of the relay, which is this program. All clients have this program's
+//! user, and the entry selects by `unix:uid`, so they get what they would get without the relay.
 //!
-//! * `relay`: the sockets and the times. `server`: where rotations come from. `mesh`: the Envoys.
+//! It exits with 1 if a request failed or an Envoy did not see every rotation.
+//!
+//! * `relay`: the sockets and the times. `server`: the source of rotations. `mesh`: the Envoys.
 
 mod mesh;
 mod relay;
@@ -52,7 +53,7 @@ struct Cli {
     agent: PathBuf,
 }
 
-/// Both kinds of clients at one agent.
+/// One agent with both kinds of clients.
 struct World {
     runtime: Runtime,
     server: Server,
@@ -60,30 +61,30 @@ struct World {
     envoys: Relay,
     loads: Relay,
     mesh: Option<Mesh>,
-    /// How often the entry was changed.
+    /// How often the entry has been changed.
     rotated: usize,
     folder: PathBuf,
     tools: PathBuf,
 }
 
-/// What one part has shown.
+/// The results of one part.
 #[derive(Debug, Serialize)]
 struct Part {
     title: String,
-    /// Where there were any.
+    /// The times of the Envoys, if the part had any.
     envoy: Option<Times>,
     sds_load: Option<Times>,
     requests: u64,
     failed: u64,
-    /// What each Envoy has seen.
+    /// The number of rotations that each Envoy has seen.
     rotations: Vec<u64>,
 }
 
-/// Milliseconds from the end of a push to the begin of its answer.
+/// Milliseconds from the end of a push to the beginning of its answer.
 #[derive(Debug, Serialize)]
 struct Times {
     count: usize,
-    /// The quickest of each rotation, for which no other had to be served before: the median of these.
+    /// The median of the quickest answers of all rotations. No other client was served before these.
     first: f64,
     p50: f64,
     p90: f64,
@@ -128,11 +129,11 @@ impl World {
         Ok(Self { runtime, server, agent, envoys, loads, mesh, rotated: 0, folder, tools })
     }
 
-    /// Rotations with so many connections of sds-load, and the Envoys if they run.
+    /// Measures one part: rotations with this many connections of sds-load, and with the Envoys if they run.
     fn measure(&mut self, title: &str, connections: usize, rotations: usize) -> Outcome<Part> {
         let report = self.folder.join("load.json");
         let load = if connections > 0 { Some(self.load(connections, rotations, &report)?) } else { None };
-        // Each stream answers its first secret too.
+        // Each stream also answers its first secret.
         until("all streams of sds-load are served", || self.loads.answers() >= 2 * connections)?;
         sleep(CALM);
         drop((self.envoys.take(), self.loads.take()));
@@ -156,7 +157,7 @@ impl World {
         Ok(part)
     }
 
-    /// One rotation: the times of the Envoys' answers and of sds-load's.
+    /// Makes one rotation. Returns the times of the Envoys' answers and of sds-load's.
     fn rotate(&mut self, connections: usize) -> Outcome<[Vec<f64>; 2]> {
         self.rotated += 1;
         self.server.rotate(self.rotated)?;
@@ -167,7 +168,7 @@ impl World {
         Ok([self.envoys.take(), self.loads.take()])
     }
 
-    /// Certificates that each Envoy has had; requests that were sent, and that failed.
+    /// The number of certificates that each Envoy has had, and the numbers of requests that were sent and that failed.
     fn mesh(&self) -> (Vec<u64>, [u64; 2]) {
         let mesh = self.mesh.as_ref();
         mesh.map(|mesh| (mesh.certificates(&self.runtime), mesh.requests())).unwrap_or_default()
@@ -183,10 +184,10 @@ impl World {
     }
 }
 
-/// Starts the agent on its CPU, and waits for its first SVID.
+/// Starts the agent on its CPU and waits for its first SVID.
 fn agent(program: &Path, server: &mut Server, folder: &Path) -> Outcome<Ended> {
     let joining = server.register(ID)?;
-    // The real server answers from a cache that must have seen the entry.
+    // The real server answers from a cache, which must have loaded the entry.
     sleep(CALM);
     let block = "log_level = \"WARN\" experimental { sync_interval = \"1s\" }";
     let attestor = "WorkloadAttestor \"unix\" { plugin_data {} }";
@@ -208,7 +209,7 @@ fn agent(program: &Path, server: &mut Server, folder: &Path) -> Outcome<Ended> {
     Ok(agent)
 }
 
-/// That nothing failed in sds-load.
+/// Checks that nothing failed in sds-load.
 fn check(report: &Path) -> Outcome<()> {
     let report = std::fs::read(report).map_err(|_| "sds-load left no report")?;
     let report: Report = serde_json::from_slice(&report)?;
@@ -251,7 +252,7 @@ fn compare(title: &str, envoy: &Option<Times>, sds_load: &Option<Times>) {
 }
 
 impl Times {
-    /// Of rotations; `None` where nothing was pushed.
+    /// The statistics of several rotations; `None` if nothing was pushed.
     fn of(rotations: Vec<Vec<f64>>) -> Option<Self> {
         let least = |times: &Vec<f64>| times.iter().copied().min_by(f64::total_cmp);
         let first = median(rotations.iter().filter_map(least).collect())?;
@@ -262,8 +263,8 @@ impl Times {
     }
 }
 
-/// A node's worth of pods.
+/// The number of connections of sds-load: as many as a node has pods.
 const FLEET: usize = 110;
-/// Longer than sds-load's pause after a rotation, and than the real server's cache needs.
+/// A wait that is longer than sds-load's pause after a rotation, and than the reload of the real server's cache.
 const CALM: Duration = Duration::from_millis(1500);
 const PATIENCE: Duration = Duration::from_secs(60);

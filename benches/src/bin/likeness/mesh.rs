@@ -1,4 +1,5 @@
-//! Eight real Envoys in four pairs: each frontend calls its backend by mutual TLS, a new connection for each request.
+//! Eight real Envoys in four pairs. Each frontend calls its backend by mutual TLS, with a new connection for each
+//! request.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,15 +12,15 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
-/// Running Envoys, and requests that flow all the time.
+/// Running Envoys, and tasks that send requests all the time.
 pub(crate) struct Mesh {
-    /// Those who send requests: they end before the Envoys do.
+    /// The tasks that send requests. They are dropped before the Envoys.
     drivers: JoinSet<()>,
     envoys: Vec<Envoy>,
     requests: Arc<Requests>,
 }
 
-/// How many there were.
+/// Counts of requests.
 #[derive(Debug, Default)]
 struct Requests {
     sent: AtomicU64,
@@ -27,7 +28,8 @@ struct Requests {
 }
 
 impl Mesh {
-    /// All with the identity `web`, whose certificate and trust bundle they ask for on `agent`.
+    /// Starts the Envoys. All have the identity `web`, and fetch its certificate and the trust bundle from the socket
+    /// `agent`.
     pub(crate) fn start(runtime: &Runtime, program: &Path, folder: &Path, agent: &Path) -> Outcome<Self> {
         let mut mesh = Self { drivers: JoinSet::new(), envoys: Vec::new(), requests: Arc::default() };
         for pair in 0..PAIRS {
@@ -50,12 +52,12 @@ impl Mesh {
         Ok(mesh)
     }
 
-    /// Sent and failed.
+    /// The numbers of requests that were sent and that failed.
     pub(crate) fn requests(&self) -> [u64; 2] {
         [&self.requests.sent, &self.requests.failed].map(|count| count.load(Ordering::Relaxed))
     }
 
-    /// How many certificates each has had.
+    /// The number of certificates that each Envoy has had.
     pub(crate) fn certificates(&self, runtime: &Runtime) -> Vec<u64> {
         let stat = async |envoy: &Envoy| envoy.stat(UPDATES).await;
         self.envoys.iter().map(|envoy| runtime.block_on(stat(envoy))).collect()
@@ -92,6 +94,6 @@ pub(crate) const ENVOYS: usize = 2 * PAIRS;
 pub(crate) const ID: &str = "spiffe://example.org/web";
 const PAIRS: usize = 4;
 const NAME: &str = "web";
-/// As Envoy writes the name of the secret in its statistics.
+/// The counter of secret updates. Envoy escapes the name of the secret in it.
 const UPDATES: &str = "sds.spiffe_example.org/web.update_success";
 const PACE: Duration = Duration::from_millis(200);

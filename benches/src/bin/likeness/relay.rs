@@ -1,8 +1,8 @@
-//! A relay between clients and the agent that knows when each push went to its client, and when the answer began.
+//! A relay between clients and the agent. It records when each push went to its client, and when the answer began.
 //!
-//! Of HTTP/2 it reads the frames' heads alone: length, type, stream. A push is over with the last DATA frame before the
-//! client answers; its time is taken just before these bytes are written to the client, since afterwards the client may
-//! already have answered. An answer begins with the first DATA frame from the client, when the relay has read it.
+//! It reads only the headers of HTTP/2 frames: length, type, stream. A push ends with the last DATA frame before the
+//! client answers. Its time is taken just before these bytes are written to the client, because afterwards the client
+//! may already have answered. An answer begins with the first DATA frame from the client, when the relay has read it.
 
 use std::collections::HashMap;
 use std::io;
@@ -16,17 +16,17 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
-/// A socket of the relay.
+/// A socket of the relay and the times on it.
 pub(crate) struct Relay {
     socket: PathBuf,
     times: Times,
 }
 
-/// Milliseconds from pushes to their answers.
+/// The milliseconds from pushes to their answers.
 type Times = Arc<Mutex<Vec<f64>>>;
 
 impl Relay {
-    /// Listens on `socket`, and leads to the agent.
+    /// Starts a relay from `socket` to the agent.
     pub(crate) fn start(runtime: &Runtime, socket: PathBuf, agent: PathBuf) -> Outcome<Self> {
         let _in_runtime = runtime.enter();
         let listener = UnixListener::bind(&socket)?;
@@ -39,12 +39,12 @@ impl Relay {
         &self.socket
     }
 
-    /// How many answers there were since [`Relay::take`].
+    /// The number of answers since the last [`Relay::take`].
     pub(crate) fn answers(&self) -> usize {
         lock(&self.times).len()
     }
 
-    /// The times of all answers since the last call.
+    /// The times of all answers since the last call of this function.
     pub(crate) fn take(&self) -> Vec<f64> {
         std::mem::take(&mut *lock(&self.times))
     }
@@ -53,7 +53,7 @@ impl Relay {
 async fn accept(listener: UnixListener, agent: PathBuf, times: Times) {
     while let Ok((client, _)) = listener.accept().await {
         let (agent, times) = (agent.clone(), Arc::clone(&times));
-        // A connection that breaks shows in what its client reports.
+        // The client reports a broken connection.
         tokio::spawn(async move { carry(client, &agent, &times).await.ok() });
     }
 }
@@ -78,7 +78,7 @@ async fn carry(client: UnixStream, agent: &Path, times: &Times) -> io::Result<()
     tokio::try_join!(pushes, answers).map(drop)
 }
 
-/// Copies until the end, which it hands on too.
+/// Copies one direction until its end, and closes the other side then.
 async fn copy(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
@@ -108,18 +108,18 @@ enum Edge {
     End,
 }
 
-/// Where one direction of a connection stands.
+/// The position in the frames of one direction.
 #[derive(Debug, Default)]
 struct Frames {
     head: Vec<u8>,
-    /// Bytes of the frame that are still to come.
+    /// Bytes of the present frame that have not come yet.
     left: usize,
-    /// That of the frame, if it is DATA.
+    /// The stream of the present frame, if it is DATA.
     stream: Option<u32>,
 }
 
 impl Frames {
-    /// Behind so many bytes that are no frames.
+    /// Starts after this many bytes that are not frames.
     fn after(left: usize) -> Self {
         Self { left, ..Self::default() }
     }
@@ -141,7 +141,7 @@ impl Frames {
         }
     }
 
-    /// A frame, if all of its head is there; one of DATA without any is but the end of a stream.
+    /// Begins a frame if its header is complete. An empty DATA frame only ends a stream and is not reported.
     fn begin(&mut self, mut data: impl FnMut(Edge, u32)) {
         let [a, b, c, kind, _, stream @ ..] = &self.head[..] else { return };
         let Ok(stream) = <[u8; 4]>::try_from(stream) else { return };
@@ -162,7 +162,7 @@ const BUFFER: usize = 64 * 1024;
 mod tests {
     use super::*;
 
-    /// SETTINGS, then DATA of three bytes on stream 5, then DATA of none.
+    /// SETTINGS, then DATA of three bytes on stream 5, then empty DATA on it, then DATA on stream 7.
     const BYTES: &[u8] =
         b"\0\0\x02\x04\0\0\0\0\0xx\0\0\x03\0\0\0\0\0\x05abc\0\0\0\0\x01\0\0\0\x05\0\0\x01\0\0\0\0\0\x07y";
 

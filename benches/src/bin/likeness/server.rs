@@ -1,4 +1,4 @@
-//! The server: a real one where `SPIRE_SERVER` names it, else the development server in this process.
+//! The server: a real one if `SPIRE_SERVER` names it, or else the development server in this process.
 
 use std::path::Path;
 
@@ -7,13 +7,13 @@ use benches::running::server::{SpireServer, join_token_agent_id};
 use dev::{Entry, Options};
 use tokio::runtime::Runtime;
 
-/// A server, and the one entry that all clients have.
+/// A server and its only entry, which all clients have.
 pub(crate) enum Server {
     Dev { server: dev::Server, entry: Entry },
     Spire { server: SpireServer, entry: Vec<String> },
 }
 
-/// What an agent needs to be attested.
+/// The values that an agent needs to attest.
 pub(crate) struct Joining {
     pub(crate) port: u16,
     pub(crate) token: String,
@@ -34,7 +34,7 @@ impl Server {
         }
     }
 
-    /// Makes a join token, and for its agent an entry whose SVID this user's processes have.
+    /// Makes a join token, and an entry for the agent of that token that selects all processes of this user.
     pub(crate) fn register(&mut self, spiffe_id: &str) -> Outcome<Joining> {
         let uid = format!("unix:uid:{}", nix::unistd::getuid());
         match self {
@@ -56,7 +56,7 @@ impl Server {
         }
     }
 
-    /// Changes the entry, so that its SVID is minted anew.
+    /// Changes the entry, so that its SVID is minted again.
     pub(crate) fn rotate(&self, number: usize) -> Outcome<()> {
         let dns_name = format!("n{number}.example.org");
         match self {

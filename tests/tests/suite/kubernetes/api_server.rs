@@ -1,4 +1,4 @@
-//! The API server: pods by a watch, labels of namespaces.
+//! The API server: pods by a watch, and labels of namespaces.
 
 use std::path::PathBuf;
 
@@ -24,7 +24,7 @@ pub(super) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// An API server that tells this process's pod, and the folder of its kubeconfig.
+/// An API server that has this process's pod, and the folder of its kubeconfig.
 fn api_server() -> (ApiServer, TempDir) {
     let server = ApiServer::start().expect("the development API server starts");
     server.apply_pod(&web());
@@ -57,7 +57,7 @@ async fn watching_with(setup: Setup, folder: &TempDir) -> Node {
 /// A node that reads labels of namespaces.
 async fn labelling(folder: &TempDir, plugin: &str) -> Node {
     let setup = Setup { environment: environment(folder), ..Setup::new() };
-    // The name is for the watch alone; the kubelet is at 127.0.0.1.
+    // Only the watch needs a node name; the kubelet is at 127.0.0.1.
     let setup =
         setup.plugin("enable_namespace_labels = true").plugin("node_name_env = \"NONE\"").plugin(plugin);
     setup.start(kubelet(&[web()])).await
@@ -72,7 +72,7 @@ async fn watch() {
     let listed = api_server.listed("/api/v1/pods", 1).await;
     assert!(listed[0].query.contains("fieldSelector=spec.nodeName%3Dnode"), "{:?}", listed[0]);
 
-    // A container that starts is told, and one that is deleted is gone.
+    // The watch reports a container that starts, and one that is deleted.
     node.proc.set("cgroup", &cgroup("next"));
     let next = Container::running("next", "img", &container_id("next"));
     let start = async {
@@ -80,7 +80,7 @@ async fn watch() {
         api_server.apply_pod(&pod().container(running()).container(next));
     };
     tokio::join!(node.gets_web(), start);
-    // Events come in order: who knows the last has heard of the deletion.
+    // Events come in order, so an agent that knows the last pod also knows of the deletion.
     let last = Pod::new("shop", "last").service_account("web");
     let last = last.container(Container::running("last", "img", &container_id("last")));
     api_server.delete_pod(&pod());
@@ -102,7 +102,7 @@ async fn watch_cut() {
     let next = Container::running("next", "img", &container_id("next"));
     api_server.apply_pod(&pod().container(running()).container(next));
     node.gets_web().await;
-    // It went on where it was.
+    // The watch continued at its version, without another list.
     assert_eq!(api_server.listed("/api/v1/pods", 1).await.len(), 1);
 }
 
@@ -141,7 +141,7 @@ async fn watch_down() {
     node.gets_web().await;
 }
 
-/// At first the stream's process is known by its user alone, and that has nothing of that name.
+/// At first only the user of the stream's process is known, and no entry for it has the requested name.
 async fn held_stream() {
     let (api_server, folder) = api_server();
     api_server.delete_pod(&web());

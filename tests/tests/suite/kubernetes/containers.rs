@@ -1,4 +1,4 @@
-//! Which container a process is of, and whether the kubelet says so.
+//! The container of a process, by its cgroup and by the kubelet's list.
 
 use dev::kube::{Container, KubeletFault, Pod, container_id};
 use harness::trial;
@@ -72,7 +72,7 @@ async fn never_shows() {
     let mut node = Node::usual().await;
     node.proc.set("cgroup", &cgroup("never"));
     node.is_refused("DeadlineExceeded", "no selectors found after max poll attempts").await;
-    // It was asked again and again, but not more than ten times a second.
+    // The agent asked repeatedly, but not more than ten times a second.
     let asked = node.kubelet.asked("/pods", 2).await;
     assert!(asked.len() <= 30, "{} requests", asked.len());
 }
@@ -90,7 +90,7 @@ async fn published_late() {
 async fn two_pods() {
     let other = Pod::new("shop", "other").container(running());
     let mut node = Setup::new().start(kubelet(&[web(), other])).await;
-    // Where the kernel says which pod it is, the other's claim does not matter.
+    // If the cgroup names the pod, another pod that claims the container does not matter.
     node.gets_web().await;
     node.proc.set("cgroup", &format!("0::/system.slice/crio-{}.scope\n", container_id(MAIN)));
     node.is_refused("Internal", "two pods found with same container Id").await;
@@ -140,7 +140,7 @@ async fn legacy_locator() {
     node.gets_web().await;
 }
 
-/// While it runs the others have been made no more than their names.
+/// While the init container runs, the other containers have only names.
 async fn init_container() {
     let pod = pod()
         .init_container(Container::running("first", "img:0", &container_id("first")))
@@ -172,7 +172,7 @@ async fn many_callers() {
         node.kubelet.fault(KubeletFault::None);
     };
     tokio::join!(callers, answer);
-    // One, as long as all of them come while its list answers.
+    // One request, if all callers come while its list arrives.
     let requests = node.kubelet.asked("/pods", 1).await.len();
     assert!(requests <= 10, "{requests} requests");
 }

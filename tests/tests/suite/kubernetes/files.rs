@@ -1,4 +1,4 @@
-//! Files that the agent reads to reach the kubelet: absent, rotated.
+//! The files that the agent reads to reach the kubelet: missing and rotated.
 
 use dev::kube::{Authority, Kubelet, Pod, Rights, container_id};
 use harness::trial;
@@ -70,7 +70,7 @@ async fn client_certificate() {
     assert!(!node.agent.log().contains("PRIVATE KEY"));
 }
 
-/// This process is another container from now on, one that no list has told yet; returns its name.
+/// Moves this process into another container, which no list has had yet, and returns the container's name.
 fn another_container(node: &Node) -> String {
     let id = container_id("next");
     let next = dev::kube::Container::running("next", "registry.example.org/next:1", &id);

@@ -1,4 +1,4 @@
-//! What can be wrong with the kubelet, and with who asks it.
+//! Faults of the kubelet, and of the credentials for it.
 
 use dev::kube::{Authority, KubeletFault, Pod, Rights, crowd};
 use harness::trial;
@@ -54,7 +54,7 @@ async fn slow() {
     let mut node = Node::usual().await;
     node.kubelet.fault(KubeletFault::Silent);
     node.is_refused("Unavailable", "the kubelet did not answer within 10s").await;
-    // One request was made, and its answer is for who asks later.
+    // One request was made. Its answer serves later callers.
     assert_eq!(node.kubelet.asked("/pods", 1).await.len(), 1);
     node.kubelet.fault(KubeletFault::None);
     node.gets_web().await;
@@ -79,7 +79,7 @@ async fn internal_error() {
     let mut node = Node::usual().await;
     node.kubelet.fault(KubeletFault::Status(500, "out of order\n".repeat(1000)));
     node.is_refused("Unavailable", "unexpected status code on pods response: 500 out of order").await;
-    // At most 1 KiB of what it says.
+    // The log has at most 1 KiB of the kubelet's text.
     assert!(node.agent.log().matches("out of order").count() < 40 * 80, "{}", node.agent.log());
     node.kubelet.fault(KubeletFault::None);
     node.gets_web().await;
@@ -92,7 +92,7 @@ async fn unknown_authority() {
     node.is_refused("Unavailable", "invalid peer certificate: ").await;
 }
 
-/// With a node's name the certificate must have it; without, it may have any.
+/// With a node name the kubelet's certificate must have that name. Without one it may have any.
 async fn another_name() {
     let kubelet = kubelet(&[web()]);
     kubelet.certificate(kubelet.authority(), &["another"]).await.expect("made");
@@ -141,7 +141,7 @@ async fn hostile() {
         node.kubelet.fault(KubeletFault::Text(text.to_owned()));
         node.is_refused("Unavailable", reason).await;
     }
-    // Go's null, and pods that have nothing.
+    // Go's `null`, and pods without fields.
     for text in
         ["{\"items\":null}", "{\"items\":[{},{\"metadata\":null,\"status\":{\"containerStatuses\":null}}]}"]
     {

@@ -1,8 +1,8 @@
-//! The k8s workload attestor in the program: this process seems to be a container of the pod `shop/web`, and asks for
-//! its SVID. A development kubelet, API server and container runtime say what a test wants.
+//! The k8s workload attestor in the program. This process seems to be a container of the pod `shop/web`, and asks for
+//! its SVID. A test controls a development kubelet, API server and container runtime.
 //!
-//! What fails in an attestor is told to the caller as Unavailable, `workload attestation failed`; which failure it was,
-//! with SPIRE's code, is in the log.
+//! If an attestor fails, the caller gets Unavailable, `workload attestation failed`. The log has the failure, with
+//! SPIRE's code.
 
 mod api_server;
 mod containers;
@@ -29,21 +29,21 @@ pub(super) fn trials() -> Vec<Trial> {
         .collect()
 }
 
-/// What a test may say of its agent.
+/// The configuration of a test's agent.
 struct Setup {
-    /// `max_poll_attempts` and `poll_retry_interval`.
+    /// The values of `max_poll_attempts` and `poll_retry_interval`.
     budget: (u32, &'static str),
     /// More lines of the k8s attestor's `plugin_data`.
     plugin: String,
-    /// Say where the kubelet is, its authority and the token.
+    /// Whether `plugin_data` has the kubelet's address, its authority and the token.
     kubelet: bool,
     /// Lines of `agent { experimental { } }`.
     experimental: String,
-    /// A unix attestor too.
+    /// Whether there is a unix attestor too.
     unix: bool,
-    /// The cgroup text of this process.
+    /// The content of this process's cgroup file.
     cgroup: String,
-    /// Write the kubelet's authority and the token.
+    /// Whether the files with the kubelet's authority and the token are written.
     files: bool,
     environment: Vec<(&'static str, PathBuf)>,
 }
@@ -59,7 +59,7 @@ struct Node {
 }
 
 impl Setup {
-    /// An agent that gives up on a container after two seconds: enough for a kubelet that answers.
+    /// An agent that stops looking for a container after two seconds, which is enough for a kubelet that answers.
     fn new() -> Self {
         Self {
             budget: (40, "50ms"),
@@ -124,16 +124,16 @@ impl Setup {
 }
 
 impl Node {
-    /// The usual one, with a kubelet that tells this process's pod.
+    /// A node whose kubelet lists this process's pod.
     async fn usual() -> Self {
         Setup::new().start(kubelet(&[web()])).await
     }
 
-    /// The names of the SVIDs that this process gets.
+    /// The SPIFFE IDs of the SVIDs that this process gets.
     async fn svids(&self) -> Result<Vec<String>, (Code, String)> {
-        let told = |status: tonic::Status| (status.code(), status.message().to_owned());
-        let mut stream = x509_svid(&self.agent.socket()).await.map_err(told)?;
-        let first = stream.message().await.map_err(told)?.expect("a response");
+        let refusal = |status: tonic::Status| (status.code(), status.message().to_owned());
+        let mut stream = x509_svid(&self.agent.socket()).await.map_err(refusal)?;
+        let first = stream.message().await.map_err(refusal)?.expect("a response");
         Ok(ids(&first).into_iter().map(ToOwned::to_owned).collect())
     }
 
@@ -146,16 +146,16 @@ impl Node {
         );
     }
 
-    /// This process is attested, and nothing is registered for it.
+    /// Checks that this process is attested but has no entry.
     async fn gets_nothing(&self) {
         let none = Err((Code::PermissionDenied, "no identity issued".to_owned()));
         assert_eq!(self.svids().await, none, "{}", self.agent.log());
     }
 
-    /// This process is not attested; the log says why.
+    /// Checks that this process is not attested, and that the log has the reason.
     async fn is_refused(&mut self, code: &str, reason: &str) {
-        let told = Err((Code::Unavailable, "workload attestation failed".to_owned()));
-        assert_eq!(self.svids().await, told, "{}", self.agent.log());
+        let refused = Err((Code::Unavailable, "workload attestation failed".to_owned()));
+        assert_eq!(self.svids().await, refused, "{}", self.agent.log());
         self.logs_failure(code, reason).await;
     }
 
@@ -166,7 +166,7 @@ impl Node {
         assert!(line.contains(&code) && line.contains(reason), "{line}");
     }
 
-    /// The selectors that the log says this process was last attested to have.
+    /// The first log line with the selectors of this process.
     async fn selectors(&mut self) -> String {
         self.agent.logged("PID attested to have selectors").await
     }
@@ -178,7 +178,7 @@ impl Node {
 
 fn write_files(folder: &TempDir, authority: &str, token: &str) {
     std::fs::write(folder.path().join("ca.crt"), authority).expect("written");
-    // As a mounted secret has it.
+    // With a newline, as in a mounted secret.
     std::fs::write(folder.path().join("pod-token"), format!("{token}\n")).expect("written");
 }
 
@@ -188,12 +188,12 @@ fn kubelet(pods: &[Pod]) -> Kubelet {
     kubelet
 }
 
-/// The pod that this process is of, without containers.
+/// The pod of this process, without containers.
 fn pod() -> Pod {
     Pod::new("shop", "web").service_account("web").label("app", "web")
 }
 
-/// The pod with this process's container.
+/// The pod of this process, with its container.
 fn web() -> Pod {
     pod().container(running())
 }
@@ -202,12 +202,12 @@ fn running() -> Container {
     Container::running("main", "registry.example.org/web:1", &container_id(MAIN))
 }
 
-/// The cgroup text of a container of the pod.
+/// The content of the cgroup file of a container of the pod.
 fn cgroup(container: &str) -> String {
     format!("0::/kubepods/burstable/pod{}/{}\n", pod().uid, container_id(container))
 }
 
-/// Of an agent that does not give up.
+/// The `budget` of an agent that does not stop looking for a container.
 const PATIENT: (u32, &str) = (1000, "500ms");
 const MAIN: &str = "main";
 const TOKEN: &str = "the-first-token";

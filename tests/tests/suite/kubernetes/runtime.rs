@@ -1,4 +1,4 @@
-//! `experimental { cri_socket_path }`: the runtime says what the kubelet has not published yet.
+//! `experimental { cri_socket_path }`: the container runtime supplies what the kubelet has not published yet.
 
 use dev::kube::{Container, Runtime, RuntimeContainer, container_id};
 use harness::trial;
@@ -17,7 +17,7 @@ pub(super) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// A node whose kubelet has published nothing of the container.
+/// A node whose kubelet has published no status of the container.
 async fn node(folder: &TempDir) -> Node {
     let socket = folder.path().join("cri.sock");
     let setup = Setup { experimental: format!("cri_socket_path = \"{}\"", socket.display()), ..Setup::new() };
@@ -43,7 +43,7 @@ async fn names_it() {
     {
         assert!(line.contains(selector), "{selector}: {line}");
     }
-    // Nothing was waited for.
+    // The agent did not poll the kubelet.
     assert_eq!(node.kubelet.asked("/pods", 1).await.len(), 1);
     assert_eq!(runtime.calls(), ["ContainerStatus"]);
 }
@@ -65,7 +65,7 @@ async fn absent() {
     let mut node = node(&folder).await;
     node.is_refused("DeadlineExceeded", "no selectors found after max poll attempts").await;
     node.agent.logged("The container runtime does not answer at cri_socket_path").await;
-    // It is there now, and asked for what the kubelet has still not published.
+    // The runtime runs now, and the agent asks it for what the kubelet has still not published.
     let runtime = runtime(&folder, &pod().uid);
     node.gets_web().await;
     runtime.called(1).await;

@@ -1,5 +1,5 @@
-//! Delegates, as Go programs have them (`tests/peers/go/delegate`): each asks both agents, where the real one is there, and
-//! must be told the same by both.
+//! Delegates written in Go (`tests/peers/go/delegate`). Each calls both agents, if the real one is there, and must get
+//! the same answer from both.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -31,7 +31,7 @@ pub(super) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// One program under several paths, by which the agents tell the callers apart.
+/// One program under several paths. The agents distinguish callers by their path.
 struct Callers(TempDir);
 
 impl Callers {
@@ -45,7 +45,7 @@ impl Callers {
         Self(folder)
     }
 
-    /// The entry of one that is registered.
+    /// The entry of a registered caller.
     fn entry(&self, name: &str) -> Entry {
         entry(name, [&*format!("unix:path:{}", self.0.path().join(name).display())])
     }
@@ -56,8 +56,8 @@ impl Callers {
         command
     }
 
-    /// The lines that every agent's answer makes this caller print.
-    async fn told(&self, agents: &Agents, name: &str, words: &[&str]) -> Vec<String> {
+    /// Runs a caller against every agent, and returns the lines that it prints. They must be the same for all agents.
+    async fn answers(&self, agents: &Agents, name: &str, words: &[&str]) -> Vec<String> {
         let mut answers = Vec::new();
         for running in &agents.all {
             let output = self.command(name, &running.admin_socket, words).output();
@@ -70,7 +70,7 @@ impl Callers {
         answers[0].lines().map(str::to_owned).collect()
     }
 
-    /// The delegate, with a stream at each agent of which it prints what changes.
+    /// Starts the delegate with one stream at each agent. It prints the changes.
     fn follow(&self, agents: &Agents, words: &[&str]) -> Vec<Follower> {
         let follow = |socket| {
             let mut command = self.command("delegate", socket, words);
@@ -96,7 +96,7 @@ impl Follower {
         }
     }
 
-    /// The next line; `None` once it has ended.
+    /// Waits for the next line; `None` if the delegate has ended.
     async fn line(&mut self) -> Option<String> {
         timeout(PATIENCE, self.lines.next_line()).await.expect("a line in time").expect("readable")
     }
@@ -127,35 +127,36 @@ async fn story(mut agents: Agents, callers: Callers) {
 }
 
 async fn by_selectors(agents: &Agents, callers: &Callers) {
-    let pod = callers.told(agents, "delegate", &["first", "k8s:ns:a", "k8s:sa:b", "k8s:more:yes"]).await;
-    // Not those of administrators and of nested servers; those with the same hint, which a workload would not get.
+    let pod = callers.answers(agents, "delegate", &["first", "k8s:ns:a", "k8s:sa:b", "k8s:more:yes"]).await;
+    // SVIDs of administrators and nested servers are missing. SVIDs that share a hint are all there, which a workload
+    // would not get.
     let expected = [
         "2 SVIDs, federated with [\"spiffe://other.test\"]",
         "spiffe://example.org/alpha with the hint \"internal\"",
         "spiffe://example.org/beta with the hint \"internal\"",
     ];
     assert_eq!(pod, expected);
-    let nobody = callers.told(agents, "delegate", &["first", "k8s:ns:nobody"]).await;
+    let nobody = callers.answers(agents, "delegate", &["first", "k8s:ns:nobody"]).await;
     assert_eq!(nobody, ["0 SVIDs, federated with []"]);
     for selector in [":value", "k8s:"] {
-        let refused = callers.told(agents, "delegate", &["first", "k8s:ns:a", selector]).await;
+        let refused = callers.answers(agents, "delegate", &["first", "k8s:ns:a", selector]).await;
         assert_eq!(refused, ["InvalidArgument: could not parse provided selectors"]);
     }
-    let bundles = callers.told(agents, "delegate", &["bundles"]).await;
+    let bundles = callers.answers(agents, "delegate", &["bundles"]).await;
     let expected = ["spiffe://example.org has 1 authorities", "spiffe://other.test has 1 authorities"];
     assert_eq!(bundles, expected);
 }
 
 async fn by_pid(agents: &mut Agents, callers: &Callers) {
     let pid = std::process::id().to_string();
-    let subject = callers.told(agents, "delegate", &["first", &pid]).await;
+    let subject = callers.answers(agents, "delegate", &["first", &pid]).await;
     assert_eq!(subject, ["1 SVIDs, federated with []", "spiffe://example.org/subject with the hint \"\""]);
     for nobody in [i32::MAX.to_string(), "-1".to_owned()] {
-        let refused = callers.told(agents, "delegate", &["first", &nobody]).await;
+        let refused = callers.answers(agents, "delegate", &["first", &nobody]).await;
         assert_eq!(refused, ["Unavailable: workload attestation failed"]);
     }
     for neither_or_both in [&["first"][..], &["first", &pid, "k8s:ns:a"]] {
-        let refused = callers.told(agents, "delegate", neither_or_both).await;
+        let refused = callers.answers(agents, "delegate", neither_or_both).await;
         let words = "InvalidArgument: must provide either selectors or non-zero PID, but not both";
         assert_eq!(refused, [words]);
     }
@@ -164,11 +165,11 @@ async fn by_pid(agents: &mut Agents, callers: &Callers) {
 }
 
 async fn strangers(agents: &mut Agents, callers: &Callers) {
-    // The last request makes no sense, which is not for strangers to know.
+    // The last request is invalid, but strangers must not learn that.
     for words in [&["first", "k8s:ns:a"][..], &["bundles"], &["first"]] {
-        let unlisted = callers.told(agents, "stranger", words).await;
+        let unlisted = callers.answers(agents, "stranger", words).await;
         assert_eq!(unlisted, ["PermissionDenied: caller not configured as an authorized delegate"]);
-        let unregistered = callers.told(agents, "nobody", words).await;
+        let unregistered = callers.answers(agents, "nobody", words).await;
         assert_eq!(unregistered, ["PermissionDenied: no identity issued"]);
     }
     agents.logged("msg=\"Permission denied; caller not configured as an authorized delegate.\"").await;
@@ -187,7 +188,7 @@ async fn loses_its_entry(agents: &mut Agents, callers: &Callers) {
         follower.prints(&["spiffe://example.org has 1 authorities", other]).await;
     }
     agents.delete("delegate").await;
-    // Each stream has something to tell now, and the delegate is judged anew before it hears of that.
+    // Each stream has a change now, and the delegate is authorized again before it gets the change.
     agents.federate("third.test").await;
     let federates_with = vec!["spiffe://third.test".to_owned()];
     agents.create(&[Entry { federates_with, ..entry("gamma", ["k8s:ns:a"]) }]).await;
@@ -195,10 +196,10 @@ async fn loses_its_entry(agents: &mut Agents, callers: &Callers) {
         follower.prints(&["PermissionDenied: no identity issued"]).await;
         assert_eq!(follower.line().await, None);
     }
-    let again = callers.told(agents, "delegate", &["first", "k8s:ns:a"]).await;
+    let again = callers.answers(agents, "delegate", &["first", "k8s:ns:a"]).await;
     assert_eq!(again, ["PermissionDenied: no identity issued"]);
     agents.create(&[Entry { id: "delegate-again".to_owned(), ..callers.entry("delegate") }]).await;
-    let restored = callers.told(agents, "delegate", &["first", "k8s:ns:a"]).await;
+    let restored = callers.answers(agents, "delegate", &["first", "k8s:ns:a"]).await;
     assert_eq!(restored[0], "2 SVIDs, federated with [\"spiffe://third.test\"]");
 }
 

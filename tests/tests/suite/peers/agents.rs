@@ -1,4 +1,4 @@
-//! Agents side by side on the entries of one server: finial, and the real agent where the real server is there.
+//! Agents side by side on the entries of one server: finial, and the real agent if the real server is there.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,11 +12,11 @@ use super::super::server;
 use super::mesh::BY_PATH;
 use super::spire_server::SpireServer;
 
-/// The agents, and the server whose entries they hold.
+/// The agents, and the server that has their entries.
 pub(super) struct Agents {
     server: Registrar,
     pub(super) all: Vec<Running>,
-    /// Of the admin sockets.
+    /// The folder of the admin sockets.
     _folder: TempDir,
 }
 
@@ -35,19 +35,19 @@ enum Registrar {
 /// The programs of the real server and of the real agent.
 ///
 /// # Errors
-/// Why one of them is not there.
+/// The reason why one of them is missing.
 pub(super) fn real_programs() -> Result<(PathBuf, PathBuf), String> {
     Ok((needs("SPIRE_SERVER", "spire-server")?, needs("SPIRE_AGENT", "spire-agent")?))
 }
 
-/// An entry that each of the agents holds; its ID, and the path of its SPIFFE ID, is `name`.
+/// An entry for every agent. `name` is its ID and the path of its SPIFFE ID.
 pub(super) fn entry<'a>(name: &str, selectors: impl IntoIterator<Item = &'a str>) -> Entry {
     let entry = Entry::new(format!("spiffe://example.org/{name}"), ALIAS, selectors);
     Entry { id: name.to_owned(), ..entry }
 }
 
 impl Agents {
-    /// finial alone, with the development server.
+    /// Starts only finial, with the development server.
     pub(super) async fn finial() -> Self {
         let server = server().await;
         let folder = tempfile::tempdir().expect("a temporary folder");
@@ -57,7 +57,7 @@ impl Agents {
         Self { server: Registrar::Development(server), all: vec![finial], _folder: folder }
     }
 
-    /// finial and the real agent, with the real server.
+    /// Starts finial and the real agent, with the real server.
     pub(super) async fn both((server, real): (PathBuf, PathBuf)) -> Self {
         let server = SpireServer::start(&server).await;
         let folder = tempfile::tempdir().expect("a temporary folder");
@@ -94,7 +94,7 @@ impl Agents {
         self.logged(&format!("msg=\"Entry removed\" entry={id} ")).await;
     }
 
-    /// Gives the server a bundle of one authority for this trust domain.
+    /// Sets the server's bundle of another trust domain to one new authority.
     pub(super) async fn federate(&self, trust_domain: &str) {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -105,7 +105,7 @@ impl Agents {
         }
     }
 
-    /// Waits for a line in the log of each.
+    /// Waits for a line in every agent's log.
     pub(super) async fn logged(&mut self, text: &str) {
         for running in &mut self.all {
             running.agent.logged(text).await;
@@ -116,7 +116,7 @@ impl Agents {
 impl Running {
     async fn finial(conf: Conf, folder: &Path) -> Self {
         let mut finial = Self::start("finial", &build_finial(), conf, folder);
-        // Its sockets are there before it is attested.
+        // The agent's sockets exist before it is attested.
         finial.agent.logged("Agent is ready").await;
         finial
     }
@@ -137,5 +137,5 @@ impl Running {
     }
 }
 
-/// Each of the agents also answers to this ID, and so holds the entries that have it as their parent.
+/// The node alias of all agents. They hold the entries that have it as their parent.
 const ALIAS: &str = "spiffe://example.org/node";

@@ -1,4 +1,4 @@
-//! Libraries that fetch SVIDs and watch them change.
+//! Client libraries that fetch SVIDs and watch their changes.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -31,7 +31,7 @@ async fn py_spiffe(python: PathBuf) {
     three_serials(&output(&mut client).await);
 }
 
-/// C-core names a Unix socket by its percent-encoded path in `:authority`, which HTTP libraries may refuse.
+/// gRPC's C core puts the percent-encoded path of a Unix socket into `:authority`, which HTTP libraries may refuse.
 async fn grpcio(python: PathBuf) {
     let server = server().await;
     let conf = Conf::join_token(&server);
@@ -52,7 +52,7 @@ async fn go_spiffe(go: PathBuf) {
     three_serials(&output(Command::new(program).arg(agent.wait_for_socket().await)).await);
 }
 
-/// grpc-java names a Unix socket by its plain path in `:authority`.
+/// grpc-java puts the plain path of a Unix socket into `:authority`.
 async fn grpc_java(maven: PathBuf) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let server = server().await;
@@ -95,8 +95,8 @@ async fn spiffe_crate() {
     source.shutdown().await;
 }
 
-/// A server whose SVIDs are replaced every few seconds (they begin ten seconds before they are made), and an agent for
-/// `spiffe://example.org/web`.
+/// A server whose SVIDs are replaced every few seconds (they are valid from ten seconds before their signing), and an
+/// agent for `spiffe://example.org/web`.
 async fn rotating() -> (Server, Agent) {
     let server = server_with(Options { svid_ttl: Duration::from_secs(16), ..Options::default() }).await;
     let conf = Conf::join_token(&server);
@@ -105,7 +105,8 @@ async fn rotating() -> (Server, Agent) {
     (server, agent)
 }
 
-/// The clients print a line of SPIFFE ID and serial number for each SVID, the first time for what they fetched.
+/// Checks the output of a client. It prints a line with SPIFFE ID and serial number for each SVID, first for the
+/// fetched ones.
 fn three_serials(printed: &str) {
     let pairs: Vec<_> = printed.lines().filter_map(|line| line.split_once(' ')).collect();
     assert!(pairs.iter().all(|(id, _)| *id == "spiffe://example.org/web"), "{printed}");
@@ -113,7 +114,7 @@ fn three_serials(printed: &str) {
     assert!(serials.len() >= 3, "{printed}");
 }
 
-/// A Go that has what `tests/peers/FOLDER` requires.
+/// The path of a Go that has the modules of `tests/peers/FOLDER`, or the reason for skipping the test.
 pub(super) fn go(folder: &str) -> Result<PathBuf, String> {
     let go = needs("GO", "go")?;
     let mut download = std::process::Command::new(&go);
@@ -126,17 +127,17 @@ pub(super) fn go(folder: &str) -> Result<PathBuf, String> {
     }
 }
 
-/// A package's program, in the versions of `tests/peers/FOLDER`.
+/// Builds a package's program with the module versions of `tests/peers/FOLDER`.
 pub(super) async fn build(go: PathBuf, folder: &str, package: &str, program: &Path) {
     let mut build = Command::new(go);
     build.args(["build", "-buildvcs=false", "-o"]).arg(program).arg(package).current_dir(peers(folder));
     output(build.env("GOTOOLCHAIN", "local")).await;
 }
 
-/// A Maven that has grpc-java.
+/// The path of a Maven that has grpc-java, or the reason for skipping the test.
 fn maven() -> Result<PathBuf, String> {
     let maven = needs("MAVEN", "mvn")?;
-    // Maven takes seconds to find that there is nothing to be done.
+    // Checked first, because Maven takes seconds to find that nothing is to be done.
     let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
     if home.join(".m2/repository/io/grpc/grpc-netty-shaded").is_dir() {
         return Ok(maven);
@@ -151,7 +152,7 @@ fn peers(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("peers").join(name)
 }
 
-/// What it prints; it has to succeed.
+/// Runs a command, which must succeed, and returns its output.
 async fn output(command: &mut Command) -> String {
     let command = command.stdin(Stdio::null()).kill_on_drop(true);
     let output = tokio::time::timeout(PATIENCE, command.output()).await.expect("it ends").expect("it starts");

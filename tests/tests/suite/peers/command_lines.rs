@@ -1,4 +1,5 @@
-//! The commands of finial and of the real agent, each asking either agent: they must say the same and end the same.
+//! The commands of finial and of the real agent, each against either agent. Their outputs and exit codes must be the
+//! same.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -27,44 +28,46 @@ pub(super) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// How a command ended, and what it printed.
+/// The exit code and output of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Said {
+struct CommandOutput {
     code: Option<i32>,
     out: String,
     err: String,
 }
 
-impl Said {
-    /// The same with each line of its output changed.
+impl CommandOutput {
+    /// This output with `change` applied to each line.
     fn with_lines(self, change: impl Fn(&str) -> String) -> Self {
         let out = self.out.split('\n').map(change).collect::<Vec<_>>().join("\n");
         Self { out, ..self }
     }
 }
 
-/// What a program says to these words.
-async fn say(program: &Path, words: &[&str], socket: &Path) -> Said {
+/// Runs a program with these words.
+async fn run_command(program: &Path, words: &[&str], socket: &Path) -> CommandOutput {
     let mut command = Command::new(program);
     command.args(words).arg("-socketPath").arg(socket).stdin(Stdio::null()).kill_on_drop(true);
     let output = timeout(PATIENCE, command.output()).await.expect("it ends").expect("it starts");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    // The real agent's commands add to their help that help was requested, and two slashes to the path of an admin socket.
+    // The real agent's commands add "flag: help requested" to their help, and two slashes to the path of an admin
+    // socket.
     let err =
         text(&output.stderr).replace("flag: help requested\n", "").replace(" dial unix ///", " dial unix /");
-    Said { code: output.status.code(), out: text(&output.stdout), err }
+    CommandOutput { code: output.status.code(), out: text(&output.stdout), err }
 }
 
-/// What both programs say to these words, once `change` has made alike what is another each time.
-async fn both_say(
+/// Runs both programs with these words, and checks that their outputs are the same. `change` replaces the parts that
+/// differ each time.
+async fn run_both(
     programs: &[PathBuf; 2],
     words: &[&str],
     socket: &Path,
     change: impl Fn(&str) -> String,
-) -> Said {
+) -> CommandOutput {
     let [finial, real] = programs;
-    let finial = say(finial, words, socket).await.with_lines(&change);
-    let real = say(real, words, socket).await.with_lines(&change);
+    let finial = run_command(finial, words, socket).await.with_lines(&change);
+    let real = run_command(real, words, socket).await.with_lines(&change);
     assert_eq!(finial, real, "{words:?} at {}", socket.display());
     finial
 }
@@ -75,7 +78,7 @@ async fn admin((server, real): (PathBuf, PathBuf)) {
     agents.federate("other.test").await;
     agents.create(&[web()]).await;
     for running in &agents.all {
-        let fetched = say(&programs[0], &["api", "fetch"], &running.agent.socket()).await;
+        let fetched = run_command(&programs[0], &["api", "fetch"], &running.agent.socket()).await;
         assert_eq!((fetched.code, &*fetched.err), (Some(0), ""));
     }
     let mut levels = Vec::new();
@@ -84,7 +87,7 @@ async fn admin((server, real): (PathBuf, PathBuf)) {
             levels.push(set_and_reset(program, &running.admin_socket).await);
         }
     }
-    assert!(levels.iter().all(|said| *said == levels[0]), "{levels:#?}");
+    assert!(levels.iter().all(|output| *output == levels[0]), "{levels:#?}");
     assert_eq!(levels[0][0].out, "Logger Level : debug\nLaunch Level : debug\n\n");
     for running in &mut agents.all {
         let set = running.agent.logged("msg=\"SetLogLevel Called\"").await;
@@ -99,14 +102,14 @@ async fn admin((server, real): (PathBuf, PathBuf)) {
     assert_eq!(infos[0], infos[1]);
     let nobody = agents.all[0].agent.path("nobody.sock");
     for words in [&["debug", "getinfo"][..], &["logger", "get"], &["logger", "set", "-level", "info"]] {
-        assert_eq!(both_say(&programs, words, &nobody, str::to_owned).await.code, Some(1));
+        assert_eq!(run_both(&programs, words, &nobody, str::to_owned).await.code, Some(1));
     }
-    // The default path, where most likely nobody listens.
-    both_say(&programs, &["logger", "get"], Path::new(""), str::to_owned).await;
+    // The default path, on which probably nobody listens.
+    run_both(&programs, &["logger", "get"], Path::new(""), str::to_owned).await;
 }
 
-/// What a program says to all that can be asked of the logger; the level is in the end what it was.
-async fn set_and_reset(program: &Path, socket: &Path) -> Vec<Said> {
+/// The outputs of a program for all logger commands. At the end the level is the initial one.
+async fn set_and_reset(program: &Path, socket: &Path) -> Vec<CommandOutput> {
     let orders: [&[&str]; 14] = [
         &["logger", "get"],
         &["logger", "set", "-level", "warn"],
@@ -123,19 +126,19 @@ async fn set_and_reset(program: &Path, socket: &Path) -> Vec<Said> {
         &["logger", "get", "-help"],
         &["logger", "reset"],
     ];
-    let mut said = Vec::new();
+    let mut output = Vec::new();
     for words in orders {
-        said.push(say(program, words, socket).await);
+        output.push(run_command(program, words, socket).await);
     }
-    said
+    output
 }
 
-/// What an agent says of itself, without its name and the times that only it knows.
+/// The output of `debug getinfo`, as text and as JSON, without the agent's name and the times that differ.
 async fn info(programs: &[PathBuf; 2], running: &Running) -> (String, Value) {
-    let people = both_say(programs, &["debug", "getinfo"], &running.admin_socket, without_times).await;
+    let people = run_both(programs, &["debug", "getinfo"], &running.admin_socket, without_times).await;
     assert_eq!((people.code, &*people.err), (Some(0), ""));
     let json = &["debug", "getinfo", "-output", "json"];
-    let scripts = both_say(programs, json, &running.admin_socket, timeless_json).await;
+    let scripts = run_both(programs, json, &running.admin_socket, timeless_json).await;
     let mut info: Value = serde_json::from_str(&scripts.out).expect("JSON");
     let own = &mut info["svid_chain"][0];
     let path = own["id"]["path"].take();
@@ -145,13 +148,13 @@ async fn info(programs: &[PathBuf; 2], running: &Running) -> (String, Value) {
     (people.out.replace(path, "PATH"), info)
 }
 
-/// A line that people read of `debug getinfo`.
+/// A line of the text of `debug getinfo`, without its time.
 fn without_times(line: &str) -> String {
     let changing = ["  Uptime: ", "  Last Sync Success: ", "        Expires At: "];
     changing.into_iter().find(|label| line.starts_with(label)).unwrap_or(line).to_owned()
 }
 
-/// A line of JSON of `debug getinfo`, in the order that it has.
+/// A line of the JSON of `debug getinfo`, without its times and in its own order.
 fn timeless_json(line: &str) -> String {
     let Ok(info) = serde_json::from_str::<Value>(line) else { return line.to_owned() };
     let uptime = format!("\"uptime\":{}", info["uptime"]);
@@ -165,14 +168,14 @@ async fn api((server, real): (PathBuf, PathBuf)) {
     let mut agents = Agents::both((server, real)).await;
     let fetch = ["api", "fetch", "x509"];
     for running in &agents.all {
-        let refused = both_say(&programs, &fetch, &running.agent.socket(), str::to_owned).await;
+        let refused = run_both(&programs, &fetch, &running.agent.socket(), str::to_owned).await;
         assert_eq!(refused.code, Some(1));
     }
     agents.federate("other.test").await;
     agents.create(&[web()]).await;
     for running in &agents.all {
         let socket = running.agent.socket();
-        let people = both_say(&programs, &fetch, &socket, without_duration).await;
+        let people = run_both(&programs, &fetch, &socket, without_duration).await;
         assert!(people.out.contains("\nSPIFFE ID:\t\tspiffe://example.org/web\nHint:\t\t\tinternal\n"));
         assert_eq!((people.code, &*people.err), (Some(0), ""));
         for words in [
@@ -182,7 +185,7 @@ async fn api((server, real): (PathBuf, PathBuf)) {
             &["healthcheck"],
             &["healthcheck", "-verbose"],
         ] {
-            assert_eq!(both_say(&programs, words, &socket, str::to_owned).await.code, Some(0), "{words:?}");
+            assert_eq!(run_both(&programs, words, &socket, str::to_owned).await.code, Some(0), "{words:?}");
         }
         let [finial, real] = [written(&programs[0], &socket).await, written(&programs[1], &socket).await];
         assert_eq!(finial, real);
@@ -190,22 +193,22 @@ async fn api((server, real): (PathBuf, PathBuf)) {
     }
     let nobody = agents.all[0].agent.path("nobody.sock");
     for words in [&fetch[..], &["healthcheck"], &["healthcheck", "-verbose"], &["api", "watch", "-loud"]] {
-        assert_eq!(both_say(&programs, words, &nobody, str::to_owned).await.code, Some(1));
+        assert_eq!(run_both(&programs, words, &nobody, str::to_owned).await.code, Some(1));
     }
 }
 
-/// The files that `api fetch x509 -write` leaves: name, permissions, content.
+/// The files that `api fetch x509 -write` makes: name, permissions and content of each.
 async fn written(program: &Path, socket: &Path) -> Vec<(String, u32, String)> {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().display().to_string();
-    let said = say(program, &["api", "fetch", "x509", "-silent", "-write", &path], socket).await;
-    assert_eq!((said.code, &*said.err), (Some(0), ""));
+    let output = run_command(program, &["api", "fetch", "x509", "-silent", "-write", &path], socket).await;
+    assert_eq!((output.code, &*output.err), (Some(0), ""));
     let entries = std::fs::read_dir(folder.path()).expect("readable");
     let mut files: Vec<_> = entries
         .map(|file| {
             let file = file.expect("readable");
             let name = file.file_name().to_string_lossy().into_owned();
-            assert!(said.out.contains(&format!(" to file {path}/{name}.\n")), "{}", said.out);
+            assert!(output.out.contains(&format!(" to file {path}/{name}.\n")), "{}", output.out);
             let mode = file.metadata().expect("readable").mode();
             (name, mode, std::fs::read_to_string(file.path()).expect("readable"))
         })
@@ -214,13 +217,13 @@ async fn written(program: &Path, socket: &Path) -> Vec<(String, u32, String)> {
     files
 }
 
-/// The first line of an update says how long it took.
+/// A line without its duration, which the first line of an update has.
 fn without_duration(line: &str) -> String {
     let head = line.split_once(" after ").filter(|_| line.starts_with("Received ")).map(|(head, _)| head);
     head.unwrap_or(line).to_owned()
 }
 
-/// `api watch`, until it is interrupted.
+/// A running `api watch`.
 struct Watch {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
@@ -237,7 +240,7 @@ impl Watch {
         Self { child, lines, last: Vec::new() }
     }
 
-    /// The next update that differs from the one before: the real agent repeats one when an entry has appeared and its SVID
+    /// Waits for the next update that differs from the last one. The real agent repeats an update if a new entry's SVID
     /// is still being minted.
     async fn update(&mut self) -> Vec<String> {
         loop {
@@ -249,7 +252,8 @@ impl Watch {
         }
     }
 
-    /// The next update: its first line has the number of SVIDs; an empty line is before each, and another at the end.
+    /// Waits for the next update. Its first line has the number of SVIDs. There is an empty line before each SVID and
+    /// one at the end.
     async fn any_update(&mut self) -> Vec<String> {
         let mut update = vec![without_duration(&self.line().await)];
         let svids = update[0].split(' ').nth(1).and_then(|count| count.parse().ok()).expect("a count");
@@ -264,18 +268,18 @@ impl Watch {
         line.expect("readable").expect("it goes on")
     }
 
-    /// How it ends when it is interrupted.
-    async fn interrupt(mut self) -> Said {
+    /// Interrupts the command, and returns its exit code and output.
+    async fn interrupt(mut self) -> CommandOutput {
         let pid = self.child.id().and_then(|pid| i32::try_from(pid).ok()).expect("it runs");
         kill(Pid::from_raw(pid), Signal::SIGINT).expect("it runs");
         let rest = timeout(PATIENCE, self.lines.next_line()).await.expect("it ends").expect("readable");
         let output = timeout(PATIENCE, self.child.wait_with_output()).await.expect("it ends");
         let output = output.expect("waited for");
-        // The real agent's says why twice.
+        // The real agent's command prints the reason twice.
         let mut err: Vec<String> =
             String::from_utf8_lossy(&output.stderr).lines().map(str::to_owned).collect();
         err.dedup();
-        Said { code: output.status.code(), out: rest.unwrap_or_default(), err: err.join("\n") }
+        CommandOutput { code: output.status.code(), out: rest.unwrap_or_default(), err: err.join("\n") }
     }
 }
 
@@ -307,7 +311,7 @@ async fn watch((server, real): (PathBuf, PathBuf)) {
     }
 }
 
-/// What this process, and so what it runs, is registered as. Its SVID stays the same for as long as a test takes.
+/// The entry of this process and its children. Its SVID stays the same for the duration of a test.
 fn web() -> Entry {
     Entry {
         hint: "internal".to_owned(),

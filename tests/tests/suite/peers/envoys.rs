@@ -1,4 +1,4 @@
-//! Envoys that speak mTLS with what they get by SDS.
+//! Envoys that use mTLS with the secrets that they get by SDS.
 
 use std::cell::Cell;
 use std::path::PathBuf;
@@ -63,7 +63,7 @@ async fn stranger(envoy: PathBuf) {
     assert_eq!(backend.stat("http.in.downstream_rq_total").await, 0);
 }
 
-/// What is not registered has no certificate and its calls fail, and both change without a restart.
+/// An unregistered Envoy has no certificate and its calls fail. Both change with its registration, without a restart.
 async fn late(envoy: PathBuf, google_grpc: bool) {
     let world = World::new(&envoy, 3600).await;
     world.register("backend");
@@ -101,7 +101,7 @@ async fn restart(envoy: PathBuf) {
     };
     let (through, _agent) = tokio::join!(pair.drive(|_| over.get()), restart);
     assert!(through.failures.is_empty(), "{through:?}");
-    // The one that it had or gets when its stream is back, and one more on that stream.
+    // One serial that it had or gets when its stream is open again, and one more on that stream.
     let after = pair.drive(|figures| figures.serials_of_each() >= 3).await;
     assert!(after.failures.is_empty(), "{after:?}");
     pair.connected_once().await;

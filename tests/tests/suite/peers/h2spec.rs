@@ -1,4 +1,4 @@
-//! The server's side of HTTP/2 before a foreign judge. Over TCP, for h2spec knows no other.
+//! The server's side of HTTP/2, judged by h2spec. It runs over TCP, because h2spec supports nothing else.
 
 use std::net::Shutdown;
 use std::path::PathBuf;
@@ -43,8 +43,8 @@ async fn accept(listener: TcpListener) {
     }
 }
 
-/// Closes as TCP servers should when bytes may be unread: the end first, or the peer loses what was sent last. h2spec does
-/// not take a reset for an end.
+/// Serves a connection, and closes it as a TCP server should if unread bytes may be left: it shuts down its side first,
+/// because otherwise the peer loses the last bytes sent. h2spec does not treat a reset as an end.
 async fn answer(stream: TcpStream) {
     let stream = stream.into_std().expect("no longer of the runtime");
     let kept = stream.try_clone().expect("a file descriptor");
@@ -54,15 +54,15 @@ async fn answer(stream: TcpStream) {
     tokio::io::copy(&mut kept, &mut tokio::io::sink()).await.ok();
 }
 
-/// The server that is judged. It answers when the whole request is there: what is wrong with its end is an error of the
-/// stream only until then.
+/// The server under test. It answers when it has read the whole request, because an error at the end of a request is a
+/// stream error only until then.
 async fn serve(stream: TcpStream) {
     let limits = Limits { streams: 100, window: 1024 * 1024, headers: 16 * 1024, fields: &[] };
     let call = async |request: Request<RequestBody>| {
         request.into_body().collect().await.ok();
         Response::new(Full::new(Bytes::from_static(b"an answer")))
     };
-    // How a connection ends is h2spec's to judge.
+    // h2spec judges how a connection ends.
     let served = http2::serve(stream, limits, Account::alone(1 << 20), call);
     served.expect("there is room").await.ok();
 }

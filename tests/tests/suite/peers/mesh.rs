@@ -1,4 +1,4 @@
-//! Envoys at one agent, and requests through them.
+//! Envoys that use one agent, and requests through them.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -7,29 +7,29 @@ use std::time::Duration;
 use harness::{Agent, Envoy, Sidecar};
 use tokio::time::{Instant, MissedTickBehavior};
 
-/// A place where Envoys run. The agent knows them by their programs' paths, so each has a link of its own to Envoy.
+/// A group of Envoys. The agent distinguishes them by the path of their program, so each has its own link to Envoy.
 pub(super) struct Mesh {
     program: PathBuf,
     folder: PathBuf,
     socket: PathBuf,
 }
 
-/// The plugin data of the unix attestor that such a mesh needs.
+/// The plugin data that the unix attestor needs for this.
 pub(super) const BY_PATH: &str = "discover_workload_path = true workload_size_limit = -1";
 
 impl Mesh {
-    /// At this agent, in its folder.
+    /// A mesh that uses this agent, in the agent's folder.
     pub(super) fn new(program: &Path, agent: &Agent) -> Self {
         let folder = agent.folder().path().canonicalize().expect("it exists");
         Self { program: program.to_owned(), folder, socket: agent.socket() }
     }
 
-    /// The selector of an Envoy of that name.
+    /// The selector of the Envoy with this name.
     pub(super) fn selector(&self, name: &str) -> String {
         format!("unix:path:{}", self.folder.join(name).display())
     }
 
-    /// The configuration of an Envoy that answers by itself to anyone.
+    /// The configuration of an Envoy that answers anyone itself.
     pub(super) fn sidecar<'a>(&'a self, name: &'a str) -> Sidecar<'a> {
         Sidecar {
             name,
@@ -45,18 +45,18 @@ impl Mesh {
     pub(super) async fn start(&self, sidecar: Sidecar<'_>) -> Envoy {
         let program = self.folder.join(sidecar.name);
         if std::fs::hard_link(&self.program, &program).is_err() {
-            // Another file system, or another owner.
+            // A hard link fails across file systems, and to a file of another owner.
             std::fs::copy(&self.program, &program).expect("copied");
         }
         Envoy::start(&program, &self.folder, &sidecar).await
     }
 
-    /// An Envoy that only `caller` may call.
+    /// Starts an Envoy that only `caller` may call.
     pub(super) async fn backend(&self, caller: &str) -> Envoy {
         self.start(Sidecar { callers: &[caller], ..self.sidecar("backend") }).await
     }
 
-    /// Frontend and backend, both registered.
+    /// Starts frontend and backend, which must both be registered.
     pub(super) async fn pair(&self) -> Pair {
         let backend = self.backend("frontend").await;
         let upstream = Some(("backend", backend.port().await));
@@ -75,12 +75,12 @@ pub(super) struct Pair {
     port: u16,
 }
 
-/// What requests have shown.
+/// Observations during requests.
 #[derive(Debug, Default)]
 pub(super) struct Figures {
     pub(super) requests: u64,
     pub(super) failures: Vec<String>,
-    /// Of the frontend's and of the backend's certificates.
+    /// The serial numbers of the frontend's and of the backend's certificates.
     pub(super) serials: [BTreeSet<String>; 2],
     pub(super) seconds: f64,
 }
@@ -92,7 +92,7 @@ impl Figures {
 }
 
 impl Pair {
-    /// Sends 25 requests a second through both until it is enough.
+    /// Sends 25 requests a second through both until `enough` is true.
     pub(super) async fn drive(&self, mut enough: impl FnMut(&Figures) -> bool) -> Figures {
         let mut figures = Figures::default();
         let start = Instant::now();
@@ -114,13 +114,13 @@ impl Pair {
         figures
     }
 
-    /// How many handshakes the frontend and the backend have counted.
+    /// The number of handshakes that the frontend and the backend have counted.
     pub(super) async fn handshakes(&self) -> [u64; 2] {
         let frontend = self.frontend.stat("cluster.backend.ssl.handshake").await;
         [frontend, self.backend.stat("listener.in.ssl.handshake").await]
     }
 
-    /// Each has one connection to the agent, and finds it healthy. Returns the lines of `/clusters`.
+    /// Waits until each has one healthy connection to the agent. Returns the lines of `/clusters`.
     pub(super) async fn connected_once(&self) -> Vec<String> {
         let mut all = Vec::new();
         for envoy in [&self.frontend, &self.backend] {

@@ -1,12 +1,14 @@
-//! What others wrote, around finial: clients of the Workload API, Envoys, the real server and the real agent.
+//! Tests with software that others wrote: clients of the Workload API, Envoys, the real server and the real agent.
 //!
-//! * `admin`: the admin socket, and a program in Go that asks there for the identities of others.
+//! * `admin`: the admin socket, and a Go program that asks there for the identities of others.
 //! * `clients`: libraries in four languages. Those in Python and Go run in the programs of `tests/peers`.
-//! * `command_lines`: each agent's own commands, asking finial and asking the real agent (`agents` runs both on one server).
+//! * `command_lines`: each agent's own commands, against finial and against the real agent (`agents` runs both on one
+//!   server).
 //! * `envoys`: mTLS over SDS. `mesh` starts the Envoys and sends the requests.
-//! * `h2spec`: what it finds wrong with the server's side of HTTP/2.
-//! * `san`: what Envoy says of a peer, and what `finial san check` says.
-//! * `real`: with the real server (`spire_server`), for as long as one wants.
+//! * `h2spec`: conformance of the server's side of HTTP/2.
+//! * `san`: the verdicts of Envoy and of `finial san check` about peers.
+//! * `x509pop`: node attestation by certificates, at the real server.
+//! * `real`: finial with the real server (`spire_server`), for a configurable time.
 
 mod admin;
 mod agents;
@@ -41,7 +43,7 @@ pub(super) fn trials() -> Vec<Trial> {
     .collect()
 }
 
-/// A trial that needs something; skipped with the reason why it is not there.
+/// A trial that needs a program. It is skipped with the reason if the program is missing.
 fn trial_with<N, F, T>(name: &str, needed: Result<N, String>, test: T) -> Trial
 where
     N: Send + 'static,

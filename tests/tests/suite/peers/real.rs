@@ -1,6 +1,6 @@
-//! finial between the real server and real Envoys, and taking turns with the real agent.
+//! finial between the real server and real Envoys, and alternating with the real agent.
 //!
-//! `FINIAL_SOAK_SECONDS` says for how long the soak goes on (20).
+//! `FINIAL_SOAK_SECONDS` is the duration of the soak test; the default is 20.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -44,7 +44,7 @@ pub(super) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// As [`trial_with`], for minutes.
+/// Like [`trial_with`], for tests that take minutes.
 fn trial_within_needs<F, T>(name: &'static str, needed: Result<PathBuf, String>, test: T) -> Trial
 where
     F: Future<Output = ()>,
@@ -100,7 +100,7 @@ async fn soak(server: PathBuf, envoy: PathBuf, real_agent: Option<PathBuf>, seco
     }
 }
 
-/// Seconds from the registration to the certificate in an Envoy that has been waiting for it.
+/// The seconds from the registration to the certificate, in an Envoy that has been waiting for it.
 async fn late_registration(server: &SpireServer, mesh: &Mesh, parent: &str) -> f64 {
     let sidecar = Sidecar { callers: &["frontend"], impatient: true, ..mesh.sidecar("late") };
     let envoy: Envoy = mesh.start(sidecar).await;
@@ -112,7 +112,7 @@ async fn late_registration(server: &SpireServer, mesh: &Mesh, parent: &str) -> f
     registered.elapsed().as_secs_f64()
 }
 
-/// An authority is prepared, activated, tainted and revoked, as after a compromise, under one agent and the other.
+/// An authority is prepared, activated, tainted and revoked, as after a compromise. Runs with each agent.
 async fn taints_and_revokes((server, real): (PathBuf, PathBuf)) {
     for program in [build_finial(), real] {
         let server = SpireServer::start(&server).await;
@@ -141,14 +141,14 @@ async fn taints_and_revokes((server, real): (PathBuf, PathBuf)) {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         server.order(&["revoke", "-authorityID", &old]).await;
-        // The agent lives on: what is registered now is served.
+        // The agent still works: a new entry is served.
         server.register("late", &id, &format!("unix:uid:{}", nix::unistd::getuid())).await;
         served(&agent, &socket, "spiffe://example.org/late").await;
         assert_eq!(complaints(&agent), "");
     }
 }
 
-/// The lines of its log that an operator would look into; not those about the test, which asks before it is registered.
+/// The log lines that would worry an operator, without those that the test causes by calling before its registration.
 fn complaints(agent: &Agent) -> String {
     let log = agent.log();
     let failed = |line: &&str| line.contains("level=error") || line.contains("level=warning");
@@ -158,8 +158,8 @@ fn complaints(agent: &Agent) -> String {
     log.lines().filter(failed).filter(|line| !of_the_test(line)).collect::<Vec<_>>().join("\n")
 }
 
-/// The server closes each connection after three minutes; SVIDs of a minute go on rotating meanwhile, and no line of the log
-/// says that anything has failed.
+/// The server closes each connection after three minutes. SVIDs of a minute are rotated meanwhile, and no log line
+/// reports a failure.
 async fn closes_connections(server: PathBuf) {
     let server = SpireServer::start(&server).await;
     let (conf, id) = server.agent("").await;
@@ -169,14 +169,14 @@ async fn closes_connections(server: PathBuf) {
     served(&agent, &socket, "spiffe://example.org/web").await;
     let begun = Instant::now();
     let mut svids = x509_svid(&socket).await.expect("served");
-    // Each message is a rotation, half a minute after the one before.
+    // Each message is a rotation, half a minute after the last one.
     while begun.elapsed() < Duration::from_secs(230) {
         svids.message().await.expect("served").expect("a message");
     }
     assert_eq!(complaints(&agent), "");
 }
 
-/// What is served once this ID is among it.
+/// Waits until this SPIFFE ID is served, and returns the response.
 async fn served(agent: &Agent, socket: &Path, id: &str) -> X509svidResponse {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
@@ -203,7 +203,7 @@ async fn turns((server, real): (PathBuf, PathBuf)) {
     assert_eq!(server.logged("method=AttestAgent"), 2, "{}", server.log());
 }
 
-/// Runs them one after the other on the same data, and returns the agent's SPIFFE ID.
+/// Runs the programs one after the other on the same data. Returns the agent's SPIFFE ID.
 async fn in_turn<const N: usize>(server: &SpireServer, programs: [&PathBuf; N]) -> String {
     let (mut conf, id) = server.agent("").await;
     let uid = format!("unix:uid:{}", nix::unistd::getuid());
@@ -225,7 +225,7 @@ async fn serve_once(program: &Path, conf: &Conf, folder: &Arc<TempDir>) {
     let agent = Agent::start_program(program, conf, Arc::clone(folder));
     let socket = agent.wait_for_socket().await;
     let deadline = Instant::now() + Duration::from_secs(60);
-    // The server shows new entries to agents after some seconds; until then, nobody is served.
+    // Agents see new entries of the server after some seconds. Until then nobody is served.
     let response = loop {
         match first_response(&socket).await {
             Ok(response) => break response,

@@ -1,6 +1,6 @@
-//! The SAN checker against a real Envoy: every peer at every policy, and both say the same.
+//! The SAN checker against a real Envoy. Every peer is checked by every policy, and both must agree.
 //!
-//! * `peers`: certificates, and the client that shows them. `policies`: validation contexts, one listener for each.
+//! * `peers`: certificates, and the client that presents them. `policies`: validation contexts, one listener for each.
 
 mod peers;
 mod policies;
@@ -64,7 +64,7 @@ async fn verdicts(program: PathBuf) {
     assert!(accepted > asked / 5 && accepted < asked * 4 / 5);
 }
 
-/// What does not compile does not start Envoy, for the same reason.
+/// A policy that the checker refuses also keeps Envoy from starting, for the same reason.
 async fn refused(program: PathBuf) {
     let folder = tempfile::tempdir().expect("made");
     let peers = Peers::new();
@@ -87,7 +87,7 @@ fn loads(program: &Path, folder: &Path, configuration: &Value) -> bool {
     envoy.stdout(Stdio::null()).stderr(Stdio::null()).status().expect("Envoy runs").success()
 }
 
-/// The command line's own part: files in, words and exit code out.
+/// The command: its input files, output and exit code.
 async fn command() {
     let folder = tempfile::tempdir().expect("made");
     let peers = Peers::new();
@@ -144,7 +144,7 @@ async fn command() {
     }
 }
 
-/// One listener per policy, which answers whom it accepts.
+/// The bootstrap of an Envoy with one listener per policy. A listener answers the peers that it accepts.
 fn bootstrap(peers: &Peers, columns: &[Column]) -> Value {
     let certificate = json!({
         "certificate_chain": { "inline_string": peers.pem("server") },

@@ -1,4 +1,4 @@
-//! The real SPIRE server, and its command line.
+//! The real SPIRE server and its command line.
 
 use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener};
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
-/// A running server for `example.org`; ended when dropped.
+/// A running server for `example.org`. Dropping it ends it.
 pub(super) struct SpireServer {
     program: PathBuf,
     folder: TempDir,
@@ -21,15 +21,15 @@ pub(super) struct SpireServer {
 }
 
 impl SpireServer {
-    /// Starts one whose SVIDs live for a minute.
+    /// Starts a server whose SVIDs live for a minute.
     pub(super) async fn start(program: &Path) -> Self {
         Self::start_with(program, "").await
     }
 
-    /// The same with further plugins.
+    /// Starts such a server with more plugins.
     pub(super) async fn start_with(program: &Path, plugins: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        // It refuses port 0.
+        // The server refuses port 0.
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
         let port = free.expect("there is a free port").port();
         let config = folder.path().join("server.conf");
@@ -51,12 +51,12 @@ impl SpireServer {
         }
     }
 
-    /// A configuration for an agent, and the SPIFFE ID that this will have.
+    /// The configuration of a new agent, and its SPIFFE ID.
     pub(super) async fn agent(&self, unix: &str) -> (Conf, String) {
         self.agent_by_token(unix, &["token", "generate", "-output", "json"]).await
     }
 
-    /// The same, for an agent that also holds the entries whose parent is `alias`.
+    /// The configuration of a new agent with the node alias `alias`, and its SPIFFE ID.
     pub(super) async fn agent_of(&self, unix: &str, alias: &str) -> (Conf, String) {
         self.agent_by_token(unix, &["token", "generate", "-output", "json", "-spiffeID", alias]).await
     }
@@ -100,7 +100,7 @@ impl SpireServer {
         self.ask(&arguments).await;
     }
 
-    /// Adds an entry under the ID that it has: what the command line has flags for, without DNS names and JWT-SVIDs.
+    /// Adds an entry with its own ID. DNS names and the TTL of JWT-SVIDs are left out.
     pub(super) async fn create(&self, entry: &Entry) {
         let mut arguments = vec!["entry".to_owned(), "create".to_owned()];
         let mut flag = |name: &str, value: &str| arguments.extend([name.to_owned(), value.to_owned()]);
@@ -124,7 +124,7 @@ impl SpireServer {
         self.ask(&["entry", "delete", "-entryID", entry_id]).await;
     }
 
-    /// Takes these certificates, as PEM, for the bundle of another trust domain.
+    /// Sets the bundle of another trust domain to these certificates, as PEM.
     pub(super) async fn set_bundle(&self, trust_domain: &str, authorities: &str) {
         let path = self.folder.path().join("bundle.pem");
         std::fs::write(&path, authorities).expect("written");
@@ -132,24 +132,24 @@ impl SpireServer {
         self.ask(&["bundle", "set", "-id", &id, "-path", &path]).await;
     }
 
-    /// Forgets an agent, which may attest anew.
+    /// Evicts an agent. It may attest again.
     pub(super) async fn evict(&self, id: &str) {
         self.ask(&["agent", "evict", "-spiffeID", id]).await;
     }
 
-    /// The ID of its X.509 authority in this state: `active`, `prepared` or `old`.
+    /// The ID of the X.509 authority in this state: `active`, `prepared` or `old`.
     pub(super) async fn authority(&self, state: &str) -> String {
         let printed = self.ask(&["localauthority", "x509", "show", "-output", "json"]).await;
         let answer: serde_json::Value = serde_json::from_str(&printed).expect("JSON");
         answer[state]["authority_id"].as_str().expect("there is one in this state").to_owned()
     }
 
-    /// What `localauthority x509` does to an authority.
+    /// Runs a subcommand of `localauthority x509`.
     pub(super) async fn order(&self, arguments: &[&str]) {
         self.ask(&[&["localauthority", "x509"], arguments].concat()).await;
     }
 
-    /// The SPIFFE IDs of its agents.
+    /// The SPIFFE IDs of the server's agents.
     pub(super) async fn agents(&self) -> Vec<String> {
         let printed = self.ask(&["agent", "list", "-output", "json"]).await;
         let answer: serde_json::Value = serde_json::from_str(&printed).expect("JSON");
@@ -160,7 +160,7 @@ impl SpireServer {
             .collect()
     }
 
-    /// How many lines of its log hold this.
+    /// The number of log lines that contain this text.
     pub(super) fn logged(&self, text: &str) -> usize {
         self.log().lines().filter(|line| line.contains(text)).count()
     }

@@ -1,5 +1,5 @@
-//! Node attestation by `x509pop` at the real server, of finial and of the real agent: certificates of another authority with
-//! each kind of key, and the SVID that another agent gives.
+//! Node attestation by `x509pop` at the real server, of finial and of the real agent: with certificates of another
+//! authority and each kind of key, and with the SVID that a parent agent issues.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,7 +26,7 @@ pub(super) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// A root, an intermediate of it, and what the intermediate has signed.
+/// A root, an intermediate of it, and the signer with the intermediate's key.
 struct Pki {
     root: String,
     intermediate: String,
@@ -107,7 +107,7 @@ async fn another_agents_svid((server, real): (PathBuf, PathBuf)) {
     }
 }
 
-/// Attests, serves, is evicted, attests anew in the same process, and serves what is registered then.
+/// The agent attests, serves, is evicted, attests again in the same process, and serves a new entry.
 async fn attests_and_again(program: &Path, server: &SpireServer, conf: &Conf, path: &str) {
     let folder = Arc::new(tempfile::tempdir().expect("a temporary folder"));
     let agent = Agent::start_program(program, conf, folder);
@@ -126,7 +126,7 @@ async fn attests_and_again(program: &Path, server: &SpireServer, conf: &Conf, pa
     server.evict(&id).await;
 }
 
-/// Waits until the server has an agent of such a path, and returns its ID.
+/// Waits until the server has an agent with this text in its SPIFFE ID, and returns the ID.
 async fn attested(agent: &Agent, server: &SpireServer, path: &str) -> String {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
@@ -138,7 +138,7 @@ async fn attested(agent: &Agent, server: &SpireServer, path: &str) -> String {
     }
 }
 
-/// Waits until this ID is served.
+/// Waits until this SPIFFE ID is served.
 async fn served(agent: &Agent, id: &str) {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {

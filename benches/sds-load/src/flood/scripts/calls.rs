@@ -6,7 +6,7 @@ use super::super::frames::{
 use super::super::heard::Heard;
 use super::{Next, Script, Streams, X509};
 
-/// Requests that are no calls: the first with one header block, all later ones with another.
+/// Requests that are not gRPC calls. The first has one header block, all later ones another.
 pub(super) struct Blocks {
     streams: Streams,
     first: Option<Vec<u8>>,
@@ -14,7 +14,8 @@ pub(super) struct Blocks {
 }
 
 impl Blocks {
-    /// Each block has as many small fields as the table takes, so each puts out all that the one before has put in.
+    /// Each block has as many small fields as the dynamic table holds, so that each replaces all entries of the last
+    /// one.
     pub(super) fn churning() -> Self {
         let mut later = [&POST_HTTP[..], &[ROOT_PATH]].concat();
         for letter in (b'a'..=b'z').cycle().take(ENTRIES) {
@@ -23,7 +24,7 @@ impl Blocks {
         Self { streams: Streams::default(), first: None, later }
     }
 
-    /// Five bytes name an entry of 4 KB each.
+    /// Each block refers five times, by one byte, to an entry of 4 KB.
     pub(super) fn too_long() -> Self {
         let request = [&POST_HTTP[..], &[ROOT_PATH]].concat();
         let mut first = request.clone();
@@ -46,7 +47,7 @@ impl Script for Blocks {
     }
 }
 
-/// Calls that are taken back at once.
+/// Calls that are reset at once.
 pub(super) struct Resets {
     streams: Streams,
     first: Option<Vec<u8>>,
@@ -73,8 +74,8 @@ impl Script for Resets {
     }
 }
 
-/// Requests that are written at once.
+/// The number of requests in one write.
 const BATCH: usize = 200;
-/// Of 33 bytes each, in a table of 4,096.
+/// The number of entries of 33 bytes that fit into a table of 4,096 bytes.
 const ENTRIES: usize = 124;
 const CANCEL: u32 = 8;

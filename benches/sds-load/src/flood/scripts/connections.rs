@@ -1,4 +1,4 @@
-//! Floods of connections, and of answers that wait to be taken.
+//! Floods of connections, and of answers that are not read.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::super::heard::Heard;
 use super::{HEALTH, Next, SDS, Script, Streams, X509, framed};
 use crate::wire::{NodeIn, Requests};
 
-/// Asks for answers and reads none.
+/// Asks for answers and never reads.
 pub(super) struct Unread {
     streams: Streams,
     pings: usize,
@@ -20,10 +20,11 @@ pub(super) struct Unread {
 }
 
 impl Unread {
-    /// Connections differ in what they ask for, as an agent may bear with the one and not with the other.
+    /// Makes the script of connection `number`. Connections ask for different frames, because an agent may tolerate
+    /// some of them and not others.
     pub(super) fn new(number: usize) -> Self {
         let (pings, settings, calls) = match number % 3 {
-            // A few PINGs for each call may pass for keep-alive.
+            // A few PINGs for each call look like keep-alive.
             0 => (3, 0, 1),
             1 => (1, 0, 0),
             _ => (0, 1, 0),
@@ -55,7 +56,7 @@ impl Script for Unread {
     }
 }
 
-/// Says nothing at all.
+/// Sends nothing at all.
 pub(super) struct Silent;
 
 impl Script for Silent {
@@ -68,7 +69,7 @@ impl Script for Silent {
     }
 }
 
-/// A few calls, and it is over when they are answered.
+/// Makes a few calls, and ends when they are answered.
 #[derive(Default)]
 pub(super) struct Small {
     calls: Vec<u32>,
@@ -91,7 +92,7 @@ impl Script for Small {
     }
 }
 
-/// Has streams with something to say to it, and lets one byte of each through at a time.
+/// Opens streams that the agent answers, and lets one byte of each through at a time.
 #[derive(Default)]
 pub(super) struct Slow {
     streams: Streams,
@@ -132,20 +133,21 @@ impl Script for Slow {
     }
 }
 
-/// A whole call without content.
+/// Appends a complete call with an empty message.
 fn call(out: &mut Vec<u8>, stream: u32, path: &str) {
     frames::put(out, HEADERS, END_HEADERS, stream, &frames::request(path));
     frames::put(out, DATA, END_STREAM, stream, &framed(0, &[]));
 }
 
-/// Of the trust domain's bundle, which everybody may have.
+/// A request for the trust domain's bundle, which everybody may have.
 fn ask_for_bundle() -> Bytes {
     let mut message = Requests::new("ROOTCA", NodeIn::None, Bytes::new()).first(b"");
     message.copy_to_bytes(message.remaining())
 }
 
-/// Rounds that are written at once.
+/// The number of rounds in one write.
 const BATCH: usize = 100;
-/// Streams of a slow reader.
+/// The number of streams of a slow reader.
 const SLOW: usize = 100;
+/// The time between two bytes of a slow reader.
 const BETWEEN_BYTES: Duration = Duration::from_millis(100);

@@ -1,4 +1,4 @@
-//! Floods of what is in requests. All keep to the windows that the agent gives.
+//! Floods of message content. All keep to the windows that the agent gives.
 
 use bytes::{Buf as _, Bytes};
 
@@ -7,14 +7,14 @@ use super::super::heard::Heard;
 use super::{HEALTH, Next, SDS, Script, Streams, X509, framed};
 use crate::wire::{Message, NodeIn, Requests};
 
-/// A stream with what is still to be said on it.
+/// A stream and the bytes that are not sent on it yet.
 struct Saying {
     stream: u32,
     rest: Bytes,
 }
 
 impl Saying {
-    /// Opens a stream; `None` when there are no more.
+    /// Opens a stream; `None` if the connection has used all identifiers.
     fn open(
         streams: &mut Streams,
         heard: &mut Heard,
@@ -28,7 +28,7 @@ impl Saying {
         Some(Self { stream, rest: message })
     }
 
-    /// Says as much as there is room for, at most a frame.
+    /// Sends as much as the windows allow, at most one frame.
     fn say(&mut self, heard: &mut Heard, out: &mut Vec<u8>) {
         let length = self.rest.len().min(heard.room(self.stream)).min(MOST);
         if length > 0 {
@@ -49,13 +49,14 @@ pub(super) struct Unfinished {
 
 impl Unfinished {
     pub(super) fn new() -> Self {
-        // Field 1, again and again, of ten bytes.
+        // Field 1 repeatedly, with ten bytes.
         let of = |length| Bytes::from(framed(length, &vec![10; length - 1]));
         let (long, short) = (of(LONG), of(SHORT));
         Self { streams: Streams::default(), open: Vec::new(), opened: 0, long, short }
     }
 
-    /// Streams are of several services, and messages as long as a receiver may take them, or as long as one surely does.
+    /// The next message. It alternates between services, and between messages of the largest usual size and of a size
+    /// that every receiver accepts.
     fn message(&self) -> (&'static str, Bytes) {
         match self.opened % 5 {
             0 => (X509, self.long.clone()),
@@ -86,7 +87,7 @@ impl Script for Unfinished {
     }
 }
 
-/// One message again and again on one stream.
+/// Sends one message repeatedly on one stream.
 pub(super) struct Nacks {
     streams: Streams,
     nack: Bytes,
@@ -95,7 +96,7 @@ pub(super) struct Nacks {
 
 impl Nacks {
     pub(super) fn new() -> Self {
-        // A name that nobody has: the stream is held, and has no nonce that a NACK would have to have.
+        // Nobody has this name, so the stream is held and has no nonce that a NACK would need.
         let requests = Requests::new("x", NodeIn::None, Bytes::new());
         let nack = whole(requests.answer(b"", b"", Some(&"A".repeat(LONG_TEXT))));
         Self { streams: Streams::default(), nack, saying: None }
@@ -119,7 +120,7 @@ impl Script for Nacks {
     }
 }
 
-/// Streams that are held for names that nobody has.
+/// Opens streams that wait for names that nobody has.
 pub(super) struct Names {
     streams: Streams,
     request: Bytes,
@@ -139,7 +140,7 @@ impl Script for Names {
     fn next(&mut self, heard: &mut Heard) -> Next {
         let mut out = Vec::new();
         self.held.retain(|saying| heard.is_open(saying.stream));
-        // The next stream is opened when the one before has said all.
+        // The next stream is opened when the last one has sent all of its request.
         if self.held.last().is_none_or(|saying| saying.rest.is_empty())
             && self.held.len() < HELD.min(heard.streams_at_most)
         {
@@ -160,13 +161,15 @@ fn whole(mut message: Message) -> Bytes {
     message.copy_to_bytes(message.remaining())
 }
 
-/// Streams with an unfinished message on a connection.
+/// The number of streams with an unfinished message on a connection.
 const UNFINISHED: usize = 100;
-/// Bytes of a message as long as gRPC's servers usually take them.
+/// The bytes of a long message: nearly as many as gRPC servers accept by default.
 const LONG: usize = 4 * 1024 * 1024 - 64;
+/// The bytes of a short message.
 const SHORT: usize = 4096;
-/// Bytes of words, or of names: an agent takes 64 KiB.
+/// The bytes of text, or of names, in a message: an agent accepts 64 KiB.
 const LONG_TEXT: usize = 60_000;
-/// Bytes of a name, nearly.
+/// The approximate bytes of a name.
 const NAME: usize = 160;
+/// The most streams that wait on a connection.
 const HELD: usize = 499;

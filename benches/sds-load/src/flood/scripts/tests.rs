@@ -2,7 +2,7 @@ use super::*;
 use crate::flood::frames::{DATA, HEADERS};
 use crate::flood::outcome::Outcome;
 
-/// All that a script says while the agent says nothing.
+/// The bytes that a script sends while the agent sends nothing.
 fn said(script: &mut dyn Script, heard: &mut Heard, rounds: usize) -> Vec<u8> {
     let mut all = Vec::new();
     for _ in 0..rounds {
@@ -27,7 +27,7 @@ fn all_say_whole_frames_and_no_more_data_than_there_is_room_for() {
         }
         assert!(rest.is_empty(), "{kind:?}");
         assert_eq!(said.is_empty(), kind == Kind::SilentConnections, "{kind:?}");
-        // One that does not read knows of no windows, and says five bytes a call.
+        // A script that does not read does not know the windows. It sends five bytes of DATA per call.
         assert!(data <= 65_535 || kind == Kind::UnreadAnswers, "{kind:?} said {data} bytes");
     }
 }

@@ -1,4 +1,4 @@
-//! Registration entries: very many of them, and a new one.
+//! Measurements with registration entries: very many, and a new one.
 
 use std::thread::sleep;
 use std::time::{Duration, SystemTime};
@@ -16,7 +16,7 @@ pub(crate) fn ten_thousand(bench: &Bench, agent: &Agent) -> Outcome<Values> {
     let signed = |world: &World<'_>| world.server_log().map(|log| log.matches(SIGNED).count());
     let before = signed(&world)?;
     let (_, first) = world.exec()?;
-    // What it mints besides, it does now.
+    // If the agent mints more SVIDs, it does so now.
     sleep(Duration::from_secs(30));
     let minted = signed(&world)? - before;
     let rested = world.sample()?;
@@ -38,12 +38,12 @@ pub(crate) fn created_5s(bench: &Bench, agent: &Agent) -> Outcome<Values> {
     Ok(vec![("created-5s.secret", created(bench, agent, "5s")?)])
 }
 
-/// Seconds until a client that tries again and again has an SVID.
+/// The seconds from the creation of an entry until a client that retries has its SVID.
 fn created(bench: &Bench, agent: &Agent, cache: &'static str) -> Outcome<f64> {
     let mut world = World::prepare(bench, agent, Options { entry: false, cache, ..QUIET })?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     world.spawn()?;
-    // At any moment between two synchronisations of the agent.
+    // A random moment between two syncs of the agent.
     let moment = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.subsec_micros() / 200;
     sleep(STARTED + Duration::from_millis(u64::from(moment)));
     let start = Instant::now();
@@ -57,7 +57,7 @@ fn created(bench: &Bench, agent: &Agent, cache: &'static str) -> Outcome<f64> {
     Ok(start.elapsed().as_secs_f64())
 }
 
-/// What the server logs for each.
+/// The server's log line for each signed SVID.
 const SIGNED: &str = "Signed X509 SVID";
 const STARTED: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -13,7 +13,7 @@ fn derived(report: &Report, key: &str) -> Outcome<f64> {
     Ok(*report.derived.get(key).ok_or_else(|| format!("the report has no {key}"))?)
 }
 
-/// A latency of a report: p50, p99 and the most.
+/// A latency of a report: p50, p99 and maximum.
 fn latency(report: &Report, name: &str) -> Outcome<[f64; 3]> {
     let latency = report.latencies.get(name).ok_or_else(|| format!("nothing of {name} was timed"))?;
     Ok([latency.p50, latency.p99, latency.max])

@@ -1,4 +1,4 @@
-//! Rotations: pushes, their answers, and clients that never read them.
+//! Measurements of rotations: pushes, their answers, and clients that never read them.
 
 use std::process::Command;
 
@@ -38,7 +38,7 @@ fn per_push(report: &Report) -> Outcome<f64> {
     }
 }
 
-/// The CPU of a server that has nothing but the sockets, per push.
+/// The CPU time per push of a server that only writes to and reads from sockets.
 fn bare(bench: &Bench, answer: &str) -> Outcome<f64> {
     let [server, client] = [AGENT_CPU, LOAD_CPU].map(|cpu| cpu.to_string());
     let output = Command::new(bench.tools.join("bare-socket"))
@@ -65,7 +65,7 @@ pub(crate) fn stuck_window(bench: &Bench, agent: &Agent) -> Outcome<Values> {
     Ok(vec![("stuck-window.growth", stuck(bench, agent, &["--unread", "window", "--window", "0"])?)])
 }
 
-/// MiB that the agent has grown by.
+/// The growth of the agent's memory in MiB.
 fn stuck(bench: &Bench, agent: &Agent, how: &[&str]) -> Outcome<f64> {
     let world = World::start(bench, agent, ROTATING)?;
     let load = ["slow", "--connections", "500", "--streams", "1", "--names", WORKLOAD, "--ramp", "3s"];

@@ -1,4 +1,4 @@
-//! The program itself: its size, its start, its rest, its command line.
+//! Measurements of the program: its size, its start, its cost at rest and its command line.
 
 use std::process::Command;
 use std::thread::sleep;

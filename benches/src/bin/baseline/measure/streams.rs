@@ -1,4 +1,4 @@
-//! Streams: what they take, and how fast they are served.
+//! Measurements of streams: their cost, and how fast they are served.
 
 use benches::running::Outcome;
 
@@ -35,7 +35,7 @@ pub(crate) fn memory_small(bench: &Bench, agent: &Agent) -> Outcome<Values> {
     Ok(vec![("memory-small.stream", derived(&report, "rss_kib_per_stream")?)])
 }
 
-/// Streams that are opened slowly enough for any agent, two on each connection.
+/// Holds streams, two on each connection, which are opened slowly enough for any agent.
 fn held(bench: &Bench, agent: &Agent, streams: usize, more: &[&str]) -> Outcome<Report> {
     let world = World::start(bench, agent, QUIET)?;
     let [connections, processes] = [streams / 2, streams.div_ceil(1000)].map(|number| number.to_string());
@@ -93,7 +93,7 @@ pub(crate) fn storm_10000(bench: &Bench, agent: &Agent) -> Outcome<Values> {
 
 fn storm(bench: &Bench, agent: &Agent, streams: usize) -> Outcome<Report> {
     if agent.name == SPIRE_AGENT && streams > 440 {
-        // It would go on answering its health check, and nothing else, until it is restarted.
+        // Afterwards it answers only its health check until it is restarted.
         return Err(
             "not run: from some 880 streams at once it stops serving for good, a fault of its gRPC library"
                 .into(),
@@ -153,5 +153,5 @@ pub(crate) fn churn(bench: &Bench, agent: &Agent) -> Outcome<Values> {
     Ok(vec![("churn.sds", each("sds")?), ("churn.workload", each("workload")?)])
 }
 
-/// The name under which the real one is given.
+/// The name of the real spire-agent in the arguments.
 const SPIRE_AGENT: &str = "spire-agent";

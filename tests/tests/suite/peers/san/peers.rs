@@ -1,4 +1,4 @@
-//! Certificates of two trust domains, and a TLS client that shows them.
+//! Certificates of two trust domains, and a TLS client that presents them.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -20,7 +20,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-/// Who knocks, by name.
+/// The peers by name.
 pub(super) struct Peers {
     all: BTreeMap<&'static str, Shown>,
     certificates: BTreeMap<&'static str, Shown>,
@@ -128,7 +128,7 @@ impl Peers {
         let Ok(mut stream) = TlsConnector::from(Arc::new(config)).connect(server, stream).await else {
             return false;
         };
-        // In TLS 1.3 a refusal comes after the client's handshake.
+        // With TLS 1.3 a refusal comes after the client's handshake.
         let mut answer = [0; ANSWER.len()];
         let answered = async {
             stream.write_all(REQUEST).await?;
@@ -190,7 +190,7 @@ fn pem(label: &str, der: &[u8]) -> String {
     format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
 }
 
-/// Envoy's own certificate is not what is tested.
+/// Accepts any server certificate, because Envoy's own one is not under test.
 #[derive(Debug)]
 struct Anyone(Arc<rustls::crypto::CryptoProvider>);
 

@@ -1,4 +1,4 @@
-//! The policies, by name: with both validators, every way to match, and what else decides.
+//! The policies by name: both validators, every kind of matcher, and all else that a verdict depends on.
 
 use std::slice::from_ref;
 
@@ -11,9 +11,9 @@ use super::peers::Peers;
 /// A listener's policy.
 pub(super) struct Column {
     pub(super) name: &'static str,
-    /// The part of its `CommonTlsContext`.
+    /// The validation part of its `CommonTlsContext`.
     pub(super) tls: Value,
-    /// What it gets by name.
+    /// The secret that it gets by SDS, if it names one.
     pub(super) secret: Option<Value>,
 }
 
@@ -30,7 +30,7 @@ impl Column {
         Self { name, tls, secret: Some(json!({ "name": name, "validation_context": delivered })) }
     }
 
-    /// The same policy in the checker, read from the same text.
+    /// This policy in the checker, read from the same text.
     pub(super) fn policy(&self) -> Policy {
         let files: read::Files<'_> = &|_| Err(std::io::ErrorKind::NotFound.into());
         let reading =
@@ -171,7 +171,7 @@ fn merged(peers: &Peers) -> Vec<Column> {
     ]
 }
 
-/// What Envoy does not load.
+/// Policies that Envoy does not load.
 pub(super) fn refused(peers: &Peers) -> Vec<(&'static str, Value)> {
     let uri = san("URI", json!({ "exact": B }));
     let regex = |pattern: &str| {
@@ -221,7 +221,7 @@ fn pin(peers: &Peers, name: &str) -> String {
     digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Ways to match, with the peers "b", "B in capitals", "wildcard" and so on in mind.
+/// The matchers, made for the peers "b", "B in capitals", "wildcard" and so on: name, SAN type and matcher.
 const MATCHERS: &[(&str, &str, &str)] = &[
     ("URI exact, no case", "URI", r#"{ "exact": "SPIFFE://example.org/b", "ignore_case": true }"#),
     ("URI prefix", "URI", r#"{ "prefix": "spiffe://example.org/" }"#),
@@ -260,7 +260,7 @@ const MATCHERS: &[(&str, &str, &str)] = &[
     ("IP_ADDRESS prefix", "IP_ADDRESS", r#"{ "prefix": "10.1" }"#),
 ];
 
-/// The table of the measurements this is held against, in the order of [`TABLE_COLUMNS`].
+/// The recorded verdicts of Envoy that the test compares with, in the order of [`TABLE_COLUMNS`].
 pub(super) const TABLE: &[(&str, &str)] = &[
     ("b", "++++-+"),
     ("a", "--++-+"),
