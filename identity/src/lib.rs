@@ -5,6 +5,7 @@
 
 mod blocks;
 mod bundle;
+pub mod chain;
 mod entry;
 mod id;
 mod key;
