@@ -158,10 +158,10 @@ fn is_printable(byte: &u8) -> bool {
 
 /// The Basic Multilingual Plane, without surrogates and noncharacters; a zero at the end is dropped.
 fn bmp(bytes: &[u8]) -> Option<String> {
-    let bytes = bytes.strip_suffix(&[0, 0]).filter(|rest| rest.len() % 2 == 0).unwrap_or(bytes);
-    if bytes.len() % 2 != 0 {
+    if !bytes.len().is_multiple_of(2) {
         return None;
     }
+    let bytes = bytes.strip_suffix(&[0, 0]).unwrap_or(bytes);
     let points = bytes.chunks_exact(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]]));
     let character = |point: u16| match point {
         0xfdd0..=0xfdef | 0xfffe | 0xffff => None,
@@ -220,7 +220,7 @@ fn date_and_time(year: i32, text: &[u8], may_lack_seconds: bool) -> Option<Offse
     let month = Month::try_from(pair(0)?).ok()?;
     let date = Date::from_calendar_date(year, month, pair(2)?).ok()?;
     let time = Time::from_hms(pair(4)?, pair(6)?, pair(8)?).ok()?;
-    PrimitiveDateTime::new(date, time).assume_offset(offset(zone)?).checked_to_offset(UtcOffset::UTC)
+    Some(PrimitiveDateTime::new(date, time).assume_offset(offset(zone)?))
 }
 
 /// `Z`, `+hhmm` or `-hhmm`; an offset of zero is written `Z`.

@@ -91,7 +91,8 @@ fn host(text: &str) -> Option<String> {
     let rest = rest.split_once('?').map_or(rest, |(rest, _)| rest);
     if !rest.starts_with('/') {
         let first = rest.split('/').next().unwrap_or_default();
-        return (!scheme.is_empty() || !first.contains(':')).then(String::new);
+        let is_path = !first.contains(':') && is_escaped(rest);
+        return (!scheme.is_empty() || is_path).then(String::new);
     }
     let authority = rest.strip_prefix("//").filter(|_| !scheme.is_empty() || !rest.starts_with("///"));
     let Some(authority) = authority else { return is_escaped(rest).then(String::new) };

@@ -269,6 +269,7 @@ func encoding(g *Group) {
 		"spiffe://td.example/web#%zz", "spiffe://td.example/web?%zz", "spiffe://td.example/\x7f", "//td.example/web", "///td..example", "spiffe://td\\example/",
 		"spiffe://a:b:80/", "http://a:b:80/", "spiffe://td.example:/", "spiffe://.td.example/", "spiffe://td{}/", "spiffe://u%zz@td/",
 		"spiffe://[::1]x/", "spiffe://[fe80::1%25eth0]/", "spiffe://[1.2.3.4]/", "spiffe://x[::1]/",
+		"web%zz", "web/%zz", "spiffe:%zz", "spiffe:/%zz", "spiffe:///%zz", "SPIFFE://td.example/web", "spiffe://td.example",
 	} {
 		leaf(fmt.Sprintf("the URI %q", text), uris(text))
 	}

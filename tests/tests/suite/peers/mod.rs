@@ -1,6 +1,7 @@
 //! What others wrote, around finial: clients of the Workload API, Envoys, the real server and the real agent.
 //!
 //! * `admin`: the admin socket, and a program in Go that asks there for the identities of others.
+//! * `chains`: what Go says of chains of certificates.
 //! * `clients`: libraries in four languages. Those in Python and Go run in the programs of `tests/peers`.
 //! * `command_lines`: each agent's own commands, asking finial and asking the real agent (`agents` runs both on one server).
 //! * `envoys`: mTLS over SDS. `mesh` starts the Envoys and sends the requests.
@@ -10,6 +11,7 @@
 
 mod admin;
 mod agents;
+mod chains;
 mod clients;
 mod command_lines;
 mod envoys;
@@ -28,6 +30,7 @@ use libtest_mimic::Trial;
 pub(super) fn trials() -> Vec<Trial> {
     [
         admin::trials(),
+        chains::trials(),
         clients::trials(),
         command_lines::trials(),
         envoys::trials(),
