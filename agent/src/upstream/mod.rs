@@ -1,6 +1,7 @@
 //! The client of the SPIRE server: the only place where server messages become domain values.
 //!
 //! - [`link`]: one sticky connection, thrown away on any doubt; [`channel`]: HTTP/2 over it;
+//! - `dial`: the connection below it, through a `proxy` where one is set;
 //! - [`tls`]: who the server must be, and who we are;
 //! - `parent`: the SVID that another agent's Workload API gives this one;
 //! - [`attest`]: AttestAgent, RenewAgent; [`sync`]: entries and bundles; [`mint`]: X.509-SVIDs;
@@ -14,6 +15,7 @@ mod dial;
 pub mod link;
 pub mod mint;
 pub(crate) mod parent;
+mod proxy;
 pub mod sync;
 pub mod tls;
 

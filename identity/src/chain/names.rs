@@ -1,9 +1,8 @@
 //! Subject alternative names (RFC 5280 §4.2.1.6), read as Go reads them; what a name constraint is compared with.
 
-use std::net::Ipv6Addr;
-
 use super::certificate::Malformed;
 use super::der::{Reader, SEQUENCE};
+use crate::Url;
 
 /// The names of the kinds that Go knows.
 #[derive(Debug, Default)]
@@ -45,7 +44,7 @@ impl<'a> Names<'a> {
                 URI => {
                     let text = ia5(name.content);
                     let text = text.ok_or(Malformed("SAN uniformResourceIdentifier is malformed"))?;
-                    let host = host(text).filter(|host| is_domain(host, false));
+                    let host = Url::parse(text).map(|url| url.host).filter(|host| is_domain(host, false));
                     names.uris.push(Uri { text, host: host.ok_or(Malformed("cannot parse URI"))? });
                 }
                 IP if !matches!(name.content.len(), 4 | 16) => {
@@ -79,111 +78,6 @@ pub(super) fn is_domain(text: &str, constraint: bool) -> bool {
         return false;
     }
     labels.split('.').all(|label| !label.is_empty())
-}
-
-/// The host of a URI as Go's `url.Parse` finds it, with its port. `None` where Go finds an error.
-fn host(text: &str) -> Option<String> {
-    let (text, fragment) = text.split_once('#').unwrap_or((text, ""));
-    if text.bytes().any(|byte| byte.is_ascii_control()) || !is_escaped(fragment) {
-        return None;
-    }
-    let (scheme, rest) = scheme(text)?;
-    let rest = rest.split_once('?').map_or(rest, |(rest, _)| rest);
-    if !rest.starts_with('/') {
-        let first = rest.split('/').next().unwrap_or_default();
-        let is_path = !first.contains(':') && is_escaped(rest);
-        return (!scheme.is_empty() || is_path).then(String::new);
-    }
-    let authority = rest.strip_prefix("//").filter(|_| !scheme.is_empty() || !rest.starts_with("///"));
-    let Some(authority) = authority else { return is_escaped(rest).then(String::new) };
-    let (authority, path) = authority.split_at(authority.find('/').unwrap_or(authority.len()));
-    if !is_escaped(path) {
-        return None;
-    }
-    let (user, host) = match authority.rsplit_once('@') {
-        Some((user, host)) => (user, host),
-        None => ("", authority),
-    };
-    let is_user = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:~!$&'()*+,;=%@".contains(&byte);
-    if !user.bytes().all(is_user) || !is_escaped(user) {
-        return None;
-    }
-    host_and_port(&scheme.to_ascii_lowercase(), host)
-}
-
-/// The scheme, which may be missing, and what is behind it.
-fn scheme(text: &str) -> Option<(&str, &str)> {
-    let end = text.find(|c: char| !c.is_ascii_alphanumeric() && !matches!(c, '+' | '-' | '.'));
-    match end {
-        Some(end) if text[end..].starts_with(':') => match text.chars().next() {
-            Some(':') => None,
-            Some(first) if first.is_ascii_alphabetic() => Some((&text[..end], &text[end + 1..])),
-            _ => Some(("", text)),
-        },
-        _ => Some(("", text)),
-    }
-}
-
-fn host_and_port(scheme: &str, host: &str) -> Option<String> {
-    match host.rfind('[') {
-        Some(0) => {
-            let (literal, port) = host[1..].rsplit_once(']')?;
-            let literal = match literal.split_once("%25") {
-                Some((address, zone)) => format!("{}%{}", unescaped(address)?, zone_id(zone)?),
-                None => unescaped(literal)?,
-            };
-            let address = literal.split_once('%').map_or(&*literal, |(address, _)| address);
-            address.parse::<Ipv6Addr>().ok()?;
-            is_optional_port(port).then(|| format!("[{literal}]{port}"))
-        }
-        Some(_) => None,
-        None => {
-            let strict = matches!(scheme, "http" | "https");
-            let colon = if strict { host.find(':') } else { host.rfind(':') };
-            if !colon.is_none_or(|colon| is_optional_port(&host[colon..])) {
-                return None;
-            }
-            unescaped(host)
-        }
-    }
-}
-
-fn is_optional_port(text: &str) -> bool {
-    text.is_empty() || text.strip_prefix(':').is_some_and(|port| port.bytes().all(|b| b.is_ascii_digit()))
-}
-
-/// Whether every percent sign begins an escape.
-fn is_escaped(text: &str) -> bool {
-    text.split('%').skip(1).all(|part| escape(part).is_some())
-}
-
-/// The byte of the two digits at the front.
-fn escape(digits: &str) -> Option<u8> {
-    let digits = digits.get(..2).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
-    u8::from_str_radix(digits, 16).ok()
-}
-
-/// A host without its escapes, which may stand for bytes beyond ASCII and for the percent sign. The former become `\u{fffd}`:
-/// no domain has them.
-fn unescaped(host: &str) -> Option<String> {
-    let is_host = |byte: u8| !b" \\^`{|}".contains(&byte);
-    let mut parts = host.split('%');
-    let mut text = parts.next()?.to_owned();
-    for part in parts {
-        match escape(part)? {
-            b'%' => text.push('%'),
-            0x80.. => text.push('\u{fffd}'),
-            _ => return None,
-        }
-        text.push_str(&part[2..]);
-    }
-    text.bytes().all(is_host).then_some(text)
-}
-
-/// A zone of an IPv6 address (RFC 6874).
-fn zone_id(zone: &str) -> Option<String> {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
-    (!zone.is_empty() && zone.bytes().all(allowed)).then(|| zone.to_owned())
 }
 
 impl Mailbox {
