@@ -1,5 +1,6 @@
 //! Chains of X.509-SVIDs, as go-spiffe's `x509svid.Verify` judges them (X509-SVID §4, §5).
 
+use std::borrow::Cow;
 use std::time::SystemTime;
 
 use super::certificate::{Certificate, Malformed};
@@ -36,8 +37,20 @@ pub fn verify_svid<'a>(
 fn spiffe_id(leaf: &Certificate<'_>) -> Result<SpiffeId, SvidChainError> {
     match &leaf.extensions.names.uris[..] {
         [] => Err(SvidChainError::NoUri),
-        [uri] => Ok(SpiffeId::parse(uri.text)?),
+        [uri] => Ok(SpiffeId::parse(&as_written_by_go(uri.text))?),
         _ => Err(SvidChainError::Uris),
+    }
+}
+
+/// Go reads a URL and writes it again before it looks for a SPIFFE ID: a scheme is then in lower case, and an empty fragment is
+/// gone.
+fn as_written_by_go(uri: &str) -> Cow<'_, str> {
+    let uri = uri.strip_suffix('#').unwrap_or(uri);
+    match uri.split_once(':') {
+        Some((scheme, rest)) if scheme.bytes().any(|byte| byte.is_ascii_uppercase()) => {
+            Cow::Owned(format!("{}:{rest}", scheme.to_ascii_lowercase()))
+        }
+        _ => Cow::Borrowed(uri),
     }
 }
 
@@ -53,7 +66,7 @@ pub enum SvidChainError {
     /// The leaf has no SPIFFE ID.
     #[error("x509svid: could not get leaf SPIFFE ID: certificate contains no URI SAN")]
     NoUri,
-    /// The leaf has more than an SPIFFE ID.
+    /// The leaf has several URIs.
     #[error("x509svid: could not get leaf SPIFFE ID: certificate contains more than one URI SAN")]
     Uris,
     /// The leaf's URI is not a SPIFFE ID.

@@ -222,6 +222,8 @@ func svids(g *Group) {
 	svid("a URI and a DNS name", r.leaf(names(dns("web.example"), uri("spiffe://td.example/web"))), r)
 	svid("two URIs", r.leaf(uris("spiffe://td.example/web", "spiffe://td.example/db")), r)
 	svid("the same URI twice", r.leaf(uris("spiffe://td.example/web", "spiffe://td.example/web")), r)
+	svid("the scheme in upper case", r.leaf(uris("SPIFFE://td.example/web")), r)
+	svid("an empty fragment", r.leaf(uris("spiffe://td.example/web#")), r)
 	svid("a CA of another root", r.leaf(only(id, ca())), root("other"))
 	g.row("two URIs, and nobody asks", r.leaf(uris("spiffe://td.example/web", "https://web.example")), none, r)
 	g.row("a CA as leaf, and nobody asks", r.leaf(only(id, ca(), keyUsage(2, 0x04))), none, r)

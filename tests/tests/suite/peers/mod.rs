@@ -1,17 +1,16 @@
 //! What others wrote, around finial: clients of the Workload API, Envoys, the real server and the real agent.
 //!
 //! * `admin`: the admin socket, and a program in Go that asks there for the identities of others.
-//! * `chains`: what Go says of chains of certificates.
 //! * `clients`: libraries in four languages. Those in Python and Go run in the programs of `tests/peers`.
 //! * `command_lines`: each agent's own commands, asking finial and asking the real agent (`agents` runs both on one server).
 //! * `envoys`: mTLS over SDS. `mesh` starts the Envoys and sends the requests.
 //! * `h2spec`: what it finds wrong with the server's side of HTTP/2.
 //! * `san`: what Envoy says of a peer, and what `finial san check` says.
+//! * `tables`: what Go says today of the tables that unit tests hold finial against.
 //! * `real`: with the real server (`spire_server`), for as long as one wants.
 
 mod admin;
 mod agents;
-mod chains;
 mod clients;
 mod command_lines;
 mod envoys;
@@ -20,6 +19,7 @@ mod mesh;
 mod real;
 mod san;
 mod spire_server;
+mod tables;
 mod x509pop;
 
 use std::future::Future;
@@ -30,13 +30,13 @@ use libtest_mimic::Trial;
 pub(super) fn trials() -> Vec<Trial> {
     [
         admin::trials(),
-        chains::trials(),
         clients::trials(),
         command_lines::trials(),
         envoys::trials(),
         h2spec::trials(),
         real::trials(),
         san::trials(),
+        tables::trials(),
         x509pop::trials(),
     ]
     .into_iter()
