@@ -141,15 +141,20 @@ fn unescaped(text: &str) -> Option<Vec<u8>> {
 /// `\u{fffd}`: no domain has it.
 fn unescaped_host(host: &str) -> Option<String> {
     let allows = |part: &str| matches!(escape(part), Some(b'%' | 0x80..));
-    let is_host = |byte: u8| !b" \\^`{|}".contains(&byte);
     if !host.split('%').skip(1).all(allows) || !host.bytes().all(is_host) {
         return None;
     }
     unescaped(host).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// A zone of an IPv6 address (RFC 6874).
+/// A zone of an IPv6 address (RFC 6874): what a host may have, written out or escaped, and blanks.
 fn zone_id(zone: &str) -> Option<String> {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
-    (!zone.is_empty() && zone.bytes().all(allowed)).then(|| zone.to_owned())
+    let allows = |byte: u8| byte == b' ' || byte.is_ascii_graphic() && is_host(byte);
+    let is_allowed = |part: &str| escape(part).is_some_and(allows);
+    let fits = !zone.is_empty() && zone.bytes().all(is_host) && zone.split('%').skip(1).all(is_allowed);
+    unescaped(zone).filter(|_| fits).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn is_host(byte: u8) -> bool {
+    !b" \\^`{|}".contains(&byte)
 }

@@ -1,5 +1,6 @@
 //! Name constraints (RFC 5280 §4.2.1.10) as Go's crypto/x509 applies them: a URI by its host, a leading dot for the names
-//! below alone, and every certificate of a chain against the constraints of those above it.
+//! below alone, and every certificate of a chain against the constraints of those above it. Of several networks whose addresses
+//! have bits beyond their masks, which RFC 5280 does not allow, Go overlooks some; here all count.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
