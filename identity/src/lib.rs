@@ -6,6 +6,7 @@
 
 mod blocks;
 mod bundle;
+pub mod chain;
 mod entry;
 mod id;
 mod key;
@@ -13,6 +14,7 @@ mod selector;
 mod svid;
 mod trust;
 mod update;
+mod url;
 
 pub use bundle::{Authority, Bundle, BundleError, Bundles, JwtAuthority};
 pub use entry::{Entry, EntryError};
@@ -22,3 +24,4 @@ pub use selector::{Selector, SelectorError, Selectors};
 pub use svid::{SvidError, X509Svid};
 pub use trust::Distrusted;
 pub use update::{Identity, WorkloadUpdate};
+pub use url::{Url, User};

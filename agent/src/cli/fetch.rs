@@ -5,10 +5,9 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use proto::workload::X509svidResponse;
-use rustls_pki_types::UnixTime;
 use tokio::time::Instant;
 
 use super::client::{self, RpcError};
@@ -51,7 +50,7 @@ async fn first(path: &Path) -> Result<X509svidResponse, RpcError> {
 
 fn show(answer: &X509svidResponse, values: &Values, took: Duration) -> Result<(), FetchError> {
     let fetched = Fetched::parse(answer)?;
-    fetched.verify(UnixTime::now())?;
+    fetched.verify(SystemTime::now())?;
     if !values.switch("silent") {
         console::out(&print::pretty(&fetched.svids, &fetched.federated, took));
     }

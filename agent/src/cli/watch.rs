@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use rustls_pki_types::UnixTime;
 use tokio::time::Instant;
 use tonic::Code;
 
@@ -69,7 +68,7 @@ impl Watcher {
             };
             self.failures = 0;
             let fetched = Fetched::parse(&update).and_then(|fetched| {
-                fetched.verify(UnixTime::now())?;
+                fetched.verify(SystemTime::now())?;
                 Ok(fetched)
             });
             match fetched {

@@ -1,16 +1,16 @@
 //! X.509-SVIDs from the Workload API, taken apart and verified as a workload should (X509-SVID §5).
 
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 use bytes::Bytes;
-use identity::{PrivateKey, SpiffeId};
+use identity::chain::{SvidChainError, verify_svid};
+use identity::{PrivateKey, SpiffeId, TrustDomain};
 use proto::workload::{X509svid, X509svidResponse};
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
+use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, X509Certificate};
-
-use crate::upstream::tls::verify_chain;
 
 /// What the agent sent, parsed.
 #[derive(Debug)]
@@ -67,7 +67,7 @@ impl Fetched {
     ///
     /// # Errors
     /// At the first that does not hold.
-    pub(super) fn verify(&self, now: UnixTime) -> Result<(), X509Error> {
+    pub(super) fn verify(&self, now: SystemTime) -> Result<(), X509Error> {
         self.svids.iter().try_for_each(|svid| svid.verify(now))
     }
 }
@@ -88,17 +88,17 @@ impl Svid {
         Ok(Self { id: svid.spiffe_id.clone(), hint: svid.hint.clone(), chain, key, bundle })
     }
 
-    fn verify(&self, now: UnixTime) -> Result<(), X509Error> {
-        SpiffeId::parse(&self.id)?;
-        let chain: Vec<CertificateDer<'_>> =
-            self.chain.iter().map(|c| CertificateDer::from(&c.der[..])).collect();
-        let bundle: Vec<CertificateDer<'_>> =
-            self.bundle.iter().map(|c| CertificateDer::from(&c.der[..])).collect();
-        let anchors: Vec<_> =
-            bundle.iter().filter_map(|root| webpki::anchor_from_trusted_cert(root).ok()).collect();
-        verify_chain(&chain[0], &chain[1..], &anchors, now, webpki::KeyUsage::client_auth())
-            .map_err(|reason| X509Error::Unverified { id: self.id.clone(), reason })
+    fn verify(&self, now: SystemTime) -> Result<(), X509Error> {
+        let id = SpiffeId::parse(&self.id)?;
+        let trust_domain = TrustDomain::parse(id.trust_domain_name())?;
+        let (chain, bundle) = (self.chain.iter().map(der), self.bundle.iter().map(der));
+        let verified = verify_svid(chain, &trust_domain, bundle, now);
+        verified.map(drop).map_err(|reason| X509Error::Unverified { id: self.id.clone(), reason })
     }
+}
+
+fn der(certificate: &Certificate) -> &[u8] {
+    &certificate.der
 }
 
 /// Concatenated DER, as the Workload API has it (Workload API §5.2.1).
@@ -129,10 +129,8 @@ pub(super) enum X509Error {
     Svid { index: usize, id: String, reason: PartError },
     #[error(transparent)]
     Id(#[from] identity::IdError),
-    #[error(
-        "{id:?} SVID failed verification against bundle: x509svid: could not verify leaf certificate: {reason}"
-    )]
-    Unverified { id: String, reason: rustls::Error },
+    #[error("{id:?} SVID failed verification against bundle: {reason}")]
+    Unverified { id: String, reason: SvidChainError },
 }
 
 /// What is wrong with a part of it.

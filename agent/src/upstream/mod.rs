@@ -1,6 +1,7 @@
 //! The client of the SPIRE server. Only here do the server's messages become domain values.
 //!
 //! - [`link`]: one long-lived connection, dropped on any doubt; [`channel`]: HTTP/2 over it;
+//! - `dial`: the TCP connection below it, through a `proxy` where one is set;
 //! - [`tls`]: the authentication of the server, and the agent's own certificate;
 //! - `parent`: the SVID that a parent agent's Workload API issues for this node (nested SPIRE);
 //! - [`attest`]: AttestAgent, RenewAgent, PostStatus; [`sync`]: entries and bundles; [`mint`]: X.509-SVIDs;
@@ -15,6 +16,7 @@ mod dial;
 pub mod link;
 pub mod mint;
 pub(crate) mod parent;
+mod proxy;
 pub mod sync;
 pub mod tls;
 

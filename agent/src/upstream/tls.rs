@@ -1,8 +1,10 @@
 //! TLS with the server. It must hold an X.509-SVID of `spiffe://<trust domain>/spire/server` that chains to the own
-//! trust domain's bundle; host names do not matter (SPIRE, `dial.go`; X509-SVID §5).
+//! trust domain's bundle by the rules of [`identity::chain`]; host names do not matter (SPIRE, `dial.go`; X509-SVID §5).
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
+use identity::chain::{SvidChainError, verify_svid};
 use identity::{Bundle, SpiffeId, X509Svid};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::aws_lc_rs::kx_group;
@@ -11,7 +13,7 @@ use rustls::crypto::{
 };
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme};
-use rustls_pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use crate::keys::AgentSvid;
 
@@ -57,11 +59,7 @@ pub fn client_config(
 ) -> Result<ClientConfig, rustls::Error> {
     let provider =
         Arc::new(CryptoProvider { kx_groups: key_exchange.groups(), ..aws_lc_rs::default_provider() });
-    let anchors = match roots {
-        Roots::Bundle(bundle) => Some(anchors(bundle)),
-        Roots::Insecure => None,
-    };
-    let verifier = Verifier { anchors, server: server.clone(), provider: Arc::clone(&provider) };
+    let verifier = Verifier { roots: roots.clone(), server: server.clone(), provider: Arc::clone(&provider) };
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .dangerous()
@@ -80,17 +78,9 @@ pub fn client_config(
     Ok(config)
 }
 
-/// An authority that cannot be read is left out: one bad one must not block the others.
-fn anchors(bundle: &Bundle) -> Vec<TrustAnchor<'static>> {
-    let anchor =
-        |der: &[u8]| webpki::anchor_from_trusted_cert(&CertificateDer::from(der)).ok().map(|a| a.to_owned());
-    bundle.x509_authorities.iter().filter_map(|authority| anchor(&authority.der)).collect()
-}
-
 #[derive(Debug)]
 struct Verifier {
-    /// `None`: any chain will do.
-    anchors: Option<Vec<TrustAnchor<'static>>>,
+    roots: Roots,
     server: SpiffeId,
     provider: Arc<CryptoProvider>,
 }
@@ -112,16 +102,20 @@ impl ServerCertVerifier for Verifier {
         _ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        if let Some(anchors) = &self.anchors {
-            verify_chain(leaf, intermediates, anchors, now, webpki::KeyUsage::server_auth())?;
+        let found = match &self.roots {
+            Roots::Bundle(bundle) => {
+                let chain = std::iter::once(leaf).chain(intermediates).map(|der| &**der);
+                let authorities = bundle.x509_authorities.iter().map(|authority| &*authority.der);
+                let now = SystemTime::UNIX_EPOCH + Duration::from_secs(now.as_secs());
+                verify_svid(chain, &bundle.trust_domain, authorities, now).map_err(refusal)?
+            }
+            Roots::Insecure => X509Svid::leaf_id(leaf).map_err(|reason| self.wrong(reason.to_string()))?,
+        };
+        if found == self.server {
+            Ok(ServerCertVerified::assertion())
+        } else {
+            Err(self.wrong(found.to_string()))
         }
-        let found = X509Svid::leaf_id(leaf);
-        if found.as_ref() == Ok(&self.server) {
-            return Ok(ServerCertVerified::assertion());
-        }
-        let found = found.map_or_else(|reason| reason.to_string(), |id| id.to_string());
-        let wrong = WrongServer { found, expected: self.server.to_string() };
-        Err(CertificateError::Other(rustls::OtherError(Arc::new(wrong))).into())
     }
 
     fn verify_tls12_signature(
@@ -149,23 +143,20 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// An X.509-SVID's chain against the authorities of its trust domain (X509-SVID §5.1); names are the caller's matter.
-///
-/// # Errors
-/// [`rustls::Error::InvalidCertificate`]; only an unknown issuer is [`CertificateError::UnknownIssuer`].
-pub fn verify_chain(
-    leaf: &CertificateDer<'_>,
-    intermediates: &[CertificateDer<'_>],
-    anchors: &[TrustAnchor<'_>],
-    now: UnixTime,
-    usage: webpki::KeyUsage,
-) -> Result<(), rustls::Error> {
-    let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms.all;
-    let judged = webpki::EndEntityCert::try_from(leaf).and_then(|leaf| {
-        leaf.verify_for_usage(algorithms, anchors, intermediates, now, usage, None, None).map(drop)
-    });
-    judged.map_err(|reason| match reason {
-        webpki::Error::UnknownIssuer => CertificateError::UnknownIssuer.into(),
-        other => CertificateError::Other(rustls::OtherError(Arc::new(other))).into(),
-    })
+impl Verifier {
+    fn wrong(&self, found: String) -> rustls::Error {
+        let wrong = WrongServer { found, expected: self.server.to_string() };
+        CertificateError::Other(rustls::OtherError(Arc::new(wrong))).into()
+    }
 }
+
+/// Only an unknown authority is [`CertificateError::UnknownIssuer`].
+fn refusal(reason: SvidChainError) -> rustls::Error {
+    if reason.is_unknown_authority() {
+        return CertificateError::UnknownIssuer.into();
+    }
+    CertificateError::Other(rustls::OtherError(Arc::new(reason))).into()
+}
+
+#[cfg(test)]
+mod tests;

@@ -157,7 +157,7 @@ async fn a_server_of_another_trust_domain() {
     };
     let mut agent = Agent::start(&conf);
     let line = agent.logged("Failed to attest").await;
-    assert!(line.contains("spiffe://other.org/spire/server"), "{line}");
+    assert!(line.contains("no X.509 bundle found for trust domain") && line.contains("other.org"), "{line}");
     assert_eq!(other.counters().attest_calls, 0);
 }
 

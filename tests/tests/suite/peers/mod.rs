@@ -7,6 +7,7 @@
 //! * `envoys`: mTLS over SDS. `mesh` starts the Envoys and sends the requests.
 //! * `h2spec`: conformance of the server's side of HTTP/2.
 //! * `san`: the verdicts of Envoy and of `finial san check` about peers.
+//! * `tables`: the verdicts of the Go at hand for the tables that unit tests hold finial against.
 //! * `x509pop`: node attestation by certificates, at the real server.
 //! * `real`: finial with the real server (`spire_server`), for a configurable time.
 
@@ -20,6 +21,7 @@ mod mesh;
 mod real;
 mod san;
 mod spire_server;
+mod tables;
 mod x509pop;
 
 use std::future::Future;
@@ -36,6 +38,7 @@ pub(super) fn trials() -> Vec<Trial> {
         h2spec::trials(),
         real::trials(),
         san::trials(),
+        tables::trials(),
         x509pop::trials(),
     ]
     .into_iter()
