@@ -96,7 +96,7 @@ impl Envoy {
     /// Calls `ask` until it returns a value.
     ///
     /// # Panics
-    /// If there is none after [`PATIENCE`]. The message has Envoy's log.
+    /// If there is none after `PATIENCE`. The message has Envoy's log.
     pub async fn until<T>(&self, what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
         let deadline = Instant::now() + PATIENCE;
         loop {

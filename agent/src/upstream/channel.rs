@@ -80,7 +80,7 @@ impl tower::Service<Request<Body>> for Channel {
     type Error = hyper::Error;
     type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
 
-    /// Always ready. A call on a closed connection fails with an error that [`is_unseen`] recognizes.
+    /// Always ready. A call on a closed connection fails with an error that `is_unseen` recognizes.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), hyper::Error>> {
         Poll::Ready(Ok(()))
     }

@@ -4,7 +4,7 @@
 //! * [`Kubelet`]: `/pods` over HTTPS and the read-only port; [`KubeletFault`]: its faults.
 //! * [`ApiServer`]: list and watch of pods and namespaces, and kubeconfigs for it.
 //! * [`Runtime`]: the container runtime's gRPC service (CRI) on a Unix socket.
-//! * [`Pod`], [`Container`]: the objects that they return; [`crowd`] makes as many as a big node has.
+//! * [`Pod`], [`Container`]: the objects that they return; [`crowd()`] makes as many as a big node has.
 //! * [`Authority`]: signs the certificates of the kubelet and the API server.
 //! * `door`: TCP, TLS and HTTP/1.1, closed and opened on one port. `body`: complete and broken answers.
 //!
