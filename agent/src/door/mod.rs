@@ -256,7 +256,8 @@ impl Admission {
         // The attestors read facts by pid. The facts are the caller's only if it has not exited meanwhile and still has
         // the credentials that it connected with: a setuid program may run in it by now while its child holds the
         // connection.
-        let same_user = self.has_credentials_of(peer).await;
+        let from_one_read = found.as_ref().is_ok_and(|found| found.from_one_read);
+        let same_user = from_one_read || self.has_credentials_of(peer).await;
         if !peer.process.is_alive() || !same_user {
             let reason = if same_user { "the process has exited" } else { "its credentials have changed" };
             if peer.complain("changed") {

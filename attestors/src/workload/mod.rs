@@ -23,8 +23,9 @@ pub enum Attestor {
 pub struct WorkloadSelectors {
     /// The selectors of all attestors. None is a success, too: nothing is known of the process.
     pub selectors: Selectors,
-    /// Whether no attestor failed. Only then may the outcome be cached.
-    pub complete: bool,
+    /// Whether all of it comes from one read of the process's status, which also had the credentials of the connection.
+    /// Otherwise the process may have changed between two reads.
+    pub from_one_read: bool,
 }
 
 /// Every attestor failed, so that nothing is known of the process.
@@ -49,6 +50,13 @@ impl Attestor {
         match self {
             Self::Unix(_) => None,
             Self::K8s(k8s) => Some(k8s.news()),
+        }
+    }
+
+    fn reads_once(&self) -> bool {
+        match self {
+            Self::Unix(unix) => unix.reads_once(),
+            Self::K8s(_) => false,
         }
     }
 
@@ -92,5 +100,8 @@ pub async fn attest(attestors: &[Attestor], peer: &Peer) -> Result<WorkloadSelec
     if failed > 0 && failed == attestors.len() {
         return Err(AllFailed);
     }
-    Ok(WorkloadSelectors { selectors: found.into_iter().collect(), complete: failed == 0 })
+    Ok(WorkloadSelectors {
+        selectors: found.into_iter().collect(),
+        from_one_read: !attestors.is_empty() && attestors.iter().all(Attestor::reads_once),
+    })
 }

@@ -101,6 +101,11 @@ impl Unix {
         Self { shared: Arc::new(Shared { options, named: NameCache::default(), hashes: Mutex::default() }) }
     }
 
+    /// Whether everything comes from one read of `/proc/PID/status`.
+    pub(super) fn reads_once(&self) -> bool {
+        !self.shared.options.discover_workload_path
+    }
+
     /// Returns the selectors of a process that had these effective user and group IDs when it connected. The caller
     /// must check afterwards that the pid still names that process.
     ///
