@@ -325,8 +325,7 @@ impl AsyncWrite for Io {
     }
 }
 
-// The calls.
-
+/// The calls of the connection under test: how many are open, and which are held until the test releases them.
 #[derive(Default)]
 struct Calls {
     open: Cell<usize>,

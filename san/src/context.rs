@@ -67,7 +67,7 @@ pub struct TrustDomain {
 pub struct Source {
     /// The name of the file, or the field that holds the content.
     pub origin: String,
-    /// The content.
+    /// The bytes of the file or field, not parsed yet.
     pub bytes: Vec<u8>,
 }
 

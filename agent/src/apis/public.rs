@@ -50,9 +50,7 @@ impl Public {
     async fn secrets(self: Arc<Self>, peer: Arc<Peer>, call: Request<RequestBody>) -> Response<ResponseBody> {
         self.sds.call(peer, call).await.map(ResponseBody::Sds)
     }
-}
 
-impl Public {
     async fn reflection(
         self: Arc<Self>,
         peer: Arc<Peer>,

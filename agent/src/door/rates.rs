@@ -87,7 +87,8 @@ impl Rates {
         }
         let key = (rate as u8, self.hasher.hash_one(selectors));
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        buckets.bucket(key, limit, Instant::now()).take(limit, Instant::now())
+        let now = Instant::now();
+        buckets.bucket(key, limit, now).take(limit, now)
     }
 
     /// The limit in calls a second; 0 means no limit.

@@ -51,7 +51,7 @@ impl Process {
         Self::of(pid)
     }
 
-    /// The pid.
+    /// Its pid in the pid namespace of this program.
     #[must_use]
     pub fn id(self) -> u32 {
         self.0

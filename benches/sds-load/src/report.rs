@@ -26,7 +26,7 @@ pub struct Report {
     pub machine: Machine,
     /// The agent under measurement.
     pub target: Target,
-    /// The load.
+    /// What was asked of the agent: the API, and how many connections, streams and processes.
     pub setup: Setup,
     /// Seconds from the start of the load to its end.
     pub elapsed_s: f64,
@@ -40,7 +40,7 @@ pub struct Report {
     pub unserved: Vec<String>,
     /// The counts by name.
     pub counts: BTreeMap<String, u64>,
-    /// The failures.
+    /// Why streams and calls failed, with how often; empty if none did.
     pub errors: Vec<ErrorCount>,
     /// The latencies by name.
     pub latencies: BTreeMap<String, Latency>,
@@ -116,7 +116,7 @@ pub struct ErrorCount {
 pub struct Latency {
     /// The number of measurements.
     pub count: u64,
-    /// The minimum.
+    /// The shortest, in milliseconds; 0 without measurements.
     pub min: f64,
     /// The mean.
     pub mean: f64,
@@ -126,7 +126,7 @@ pub struct Latency {
     pub p90: f64,
     /// The 99th percentile.
     pub p99: f64,
-    /// The maximum.
+    /// The longest, in milliseconds; 0 without measurements.
     pub max: f64,
     /// Points of the cumulative distribution: milliseconds, and the share of measurements that is not above.
     pub cdf: Vec<(f64, f64)>,

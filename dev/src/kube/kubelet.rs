@@ -125,7 +125,7 @@ impl Kubelet {
     }
 }
 
-/// Accounts.
+/// The tokens and client certificates that it accepts, and their rights.
 impl Kubelet {
     /// Accepts a token, as that of `system:serviceaccount:spire:spire-agent`.
     pub fn accept_token(&self, token: &str, rights: Rights) {

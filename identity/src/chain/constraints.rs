@@ -39,7 +39,7 @@ pub enum NameRefusal {
     NotPermitted {
         /// As Go calls it.
         kind: &'static str,
-        /// Whose it is.
+        /// The name in the certificate that the constraint forbids.
         name: String,
     },
     /// The name is among those that are excluded.
@@ -49,7 +49,7 @@ pub enum NameRefusal {
         kind: &'static str,
         /// Whose it is.
         name: String,
-        /// The constraint.
+        /// The constraint as the authority's certificate has it.
         by: String,
     },
     /// Where URIs are constrained, each needs a host.
