@@ -1,13 +1,15 @@
 //! The cache itself: takes changes, and returns what must be published.
 
+mod due;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use identity::{Bundle, Bundles, Entry, Identity, Selectors, WorkloadUpdate, X509Svid};
 
-use crate::record::{Minted, Record};
-use crate::{Matched, Options, Prefetch, Snapshot};
+use crate::record::Record;
+use crate::{Matched, Options, Snapshot};
 
 /// Everything that the agent holds for its workloads. The crate's documentation explains its layers.
 #[derive(Debug)]
@@ -135,93 +137,11 @@ impl Cache {
         self.detach(selectors, &ids, now);
     }
 
-    /// The entries whose SVID is due, the most urgent first, at most `limit`. They count as in flight until the owner
-    /// calls [`Cache::minted`] or [`Cache::mint_failed`].
-    pub fn take_due(&mut self, now: SystemTime, limit: usize) -> Vec<Arc<Entry>> {
-        let mut due = Vec::new();
-        while due.len() < limit {
-            let Some((time, id)) = self.queue.pop_first() else { break };
-            if time > now {
-                self.queue.insert((time, id));
-                break;
-            }
-            let all = self.mint_all();
-            let record = self.records.get_mut(&id).expect("what is queued has a record");
-            record.queued = None;
-            if record.wanted(all, self.options.linger, now) {
-                record.in_flight = true;
-                due.push(Arc::clone(&record.entry));
-            }
-        }
-        due
-    }
-
-    /// When [`Cache::take_due`] may next return something; `None` if no SVID is wanted.
+    /// Whether there are subscribers that match no entry.
     #[must_use]
-    pub fn wake_at(&self) -> Option<SystemTime> {
-        self.queue.first().map(|(time, _)| *time)
-    }
-
-    /// Takes a new SVID for an entry at the revision that `entry` has. `draw` (uniform in 0..1) decides when it is
-    /// renewed.
-    pub fn minted(&mut self, entry: &Entry, svid: Arc<X509Svid>, draw: f64, now: SystemTime) -> Vec<Publish> {
-        let renew_at = self.options.renew_at(&svid, draw, now);
-        let Some(record) = self.records.get_mut(&entry.id) else { return Vec::new() };
-        record.in_flight = false;
-        record.retry_at = None;
-        // The entry may grant another ID since the SVID was requested.
-        let fits = svid.id == record.entry.spiffe_id;
-        let renew_at = if std::mem::take(&mut record.again) { now } else { renew_at };
-        if fits {
-            record.minted = Some(Minted { svid, revision: entry.revision, renew_at });
-        }
-        self.requeue(&entry.id, now);
-        if fits { self.rebuild_views_with(&entry.id) } else { Vec::new() }
-    }
-
-    /// Makes every SVID due now, because the server no longer has the authority that signed them. Callers keep the
-    /// old SVIDs until the new ones are there.
-    pub fn renew_all(&mut self, now: SystemTime) {
-        for record in self.records.values_mut() {
-            if let Some(minted) = &mut record.minted {
-                minted.renew_at = now;
-            }
-            // An SVID that is in flight may be signed by the old authority.
-            record.again = record.in_flight;
-        }
-        self.requeue_all(now);
-    }
-
-    /// Makes the SVIDs due for which `distrusted` is true, because their signer is no longer relied on:
-    /// [`Options::distrusted_per_second`] each second, those with callers first. Callers keep the old SVIDs until the
-    /// new ones are there. Returns how many SVIDs it affects.
-    pub fn renew_distrusted(&mut self, distrusted: impl Fn(&X509Svid) -> bool, now: SystemTime) -> usize {
-        let holds_one = |record: &&mut Record| record.minted.as_ref().is_some_and(|m| distrusted(&m.svid));
-        let mut affected: Vec<&mut Record> = self.records.values_mut().filter(holds_one).collect();
-        affected.sort_by_key(|record| std::cmp::Reverse(record.callers.min(1)));
-        let ids: Vec<Arc<str>> = affected.iter().map(|record| Arc::clone(&record.entry.id)).collect();
-        for (place, record) in affected.into_iter().enumerate() {
-            let after = place / self.options.distrusted_per_second.max(1);
-            let at = now + Duration::from_secs(after as u64);
-            if let Some(minted) = &mut record.minted {
-                minted.renew_at = minted.renew_at.min(at);
-            }
-            record.again = record.in_flight;
-        }
-        for id in &ids {
-            self.requeue(id, now);
-        }
-        ids.len()
-    }
-
-    /// Records that the server did not sign. The entry keeps its SVID, and is due again at `retry_at`.
-    pub fn mint_failed(&mut self, entry_id: &str, retry_at: SystemTime, now: SystemTime) {
-        let Some(record) = self.records.get_mut(entry_id) else { return };
-        record.in_flight = false;
-        record.again = false;
-        record.retry_at = Some(retry_at);
-        let id = Arc::clone(&record.entry.id);
-        self.requeue(&id, now);
+    pub fn has_unmatched(&self) -> bool {
+        let nothing: &[Arc<str>] = &[];
+        self.views.contains_key(nothing)
     }
 
     fn replace_bundles(&mut self, own: Option<Arc<Bundle>>, mut federated: Bundles) -> bool {
@@ -359,39 +279,6 @@ impl Cache {
             })
             .collect();
         Arc::new(WorkloadUpdate::new(identities, Arc::clone(&self.bundle), federated))
-    }
-
-    /// Whether entries without callers are minted, too.
-    fn mint_all(&self) -> bool {
-        match self.options.prefetch {
-            Prefetch::All => true,
-            Prefetch::Auto => self.records.len() <= self.options.prefetch_limit,
-            Prefetch::Live => false,
-        }
-    }
-
-    fn requeue_all(&mut self, now: SystemTime) {
-        let ids: Vec<_> = self.records.keys().cloned().collect();
-        for id in ids {
-            self.requeue(&id, now);
-        }
-    }
-
-    fn requeue(&mut self, id: &Arc<str>, now: SystemTime) {
-        let all = self.mint_all();
-        let Some(record) = self.records.get_mut(id) else { return };
-        let due =
-            (!record.in_flight && record.wanted(all, self.options.linger, now)).then(|| record.due_at());
-        if due == record.queued {
-            return;
-        }
-        if let Some(old) = record.queued.take() {
-            self.queue.remove(&(old, Arc::clone(id)));
-        }
-        if let Some(due) = due {
-            record.queued = Some(due);
-            self.queue.insert((due, Arc::clone(id)));
-        }
     }
 }
 

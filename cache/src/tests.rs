@@ -410,3 +410,33 @@ fn svids_of_a_distrusted_authority_are_replaced_paced_and_those_with_callers_fir
     assert!(taken[0].contains(&"e4".to_owned()), "it has a caller: {taken:?}");
     assert_eq!((taken[1].len(), taken[2].len()), (2, 0));
 }
+
+#[test]
+fn what_failed_is_due_sooner_for_a_caller_and_at_once_when_the_server_is_back() {
+    let now = UNIX_EPOCH + Duration::from_secs(1_000_000);
+    let later = |seconds| now + Duration::from_secs(seconds);
+    let mut cache = Cache::new(Options::default(), bundle(own(), 0));
+    let entries: Vec<_> = (0..3).map(|id| Arc::new(entry(id, 1 << id, 0, id, false))).collect();
+    cache.sync(Some(entries.clone()), Bundles::new(), now);
+    assert_eq!(cache.take_due(now, 10).len(), 3);
+    cache.minted(&entries[0], svid(&entries[0].spiffe_id, now, 100), 0.5, now);
+    assert_eq!(cache.pressing_at("e0"), Some(later(75)), "at three quarters of its life");
+    assert_eq!(cache.pressing_at("e1"), None, "nobody asks for it");
+    for id in ["e1", "e2"] {
+        cache.mint_failed(id, later(240), now);
+    }
+    let matched = cache.snapshot().matching(&selectors(1 << 1));
+    cache.subscribe(&selectors(1 << 1), matched, now);
+    assert!(cache.pressing_at("e1").is_some_and(|at| at <= now));
+    cache.hasten(&selectors(1 << 1), later(5), now);
+    assert_eq!(cache.wake_at(), Some(later(5)));
+    assert_eq!(cache.take_due(later(6), 10).len(), 1);
+    cache.retry_failed(later(6));
+    assert_eq!(cache.take_due(later(6), 10), [Arc::clone(&entries[2])]);
+    cache.renew_by(&entries[0].id, later(10), now);
+    assert_eq!(cache.wake_at(), Some(later(10)));
+    assert!(!cache.has_unmatched());
+    let matched = cache.snapshot().matching(&selectors(1 << 5));
+    cache.subscribe(&selectors(1 << 5), matched, now);
+    assert!(cache.has_unmatched());
+}

@@ -36,5 +36,5 @@ pub use plugins::k8s::{
 pub use plugins::{KeyManager, NodeAttestor, Plugins, WorkloadAttestor, X509Pop};
 pub use settings::{
     BundleFormat, Experimental, KeyType, LogFormat, LogLevel, PodSource, Prefetch, RateLimits,
-    RebootstrapMode, Sds, Settings, TrustBundleSource, UnknownNames,
+    RebootstrapMode, Sds, Settings, TrustBundleSource, UnknownNames, Withdrawal,
 };

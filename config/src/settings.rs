@@ -272,6 +272,8 @@ pub struct Experimental {
     pub jwt_svid_cache_hit_timeout: Duration,
     /// Finial's own: which SVIDs are minted before a caller asks.
     pub x509_svid_prefetch: Prefetch,
+    /// Finial's own: when an entry or bundle counts that the server takes back.
+    pub withdrawal: Withdrawal,
     /// Finial's own: where the k8s attestor reads pods from.
     pub pod_source: PodSource,
     /// Finial's own: the container runtime's socket, for the k8s attestor (`cri_socket_path`).
@@ -318,4 +320,15 @@ pub enum Prefetch {
     Auto,
     /// Those with a caller.
     Live,
+}
+
+/// Finial's own: when an entry or bundle counts that the server takes back (`agent.experimental.withdrawal`). Replicas of
+/// a server may lag behind each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Withdrawal {
+    /// When two syncs in a row say so.
+    #[default]
+    Confirmed,
+    /// At once, as with spire-agent.
+    Immediate,
 }

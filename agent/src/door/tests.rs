@@ -11,13 +11,13 @@ use tokio::time::Instant;
 use transport::{Listener, Options};
 
 use super::*;
-use crate::manager::Parts;
+use crate::manager::{Demand, Parts};
 use crate::upstream::sync::Synced;
 
 struct Fixture {
     admission: Arc<Admission>,
     ready: watch::Sender<Option<Manager>>,
-    demand: (mpsc::Sender<()>, mpsc::Receiver<()>),
+    demand: (mpsc::Sender<Demand>, mpsc::Receiver<Demand>),
     bytes: Budget,
     folder: TempDir,
 }

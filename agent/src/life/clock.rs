@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::error;
 
-use crate::upstream::backoff::{Backoff, jitter};
+use crate::upstream::backoff::{Backoff, Need, jitter};
 
 /// The schedule of syncs: at the interval, earlier on demand, and with backoff after an error. It also has the backoff
 /// of failed renewals.
@@ -18,6 +18,8 @@ pub(super) struct SyncClock {
     demands: BTreeSet<Instant>,
     /// The end of the last sync.
     last: Option<Instant>,
+    /// Until then, a process that matched nothing waits for the server.
+    awaited_until: Instant,
     backoff: Backoff,
     renewal: Backoff,
 }
@@ -28,6 +30,7 @@ impl SyncClock {
             regular: Instant::now(),
             demands: BTreeSet::new(),
             last: None,
+            awaited_until: Instant::now(),
             backoff: Backoff::default(),
             renewal: Backoff::default(),
         }
@@ -39,29 +42,43 @@ impl SyncClock {
         demand.map_or(self.regular, |demand| demand.min(self.regular))
     }
 
-    /// Notes the end of a sync. The error is the wait that the server asks for, if any.
-    pub(super) fn synced(&mut self, outcome: Result<(), Option<Duration>>, interval: Duration) {
+    /// Notes the end of a sync. The error is the wait that the server asks for, if any; `need` is that of the callers.
+    /// Returns whether the server is back: the sync before this one failed.
+    pub(super) fn synced(
+        &mut self,
+        outcome: Result<(), Option<Duration>>,
+        interval: Duration,
+        need: Need,
+    ) -> bool {
         let now = Instant::now();
         self.last = Some(now);
         self.demands.retain(|at| *at > now);
         match outcome {
             Ok(()) => {
-                self.backoff.reset();
                 self.regular = now + jitter(interval, 0.1);
+                self.backoff.reset()
             }
             Err(wait) => {
                 // Demands do not make the agent call a failing server more often.
                 self.demands.clear();
                 // Jitter, so that the agents which the server turned away do not all return in one moment.
                 let wait = wait.map(|wait| jitter(wait.mul_f64(1.1), 0.1));
-                self.regular = now + self.backoff.wait().max(wait.unwrap_or_default());
+                let need = if now < self.awaited_until { Need::Urgent } else { need };
+                self.regular = now + self.backoff.wait(need).max(wait.unwrap_or_default());
+                false
             }
         }
     }
 
-    /// Requests early syncs because a new process matched no entry: one now, then after 1, 2 and 4 s.
+    /// Requests early syncs because a new process matched no entry: one now, then after 1, 2 and 4 s. While syncs fail,
+    /// it only keeps the waits short.
     pub(super) fn demand(&mut self) {
         let now = Instant::now();
+        self.awaited_until = now + AWAITED;
+        if self.backoff.is_failing() {
+            self.regular = self.regular.min(now + Need::Urgent.jittered());
+            return;
+        }
         for after in [0, 1, 2, 4] {
             self.demands.insert(now + Duration::from_secs(after) + jitter(Duration::from_millis(50), 1.0));
         }
@@ -70,14 +87,36 @@ impl SyncClock {
         }
     }
 
+    /// Requests a sync soon that confirms what the last one took back.
+    pub(super) fn confirm(&mut self) {
+        self.demands.insert(Instant::now() + jitter(CONFIRM, 0.1));
+    }
+
+    /// Delays the next sync after a refusal that another one must confirm.
+    pub(super) fn confirm_refusal(&mut self) {
+        self.regular = self.regular.max(Instant::now() + jitter(REFUSED, 0.1));
+    }
+
+    /// Notes that the server has answered another call. A failing sync is made again soon.
+    pub(super) fn reached(&mut self) {
+        if self.backoff.is_failing() {
+            self.regular = self.regular.min(Instant::now() + jitter(REACHED, 1.0));
+        }
+    }
+
     /// Notes that the agent's own SVID was renewed.
     pub(super) fn renewed(&mut self) {
         self.renewal.reset();
     }
 
+    /// Whether the last renewal failed.
+    pub(super) fn renewal_fails(&self) -> bool {
+        self.renewal.is_failing()
+    }
+
     /// Counts a failed renewal and returns the wait before the next one.
-    pub(super) fn renewal_wait(&mut self) -> Duration {
-        self.renewal.wait()
+    pub(super) fn renewal_wait(&mut self, need: Need) -> Duration {
+        self.renewal.wait(need)
     }
 }
 
@@ -111,6 +150,15 @@ impl Reasons {
 const DEMAND_GAP: Duration = Duration::from_secs(1);
 /// The most early syncs that wait: those of two new processes.
 const DEMANDS_KEPT: usize = 8;
+
+/// How long a process that matched nothing keeps the waits of failing syncs short.
+const AWAITED: Duration = Duration::from_mins(1);
+/// The wait before what the server took back is confirmed. A server reads its entries from its database this often.
+const CONFIRM: Duration = Duration::from_secs(5);
+/// The wait before a refusal is confirmed.
+const REFUSED: Duration = Duration::from_secs(2);
+/// The middle of the wait before a failing sync is made again because another call succeeded.
+const REACHED: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
 mod tests;

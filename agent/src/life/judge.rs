@@ -49,6 +49,8 @@ impl From<KeyError> for Fatal {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Retry,
+    /// Try again soon, to hear whether the server says the same again.
+    Confirm,
     Attest,
     Rebootstrap,
 }
@@ -111,6 +113,11 @@ impl Lifecycle {
                 Err(Fatal::Refused { what, source: Box::new(reason) })
             }
             ServerError::Refused { .. } if self.data.reattestable => Ok(Verdict::Attest),
+            // A replica that lags behind does not know an agent that has just attested.
+            ServerError::Refused { .. } if refusals < CONFIRMED && self.manager.is_some() => {
+                self.log_failure(doing, &reason);
+                Ok(Verdict::Confirm)
+            }
             ServerError::Refused { .. } => {
                 error!(error = %reason, "Agent needs to re-attest: removing SVID and shutting down");
                 self.forget_svid();
@@ -163,7 +170,8 @@ impl Lifecycle {
     /// expired certificate comes after the handshake and can look like a broken connection.
     pub(super) fn looks_refused(&self, reason: &ServerError) -> bool {
         match reason {
-            ServerError::Status(_)
+            ServerError::Refused { .. }
+            | ServerError::Status(_)
             | ServerError::Untrusted(_)
             | ServerError::CertificateRefused(_)
             | ServerError::Disconnected(_) => true,
@@ -246,6 +254,8 @@ const NEEDS_TOKEN: &str = "The server refuses the agent's certificate, and its n
     Start it with a new join token; callers keep what they have until that expires";
 /// How long an unknown authority is not fatal at first contact, because the bundle may be about to be distributed.
 const FIRST_CONTACT: Duration = Duration::from_secs(60);
+/// How many refusals in a row are believed by an agent that serves and cannot attest again.
+const CONFIRMED: u32 = 2;
 /// How many refusals in a row end an agent whose SVID has expired and that cannot attest again.
 const REFUSALS: u32 = 3;
 /// spire-agent's number for a re-bootstrap in `bootstrap_use`.

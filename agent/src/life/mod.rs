@@ -36,10 +36,10 @@ use self::own::{OwnSvid, stored_svid};
 use self::rules::rules;
 pub(crate) use self::stored::Stored;
 use crate::keys::{AgentSvid, Keys};
-use crate::manager::{Manager, Mint, Parts};
+use crate::manager::{Demand, Manager, Mint, Parts};
 use crate::status::Status;
 use crate::store::{Data, Keeper};
-use crate::upstream::backoff::Backoff;
+use crate::upstream::backoff::{Backoff, Need};
 use crate::upstream::link::{Credentials, Link, Tls};
 use crate::upstream::sync::{SyncState, sync};
 use crate::upstream::tls::{KeyExchange, Roots};
@@ -66,7 +66,7 @@ pub struct Lifecycle {
     ready: watch::Sender<Option<Manager>>,
     status: Arc<Status>,
     /// Requests for early syncs, from the manager to this task.
-    demand: (mpsc::Sender<()>, mpsc::Receiver<()>),
+    demand: (mpsc::Sender<Demand>, mpsc::Receiver<Demand>),
     /// The configured mode, or `Never` if the agent cannot attest again.
     mode: RebootstrapMode,
     reason: Reasons,
@@ -165,7 +165,7 @@ impl Lifecycle {
                 },
                 Err(reason) => reason,
             };
-            let wait = backoff.wait();
+            let wait = backoff.wait(Need::Urgent);
             self.reason.log(&reason, wait, "Failed to attest; trying again");
             tokio::time::sleep(wait).await;
         }
@@ -189,7 +189,10 @@ impl Lifecycle {
 
     /// Puts a new SVID into use: for the next handshake with the server, for the renewal schedule and on disk.
     fn set_own(&mut self, svid: Arc<AgentSvid>) {
-        self.own = Some(OwnSvid::new(svid, &self.rules));
+        let mut own = OwnSvid::new(svid, &self.rules);
+        own.distrusted =
+            self.bundle.as_ref().is_some_and(|bundle| Distrusted::tainted(bundle).has_signed(&own.svid));
+        self.own = Some(own);
         self.refresh_credentials();
         self.persist();
     }
@@ -237,35 +240,26 @@ impl Lifecycle {
         if let Some(manager) = &self.manager {
             manager.renew_all().await;
         }
-        let mut known = SyncState::default();
+        let mut known = SyncState::new(self.settings.experimental.withdrawal);
         let mut clock = SyncClock::new();
         let mut refusals = 0;
         loop {
             let renew = self.own.as_ref().map_or(Duration::ZERO, OwnSvid::until_renewal);
             let (doing, result) = tokio::select! {
-                () = tokio::time::sleep_until(clock.next()) => {
-                    let revisions = self.settings.experimental.use_sync_authorized_entries;
-                    let result = sync(&self.link, &mut known, revisions).await;
-                    let outcome = result.as_ref().map(drop).map_err(ServerError::retry_after);
-                    clock.synced(outcome, self.settings.experimental.sync_interval);
-                    let result = match result {
-                        // The manager did not get these entries, so the next sync must return all of them again.
-                        Ok(synced) => self.synced(synced).await.inspect_err(|_| known = SyncState::default()),
-                        Err(reason) => Err(reason),
-                    };
-                    (Doing::Syncing, result)
+                () = tokio::time::sleep_until(clock.next()) =>
+                    (Doing::Syncing, self.sync(&mut known, &mut clock).await),
+                Some(demand) = self.demand.1.recv() => {
+                    match demand {
+                        Demand::Unmatched => clock.demand(),
+                        Demand::Reached => clock.reached(),
+                    }
+                    continue
                 }
-                Some(()) = self.demand.1.recv() => { clock.demand(); continue }
                 () = tokio::time::sleep(renew.min(LONGEST_SLEEP)) => {
                     if self.own.as_ref().is_some_and(|own| own.until_renewal() > Duration::ZERO) {
                         continue;
                     }
-                    let result = self.renew().await;
-                    match &result {
-                        Ok(()) => clock.renewed(),
-                        Err(_) => self.hold_renewal(clock.renewal_wait()),
-                    }
-                    (Doing::Renewing, result)
+                    (Doing::Renewing, self.renew_in_time(&mut clock).await)
                 }
             };
             if self.manager.as_ref().is_some_and(Manager::is_stopped) {
@@ -278,10 +272,56 @@ impl Lifecycle {
             refusals = if self.looks_refused(&reason) { refusals + 1 } else { 0 };
             match self.judge(doing, reason, refusals)? {
                 Verdict::Retry => {}
+                Verdict::Confirm => clock.confirm_refusal(),
                 Verdict::Attest => self.attest_again().await?,
                 Verdict::Rebootstrap => return Ok(()),
             }
         }
+    }
+
+    /// Syncs once, and schedules the next sync.
+    async fn sync(&mut self, known: &mut SyncState, clock: &mut SyncClock) -> Result<(), ServerError> {
+        let revisions = self.settings.experimental.use_sync_authorized_entries;
+        let result = sync(&self.link, known, revisions).await;
+        let outcome = result.as_ref().map(drop).map_err(ServerError::retry_after);
+        let need = self.manager.as_ref().map_or(Need::Urgent, Manager::need);
+        let is_back = clock.synced(outcome, self.settings.experimental.sync_interval, need);
+        if result.is_ok() && known.is_doubtful() {
+            clock.confirm();
+        }
+        let withdrawal = self.settings.experimental.withdrawal;
+        // The manager did not get these entries, so the next sync must return all of them again.
+        self.synced(result?).await.inspect_err(|_| *known = SyncState::new(withdrawal))?;
+        if is_back {
+            if clock.renewal_fails() {
+                self.hold_renewal(Duration::ZERO);
+            }
+            if let Some(manager) = &self.manager {
+                manager.reached().await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Replaces the agent's own SVID, and schedules the next attempt.
+    async fn renew_in_time(&mut self, clock: &mut SyncClock) -> Result<(), ServerError> {
+        let result = self.renew().await;
+        let signed_in_vain = self.own.as_ref().is_some_and(|own| own.distrusted);
+        match &result {
+            // A replica that lags behind signs with the tainted authority for a while.
+            Ok(()) if signed_in_vain => self.hold_renewal(clock.renewal_wait(Need::Idle)),
+            Ok(()) => clock.renewed(),
+            Err(_) => {
+                let old_at = self.own.as_ref().map(OwnSvid::old_at);
+                let until_old = old_at.map(|at| at.duration_since(SystemTime::now()).unwrap_or_default());
+                let urgent = until_old.is_none_or(|left| left.is_zero());
+                let wait = clock.renewal_wait(Need::urgent_if(urgent));
+                self.hold_renewal(
+                    until_old.filter(|left| !left.is_zero()).map_or(wait, |left| wait.min(left)),
+                );
+            }
+        }
+        result
     }
 
     /// Passes the outcome of a sync to the manager, which the first sync starts, and keeps the own bundle.
@@ -385,7 +425,7 @@ impl Lifecycle {
                 },
                 Err(reason) => reason,
             };
-            let wait = backoff.wait();
+            let wait = backoff.wait(Need::Urgent);
             self.reason.log(&reason, wait, "Failed to attest; trying again");
             tokio::time::sleep(wait).await;
         }

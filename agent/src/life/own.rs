@@ -15,7 +15,7 @@ pub(super) struct OwnSvid {
     pub(super) svid: Arc<AgentSvid>,
     /// When the SVID is renewed, or attested again.
     pub(super) renew_at: SystemTime,
-    /// Whether its authority is tainted or removed, so that a forced renewal is under way.
+    /// Whether its authority is tainted or removed, so that a forced renewal is under way or was in vain.
     pub(super) distrusted: bool,
 }
 
@@ -30,6 +30,12 @@ impl OwnSvid {
     pub(super) fn stored(svid: Arc<AgentSvid>, rules: &cache::Options) -> Self {
         let renew_at = rules.renew_at(&svid, rand::rng().random(), svid.not_before);
         Self { svid, renew_at, distrusted: false }
+    }
+
+    /// When a renewal that fails becomes urgent: at three quarters of its life.
+    pub(super) fn old_at(&self) -> SystemTime {
+        let life = self.svid.not_after.duration_since(self.svid.not_before).unwrap_or_default();
+        self.svid.not_before + life.mul_f64(0.75)
     }
 
     /// The time until the renewal; zero if it is due.

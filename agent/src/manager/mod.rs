@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 use crate::upstream::ServerError;
-use crate::upstream::backoff::{Backoff, jitter};
+use crate::upstream::backoff::{Backoff, Need, jitter};
 use crate::upstream::mint::Outcome;
 use crate::upstream::sync::Synced;
 
@@ -39,13 +39,26 @@ pub struct Manager {
     /// The bundles of the own trust domain and of all that the entries federate with.
     bundles: watch::Receiver<Bundles>,
     svids: Arc<AtomicUsize>,
+    /// Whether callers wait for the server.
+    waited_for: Arc<AtomicBool>,
     /// Asks the life for an early sync.
-    demand: mpsc::Sender<()>,
+    demand: mpsc::Sender<Demand>,
+}
+
+/// Why the life should sync earlier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Demand {
+    /// A new process matched no entry, and its entry may be younger than the last sync.
+    Unmatched,
+    /// The server signs again after it failed to.
+    Reached,
 }
 
 enum Message {
     Subscribe(Selectors, Matched, Charge, oneshot::Sender<Updates<WorkloadUpdate>>),
     Synced(Synced),
+    /// The server has answered a sync after it failed to.
+    Reached,
     RenewAll,
     Minted(Vec<Outcome>),
     /// A call failed as a whole. The duration is the wait that the server asks for.
@@ -73,8 +86,8 @@ pub(crate) struct Parts {
     /// The bundle of the agent's own trust domain.
     pub(crate) bundle: Arc<Bundle>,
     pub(crate) mint: Mint,
-    /// Receives a request for an early sync when a new process matches no entry.
-    pub(crate) demand: mpsc::Sender<()>,
+    /// Receives requests for an early sync.
+    pub(crate) demand: mpsc::Sender<Demand>,
     /// The wall clock, by which SVIDs expire.
     pub(crate) clock: fn() -> SystemTime,
 }
@@ -90,9 +103,13 @@ impl Manager {
         let (own, bundle) = watch::channel(bundle);
         let (all, bundles) = watch::channel(Bundles::new());
         let svids = Arc::<AtomicUsize>::default();
+        let waited_for = Arc::<AtomicBool>::default();
         let task = Task {
             all,
             svids: Arc::clone(&svids),
+            waited_for: Arc::clone(&waited_for),
+            pressing: false,
+            demand: demand.clone(),
             snapshot: Arc::clone(&snapshot),
             cache,
             messages,
@@ -107,7 +124,7 @@ impl Manager {
             sweep_at: Instant::now() + SWEEP,
         };
         tokio::spawn(task.run());
-        Self { mailbox, snapshot, bundle, bundles, svids, demand }
+        Self { mailbox, snapshot, bundle, bundles, svids, waited_for, demand }
     }
 
     /// Subscribes to the identities of a proof's selectors. `matched` is their match against a snapshot, which may be
@@ -154,7 +171,17 @@ impl Manager {
     /// Requests an early sync, because a new process matched no entry and its entry may be younger than the last sync.
     pub fn unmatched(&self) {
         // The channel holds one request. If it is full, a sync is about to happen anyway.
-        let _ = self.demand.try_send(());
+        let _ = self.demand.try_send(Demand::Unmatched);
+    }
+
+    /// How much callers need a server that does not answer.
+    pub(crate) fn need(&self) -> Need {
+        Need::urgent_if(self.waited_for.load(Ordering::Relaxed))
+    }
+
+    /// Tells the task that the server answers again.
+    pub(crate) async fn reached(&self) {
+        let _ = self.mailbox.send(Message::Reached).await;
     }
 
     /// Replaces every SVID, because the server no longer has the authority that signed them.
@@ -183,6 +210,10 @@ struct Task {
     own: watch::Sender<Arc<Bundle>>,
     all: watch::Sender<Bundles>,
     svids: Arc<AtomicUsize>,
+    waited_for: Arc<AtomicBool>,
+    /// Whether SVIDs that could not be minted are missing, or near their end.
+    pressing: bool,
+    demand: mpsc::Sender<Demand>,
     mint: Mint,
     clock: fn() -> SystemTime,
     /// The most entries of one call. It is halved when a call fails and doubled when one succeeds.
@@ -206,6 +237,7 @@ impl Task {
             }
             self.mint_due();
             self.svids.store(self.cache.svid_count(), Ordering::Relaxed);
+            self.waited_for.store(self.pressing || self.cache.has_unmatched(), Ordering::Relaxed);
         }
     }
 
@@ -215,6 +247,9 @@ impl Task {
                 drop(reply.send(self.subscribe(selectors, matched, charge)))
             }
             Message::Synced(synced) => self.synced(synced),
+            Message::Reached => {
+                self.reached();
+            }
             Message::RenewAll => self.cache.renew_all((self.clock)()),
             Message::Minted(outcomes) => self.minted(outcomes),
             Message::MintFailed(entries, wait) => self.mint_failed(&entries, wait),
@@ -231,6 +266,12 @@ impl Task {
             return publisher.subscribe();
         }
         let update = self.cache.subscribe(&selectors, matched, (self.clock)());
+        if self.backoff.is_failing() {
+            // What nobody waited for may have a long wait before it.
+            let now = (self.clock)();
+            self.cache.hasten(&selectors, now + Need::Urgent.jittered(), now);
+            self.pressing |= update.identities.iter().any(|identity| identity.svid.is_none());
+        }
         let publisher = Publisher::new(update);
         let updates = publisher.subscribe();
         self.subscribers.insert(selectors, (publisher, charge));
@@ -293,13 +334,22 @@ impl Task {
     fn minted(&mut self, outcomes: Vec<Outcome>) {
         self.in_flight -= 1;
         self.batch = (self.batch * 2).min(BATCH);
-        self.backoff.reset();
+        if self.reached() {
+            // The channel holds one request. If it is full, a sync is about to happen anyway.
+            let _ = self.demand.try_send(Demand::Reached);
+        }
         let now = (self.clock)();
+        let tainted = Distrusted::tainted(self.cache.bundle());
         for (entry, outcome) in outcomes {
             match outcome {
                 Ok(svid) => {
                     debug!(entry = %entry.id, spiffe_id = %svid.id, serial_num = %svid.serial, "SVID updated");
+                    // It was asked for before the taint was known, or a replica that lags behind has signed it.
+                    let distrusted = tainted.has_signed(&svid);
                     let published = self.cache.minted(&entry, svid, rand::rng().random(), now);
+                    if distrusted {
+                        self.cache.renew_by(&entry.id, now + jitter(ENTRY_RETRY, 0.3), now);
+                    }
                     self.publish(published);
                 }
                 Err(reason) => {
@@ -311,13 +361,30 @@ impl Task {
         }
     }
 
+    /// The server answers. What failed before is due at once. Returns whether something had failed.
+    fn reached(&mut self) -> bool {
+        self.pressing = false;
+        let failed = self.backoff.reset();
+        if failed {
+            self.cache.retry_failed((self.clock)());
+        }
+        failed
+    }
+
     fn mint_failed(&mut self, entries: &[Arc<Entry>], wait: Option<Duration>) {
         self.in_flight -= 1;
         self.batch = (self.batch / 2).max(1);
         let now = (self.clock)();
-        let retry_at = now + self.backoff.wait().max(wait.unwrap_or_default());
+        let idle = self.backoff.wait(Need::Idle);
+        let urgent = idle.min(Need::Urgent.jittered());
         for entry in entries {
-            self.cache.mint_failed(&entry.id, retry_at, now);
+            let pressing = self.cache.pressing_at(&entry.id);
+            self.pressing |= pressing.is_some_and(|at| at <= now);
+            let retry_at = match pressing {
+                Some(at) => (now + idle).min(at.max(now + urgent)),
+                None => now + idle,
+            };
+            self.cache.mint_failed(&entry.id, retry_at.max(now + wait.unwrap_or_default()), now);
         }
     }
 

@@ -117,7 +117,7 @@ impl Signer {
 struct Fixture {
     manager: Manager,
     signer: Arc<Signer>,
-    demand: mpsc::Receiver<()>,
+    demand: mpsc::Receiver<Demand>,
     bytes: Account,
 }
 
@@ -233,6 +233,74 @@ async fn the_server_is_left_alone_for_as_long_as_it_wants() {
     assert!(times[1] - times[0] >= 20.0, "{times:?}");
 }
 
+fn away() -> Result<BTreeMap<String, &'static str>, ServerError> {
+    Err(ServerError::Unreachable("away".into()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_waits_for_is_made_again_when_the_server_is_back() {
+    let mut fixture = prefetching();
+    for _ in 0..12 {
+        fixture.signer.fails(away());
+    }
+    fixture.sync([entry("a", &Uid(1))]).await;
+    sleep(MINUTE).await;
+    assert_eq!(fixture.manager.need(), Need::Idle);
+    let before = fixture.signer.times("a").len();
+    assert!(before < 12, "the waits grow");
+    fixture.signer.answers.lock().unwrap().clear();
+    fixture.manager.reached().await;
+    settle().await;
+    assert_eq!(fixture.signer.times("a").len(), before + 1);
+    assert_eq!(fixture.manager.svid_count(), 1);
+    assert!(fixture.demand.try_recv().is_err(), "it was the sync that told it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_waits_keeps_the_waits_short() {
+    let mut fixture = prefetching();
+    for _ in 0..1000 {
+        fixture.signer.fails(away());
+    }
+    fixture.sync([entry("a", &Uid(1))]).await;
+    sleep(MINUTE).await;
+    let _updates = fixture.listen(&Uid(1)).await;
+    let waits_from = fixture.signer.times("a").len();
+    sleep(MINUTE).await;
+    assert_eq!(fixture.manager.need(), Need::Urgent);
+    let times = fixture.signer.times("a");
+    assert!(times[waits_from..].windows(2).all(|pair| pair[1] - pair[0] <= 5.1), "{times:?}");
+    fixture.signer.answers.lock().unwrap().clear();
+    sleep(MINUTE / 10).await;
+    assert_eq!(fixture.manager.need(), Need::Idle);
+    assert_eq!(fixture.demand.try_recv(), Ok(Demand::Reached));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_svid_near_its_end_keeps_the_waits_short() {
+    let fixture = prefetching();
+    fixture.sync([entry("a", &Uid(1))]).await;
+    settle().await;
+    for _ in 0..1000 {
+        fixture.signer.fails(away());
+    }
+    sleep(MINUTE.mul_f64(0.9)).await;
+    assert_eq!(fixture.manager.need(), Need::Urgent);
+    let times = fixture.signer.times("a");
+    assert!(times.iter().any(|at| (45.0..50.1).contains(at)), "at three quarters of its life: {times:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_without_an_entry_waits_for_the_server() {
+    let fixture = prefetching();
+    fixture.sync([]).await;
+    settle().await;
+    assert_eq!(fixture.manager.need(), Need::Idle);
+    let _updates = fixture.listen(&Uid(1)).await;
+    settle().await;
+    assert_eq!(fixture.manager.need(), Need::Urgent);
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_entry_that_is_refused_does_not_hold_up_the_others() {
     let fixture = prefetching();
@@ -289,7 +357,7 @@ async fn unmatched_processes_are_one_demand() {
     let mut fixture = prefetching();
     fixture.manager.unmatched();
     fixture.manager.unmatched();
-    assert_eq!(fixture.demand.try_recv(), Ok(()));
+    assert_eq!(fixture.demand.try_recv(), Ok(Demand::Unmatched));
     assert!(fixture.demand.try_recv().is_err());
 }
 

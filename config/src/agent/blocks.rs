@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use super::choice;
 use crate::decode::{Section, Setting, Strictness, no_hint};
-use crate::{Experimental, PodSource, Prefetch, RateLimits, Sds, UnknownNames, Warning, duration};
+use crate::{
+    Experimental, PodSource, Prefetch, RateLimits, Sds, UnknownNames, Warning, Withdrawal, duration,
+};
 
 pub(super) fn sds(section: Section<'_>) -> Sds {
     let text = |key, default: &str| section.text(key).map_or_else(|| default.to_owned(), |text| text.value);
@@ -40,6 +42,11 @@ pub(super) fn experimental(section: Section<'_>) -> Experimental {
             _ => {
                 Err(format!("experimental.x509_svid_prefetch is \"all\", \"auto\" or \"live\", not {name:?}"))
             }
+        }),
+        withdrawal: choice(&section, "withdrawal", |name| match name {
+            "confirmed" => Ok(Withdrawal::Confirmed),
+            "immediate" => Ok(Withdrawal::Immediate),
+            _ => Err(format!("experimental.withdrawal is \"confirmed\" or \"immediate\", not {name:?}")),
         }),
         pod_source: choice(&section, "pod_source", |name| match name {
             "kubelet" => Ok(PodSource::Kubelet),

@@ -3,6 +3,7 @@
 use tokio::time::advance;
 
 use super::*;
+use crate::upstream::backoff::URGENT;
 
 const INTERVAL: Duration = Duration::from_secs(5);
 
@@ -11,7 +12,7 @@ async fn the_interval_has_a_tenth_of_jitter() {
     for _ in 0..50 {
         let mut clock = SyncClock::new();
         assert_eq!(clock.next(), Instant::now(), "the first is at once");
-        clock.synced(Ok(()), INTERVAL);
+        clock.synced(Ok(()), INTERVAL, Need::Idle);
         let wait = clock.next() - Instant::now();
         assert!(wait >= INTERVAL.mul_f64(0.9) && wait <= INTERVAL.mul_f64(1.1), "{wait:?}");
     }
@@ -20,7 +21,7 @@ async fn the_interval_has_a_tenth_of_jitter() {
 #[tokio::test(start_paused = true)]
 async fn demand_comes_sooner_but_never_twice_in_a_second() {
     let mut clock = SyncClock::new();
-    clock.synced(Ok(()), Duration::from_secs(60));
+    clock.synced(Ok(()), Duration::from_secs(60), Need::Idle);
     for _ in 0..100 {
         clock.demand();
     }
@@ -29,7 +30,7 @@ async fn demand_comes_sooner_but_never_twice_in_a_second() {
     while clock.next() < start + Duration::from_secs(30) {
         advance(clock.next() - Instant::now()).await;
         syncs.push(Instant::now());
-        clock.synced(Ok(()), Duration::from_secs(60));
+        clock.synced(Ok(()), Duration::from_secs(60), Need::Idle);
     }
     assert!((1..=DEMANDS_KEPT).contains(&syncs.len()), "{syncs:?}");
     assert!(syncs.windows(2).all(|pair| pair[1] - pair[0] >= DEMAND_GAP), "{syncs:?}");
@@ -39,10 +40,10 @@ async fn demand_comes_sooner_but_never_twice_in_a_second() {
 async fn after_an_error_demand_waits_and_the_server_is_heeded() {
     let mut clock = SyncClock::new();
     clock.demand();
-    clock.synced(Err(None), INTERVAL);
+    clock.synced(Err(None), INTERVAL, Need::Idle);
     let first = clock.next() - Instant::now();
     assert!(first <= Duration::from_millis(500), "{first:?}");
-    clock.synced(Err(Some(Duration::from_secs(60))), INTERVAL);
+    clock.synced(Err(Some(Duration::from_secs(60))), INTERVAL, Need::Idle);
     let held = clock.next() - Instant::now();
     assert!(held >= Duration::from_secs(59) && held <= Duration::from_secs(73), "{held:?}");
 }
@@ -50,8 +51,45 @@ async fn after_an_error_demand_waits_and_the_server_is_heeded() {
 #[tokio::test(start_paused = true)]
 async fn a_renewal_that_fails_waits_longer_each_time_until_one_works() {
     let mut clock = SyncClock::new();
-    let waits: Vec<_> = (0..20).map(|_| clock.renewal_wait()).collect();
-    assert!(waits.iter().all(|wait| *wait <= crate::upstream::backoff::MOST));
+    let waits: Vec<_> = (0..20).map(|_| clock.renewal_wait(Need::Urgent)).collect();
+    assert!(waits.iter().all(|wait| *wait <= URGENT));
     clock.renewed();
-    assert!(clock.renewal_wait() <= Duration::from_millis(500));
+    assert!(clock.renewal_wait(Need::Idle) <= Duration::from_millis(500));
+}
+
+/// The wait after this many failed syncs.
+fn failing(clock: &mut SyncClock, failures: usize, need: Need) -> Duration {
+    for _ in 0..failures {
+        clock.synced(Err(None), INTERVAL, need);
+    }
+    clock.next() - Instant::now()
+}
+
+#[tokio::test(start_paused = true)]
+async fn waits_grow_to_minutes_until_somebody_waits() {
+    let mut clock = SyncClock::new();
+    let longest = (0..50).map(|_| failing(&mut clock, 10, Need::Idle)).max().unwrap();
+    assert!(longest > Duration::from_mins(1), "{longest:?}");
+    assert!(failing(&mut clock, 1, Need::Urgent) <= URGENT);
+    while failing(&mut clock, 1, Need::Idle) <= URGENT {}
+    clock.demand();
+    assert!(clock.next() <= Instant::now() + URGENT);
+    assert!(failing(&mut clock, 1, Need::Idle) <= URGENT, "for a minute");
+    advance(AWAITED).await;
+    while failing(&mut clock, 1, Need::Idle) <= URGENT {}
+    clock.reached();
+    assert!(clock.next() <= Instant::now() + 2 * REACHED);
+    assert!(clock.synced(Ok(()), INTERVAL, Need::Idle), "the server is back");
+    assert!(!clock.synced(Ok(()), INTERVAL, Need::Idle));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_taken_back_is_confirmed_soon() {
+    let mut clock = SyncClock::new();
+    clock.synced(Ok(()), Duration::from_mins(1), Need::Idle);
+    clock.confirm();
+    assert!(clock.next() <= Instant::now() + CONFIRM.mul_f64(1.1));
+    clock.synced(Err(None), INTERVAL, Need::Urgent);
+    clock.confirm_refusal();
+    assert!(clock.next() >= Instant::now() + REFUSED.mul_f64(0.9));
 }

@@ -92,6 +92,33 @@ async fn a_refusal_ends_an_agent_that_cannot_attest_anew() {
     }
 }
 
+/// A manager without entries.
+fn manager() -> crate::manager::Manager {
+    let bundle = Arc::new(Bundle::of_x509(TrustDomain::parse("td").unwrap(), []));
+    crate::manager::Manager::start(crate::manager::Parts {
+        rules: cache::Options::default(),
+        bundle,
+        mint: Arc::new(|_| Box::pin(async { Ok(Vec::new()) })),
+        demand: tokio::sync::mpsc::channel(1).0,
+        clock: SystemTime::now,
+    })
+}
+
+#[tokio::test]
+async fn an_agent_that_serves_hears_a_refusal_twice_but_a_ban_once() {
+    let (lifecycle, _folder) = lifecycle("", false).await;
+    let mut lifecycle = with_svid(lifecycle, 60).await;
+    lifecycle.manager = Some(manager());
+    let unknown = || refused(Reason::AgentNotAttested);
+    assert!(lifecycle.looks_refused(&unknown()));
+    assert_eq!(lifecycle.judge(Doing::Syncing, unknown(), 1).unwrap(), Verdict::Confirm);
+    assert!(lifecycle.own.is_some());
+    assert!(matches!(lifecycle.judge(Doing::Syncing, unknown(), 2), Err(Fatal::Refused { .. })));
+    let mut lifecycle = with_svid(lifecycle, 60).await;
+    let banned = lifecycle.judge(Doing::Syncing, refused(Reason::AgentBanned), 1);
+    assert!(matches!(banned, Err(Fatal::Refused { .. })));
+}
+
 #[tokio::test]
 async fn a_stored_svid_that_is_refused_at_start_gives_way_to_the_join_token() {
     let (lifecycle, _folder) = lifecycle("", false).await;

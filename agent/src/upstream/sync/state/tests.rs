@@ -117,3 +117,36 @@ fn what_cannot_be_read_leaves_the_last_good_one() {
     let held: Vec<_> = known.entries.iter().map(|entry| (&*entry.id, entry.revision)).collect();
     assert_eq!(held, [("a", 1), ("b", 0)]);
 }
+
+#[test]
+fn what_an_answer_takes_back_counts_when_the_next_one_agrees() {
+    let mut known = SyncState::new(Withdrawal::Confirmed);
+    let held = |known: &SyncState| -> Vec<_> {
+        known.entries.iter().map(|entry| (entry.id.to_string(), entry.revision)).collect()
+    };
+    let both = [("a".to_owned(), 1), ("b".to_owned(), 1)];
+    known.replace(EntryList::Whole(vec![wire("a", 1), wire("b", 1)]));
+    for _ in 0..3 {
+        let (lagging, _) = answer(&known, &[("a", 0)]);
+        known.replace(lagging);
+        assert!(held(&known) == both && known.is_doubtful());
+        let (current, _) = answer(&known, &[("a", 1), ("b", 1)]);
+        known.replace(current);
+        assert!(held(&known) == both && !known.is_doubtful());
+    }
+    for _ in 0..2 {
+        let (deleted, _) = answer(&known, &[("a", 1)]);
+        known.replace(deleted);
+    }
+    assert_eq!(held(&known), [("a".to_owned(), 1)]);
+
+    let bundle = |sequence_number| types::Bundle {
+        trust_domain: "td".into(),
+        sequence_number,
+        ..types::Bundle::default()
+    };
+    let numbers = [3, 2, 3, 2, 2].map(|number| known.bundle(bundle(number)).unwrap().sequence_number);
+    assert_eq!(numbers, [3, 3, 3, 3, 2]);
+    let domain = TrustDomain::parse("td").unwrap();
+    assert!(known.doubted_absence(&domain).is_some() && known.doubted_absence(&domain).is_none());
+}
