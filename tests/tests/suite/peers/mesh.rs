@@ -29,6 +29,11 @@ impl Mesh {
         format!("unix:path:{}", self.folder.join(name).display())
     }
 
+    /// The agent's socket.
+    pub(super) fn agent(&self) -> &Path {
+        &self.socket
+    }
+
     /// The configuration of an Envoy that answers anyone itself.
     pub(super) fn sidecar<'a>(&'a self, name: &'a str) -> Sidecar<'a> {
         Sidecar {
@@ -112,6 +117,11 @@ impl Pair {
             figures.seconds = start.elapsed().as_secs_f64();
         }
         figures
+    }
+
+    /// The serial numbers of the frontend's and of the backend's present certificates.
+    pub(super) async fn serials(&self) -> [String; 2] {
+        [self.frontend.serial(FRONTEND).await, self.backend.serial(BACKEND).await]
     }
 
     /// The number of handshakes that the frontend and the backend have counted.

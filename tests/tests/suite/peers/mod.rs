@@ -1,6 +1,7 @@
 //! Tests with software that others wrote: clients of the Workload API, Envoys, the real server and the real agent.
 //!
 //! * `admin`: the admin socket, and a Go program that asks there for the identities of others.
+//! * `authorities`: the real server's authorities are replaced, tainted and revoked while Envoys talk.
 //! * `clients`: libraries in four languages. Those in Python and Go run in the programs of `tests/peers`.
 //! * `command_lines`: each agent's own commands, against finial and against the real agent (`agents` runs both on one
 //!   server).
@@ -13,6 +14,7 @@
 
 mod admin;
 mod agents;
+mod authorities;
 mod clients;
 mod command_lines;
 mod envoys;
@@ -32,6 +34,7 @@ use libtest_mimic::Trial;
 pub(super) fn trials() -> Vec<Trial> {
     [
         admin::trials(),
+        authorities::trials(),
         clients::trials(),
         command_lines::trials(),
         envoys::trials(),

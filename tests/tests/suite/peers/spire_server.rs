@@ -139,9 +139,14 @@ impl SpireServer {
 
     /// The ID of the X.509 authority in this state: `active`, `prepared` or `old`.
     pub(super) async fn authority(&self, state: &str) -> String {
-        let printed = self.ask(&["localauthority", "x509", "show", "-output", "json"]).await;
+        self.shown("x509", state, "authority_id").await
+    }
+
+    /// A field of the authority of this kind (`x509`, `jwt`) in this state.
+    pub(super) async fn shown(&self, kind: &str, state: &str, field: &str) -> String {
+        let printed = self.ask(&["localauthority", kind, "show", "-output", "json"]).await;
         let answer: serde_json::Value = serde_json::from_str(&printed).expect("JSON");
-        answer[state]["authority_id"].as_str().expect("there is one in this state").to_owned()
+        answer[state][field].as_str().expect("there is one in this state").to_owned()
     }
 
     /// Runs a subcommand of `localauthority x509`.
@@ -169,7 +174,8 @@ impl SpireServer {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
-    async fn ask(&self, arguments: &[&str]) -> String {
+    /// Runs the server's command line, and returns what it prints.
+    pub(super) async fn ask(&self, arguments: &[&str]) -> String {
         match self.try_ask(arguments).await {
             Ok(printed) => printed,
             Err(reason) => panic!("{arguments:?}: {reason}"),

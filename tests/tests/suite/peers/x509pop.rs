@@ -27,14 +27,14 @@ pub(super) fn trials() -> Vec<Trial> {
 }
 
 /// A root, an intermediate of it, and the signer with the intermediate's key.
-struct Pki {
+pub(super) struct Pki {
     root: String,
     intermediate: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
 impl Pki {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
@@ -44,6 +44,31 @@ impl Pki {
         params.distinguished_name.push(rcgen::DnType::CommonName, "intermediate");
         let intermediate = params.clone().signed_by(&key, &root_issuer).expect("signed").pem();
         Self { root, intermediate, issuer: Issuer::new(params, key) }
+    }
+
+    /// Writes the authorities. Returns the server's plugin that trusts them.
+    pub(super) fn server_plugin(&self, folder: &Path) -> String {
+        let write = |name: &str, text: &str| std::fs::write(folder.join(name), text);
+        write("root.pem", &self.root)
+            .and_then(|()| write("intermediate.pem", &self.intermediate))
+            .expect("written");
+        let place = folder.display();
+        format!("NodeAttestor \"x509pop\" {{ plugin_data {{ ca_bundle_path = \"{place}/root.pem\" }} }}")
+    }
+
+    /// Writes a certificate and its key. Returns the agent's plugin that shows them.
+    pub(super) fn agent_plugin(
+        &self,
+        folder: &Path,
+        name: &str,
+        algorithm: &'static SignatureAlgorithm,
+    ) -> String {
+        self.write(folder, name, algorithm);
+        let place = folder.display();
+        format!(
+            "NodeAttestor \"x509pop\" {{ plugin_data {{ private_key_path = \"{place}/{name}.key\" \
+             certificate_path = \"{place}/{name}.crt\" intermediates_path = \"{place}/intermediate.pem\" }} }}"
+        )
     }
 
     /// Writes a certificate and its key.
@@ -60,13 +85,8 @@ impl Pki {
 
 async fn another_authority((server, real): (PathBuf, PathBuf)) {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let place = folder.path().display();
     let pki = Pki::new();
-    std::fs::write(folder.path().join("root.pem"), &pki.root).expect("written");
-    std::fs::write(folder.path().join("intermediate.pem"), &pki.intermediate).expect("written");
-    let plugin =
-        format!("NodeAttestor \"x509pop\" {{ plugin_data {{ ca_bundle_path = \"{place}/root.pem\" }} }}");
-    let server = SpireServer::start_with(&server, &plugin).await;
+    let server = SpireServer::start_with(&server, &pki.server_plugin(folder.path())).await;
     let kinds = [
         ("rsa", &rcgen::PKCS_RSA_SHA256),
         ("p256", &rcgen::PKCS_ECDSA_P256_SHA256),
@@ -75,13 +95,9 @@ async fn another_authority((server, real): (PathBuf, PathBuf)) {
     for (program, whose) in [(build_finial(), "finial"), (real, "real")] {
         for (kind, algorithm) in kinds {
             let name = format!("{whose}-{kind}");
-            pki.write(folder.path(), &name, algorithm);
             let (mut conf, _) = server.agent("").await;
             conf.join_token = None;
-            conf.node_attestor = Some(format!(
-                "NodeAttestor \"x509pop\" {{ plugin_data {{ private_key_path = \"{place}/{name}.key\" \
-                 certificate_path = \"{place}/{name}.crt\" intermediates_path = \"{place}/intermediate.pem\" }} }}"
-            ));
+            conf.node_attestor = Some(pki.agent_plugin(folder.path(), &name, algorithm));
             attests_and_again(&program, &server, &conf, "/x509pop/").await;
         }
     }
@@ -127,7 +143,7 @@ async fn attests_and_again(program: &Path, server: &SpireServer, conf: &Conf, pa
 }
 
 /// Waits until the server has an agent with this text in its SPIFFE ID, and returns the ID.
-async fn attested(agent: &Agent, server: &SpireServer, path: &str) -> String {
+pub(super) async fn attested(agent: &Agent, server: &SpireServer, path: &str) -> String {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         if let Some(id) = server.agents().await.into_iter().find(|id| id.contains(path)) {

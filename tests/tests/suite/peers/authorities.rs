@@ -1,0 +1,213 @@
+//! Authorities of the real server are prepared, activated, tainted and revoked while two Envoys send each request over
+//! a new TLS connection. Runs with finial and with the real agent, which is the oracle.
+
+use std::cell::Cell;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use harness::{Agent, Conf, build_finial, envoy_program, needs};
+use libtest_mimic::Trial;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, KeyUsagePurpose};
+use tempfile::TempDir;
+use tokio::time::Instant;
+
+use super::mesh::{BACKEND, BY_PATH, FRONTEND, Mesh, Pair};
+use super::real::{complaints, served};
+use super::spire_server::SpireServer;
+use super::trial_with;
+use super::x509pop::{self, Pki};
+
+pub(super) fn trials() -> Vec<Trial> {
+    let needed = || {
+        Ok((needs("SPIRE_SERVER", "spire-server")?, needs("SPIRE_AGENT", "spire-agent")?, envoy_program()?))
+    };
+    vec![
+        trial_with("real_server_replaces_its_authorities_under_envoys", needed(), by_join_token),
+        trial_with("real_server_replaces_its_authorities_under_envoys_x509pop", needed(), by_x509pop),
+        trial_with("real_server_replaces_its_upstream_authority_under_envoys", needed(), upstream),
+    ]
+}
+
+type Programs = (PathBuf, PathBuf, PathBuf);
+
+async fn by_join_token((server, real, envoy): Programs) {
+    for program in [build_finial(), real] {
+        let server = SpireServer::start(&server).await;
+        let (conf, parent) = server.agent(BY_PATH).await;
+        let world = World::new(server, &program, &conf, &parent, &envoy).await;
+        world.replaces_jwt_and_x509().await;
+    }
+}
+
+async fn by_x509pop((server, real, envoy): Programs) {
+    for program in [build_finial(), real] {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let pki = Pki::new();
+        let server = SpireServer::start_with(&server, &pki.server_plugin(folder.path())).await;
+        let (mut conf, _) = server.agent(BY_PATH).await;
+        conf.join_token = None;
+        conf.node_attestor = Some(pki.agent_plugin(folder.path(), "node", &rcgen::PKCS_ECDSA_P256_SHA256));
+        // Its SPIFFE ID is known when it has attested.
+        let own = Arc::new(tempfile::tempdir().expect("a temporary folder"));
+        let agent = Agent::start_program(&program, &conf, Arc::clone(&own));
+        agent.wait_for_socket().await;
+        let parent = x509pop::attested(&agent, &server, "/x509pop/").await;
+        let world = World::around(server, agent, &parent, &envoy).await;
+        world.replaces_jwt_and_x509().await;
+    }
+}
+
+async fn upstream((server, real, envoy): Programs) {
+    for program in [build_finial(), real] {
+        let root = Root::new();
+        let server = SpireServer::start_with(&server, &root.plugin()).await;
+        let (conf, parent) = server.agent(BY_PATH).await;
+        let world = World::new(server, &program, &conf, &parent, &envoy).await;
+        let (before, old) = world
+            .while_they_talk(async || {
+                let old = world.server.shown("x509", "active", "upstream_authority_subject_key_id").await;
+                root.replace();
+                world.prepare_and_activate("x509").await;
+                let before = world.pair.serials().await;
+                world.server.ask(&["upstreamauthority", "taint", "-subjectKeyID", &old]).await;
+                (before, old)
+            })
+            .await;
+        world
+            .while_they_talk(async || {
+                world.replaced(before, "taint of the upstream authority").await;
+                world.server.ask(&["upstreamauthority", "revoke", "-subjectKeyID", &old]).await;
+                world.lives_on("late").await;
+            })
+            .await;
+        assert_eq!(complaints(&world.agent), "");
+    }
+}
+
+/// A server, an agent, and two Envoys that talk.
+struct World {
+    server: SpireServer,
+    agent: Agent,
+    parent: String,
+    mesh: Mesh,
+    pair: Pair,
+}
+
+impl World {
+    async fn new(server: SpireServer, program: &Path, conf: &Conf, parent: &str, envoy: &Path) -> Self {
+        let folder = Arc::new(tempfile::tempdir().expect("a temporary folder"));
+        let agent = Agent::start_program(program, conf, folder);
+        agent.wait_for_socket().await;
+        Self::around(server, agent, parent, envoy).await
+    }
+
+    async fn around(server: SpireServer, agent: Agent, parent: &str, envoy: &Path) -> Self {
+        let mesh = Mesh::new(envoy, &agent);
+        for name in ["frontend", "backend"] {
+            server.register(name, parent, &mesh.selector(name)).await;
+        }
+        let pair = mesh.pair().await;
+        Self { server, agent, parent: parent.to_owned(), mesh, pair }
+    }
+
+    /// Every operation, on JWT authorities and then on X.509 ones.
+    async fn replaces_jwt_and_x509(&self) {
+        self.while_they_talk(async || {
+            let old = self.prepare_and_activate("jwt").await;
+            self.order("jwt", "taint", &old).await;
+            self.order("jwt", "revoke", &old).await;
+        })
+        .await;
+        self.while_they_talk(async || {
+            let old = self.prepare_and_activate("x509").await;
+            let before = self.pair.serials().await;
+            self.order("x509", "taint", &old).await;
+            self.replaced(before, "taint").await;
+            self.order("x509", "revoke", &old).await;
+            self.lives_on("late").await;
+        })
+        .await;
+        assert_eq!(complaints(&self.agent), "");
+    }
+
+    /// Runs `steps` while the Envoys talk, of which no request may fail.
+    async fn while_they_talk<T>(&self, steps: impl AsyncFnOnce() -> T) -> T {
+        let over = Cell::new(false);
+        let steps = async {
+            let result = steps().await;
+            over.set(true);
+            result
+        };
+        let (figures, result) = tokio::join!(self.pair.drive(|_| over.get()), steps);
+        assert!(figures.failures.is_empty(), "{figures:?}\n{}", self.agent.log());
+        let requests = figures.requests;
+        eprintln!("{}: {requests} requests in {:.1} s, none failed", self.agent.name(), figures.seconds);
+        result
+    }
+
+    /// Makes a new authority active. Returns the ID of the old one.
+    async fn prepare_and_activate(&self, kind: &str) -> String {
+        let old = self.server.shown(kind, "active", "authority_id").await;
+        self.server.ask(&["localauthority", kind, "prepare"]).await;
+        let new = self.server.shown(kind, "prepared", "authority_id").await;
+        self.order(kind, "activate", &new).await;
+        old
+    }
+
+    async fn order(&self, kind: &str, what: &str, authority: &str) {
+        self.server.ask(&["localauthority", kind, what, "-authorityID", authority]).await;
+    }
+
+    /// Waits until both Envoys have certificates other than these.
+    async fn replaced(&self, before: [String; 2], after: &str) {
+        let start = Instant::now();
+        for (envoy, id, old) in
+            [(&self.pair.frontend, FRONTEND, &before[0]), (&self.pair.backend, BACKEND, &before[1])]
+        {
+            let replaced = async || (envoy.serial(id).await != *old).then_some(());
+            envoy.until("has another certificate", replaced).await;
+        }
+        let seconds = start.elapsed().as_secs_f64();
+        eprintln!("{}: both have other certificates {seconds:.1} s after the {after}", self.agent.name());
+    }
+
+    /// The agent still follows the server: it serves a new entry.
+    async fn lives_on(&self, name: &str) {
+        self.server.register(name, &self.parent, &format!("unix:uid:{}", nix::unistd::getuid())).await;
+        served(&self.agent, self.mesh.agent(), &format!("spiffe://example.org/{name}")).await;
+    }
+}
+
+/// A root on the disk of the server that signs the server's own authority (UpstreamAuthority `disk`).
+struct Root {
+    folder: TempDir,
+}
+
+impl Root {
+    fn new() -> Self {
+        let this = Self { folder: tempfile::tempdir().expect("a temporary folder") };
+        this.replace();
+        this
+    }
+
+    /// Puts a new root into the place of the old one. The server reads it when it prepares an authority.
+    fn replace(&self) {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let certificate = params.self_signed(&key).expect("signed").pem();
+        let write = |name: &str, text: &str| std::fs::write(self.folder.path().join(name), text);
+        write("root.crt", &certificate)
+            .and_then(|()| write("root.key", &key.serialize_pem()))
+            .expect("written");
+    }
+
+    fn plugin(&self) -> String {
+        let folder = self.folder.path().display();
+        format!(
+            "UpstreamAuthority \"disk\" {{ plugin_data {{ cert_file_path = \"{folder}/root.crt\" \
+             key_file_path = \"{folder}/root.key\" }} }}"
+        )
+    }
+}
