@@ -3,7 +3,7 @@
 use tokio::time::advance;
 
 use super::*;
-use crate::upstream::backoff::URGENT;
+use crate::upstream::backoff::{FIRST, URGENT};
 
 const INTERVAL: Duration = Duration::from_secs(5);
 
@@ -42,7 +42,7 @@ async fn after_an_error_demand_waits_and_the_server_is_heeded() {
     clock.demand();
     clock.synced(Err(None), INTERVAL, Need::Idle);
     let first = clock.next() - Instant::now();
-    assert!(first <= Duration::from_millis(500), "{first:?}");
+    assert!(first <= FIRST, "{first:?}");
     clock.synced(Err(Some(Duration::from_secs(60))), INTERVAL, Need::Idle);
     let held = clock.next() - Instant::now();
     assert!(held >= Duration::from_secs(59) && held <= Duration::from_secs(73), "{held:?}");
@@ -54,7 +54,7 @@ async fn a_renewal_that_fails_waits_longer_each_time_until_one_works() {
     let waits: Vec<_> = (0..20).map(|_| clock.renewal_wait(Need::Urgent)).collect();
     assert!(waits.iter().all(|wait| *wait <= URGENT));
     clock.renewed();
-    assert!(clock.renewal_wait(Need::Idle) <= Duration::from_millis(500));
+    assert!(clock.renewal_wait(Need::Idle) <= FIRST);
 }
 
 /// The wait after this many failed syncs.
