@@ -5,12 +5,14 @@
 mod agent;
 mod client;
 mod envoy;
+mod gate;
 mod proc;
 mod program;
 
 pub use agent::{Agent, Conf, Exit, unix_attestor};
 pub use client::{Sds, channel, health, narrow_channel, sds_request, x509_bundles, x509_svid, x509_svid_on};
 pub use envoy::{Certificates, Envoy, Sidecar, envoy_program};
+pub use gate::Gate;
 pub use proc::Proc;
 pub use program::{build_finial, needs, python};
 

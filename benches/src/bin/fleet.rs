@@ -11,16 +11,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use benches::running::{Ended, Outcome, conf};
 use dev::{Counters, Entry, Options, Server};
-use harness::{Sds, sds_request};
+use harness::{Gate, Sds, sds_request};
 use tempfile::TempDir;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 fn main() -> Outcome<()> {
@@ -39,7 +35,7 @@ fn main() -> Outcome<()> {
 
 async fn run(program: &Path, agents: usize, away: Duration) -> Outcome<()> {
     let server = Server::start(Options::default()).await?;
-    let gate = Gate::open(server.address()).await?;
+    let gate = Gate::open(server.address()).await;
     let fleet = Fleet::start(program, agents, &server, &gate).await?;
     let world = World { server, gate, agents };
     world.heading();
@@ -69,7 +65,7 @@ impl Fleet {
             fs::create_dir(&at)?;
             fs::write(at.join("bundle.pem"), server.bundle_pem())?;
             let attestor = "WorkloadAttestor \"unix\" { plugin_data {} }";
-            let text = conf(&at, ("127.0.0.1", gate.port), "log_level = \"ERROR\"", attestor);
+            let text = conf(&at, ("127.0.0.1", gate.address().port()), "log_level = \"ERROR\"", attestor);
             fs::write(at.join("agent.conf"), text)?;
             let mut command = Command::new(program);
             command.arg("run").arg("-config").arg(at.join("agent.conf"));
@@ -119,9 +115,9 @@ impl World {
         // What the preparation has asked for is over.
         sleep(Duration::from_secs(10)).await;
         let rest = self.observe(&format!("{name}: rest"), Duration::from_mins(1)).await;
-        self.gate.shut.send_replace(true);
+        self.gate.shut();
         let lost = self.observe(&format!("{name}: away"), away).await;
-        self.gate.shut.send_replace(false);
+        self.gate.lead_to(self.server.address());
         let back = self.observe(&format!("{name}: back"), Duration::from_mins(2)).await;
         let steady = rest.per_second(|load| load.syncs);
         let times = |value: f64| value / steady;
@@ -172,7 +168,7 @@ impl World {
     }
 
     fn counters(&self) -> (u64, Counters) {
-        (self.gate.connections.load(Ordering::Relaxed), self.server.counters())
+        (self.gate.connections(), self.server.counters())
     }
 }
 
@@ -206,41 +202,6 @@ impl Loads {
     }
 }
 
-/// A proxy in front of the server that can be shut.
-struct Gate {
-    port: u16,
-    connections: Arc<AtomicU64>,
-    shut: watch::Sender<bool>,
-}
-
-impl Gate {
-    async fn open(server: std::net::SocketAddr) -> Outcome<Self> {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
-        let port = listener.local_addr()?.port();
-        let connections = Arc::<AtomicU64>::default();
-        let (shut, is_shut) = watch::channel(false);
-        let counted = Arc::clone(&connections);
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                counted.fetch_add(1, Ordering::Relaxed);
-                if !*is_shut.borrow() {
-                    tokio::spawn(forward(stream, server, is_shut.clone()));
-                }
-            }
-        });
-        Ok(Self { port, connections, shut })
-    }
-}
-
-/// Passes bytes on until the gate is shut.
-async fn forward(mut stream: TcpStream, server: std::net::SocketAddr, mut is_shut: watch::Receiver<bool>) {
-    let Ok(mut upstream) = TcpStream::connect(server).await else { return };
-    tokio::select! {
-        _ = tokio::io::copy_bidirectional_with_sizes(&mut stream, &mut upstream, BUFFER, BUFFER) => {}
-        _ = is_shut.wait_for(|shut| *shut) => {}
-    }
-}
-
 /// Lets this process have all the files that it may.
 fn raise_limit() -> Outcome<()> {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -250,4 +211,3 @@ fn raise_limit() -> Outcome<()> {
 
 /// The node alias of all agents, so that one entry is for all of them.
 const NODE: &str = "spiffe://example.org/node";
-const BUFFER: usize = 4096;

@@ -52,7 +52,7 @@ async fn by_x509pop((server, real, envoy): Programs) {
         let agent = Agent::start_program(&program, &conf, Arc::clone(&own));
         agent.wait_for_socket().await;
         let parent = x509pop::attested(&agent, &server, "/x509pop/").await;
-        let world = World::around(server, agent, &parent, &envoy).await;
+        let world = World::around(server, &program, agent, &parent, &envoy).await;
         world.replaces_jwt_and_x509().await;
     }
 }
@@ -86,6 +86,7 @@ async fn upstream((server, real, envoy): Programs) {
 
 /// A server, an agent, and two Envoys that talk.
 struct World {
+    whose: String,
     server: SpireServer,
     agent: Agent,
     parent: String,
@@ -98,16 +99,17 @@ impl World {
         let folder = Arc::new(tempfile::tempdir().expect("a temporary folder"));
         let agent = Agent::start_program(program, conf, folder);
         agent.wait_for_socket().await;
-        Self::around(server, agent, parent, envoy).await
+        Self::around(server, program, agent, parent, envoy).await
     }
 
-    async fn around(server: SpireServer, agent: Agent, parent: &str, envoy: &Path) -> Self {
+    async fn around(server: SpireServer, program: &Path, agent: Agent, parent: &str, envoy: &Path) -> Self {
+        let whose = program.file_name().unwrap_or_default().display().to_string();
         let mesh = Mesh::new(envoy, &agent);
         for name in ["frontend", "backend"] {
             server.register(name, parent, &mesh.selector(name)).await;
         }
         let pair = mesh.pair().await;
-        Self { server, agent, parent: parent.to_owned(), mesh, pair }
+        Self { whose, server, agent, parent: parent.to_owned(), mesh, pair }
     }
 
     /// Every operation, on JWT authorities and then on X.509 ones.
@@ -141,7 +143,7 @@ impl World {
         let (figures, result) = tokio::join!(self.pair.drive(|_| over.get()), steps);
         assert!(figures.failures.is_empty(), "{figures:?}\n{}", self.agent.log());
         let requests = figures.requests;
-        eprintln!("{}: {requests} requests in {:.1} s, none failed", self.agent.name(), figures.seconds);
+        eprintln!("{}: {requests} requests in {:.1} s, none failed", self.whose, figures.seconds);
         result
     }
 
@@ -168,7 +170,7 @@ impl World {
             envoy.until("has another certificate", replaced).await;
         }
         let seconds = start.elapsed().as_secs_f64();
-        eprintln!("{}: both have other certificates {seconds:.1} s after the {after}", self.agent.name());
+        eprintln!("{}: both have other certificates {seconds:.1} s after the {after}", self.whose);
     }
 
     /// The agent still follows the server: it serves a new entry.

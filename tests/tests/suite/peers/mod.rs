@@ -7,6 +7,7 @@
 //!   server).
 //! * `envoys`: mTLS over SDS. `mesh` starts the Envoys and sends the requests.
 //! * `h2spec`: conformance of the server's side of HTTP/2.
+//! * `links`: links to the real server that break, lead to another replica, or to a server of another authority.
 //! * `san`: the verdicts of Envoy and of `finial san check` about peers.
 //! * `tables`: the verdicts of the Go at hand for the tables that unit tests hold finial against.
 //! * `x509pop`: node attestation by certificates, at the real server.
@@ -19,6 +20,7 @@ mod clients;
 mod command_lines;
 mod envoys;
 mod h2spec;
+mod links;
 mod mesh;
 mod real;
 mod san;
@@ -39,6 +41,7 @@ pub(super) fn trials() -> Vec<Trial> {
         command_lines::trials(),
         envoys::trials(),
         h2spec::trials(),
+        links::trials(),
         real::trials(),
         san::trials(),
         tables::trials(),

@@ -56,7 +56,7 @@ where
     }
 }
 
-fn soak_seconds() -> u64 {
+pub(super) fn soak_seconds() -> u64 {
     std::env::var("FINIAL_SOAK_SECONDS").ok().and_then(|seconds| seconds.parse().ok()).unwrap_or(20)
 }
 

@@ -1,7 +1,7 @@
 //! The real SPIRE server and its command line.
 
 use std::fs::File;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -11,6 +11,17 @@ use harness::Conf;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
+
+/// What differs between servers.
+#[derive(Default)]
+pub(super) struct Options<'a> {
+    /// More plugins.
+    pub(super) plugins: &'a str,
+    /// The folder of the datastore that it shares with other servers; its own if there is none.
+    pub(super) datastore: Option<&'a Path>,
+    /// Its `cache_reload_interval`; the server's default if there is none.
+    pub(super) cache: Option<&'a str>,
+}
 
 /// A running server for `example.org`. Dropping it ends it.
 pub(super) struct SpireServer {
@@ -28,12 +39,17 @@ impl SpireServer {
 
     /// Starts such a server with more plugins.
     pub(super) async fn start_with(program: &Path, plugins: &str) -> Self {
+        Self::start_of(program, &Options { plugins, ..Options::default() }).await
+    }
+
+    /// Starts a server with these options.
+    pub(super) async fn start_of(program: &Path, options: &Options<'_>) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         // The server refuses port 0.
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
         let port = free.expect("there is a free port").port();
         let config = folder.path().join("server.conf");
-        std::fs::write(&config, configuration(folder.path(), port, plugins)).expect("written");
+        std::fs::write(&config, configuration(folder.path(), port, options)).expect("written");
         let log = File::create(folder.path().join("log")).expect("created");
         let mut command = Command::new(program);
         command.args(["run", "-config"]).arg(&config).stdin(Stdio::null()).kill_on_drop(true);
@@ -49,6 +65,11 @@ impl SpireServer {
             assert!(Instant::now() < deadline, "the server is not healthy: {reason}\n{}", self.log());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// Where it listens for agents.
+    pub(super) fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
     }
 
     /// The configuration of a new agent, and its SPIFFE ID.
@@ -192,8 +213,10 @@ impl SpireServer {
     }
 }
 
-fn configuration(folder: &Path, port: u16, plugins: &str) -> String {
-    let folder = folder.display();
+fn configuration(folder: &Path, port: u16, options: &Options<'_>) -> String {
+    let store = options.datastore.unwrap_or(folder).display();
+    let cache = options.cache.map(|cache| format!("experimental {{ cache_reload_interval = \"{cache}\" }}"));
+    let (cache, plugins, folder) = (cache.unwrap_or_default(), options.plugins, folder.display());
     format!(
         r#"server {{
     bind_address = "127.0.0.1"
@@ -204,9 +227,10 @@ fn configuration(folder: &Path, port: u16, plugins: &str) -> String {
     log_level = "DEBUG"
     default_x509_svid_ttl = "60s"
     agent_ttl = "10m"
+    {cache}
 }}
 plugins {{
-    DataStore "sql" {{ plugin_data {{ database_type = "sqlite3" connection_string = "{folder}/store.sqlite3" }} }}
+    DataStore "sql" {{ plugin_data {{ database_type = "sqlite3" connection_string = "{store}/store.sqlite3" }} }}
     NodeAttestor "join_token" {{ plugin_data {{}} }}
     KeyManager "memory" {{ plugin_data {{}} }}
     {plugins}
