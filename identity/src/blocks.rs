@@ -4,6 +4,8 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::chain;
+
 /// One PEM block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Block {
@@ -11,6 +13,16 @@ pub(crate) struct Block {
     pub(crate) kind: String,
     /// The decoded base64.
     pub(crate) content: Vec<u8>,
+}
+
+/// The certificates in a PEM file, as Go's `CertPool.AppendCertsFromPEM` takes them: other blocks, damaged ones and what is no
+/// certificate are skipped.
+#[must_use]
+pub fn pem_certificates(text: &[u8]) -> Vec<Vec<u8>> {
+    let certificate = |block: Block| {
+        (block.kind == "CERTIFICATE" && chain::is_certificate(&block.content)).then_some(block.content)
+    };
+    blocks(text).into_iter().filter_map(certificate).collect()
 }
 
 /// All valid blocks, in order. A byte order mark before the first is skipped (Go would miss that block).

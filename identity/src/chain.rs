@@ -4,7 +4,8 @@
 //! - `certificate`, `extensions`, `names`: what is read, and what cannot be (`der` is the reader);
 //! - `search`: the ways from a leaf to an anchor; `signature`: who has signed whom;
 //! - `policies`, `constraints`: what a whole chain must keep to;
-//! - `svid`: what an X.509-SVID must be besides (X509-SVID §5).
+//! - `svid`: what an X.509-SVID must be besides (X509-SVID §5);
+//! - `host`: which hosts a certificate is for; `handshake`: what its key has signed in TLS.
 //!
 //! Rules that differ from other verifiers: an anchor counts with its times, its constraints and its purposes; an anchor of
 //! version 1 may sign; a critical `certificatePolicies` is understood; SHA-1 is refused, but nobody looks at the signature of an
@@ -14,6 +15,8 @@ mod certificate;
 mod constraints;
 mod der;
 mod extensions;
+mod handshake;
+mod host;
 mod names;
 mod policies;
 mod search;
@@ -27,6 +30,8 @@ use time::format_description::well_known::Rfc3339;
 
 pub use certificate::Malformed;
 pub use constraints::NameRefusal;
+pub use handshake::{HandshakeError, Tls, verify_handshake};
+pub use host::{HostError, verify_host};
 pub use signature::SignatureError;
 pub use svid::{SvidChainError, verify_svid};
 
@@ -61,6 +66,11 @@ pub fn verify<'a>(
     let leaf = Certificate::parse(leaf)?;
     let intermediates = intermediates.into_iter().map(Certificate::parse).collect::<Result<Vec<_>, _>>()?;
     verify_parsed(&leaf, &intermediates, anchors, purpose, now)
+}
+
+/// Whether these bytes are a certificate that Go can read.
+pub(crate) fn is_certificate(der: &[u8]) -> bool {
+    Certificate::parse(der).is_ok()
 }
 
 fn verify_parsed<'a>(

@@ -16,6 +16,7 @@ mod trust;
 mod update;
 mod url;
 
+pub use blocks::pem_certificates;
 pub use bundle::{Authority, Bundle, BundleError, Bundles, JwtAuthority};
 pub use entry::{Entry, EntryError};
 pub use id::{IdError, SpiffeId, TrustDomain};

@@ -4,13 +4,11 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use identity::chain::{SvidChainError, verify_svid};
+use identity::chain::{SvidChainError, Tls, verify_handshake, verify_svid};
 use identity::{Bundle, SpiffeId, X509Svid};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::aws_lc_rs::kx_group;
-use rustls::crypto::{
-    CryptoProvider, SupportedKxGroup, aws_lc_rs, verify_tls12_signature, verify_tls13_signature,
-};
+use rustls::crypto::{CryptoProvider, SupportedKxGroup, aws_lc_rs};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
@@ -124,8 +122,7 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signature, algorithms)
+        signed(Tls::V12, message, certificate, signature)
     }
 
     fn verify_tls13_signature(
@@ -134,8 +131,7 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signature, algorithms)
+        signed(Tls::V13, message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -148,6 +144,17 @@ impl Verifier {
         let wrong = WrongServer { found, expected: self.server.to_string() };
         CertificateError::Other(rustls::OtherError(Arc::new(wrong))).into()
     }
+}
+
+fn signed(
+    tls: Tls,
+    message: &[u8],
+    certificate: &CertificateDer<'_>,
+    signature: &DigitallySignedStruct,
+) -> Result<HandshakeSignatureValid, rustls::Error> {
+    verify_handshake(certificate, tls, u16::from(signature.scheme), message, signature.signature())
+        .map(|()| HandshakeSignatureValid::assertion())
+        .map_err(|reason| CertificateError::Other(rustls::OtherError(Arc::new(reason))).into())
 }
 
 /// Only an unknown authority is [`CertificateError::UnknownIssuer`].

@@ -103,7 +103,12 @@ pub(super) fn check(child: &Certificate<'_>, parent: &Certificate<'_>) -> Result
 }
 
 impl PublicKey<'_> {
-    fn verify(&self, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> Result<(), SignatureError> {
+    pub(super) fn verify(
+        &self,
+        algorithm: Algorithm,
+        message: &[u8],
+        signature: &[u8],
+    ) -> Result<(), SignatureError> {
         let (verifier, key, wrong) = match (self, algorithm) {
             (Self::Rsa { bits, .. }, Algorithm::Rsa(_) | Algorithm::RsaPss(_)) if *bits < 1024 => {
                 return Err(SignatureError::Short(*bits));

@@ -43,8 +43,10 @@ async fn authority_rotated() {
     let successor = Authority::new().expect("made");
     node.kubelet.certificate(&successor, &["127.0.0.1"]).await.expect("made");
     let next = another_container(&node);
-    node.is_refused("Unavailable", "invalid peer certificate: ").await;
-    let both = format!("{}{}", node.kubelet.authority().pem(), successor.pem());
+    node.is_refused("Unavailable", "x509: certificate signed by unknown authority").await;
+    // A damaged block is passed over.
+    let damaged = "-----BEGIN CERTIFICATE-----\nno base64!\n-----END CERTIFICATE-----\n";
+    let both = format!("{}{damaged}{}", node.kubelet.authority().pem(), successor.pem());
     node.authority_and_token(&both, TOKEN);
     node.gets_web().await;
     assert!(node.selectors_hold(&next).await);

@@ -89,7 +89,7 @@ async fn unknown_authority() {
     let mut node = Node::usual().await;
     let strange = Authority::new().expect("made");
     node.kubelet.certificate(&strange, &["127.0.0.1"]).await.expect("made");
-    node.is_refused("Unavailable", "invalid peer certificate: ").await;
+    node.is_refused("Unavailable", "x509: certificate signed by unknown authority").await;
 }
 
 /// With a node name the kubelet's certificate must have that name. Without one it may have any.
@@ -101,7 +101,7 @@ async fn another_name() {
     let kubelet = super::kubelet(&[web()]);
     kubelet.certificate(kubelet.authority(), &["another"]).await.expect("made");
     let mut node = Setup::new().plugin("node_name = \"localhost\"").start(kubelet).await;
-    node.is_refused("Unavailable", "invalid peer certificate").await;
+    node.is_refused("Unavailable", "x509: certificate is valid for another, not localhost").await;
     node.kubelet.certificate(node.kubelet.authority(), &["localhost"]).await.expect("made");
     node.gets_web().await;
 }

@@ -1,5 +1,5 @@
 //! What Go says today of the tables that unit tests hold finial against: its crypto/x509 of chains of certificates
-//! (`identity/testdata/chains.json`), its httpproxy of proxies (`agent/testdata/proxies.json`). A newer Go that judges otherwise
+//! (`identity/testdata/chains.json`) and of the hosts that a certificate is for (`identity/testdata/hosts.json`), its httpproxy of proxies (`agent/testdata/proxies.json`). A newer Go that judges otherwise
 //! shows here, and finial has to follow.
 
 use std::path::{Path, PathBuf};
@@ -18,6 +18,7 @@ use super::trial_with;
 pub(super) fn trials() -> Vec<Trial> {
     vec![
         trial_with("chains_are_judged_as_the_table_says", go(), judged_anew),
+        trial_with("hosts_are_judged_as_the_table_says", go(), hosts_judged_anew),
         trial_with("proxies_are_chosen_as_the_table_says", clients::go("go"), chosen_anew),
     ]
 }
@@ -48,6 +49,16 @@ async fn judged_anew(go: PathBuf) {
         })
         .collect();
     assert!(changed.is_empty(), "this Go judges {} chains otherwise:\n{}", changed.len(), changed.join("\n"));
+}
+
+async fn hosts_judged_anew(go: PathBuf) {
+    let table = table("identity/testdata/hosts.json");
+    let anew = output_of(go, "./hosts", Some(&table)).await;
+    let (checked_in, anew) =
+        (std::fs::read_to_string(table).expect("the table"), String::from_utf8_lossy(&anew));
+    let changed = checked_in.lines().zip(anew.lines()).find(|(before, now)| before != now);
+    assert!(changed.is_none(), "this Go judges otherwise: {changed:?}");
+    assert_eq!(checked_in, anew);
 }
 
 async fn chosen_anew(go: PathBuf) {

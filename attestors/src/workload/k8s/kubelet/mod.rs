@@ -3,6 +3,7 @@
 mod body;
 mod connection;
 mod inputs;
+mod tls;
 
 use std::io;
 use std::path::PathBuf;
