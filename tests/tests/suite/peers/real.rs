@@ -182,9 +182,10 @@ async fn closes_connections(server: PathBuf) {
     assert_eq!(complaints(&agent), "");
 }
 
-/// Waits until this SPIFFE ID is served, and returns the response.
+/// Waits until this SPIFFE ID is served, and returns the response. An agent may sync once a minute, and the server reads its
+/// entries every five seconds.
 pub(super) async fn served(agent: &Agent, socket: &Path, id: &str) -> X509svidResponse {
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_secs(90);
     loop {
         match first_response(socket).await {
             Ok(response) if ids(&response).contains(&id) => return response,
