@@ -20,13 +20,17 @@
 //! A change of entries matches every subscriber again and publishes where the outcome differs. There is no
 //! bookkeeping of which change affects what, which could be wrong. `tests.rs` holds a naive model with which the
 //! cache must agree.
+//!
+//! [`JwtCache`] holds JWT-SVIDs. It is a value of its own with an owner of its own.
 
 mod cache;
+mod jwt;
 mod record;
 mod snapshot;
 #[cfg(test)]
 mod tests;
 
 pub use cache::{Cache, Publish};
+pub use jwt::{Found, JwtCache, JwtKey};
 pub use record::{Options, Prefetch};
 pub use snapshot::{Matched, Snapshot};

@@ -17,6 +17,7 @@ mod der;
 mod extensions;
 mod handshake;
 mod host;
+mod jwk;
 mod names;
 mod policies;
 mod search;
@@ -32,6 +33,8 @@ pub use certificate::Malformed;
 pub use constraints::NameRefusal;
 pub use handshake::{HandshakeError, Tls, verify_handshake};
 pub use host::{HostError, verify_host};
+pub(crate) use jwk::Jwk;
+pub(crate) use signature::Curve;
 pub use signature::SignatureError;
 pub use svid::{SvidChainError, verify_svid};
 

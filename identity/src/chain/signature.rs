@@ -30,8 +30,9 @@ pub(super) enum PublicKey<'a> {
     Other,
 }
 
+/// A NIST curve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Curve {
+pub(crate) enum Curve {
     P224,
     P256,
     P384,

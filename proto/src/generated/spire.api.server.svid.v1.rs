@@ -27,6 +27,18 @@ pub mod batch_new_x509svid_response {
         pub svid: ::core::option::Option<super::super::super::super::types::X509svid>,
     }
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NewJwtsvidRequest {
+    #[prost(string, tag = "1")]
+    pub entry_id: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "2")]
+    pub audience: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NewJwtsvidResponse {
+    #[prost(message, optional, tag = "1")]
+    pub svid: ::core::option::Option<super::super::super::types::Jwtsvid>,
+}
 /// Generated client implementations.
 pub mod svid_client {
     #![allow(
@@ -144,6 +156,30 @@ pub mod svid_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        pub async fn new_jwtsvid(
+            &mut self,
+            request: impl tonic::IntoRequest<super::NewJwtsvidRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::NewJwtsvidResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/spire.api.server.svid.v1.SVID/NewJWTSVID",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("spire.api.server.svid.v1.SVID", "NewJWTSVID"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -164,6 +200,13 @@ pub mod svid_server {
             request: tonic::Request<super::BatchNewX509svidRequest>,
         ) -> std::result::Result<
             tonic::Response<super::BatchNewX509svidResponse>,
+            tonic::Status,
+        >;
+        async fn new_jwtsvid(
+            &self,
+            request: tonic::Request<super::NewJwtsvidRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::NewJwtsvidResponse>,
             tonic::Status,
         >;
     }
@@ -273,6 +316,49 @@ pub mod svid_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = BatchNewX509SVIDSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/spire.api.server.svid.v1.SVID/NewJWTSVID" => {
+                    #[allow(non_camel_case_types)]
+                    struct NewJWTSVIDSvc<T: Svid>(pub Arc<T>);
+                    impl<T: Svid> tonic::server::UnaryService<super::NewJwtsvidRequest>
+                    for NewJWTSVIDSvc<T> {
+                        type Response = super::NewJwtsvidResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::NewJwtsvidRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Svid>::new_jwtsvid(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = NewJWTSVIDSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
