@@ -33,7 +33,7 @@ pub use overrides::Overrides;
 pub use plugins::k8s::{
     AccessPolicy, K8sBroker, K8sBrokers, K8sOptions, KubeletAuth, KubeletPort, PodReferenceScope,
 };
-pub use plugins::{KeyManager, NodeAttestor, Plugins, WorkloadAttestor, X509Pop};
+pub use plugins::{HttpChallenge, KeyManager, NodeAttestor, Plugins, WorkloadAttestor, X509Pop};
 pub use settings::{
     BundleFormat, Experimental, KeyType, LogFormat, LogLevel, PodSource, Prefetch, RateLimits,
     RebootstrapMode, Sds, Settings, TrustBundleSource, UnknownNames,

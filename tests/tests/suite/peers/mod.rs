@@ -5,6 +5,8 @@
 //! * `command_lines`: each agent's own commands, against finial and against the real agent (`agents` runs both on one
 //!   server).
 //! * `envoys`: mTLS over SDS. `mesh` starts the Envoys and sends the requests.
+//! * `http_challenge`: node attestation by a nonce that the real server fetches (`attesting` runs an agent that can
+//!   attest again).
 //! * `h2spec`: conformance of the server's side of HTTP/2.
 //! * `san`: the verdicts of Envoy and of `finial san check` about peers.
 //! * `tables`: the verdicts of the Go at hand for the tables that unit tests hold finial against.
@@ -13,10 +15,12 @@
 
 mod admin;
 mod agents;
+mod attesting;
 mod clients;
 mod command_lines;
 mod envoys;
 mod h2spec;
+mod http_challenge;
 mod mesh;
 mod real;
 mod san;
@@ -36,6 +40,7 @@ pub(super) fn trials() -> Vec<Trial> {
         command_lines::trials(),
         envoys::trials(),
         h2spec::trials(),
+        http_challenge::trials(),
         real::trials(),
         san::trials(),
         tables::trials(),
