@@ -23,6 +23,7 @@ mod plugins;
 mod report;
 mod settings;
 mod telemetry;
+mod trust_bundle;
 mod trust_domain;
 
 pub use errors::{Errors, Problem, Unknown, UnknownKey, Warning};
@@ -35,6 +36,7 @@ pub use plugins::k8s::{
 };
 pub use plugins::{HttpChallenge, KeyManager, NodeAttestor, Plugins, WorkloadAttestor, X509Pop};
 pub use settings::{
-    BundleFormat, Experimental, KeyType, LogFormat, LogLevel, PodSource, Prefetch, RateLimits,
-    RebootstrapMode, Sds, Settings, TrustBundleSource, UnknownNames,
+    Experimental, KeyType, LogFormat, LogLevel, PodSource, Prefetch, RateLimits, RebootstrapMode, Sds,
+    Settings, UnknownNames,
 };
+pub use trust_bundle::{BundleFormat, BundleUrl, TrustBundleSource, WorkloadApi};
