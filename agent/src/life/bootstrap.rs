@@ -7,7 +7,7 @@ use config::RebootstrapMode;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::judge::{Verdict, format_time};
+use super::judge::{Verdict, format_time, whole_seconds};
 use super::{Fatal, Lifecycle};
 use crate::upstream::ServerError;
 use crate::upstream::backoff::Backoff;
@@ -60,10 +60,11 @@ impl Lifecycle {
             return Ok(Roots::Bundle(Arc::clone(bundle)));
         }
         self.count_attempt();
+        let start = whole_seconds(&self.data.bootstrap_start_time);
         let attempt = Attempt {
             is_rebootstrap: self.data.bootstrap_use == REBOOTSTRAP,
             number: self.data.connection_attempts,
-            start: &self.data.bootstrap_start_time,
+            start: &start,
             server_address: &self.settings.server_address,
             server_port: self.settings.server_port,
             trust_domain: &self.trust_domain,

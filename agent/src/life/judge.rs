@@ -241,6 +241,12 @@ pub(super) fn format_time(time: SystemTime) -> String {
     OffsetDateTime::from(time).format(&Rfc3339).unwrap_or_default()
 }
 
+/// The same time in whole seconds. Another text stays as it is.
+pub(super) fn whole_seconds(text: &str) -> String {
+    let time = OffsetDateTime::parse(text, &Rfc3339).ok().and_then(|time| time.replace_nanosecond(0).ok());
+    time.and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_else(|| text.to_owned())
+}
+
 const ALWAYS_NEEDS_REATTESTABLE: &str =
     "rebootstrap_mode = \"always\" needs a node attestor that can attest anew; use \"auto\" or \"never\"";
 const NEEDS_TOKEN: &str = "The server refuses the agent's certificate, and its node attestor works once, so it cannot attest anew by itself. \

@@ -21,7 +21,7 @@ pub struct Attempt<'a> {
     pub is_rebootstrap: bool,
     /// Counts the attempts since `start`, from 1.
     pub number: i64,
-    /// When the agent began to look for a bundle, in RFC 3339.
+    /// When the agent began to look for a bundle, in RFC 3339 and whole seconds.
     pub start: &'a str,
     /// `server_address`.
     pub server_address: &'a str,
