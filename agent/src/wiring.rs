@@ -311,9 +311,9 @@ fn x509pop(source: config::X509Pop) -> X509Pop {
         config::X509Pop::Files { private_key, certificate, intermediates } => {
             X509Pop::files(private_key, certificate, intermediates)
         }
-        config::X509Pop::WorkloadApi { socket } => X509Pop::fetched(Arc::new(move || {
-            let socket = socket.clone();
-            Box::pin(async move { parent::credential(&socket).await })
+        config::X509Pop::WorkloadApi { address } => X509Pop::fetched(Arc::new(move || {
+            let address = address.clone();
+            Box::pin(async move { parent::credential(&address).await })
         })),
     }
 }

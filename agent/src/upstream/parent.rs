@@ -2,7 +2,6 @@
 //! `spiffe_endpoint_socket` (nested SPIRE), and `trust_bundle_spiffe_workload_api`.
 
 use std::io;
-use std::path::Path;
 use std::time::Duration;
 
 use attestors::node::Credential;
@@ -21,18 +20,18 @@ use super::channel::Channel;
 #[cfg(test)]
 mod tests;
 
-/// Fetches the default X.509-SVID, which is the first one, from the Workload API at `socket`.
+/// Fetches the default X.509-SVID, which is the first one, from the Workload API at `address`.
 ///
 /// # Errors
 /// A text that says why there is no SVID.
-pub(crate) async fn credential(socket: &Path) -> Result<Credential, String> {
-    let fetched = timeout(SVID_LIMIT, fetch_credential(socket)).await;
-    fetched.unwrap_or_else(|_| Err(format!("{}: no answer within {SVID_LIMIT:?}", socket.display())))
+pub(crate) async fn credential(address: &WorkloadApi) -> Result<Credential, String> {
+    let fetched = timeout(SVID_LIMIT, fetch_credential(address)).await;
+    let fetched = fetched.unwrap_or_else(|_| Err(format!("no answer within {SVID_LIMIT:?}")));
+    fetched.map_err(|reason| format!("{address}: {reason}"))
 }
 
-async fn fetch_credential(socket: &Path) -> Result<Credential, String> {
-    let stream = UnixStream::connect(socket).await;
-    let mut client = client(stream).await.map_err(|reason| format!("{}: {reason}", socket.display()))?;
+async fn fetch_credential(address: &WorkloadApi) -> Result<Credential, String> {
+    let mut client = connect(address).await?;
     let stream = client.fetch_x509svid(request(X509svidRequest {})).await;
     let answer = stream.map_err(|status| status_text(&status))?.into_inner().message().await;
     let answer = answer.map_err(|status| status_text(&status))?;
@@ -58,10 +57,7 @@ async fn fetch_authorities(
     address: &WorkloadApi,
     trust_domain: &TrustDomain,
 ) -> Result<Vec<Vec<u8>>, String> {
-    let mut client = match address {
-        WorkloadApi::Unix(path) => client(UnixStream::connect(path).await).await?,
-        WorkloadApi::Tcp(address) => client(TcpStream::connect(address).await).await?,
-    };
+    let mut client = connect(address).await?;
     let stream = client.fetch_x509_bundles(request(X509BundlesRequest {})).await;
     let answer = stream.map_err(|status| status_text(&status))?.into_inner().message().await;
     let bundles = answer.map_err(|status| status_text(&status))?.unwrap_or_default().bundles;
@@ -72,11 +68,12 @@ async fn fetch_authorities(
     if found.is_empty() { Err("no certificates found in trust bundle".into()) } else { Ok(found) }
 }
 
-async fn client<S>(stream: io::Result<S>) -> Result<SpiffeWorkloadApiClient<Channel>, String>
-where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
-{
-    let channel = Channel::open(stream.map_err(|reason| reason.to_string())?).await?;
+async fn connect(address: &WorkloadApi) -> Result<SpiffeWorkloadApiClient<Channel>, String> {
+    let lost = |reason: io::Error| reason.to_string();
+    let channel = match address {
+        WorkloadApi::Unix(path) => Channel::open(UnixStream::connect(path).await.map_err(lost)?).await?,
+        WorkloadApi::Tcp(address) => Channel::open(TcpStream::connect(address).await.map_err(lost)?).await?,
+    };
     Ok(SpiffeWorkloadApiClient::new(channel).max_decoding_message_size(ANSWER_LIMIT))
 }
 

@@ -18,7 +18,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::decode::Section;
-use crate::{K8sOptions, Problem};
+use crate::{K8sOptions, Problem, WorkloadApi};
 
 /// The plugins of a configuration that can be run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,8 +76,8 @@ pub enum X509Pop {
     },
     /// From the Workload API of another agent.
     WorkloadApi {
-        /// The path of the socket (SPIRE: `spiffe_endpoint_socket`).
-        socket: PathBuf,
+        /// The address (SPIRE: `spiffe_endpoint_socket`).
+        address: WorkloadApi,
     },
 }
 

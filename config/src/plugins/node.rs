@@ -1,6 +1,7 @@
 //! Reads the data of node attestors.
 
 use super::{HttpChallenge, NodeAttestor, X509Pop};
+use crate::WorkloadApi;
 use crate::decode::{Section, Setting, Strictness, no_hint};
 
 pub(super) fn http_challenge(section: Section<'_>) -> Option<NodeAttestor> {
@@ -54,17 +55,16 @@ pub(super) fn k8s_psat(section: Section<'_>) -> Option<NodeAttestor> {
 pub(super) fn x509pop(section: Section<'_>) -> Option<NodeAttestor> {
     let text = |key| section.text(key).filter(|text| !text.value.is_empty());
     let (key, certificate) = (text("private_key_path"), text("certificate_path"));
-    let (intermediates, socket) = (text("intermediates_path"), text("spiffe_endpoint_socket"));
+    let intermediates = text("intermediates_path").filter(|path| !path.value.trim().is_empty());
+    let socket = text("spiffe_endpoint_socket");
     let source = match socket {
-        Some(socket) => {
-            let path = socket.value.strip_prefix("unix:").map(|rest| rest.strip_prefix("//").unwrap_or(rest));
-            let Some(path) = path.filter(|path| path.starts_with('/')) else {
-                let message = "spiffe_endpoint_socket must be the URI of a Unix socket; write \"unix:///path/to/agent.sock\"";
-                section.report().problem(socket.line, message);
+        Some(socket) => match WorkloadApi::parse(&socket.value) {
+            Ok(address) => X509Pop::WorkloadApi { address },
+            Err(reason) => {
+                section.report().problem(socket.line, format!("spiffe_endpoint_socket: {reason}"));
                 return None;
-            };
-            X509Pop::WorkloadApi { socket: path.into() }
-        }
+            }
+        },
         None => {
             for (value, key) in [(&key, "private_key_path"), (&certificate, "certificate_path")] {
                 if value.is_none() {

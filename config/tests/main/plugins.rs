@@ -1,6 +1,8 @@
 //! The block plugins: its shapes, and the numbers, names and data of plugins.
 
-use config::{HttpChallenge, KeyManager, NodeAttestor, Overrides, Plugins, WorkloadAttestor, X509Pop};
+use config::{
+    HttpChallenge, KeyManager, NodeAttestor, Overrides, Plugins, WorkloadApi, WorkloadAttestor, X509Pop,
+};
 
 use crate::{assert_problems, load_with, sound, with_agent, with_plugins};
 
@@ -197,15 +199,23 @@ fn x509pop_has_files_or_a_workload_api() {
     let expected =
         X509Pop::Files { private_key: "k".into(), certificate: "c".into(), intermediates: Some("i".into()) };
     assert_eq!(runnable(&files).node_attestor, NodeAttestor::X509Pop(expected));
-    for socket in ["unix:///run/agent.sock", "unix:/run/agent.sock"] {
-        let api = with(&format!("spiffe_endpoint_socket = \"{socket}\""));
-        let expected = X509Pop::WorkloadApi { socket: "/run/agent.sock".into() };
+    for (socket, address) in [
+        ("unix:///run/agent.sock", WorkloadApi::Unix("/run/agent.sock".into())),
+        ("unix:/run/agent.sock", WorkloadApi::Unix("/run/agent.sock".into())),
+        ("tcp://127.0.0.1:1", WorkloadApi::Tcp(([127, 0, 0, 1], 1).into())),
+    ] {
+        // Files are not looked at then.
+        let api = with(&format!("spiffe_endpoint_socket = \"{socket}\" private_key_path = \"k\""));
+        let expected = X509Pop::WorkloadApi { address };
         assert_eq!(runnable(&api).node_attestor, NodeAttestor::X509Pop(expected));
     }
+    let blank = with("private_key_path = \"k\" certificate_path = \"c\" intermediates_path = \" \"");
+    let expected = X509Pop::Files { private_key: "k".into(), certificate: "c".into(), intermediates: None };
+    assert_eq!(runnable(&blank).node_attestor, NodeAttestor::X509Pop(expected));
     let missing = "failed to configure plugin \"x509pop\": certificate_path is required";
     assert_run_problems(&with("private_key_path = \"k\""), &[missing]);
-    let relative =
-        "failed to configure plugin \"x509pop\": spiffe_endpoint_socket must be the URI of a Unix socket";
+    let relative = "failed to configure plugin \"x509pop\": spiffe_endpoint_socket: workload endpoint socket URI must \
+                    have a \"tcp\" or \"unix\" scheme (line";
     assert_run_problems(&with("spiffe_endpoint_socket = \"agent.sock\""), &[relative]);
 }
 

@@ -20,6 +20,7 @@ use super::{register, server};
 pub(super) fn trials() -> Vec<Trial> {
     let mut trials = vec![
         trial("bundle_of_a_url", || bundle_of_a_url(build_finial())),
+        trial("bundle_of_a_url_through_a_proxy", || bundle_of_a_url_through_a_proxy(build_finial())),
         trial("bundle_of_a_unix_socket", || bundle_of_a_unix_socket(build_finial())),
         trial("bundle_of_a_workload_api", || bundle_of_a_workload_api(build_finial())),
         trial("bundle_of_a_unix_socket_is_asked_for_anew_in_mode_auto", rebootstrap_by_a_unix_socket),
@@ -31,9 +32,12 @@ pub(super) fn trials() -> Vec<Trial> {
     ];
     match needs("SPIRE_AGENT", "spire-agent") {
         Ok(real) => {
-            let (url, socket, api, insecure) = (real.clone(), real.clone(), real.clone(), real);
+            let [url, proxy, socket, api, insecure] = std::array::from_fn(|_| real.clone());
             trials.extend([
                 trial("bundle_of_a_url_for_the_real_agent", || bundle_of_a_url(url)),
+                trial("bundle_of_a_url_through_a_proxy_for_the_real_agent", || {
+                    bundle_of_a_url_through_a_proxy(proxy)
+                }),
                 trial("bundle_of_a_unix_socket_for_the_real_agent", || bundle_of_a_unix_socket(socket)),
                 trial("bundle_of_a_workload_api_for_the_real_agent", || bundle_of_a_workload_api(api)),
                 trial("svid_without_a_bundle_is_an_error_for_the_real_agent", || {
@@ -66,12 +70,7 @@ impl Bundles {
     }
 
     async fn serve(&self, mut stream: impl AsyncRead + AsyncWrite + Unpin) {
-        let mut request = Vec::new();
-        while !request.ends_with(b"\r\n\r\n") {
-            let Ok(byte) = stream.read_u8().await else { return };
-            request.push(byte);
-        }
-        let request = String::from_utf8(request).expect("ASCII");
+        let Some(request) = head(&mut stream).await else { return };
         let number = self.asked.borrow().len();
         let answer = (self.answer)(number);
         self.asked.send_modify(|asked| asked.push(request.split(' ').nth(1).unwrap_or_default().to_owned()));
@@ -81,19 +80,29 @@ impl Bundles {
     }
 }
 
+/// Reads the head of a request.
+async fn head(stream: &mut (impl AsyncRead + Unpin)) -> Option<String> {
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\n") {
+        request.push(stream.read_u8().await.ok()?);
+    }
+    String::from_utf8(request).ok()
+}
+
 fn http(status: &str, header: &str, body: &str) -> String {
     let length = body.len();
     format!("HTTP/1.1 {status}\r\n{header}Connection: close\r\nContent-Length: {length}\r\n\r\n{body}")
 }
 
-/// Serves `https://localhost:PORT`, and returns the port. The certificate of the authority goes to `ca`.
-async fn serve_tls(bundles: Bundles, ca: &Path) -> u16 {
+/// Serves `https://HOST:PORT`, and returns the port. The certificate of the authority goes to `ca`. A request for a
+/// tunnel to that host is granted first.
+async fn serve_tls(bundles: Bundles, host: &'static str, ca: &Path) -> u16 {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let (ca_key, key) = (KeyPair::generate().expect("a key"), KeyPair::generate().expect("a key"));
     std::fs::write(ca, params.self_signed(&ca_key).expect("signed").pem()).expect("written");
     let issuer = Issuer::new(params, ca_key);
-    let leaf = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
+    let leaf = CertificateParams::new(vec![host.to_owned()]).expect("a name");
     let leaf = leaf.signed_by(&key, &issuer).expect("signed").der().clone();
     let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
     let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
@@ -106,7 +115,13 @@ async fn serve_tls(bundles: Bundles, ca: &Path) -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("bound");
     let port = listener.local_addr().expect("an address").port();
     tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut first = [0];
+            if stream.peek(&mut first).await.is_ok() && first == *b"C" {
+                let request = head(&mut stream).await.unwrap_or_default();
+                assert!(request.starts_with(&format!("CONNECT {host}:443 ")), "{request}");
+                stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.expect("written");
+            }
             if let Ok(stream) = acceptor.accept(stream).await {
                 bundles.serve(stream).await;
             }
@@ -144,7 +159,7 @@ async fn bundle_of_a_url(program: PathBuf) {
     });
     let folder = tempfile::tempdir().expect("a temporary folder");
     let ca = folder.path().join("ca.pem");
-    let port = serve_tls(bundles.clone(), &ca).await;
+    let port = serve_tls(bundles.clone(), "localhost", &ca).await;
     let flags =
         format!("-trustBundleUrl='https://localhost:{port}/a?token=secret' -trustBundleFormat=spiffe");
     let conf = Conf {
@@ -158,6 +173,22 @@ async fn bundle_of_a_url(program: PathBuf) {
     assert_eq!(bundles.asked(3).await, ["/a?token=secret", "/a?token=secret", "/b"]);
     assert!(agent.log().contains("503 Service Unavailable"), "{}", agent.log());
     assert!(!is_finial || !agent.log().contains("secret"), "{}", agent.log());
+}
+
+/// The server has no address that the agent could find.
+async fn bundle_of_a_url_through_a_proxy(program: PathBuf) {
+    let server = server().await;
+    let bundle = server.bundle_pem();
+    let bundles = Bundles::new(move |_| http("200 OK", "", &bundle));
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let ca = folder.path().join("ca.pem");
+    let proxy = serve_tls(bundles.clone(), "bundles.invalid", &ca).await;
+    let proxy = PathBuf::from(format!("http://127.0.0.1:{proxy}"));
+    let conf = with_source(Conf::join_token(&server), "trust_bundle_url = \"https://bundles.invalid/b\"");
+    let conf = Conf { environment: vec![("SSL_CERT_FILE", ca), ("HTTPS_PROXY", proxy)], ..conf };
+    let mut agent = start(&program, &conf);
+    agent.logged("Node attestation was successful").await;
+    assert_eq!(bundles.asked(1).await, ["/b"]);
 }
 
 /// The query with another start time, and that of the request.

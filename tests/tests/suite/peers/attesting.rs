@@ -12,8 +12,7 @@ use super::spire_server::SpireServer;
 
 /// The agent attests, serves, is evicted, attests again in the same process, and serves a new entry.
 pub(super) async fn attests_and_again(program: &Path, server: &SpireServer, conf: &Conf, path: &str) {
-    let folder = Arc::new(tempfile::tempdir().expect("a temporary folder"));
-    let agent = Agent::start_program(program, conf, folder);
+    let agent = start(program, conf);
     agent.wait_for_socket().await;
     let id = attested(&agent, server, path).await;
     let uid = format!("unix:uid:{}", nix::unistd::getuid());
@@ -55,4 +54,9 @@ pub(super) async fn served(agent: &Agent, id: &str) {
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+}
+
+/// Starts this program in a folder of its own.
+pub(super) fn start(program: &Path, conf: &Conf) -> Agent {
+    Agent::start_program(program, conf, Arc::new(tempfile::tempdir().expect("a temporary folder")))
 }

@@ -2,13 +2,12 @@
 //! the loopback network, because the server takes no `localhost`.
 
 use std::net::{Ipv6Addr, TcpListener};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 
-use harness::{Agent, Conf, build_finial, needs};
+use harness::{Conf, build_finial, needs};
 use libtest_mimic::Trial;
 
-use super::attesting::{attested, attests_and_again, served};
+use super::attesting::{attested, attests_and_again, served, start};
 use super::spire_server::SpireServer;
 use super::trial_with;
 
@@ -71,8 +70,4 @@ async fn conf(server: &SpireServer, data: &str) -> Conf {
     conf.join_token = None;
     conf.node_attestor = Some(format!("NodeAttestor \"http_challenge\" {{ plugin_data {{ {data} }} }}"));
     conf
-}
-
-fn start(program: &Path, conf: &Conf) -> Agent {
-    Agent::start_program(program, conf, Arc::new(tempfile::tempdir().expect("a temporary folder")))
 }

@@ -3,13 +3,13 @@
 
 use std::path::{Path, PathBuf};
 
-use harness::{Agent, build_finial, needs};
+use harness::{build_finial, needs};
 use libtest_mimic::Trial;
 use rcgen::{
     BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose, SignatureAlgorithm,
 };
 
-use super::attesting::{attests_and_again, served};
+use super::attesting::{attests_and_again, served, start};
 use super::spire_server::SpireServer;
 use super::trial_with;
 
@@ -87,19 +87,23 @@ async fn another_authority((server, real): (PathBuf, PathBuf)) {
 async fn another_agents_svid((server, real): (PathBuf, PathBuf)) {
     let plugin = "NodeAttestor \"x509pop\" { plugin_data { mode = \"spiffe\" } }";
     let server = SpireServer::start_with(&server, plugin).await;
-    let (conf, id) = server.agent("").await;
     let uid = format!("unix:uid:{}", nix::unistd::getuid());
-    server.register("spire-exchange/node", &id, &uid).await;
-    let parent = Agent::start(&conf);
-    let socket = parent.wait_for_socket().await;
-    served(&parent, "spiffe://example.org/spire-exchange/node").await;
-    for program in [build_finial(), real] {
-        let (mut conf, _) = server.agent("").await;
-        conf.join_token = None;
-        conf.node_attestor = Some(format!(
-            "NodeAttestor \"x509pop\" {{ plugin_data {{ spiffe_endpoint_socket = \"unix://{}\" }} }}",
-            socket.display()
-        ));
-        attests_and_again(&program, &server, &conf, "/x509pop/node").await;
+    for (parent, children) in
+        [(build_finial(), vec![build_finial(), real.clone()]), (real, vec![build_finial()])]
+    {
+        let (conf, id) = server.agent("").await;
+        server.register("spire-exchange/node", &id, &uid).await;
+        let parent = start(&parent, &conf);
+        let socket = parent.wait_for_socket().await;
+        served(&parent, "spiffe://example.org/spire-exchange/node").await;
+        for child in children {
+            let (mut conf, _) = server.agent("").await;
+            conf.join_token = None;
+            conf.node_attestor = Some(format!(
+                "NodeAttestor \"x509pop\" {{ plugin_data {{ spiffe_endpoint_socket = \"unix://{}\" }} }}",
+                socket.display()
+            ));
+            attests_and_again(&child, &server, &conf, "/x509pop/node").await;
+        }
     }
 }
