@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use attestors::node::{Attestor as NodeAttestor, JoinToken, K8sPsat, X509Pop};
+use attestors::node::{Attestor as NodeAttestor, HttpChallenge, JoinToken, K8sPsat, X509Pop};
 use attestors::workload::{Attestor as WorkloadAttestor, k8s, unix};
 use budget::Budget;
 use config::{Experimental, Plugins, Settings};
@@ -294,6 +294,10 @@ fn node_attestor(settings: &Settings, plugins: &Plugins) -> NodeAttestor {
         return JoinToken::new(token.expose().to_owned()).into();
     }
     match &plugins.node_attestor {
+        config::NodeAttestor::HttpChallenge(challenge) => {
+            let config::HttpChallenge { hostname, agent_name, port, advertised_port } = challenge.clone();
+            HttpChallenge { hostname, agent_name, port, advertised_port }.into()
+        }
         config::NodeAttestor::JoinToken => JoinToken::new(String::new()).into(),
         config::NodeAttestor::K8sPsat { cluster, token_path } => {
             K8sPsat { cluster: cluster.clone(), token_path: token_path.clone() }.into()
@@ -307,9 +311,9 @@ fn x509pop(source: config::X509Pop) -> X509Pop {
         config::X509Pop::Files { private_key, certificate, intermediates } => {
             X509Pop::files(private_key, certificate, intermediates)
         }
-        config::X509Pop::WorkloadApi { socket } => X509Pop::fetched(Arc::new(move || {
-            let socket = socket.clone();
-            Box::pin(async move { parent::credential(&socket).await })
+        config::X509Pop::WorkloadApi { address } => X509Pop::fetched(Arc::new(move || {
+            let address = address.clone();
+            Box::pin(async move { parent::credential(&address).await })
         })),
     }
 }

@@ -23,6 +23,7 @@ mod plugins;
 mod report;
 mod settings;
 mod telemetry;
+mod trust_bundle;
 mod trust_domain;
 
 pub use errors::{Errors, Problem, Unknown, UnknownKey, Warning};
@@ -33,8 +34,9 @@ pub use overrides::Overrides;
 pub use plugins::k8s::{
     AccessPolicy, K8sBroker, K8sBrokers, K8sOptions, KubeletAuth, KubeletPort, PodReferenceScope,
 };
-pub use plugins::{KeyManager, NodeAttestor, Plugins, WorkloadAttestor, X509Pop};
+pub use plugins::{HttpChallenge, KeyManager, NodeAttestor, Plugins, WorkloadAttestor, X509Pop};
 pub use settings::{
-    BundleFormat, Experimental, KeyType, LogFormat, LogLevel, PodSource, Prefetch, RateLimits,
-    RebootstrapMode, Sds, Settings, TrustBundleSource, UnknownNames, Withdrawal,
+    Experimental, KeyType, LogFormat, LogLevel, PodSource, Prefetch, RateLimits, RebootstrapMode, Sds,
+    Settings, UnknownNames, Withdrawal,
 };
+pub use trust_bundle::{BundleFormat, BundleUrl, TrustBundleSource, WorkloadApi};

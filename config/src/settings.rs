@@ -8,7 +8,9 @@ use crate::agent::Agent;
 use crate::decode::{Section, Strictness, no_hint};
 use crate::plugins::{self, Outcome};
 use crate::report::Report;
-use crate::{Errors, HealthChecks, JoinToken, Overrides, Plugins, Problem, Warning, hcl, telemetry};
+use crate::{
+    Errors, HealthChecks, JoinToken, Overrides, Plugins, Problem, TrustBundleSource, Warning, hcl, telemetry,
+};
 
 /// A valid configuration. Paths are kept as they are written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -135,30 +137,6 @@ impl Settings {
 /// Joins host and port as Go's `net.JoinHostPort`.
 pub(crate) fn join_host_port(host: &str, port: &str) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
-}
-
-/// How the agent authenticates the server at first contact. spire-agent's other sources are not supported yet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TrustBundleSource {
-    /// Not at all (SPIRE: `agent.insecure_bootstrap`).
-    Insecure,
-    /// By the bundle in a file (SPIRE: `agent.trust_bundle_path`, `agent.trust_bundle_format`).
-    File {
-        /// The path of the file.
-        path: PathBuf,
-        /// The format of the file.
-        format: BundleFormat,
-    },
-}
-
-/// The format of the bundle file (SPIRE: `agent.trust_bundle_format`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum BundleFormat {
-    /// PEM certificates.
-    #[default]
-    Pem,
-    /// A SPIFFE bundle document (JSON).
-    Spiffe,
 }
 
 /// What the agent does when the server's authority is unknown (SPIRE: `agent.rebootstrap_mode`).

@@ -4,6 +4,8 @@
 mod agent;
 #[path = "main/plugins.rs"]
 mod plugins;
+#[path = "main/trust.rs"]
+mod trust;
 #[path = "main/whole_files.rs"]
 mod whole_files;
 

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
 
-use crate::ca::Roots;
+use crate::ca::{JwtKeys, Roots};
 use crate::entries::{Entry, Selector};
 use crate::fault::Fault;
 use crate::ids;
@@ -210,6 +210,21 @@ impl Server {
     /// [`rotate_ca`](Self::rotate_ca), an agent that missed the rotation does not know the server's authority any more.
     pub fn forget_old_cas(&self) {
         self.shared.lock().ca.forget_old();
+    }
+
+    /// Makes a new key sign JWT-SVIDs from now on. The bundle keeps the old one.
+    pub fn rotate_jwt_key(&self) {
+        self.shared.lock().ca.change_jwt(JwtKeys::rotate);
+    }
+
+    /// Taints the keys that sign no JWT-SVIDs any more.
+    pub fn taint_old_jwt_keys(&self) {
+        self.shared.lock().ca.change_jwt(JwtKeys::taint_old);
+    }
+
+    /// Removes the keys from the bundle that sign no JWT-SVIDs any more.
+    pub fn forget_old_jwt_keys(&self) {
+        self.shared.lock().ca.change_jwt(JwtKeys::forget_old);
     }
 
     /// Sets the bundle of another trust domain, as DER certificates.

@@ -33,6 +33,8 @@ pub struct Options {
     pub ca_ttl: Duration,
     /// The lifetime of the server's own certificate, and of X.509-SVIDs whose entry has no TTL.
     pub svid_ttl: Duration,
+    /// The lifetime of JWT-SVIDs.
+    pub jwt_svid_ttl: Duration,
     /// The lifetime of an agent's X.509-SVID.
     pub agent_ttl: Duration,
     /// The lifetime of join tokens and service account tokens.
@@ -148,6 +150,7 @@ impl Default for Options {
             port: 0,
             ca_ttl: Duration::from_hours(24),
             svid_ttl: Duration::from_hours(1),
+            jwt_svid_ttl: Duration::from_mins(5),
             agent_ttl: Duration::from_hours(1),
             token_ttl: Duration::from_mins(10),
             max_connection_age: Duration::from_mins(3),

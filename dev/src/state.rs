@@ -54,6 +54,8 @@ pub struct Counters {
     pub sign_calls: u64,
     /// X.509-SVIDs signed for workloads.
     pub signed: u64,
+    /// NewJWTSVID calls.
+    pub jwt_calls: u64,
     /// Calls that were refused because of the caller's identity.
     pub denied: u64,
 }

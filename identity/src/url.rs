@@ -12,6 +12,12 @@ pub struct Url {
     pub user: Option<User>,
     /// With its port; empty where there is none.
     pub host: String,
+    /// As it is written, with its escapes. Without a slash in front it is what Go calls opaque.
+    pub path: String,
+    /// As it is written; empty where there is none.
+    pub query: String,
+    /// As it is written; empty where there is none.
+    pub fragment: String,
 }
 
 /// The user information, without its escapes.
@@ -32,8 +38,15 @@ impl Url {
             return None;
         }
         let (scheme, rest) = scheme(text)?;
-        let rest = rest.split_once('?').map_or(rest, |(rest, _)| rest);
-        let without_host = || Self { scheme: scheme.to_ascii_lowercase(), user: None, host: String::new() };
+        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let without_host = || Self {
+            scheme: scheme.to_ascii_lowercase(),
+            user: None,
+            host: String::new(),
+            path: rest.to_owned(),
+            query: query.to_owned(),
+            fragment: fragment.to_owned(),
+        };
         if !rest.starts_with('/') {
             let first = rest.split('/').next().unwrap_or_default();
             let is_path = !first.contains(':') && is_escaped(rest);
@@ -50,7 +63,32 @@ impl Url {
             None => (None, authority),
         };
         let host = host_and_port(&scheme.to_ascii_lowercase(), host)?;
-        Some(Self { user, host, ..without_host() })
+        Some(Self { user, host, path: path.to_owned(), ..without_host() })
+    }
+
+    /// The path without its escapes; `None` if it is no UTF-8 then.
+    #[must_use]
+    pub fn unescaped_path(&self) -> Option<String> {
+        String::from_utf8(unescaped(&self.path)?).ok()
+    }
+
+    /// The parameters of the query without their escapes, in order. What Go finds malformed (a semicolon, an escape
+    /// that is none) is left out, as there.
+    #[must_use]
+    pub fn parameters(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let plain = |text: &str| unescaped(&text.replace('+', " "));
+        let parameter = |text: &str| {
+            let (key, value) = text.split_once('=').unwrap_or((text, ""));
+            plain(key).zip(plain(value)).filter(|_| !text.contains(';'))
+        };
+        self.query.split('&').filter(|text| !text.is_empty()).filter_map(parameter).collect()
+    }
+
+    /// Makes the query of these parameters, sorted by key, as Go's `url.Values` does.
+    pub fn set_parameters(&mut self, mut parameters: Vec<(Vec<u8>, Vec<u8>)>) {
+        parameters.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let texts = parameters.iter().map(|(key, value)| format!("{}={}", escaped(key), escaped(value)));
+        self.query = texts.collect::<Vec<_>>().join("&");
     }
 
     /// The host without brackets, and its port, which is empty where there is none.
@@ -63,6 +101,16 @@ impl Url {
         };
         (name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name), port)
     }
+}
+
+fn escaped(bytes: &[u8]) -> String {
+    let one = |byte: &u8| match byte {
+        b' ' => "+".to_owned(),
+        b'-' | b'_' | b'.' | b'~' => char::from(*byte).into(),
+        byte if byte.is_ascii_alphanumeric() => char::from(*byte).into(),
+        byte => format!("%{byte:02X}"),
+    };
+    bytes.iter().map(one).collect()
 }
 
 impl User {
@@ -157,4 +205,49 @@ fn zone_id(zone: &str) -> Option<String> {
 
 fn is_host(byte: u8) -> bool {
     !b" \\^`{|}".contains(&byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(text: &str) -> Option<[String; 5]> {
+        let Url { scheme, host, path, query, fragment, .. } = Url::parse(text)?;
+        Some([scheme, host, path, query, fragment])
+    }
+
+    #[test]
+    fn a_url_has_its_parts() {
+        for (text, expected) in [
+            ("HTTPS://Host:8443/a%20b/c?d=e&f#g", ["https", "Host:8443", "/a%20b/c", "d=e&f", "g"]),
+            ("https://host", ["https", "host", "", "", ""]),
+            ("https://host?a", ["https", "host", "", "a", ""]),
+            ("unix:///run/a.sock", ["unix", "", "/run/a.sock", "", ""]),
+            ("unix:a.sock", ["unix", "", "a.sock", "", ""]),
+            ("/path?x", ["", "", "/path", "x", ""]),
+        ] {
+            assert_eq!(parts(text), Some(expected.map(str::to_owned)), "{text}");
+        }
+        for text in ["https://host/%zz", "https://host:port/", "http://h/a\nb", ":", "1:2"] {
+            assert_eq!(parts(text), None, "{text}");
+        }
+        assert_eq!(Url::parse("unix:///a%20b").unwrap().unescaped_path().unwrap(), "/a b");
+        assert_eq!(Url::parse("unix:///%ff").unwrap().unescaped_path(), None);
+    }
+
+    #[test]
+    fn parameters_are_read_and_written_as_by_go() {
+        for (text, expected) in [
+            ("", ""),
+            ("b=2&a=1&b=1", "a=1&b=2&b=1"),
+            ("a+b=c%20d&e", "a+b=c+d&e="),
+            ("=x&&%3D=%26", "=x&%3D=%26"),
+            ("a;b=1&c=%zz&%=1&d=1", "d=1"),
+            ("t=2026-01-01T00:00:00Z&u=\u{e4}~", "t=2026-01-01T00%3A00%3A00Z&u=%C3%A4~"),
+        ] {
+            let mut url = Url::parse(&format!("http://h/?{text}")).unwrap();
+            url.set_parameters(url.parameters());
+            assert_eq!(url.query, expected, "{text}");
+        }
+    }
 }

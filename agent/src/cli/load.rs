@@ -268,6 +268,37 @@ mod tests {
     }
 
     #[test]
+    fn the_file_of_a_join_token_is_read_or_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let (conf, token) = (folder.path().join("agent.conf"), folder.path().join("token"));
+        let text = "agent { server_address = \"s\" server_port = \"1\" trust_domain = \"t\" insecure_bootstrap = true }\n\
+                    plugins { }\n";
+        fs::write(&conf, text).unwrap();
+        let conf = conf.display().to_string();
+        let load =
+            |path: &Path| load(&values(&["-config", &conf, "-joinTokenFile", &path.display().to_string()]));
+        for (content, expected) in [
+            (&b"abc\r\n"[..], Some("abc")),
+            (b"\xef\xbb\xbfabc", Some("\u{feff}abc")),
+            (b"\xff", None),
+            (b" \r\n", None),
+        ] {
+            fs::write(&token, content).unwrap();
+            let loaded = load(&token).ok().and_then(|settings| settings.join_token);
+            assert_eq!(loaded.as_ref().map(JoinToken::expose), expected, "{content:?}");
+        }
+        let named =
+            |path: &Path| format!("unable to read join token file {:?}: ", path.display().to_string());
+        for path in [folder.path(), &folder.path().join("absent")] {
+            let error = load(path).unwrap_err().to_string();
+            assert!(error.starts_with(&named(path)), "{error}");
+        }
+        let with_token = ["-config", &conf, "-joinToken=x", &format!("-joinTokenFile={}", token.display())];
+        let error = super::load(&values(&with_token)).unwrap_err().to_string();
+        assert_eq!(error, "only one of join_token or join_token_file can be specified, not both");
+    }
+
+    #[test]
     fn flags_are_sorted_for_the_usage() {
         let usage = RUN_FLAGS.usage();
         let names: Vec<&str> = usage.lines().filter_map(|line| line.strip_prefix("  -")).collect();

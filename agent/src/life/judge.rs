@@ -11,6 +11,7 @@ use tonic::Code;
 use tracing::{error, warn};
 
 use super::Lifecycle;
+use super::bootstrap::REBOOTSTRAP;
 use crate::keys::KeyError;
 use crate::upstream::ServerError;
 
@@ -181,7 +182,7 @@ impl Lifecycle {
     }
 
     /// Judges a server whose authority is unknown, by `rebootstrap_mode`.
-    fn unknown_authority(&mut self) -> Result<Verdict, Fatal> {
+    pub(super) fn unknown_authority(&mut self) -> Result<Verdict, Fatal> {
         if self.mode == RebootstrapMode::Never
             && self.manager.is_none()
             && self.started.elapsed() < FIRST_CONTACT
@@ -201,10 +202,9 @@ impl Lifecycle {
             now
         });
         self.data.bootstrap_use = REBOOTSTRAP;
-        self.data.connection_attempts += 1;
         let seen_for = now.duration_since(start).unwrap_or_default();
         if seen_for < self.settings.rebootstrap_delay {
-            self.persist();
+            self.save();
             let reason = "x509: certificate signed by unknown authority";
             self.reason.log(
                 reason,
@@ -219,6 +219,7 @@ impl Lifecycle {
         self.forget_svid();
         self.bundle = None;
         self.data.bootstrap_start_time.clear();
+        self.data.connection_attempts = 0;
         self.persist();
         Ok(Verdict::Rebootstrap)
     }
@@ -244,8 +245,14 @@ fn parse_time(text: &str) -> Option<SystemTime> {
     Some(UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).ok()?))
 }
 
-fn format_time(time: SystemTime) -> String {
+pub(super) fn format_time(time: SystemTime) -> String {
     OffsetDateTime::from(time).format(&Rfc3339).unwrap_or_default()
+}
+
+/// The same time in whole seconds. Another text stays as it is.
+pub(super) fn whole_seconds(text: &str) -> String {
+    let time = OffsetDateTime::parse(text, &Rfc3339).ok().and_then(|time| time.replace_nanosecond(0).ok());
+    time.and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_else(|| text.to_owned())
 }
 
 const ALWAYS_NEEDS_REATTESTABLE: &str =
@@ -258,8 +265,6 @@ const FIRST_CONTACT: Duration = Duration::from_secs(60);
 const CONFIRMED: u32 = 2;
 /// How many refusals in a row end an agent whose SVID has expired and that cannot attest again.
 const REFUSALS: u32 = 3;
-/// spire-agent's number for a re-bootstrap in `bootstrap_use`.
-const REBOOTSTRAP: i32 = 2;
 
 #[cfg(test)]
 mod tests;

@@ -12,18 +12,19 @@
 //!      └──── unknown authority for longer than rebootstrap_delay ────┘
 //! ```
 
+mod bootstrap;
 mod clock;
 mod judge;
 mod own;
 mod rules;
+mod stale;
 mod stored;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use attestors::file;
 use attestors::node::Attestor;
-use config::{BundleFormat, RebootstrapMode, Settings, TrustBundleSource};
+use config::{RebootstrapMode, Settings, TrustBundleSource};
 use identity::{Bundle, Distrusted, TrustDomain};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -39,7 +40,7 @@ use crate::keys::{AgentSvid, Keys};
 use crate::manager::{Demand, Manager, Mint, Parts};
 use crate::status::Status;
 use crate::store::{Data, Keeper};
-use crate::upstream::backoff::{Backoff, Need};
+use crate::upstream::backoff::Need;
 use crate::upstream::link::{Credentials, Link, Tls};
 use crate::upstream::sync::{SyncState, sync};
 use crate::upstream::tls::{KeyExchange, Roots};
@@ -60,6 +61,8 @@ pub struct Lifecycle {
     own: Option<OwnSvid>,
     /// The bundle that authenticates the server; `None` until the configured source is read.
     bundle: Option<Arc<Bundle>>,
+    /// Publishes `bundle` to the task that looks for a stale source.
+    present: watch::Sender<Option<Arc<Bundle>>>,
     /// The manager; `None` before the first sync.
     manager: Option<Manager>,
     /// Publishes the manager to the door.
@@ -77,7 +80,8 @@ impl Lifecycle {
     /// A life that continues from the stored state. The manager is sent to `ready` after the first sync.
     ///
     /// # Errors
-    /// [`Fatal::Configuration`] if `rebootstrap_mode` does not fit the stored SVID.
+    /// [`Fatal::Configuration`] if `rebootstrap_mode` does not fit the stored SVID, or if nothing stored or configured
+    /// authenticates the server.
     pub(crate) fn new(
         settings: Arc<Settings>,
         trust_domain: TrustDomain,
@@ -115,12 +119,16 @@ impl Lifecycle {
             rules,
             own,
             bundle,
+            present: watch::Sender::new(None),
             ready,
             status,
             mode,
         };
         if this.own.is_some() {
             this.check_mode()?;
+            if this.bundle.is_none() && this.settings.trust_bundle == TrustBundleSource::Insecure {
+                return Err(Fatal::Configuration(NO_BUNDLE_IN_CACHE));
+            }
         }
         Ok(this)
     }
@@ -132,6 +140,8 @@ impl Lifecycle {
 
     /// Runs until a fatal error.
     pub async fn run(mut self) -> Fatal {
+        // Ends with `present`.
+        tokio::spawn(stale::watch(Arc::clone(&self.settings), self.present.subscribe()));
         loop {
             if let Err(fatal) = self.bootstrap().await {
                 return fatal;
@@ -139,35 +149,6 @@ impl Lifecycle {
             if let Err(fatal) = self.serve().await {
                 return fatal;
             }
-        }
-    }
-
-    /// Ends when the agent has an SVID and a bundle: the stored SVID, or a new one by attestation.
-    async fn bootstrap(&mut self) -> Result<(), Fatal> {
-        let mut backoff = Backoff::default();
-        let start = Instant::now();
-        if self.own.is_none() {
-            info!(trust_domain_id = %self.trust_domain.id(), "SVID is not found. Starting node attestation");
-        }
-        loop {
-            let reason = match self.roots().await {
-                // The stored SVID is also used with the configured source of trust, because spire-agent stores no
-                // bundle for a moment at each warm start. Without a stored bundle and a source, the server cannot be
-                // authenticated.
-                Ok(Roots::Bundle(bundle)) if self.own.is_some() => {
-                    self.bundle = Some(bundle);
-                    self.refresh_credentials();
-                    return Ok(());
-                }
-                Ok(roots) => match self.attest(&roots).await {
-                    Ok(()) => return self.check_mode(),
-                    Err(reason) => self.judge_attestation(reason, start)?.to_string(),
-                },
-                Err(reason) => reason,
-            };
-            let wait = backoff.wait(Need::Urgent);
-            self.reason.log(&reason, wait, "Failed to attest; trying again");
-            tokio::time::sleep(wait).await;
         }
     }
 
@@ -182,6 +163,7 @@ impl Lifecycle {
             warn!("KeyManager \"memory\" with an attestor that works once: a restart needs a new join token");
         }
         self.data.reattestable = attested.reattestable;
+        self.found_server();
         self.bundle = Some(attested.bundle);
         self.set_own(attested.svid);
         Ok(())
@@ -200,30 +182,15 @@ impl Lifecycle {
     /// Passes the present SVID and bundle to the link and to the status.
     fn refresh_credentials(&self) {
         self.status.certified(self.own.as_ref().map_or(&[], |own| &own.svid.chain));
+        self.present.send_if_modified(|present| {
+            let changed = *present != self.bundle;
+            present.clone_from(&self.bundle);
+            changed
+        });
         if let (Some(own), Some(bundle)) = (&self.own, &self.bundle) {
             let roots = Roots::Bundle(Arc::clone(bundle));
             self.link.set_credentials(Credentials { roots, svid: Some(Arc::clone(&own.svid)) });
         }
-    }
-
-    /// The roots that authenticate the server at this attempt: the present bundle, or else the configured source, read
-    /// again.
-    async fn roots(&self) -> Result<Roots, String> {
-        if let Some(bundle) = &self.bundle {
-            return Ok(Roots::Bundle(Arc::clone(bundle)));
-        }
-        let (path, format) = match &self.settings.trust_bundle {
-            TrustBundleSource::Insecure => return Ok(Roots::Insecure),
-            TrustBundleSource::File { path, format } => (path, format),
-        };
-        let named = |reason: String| format!("trust_bundle_path {}: {reason}", path.display());
-        let text = file::load_bytes(path, BUNDLE_BYTES).await.map_err(|reason| named(reason.to_string()))?;
-        let domain = self.trust_domain.clone();
-        let bundle = match format {
-            BundleFormat::Pem => Bundle::from_pem(domain, &text),
-            BundleFormat::Spiffe => Bundle::from_spiffe_json(domain, &text),
-        };
-        Ok(Roots::Bundle(Arc::new(bundle.map_err(|reason| named(reason.to_string()))?)))
     }
 
     /// Syncs and renews. Returns when the agent must bootstrap again.
@@ -352,8 +319,7 @@ impl Lifecycle {
         let changed = own.is_some() && own != self.bundle;
         if changed || !self.data.bootstrap_start_time.is_empty() {
             self.bundle = own.or_else(|| self.bundle.take());
-            self.data.bootstrap_start_time.clear();
-            self.data.connection_attempts = 0;
+            self.found_server();
             self.refresh_credentials();
             self.persist();
         } else if first {
@@ -406,31 +372,6 @@ impl Lifecycle {
         }
     }
 
-    /// Attests again because the server asks for it. Callers keep their SVIDs meanwhile.
-    async fn attest_again(&mut self) -> Result<(), Fatal> {
-        warn!("Agent needs to attest anew; the APIs stay up");
-        let mut backoff = Backoff::default();
-        loop {
-            let reason = match self.roots().await {
-                Ok(roots) => match self.attest(&roots).await {
-                    Ok(()) => return self.check_mode(),
-                    Err(reason) => {
-                        let reason = self.judge_attestation(reason, Instant::now())?;
-                        if matches!(reason, ServerError::UnknownAuthority) {
-                            // The next sync fails with this error too, and `serve` then decides about a re-bootstrap.
-                            return Ok(());
-                        }
-                        reason.to_string()
-                    }
-                },
-                Err(reason) => reason,
-            };
-            let wait = backoff.wait(Need::Urgent);
-            self.reason.log(&reason, wait, "Failed to attest; trying again");
-            tokio::time::sleep(wait).await;
-        }
-    }
-
     fn forget_svid(&mut self) {
         self.own = None;
         self.persist();
@@ -441,11 +382,17 @@ impl Lifecycle {
         self.data.svid = self.own.as_ref().map(|own| own.svid.chain.clone()).unwrap_or_default();
         let authorities = self.bundle.iter().flat_map(|bundle| &bundle.x509_authorities);
         self.data.bundle = authorities.map(|authority| authority.der.clone()).collect();
+        self.save();
+    }
+
+    /// Stores the data as it is: a stored SVID that is not in use, perhaps for a wrong clock, stays.
+    fn save(&self) {
         self.keeper.save(self.data.clone());
     }
 }
 
+/// spire-agent's words, and what to do.
+const NO_BUNDLE_IN_CACHE: &str = "SVID loaded but no bundle in cache: insecure_bootstrap trusts an unknown server at first contact only; \
+    configure trust_bundle_path, or remove agent-data.json from data_dir";
 /// The longest sleep until a renewal, because the wall clock can jump meanwhile.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
-/// The largest trust bundle file in bytes: enough for thousands of authorities.
-const BUNDLE_BYTES: u64 = 16 * 1024 * 1024;

@@ -1,4 +1,4 @@
-//! A TCP connection to the server: one of the addresses that DNS gives, through the proxy where one is set.
+//! A TCP connection to a server: one of the addresses that DNS gives, through the proxy where one is set.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,9 +10,10 @@ use rustix::net::sockopt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::proxy::{Proxy, Stream};
+use super::proxy::Proxy;
+use super::web_tls::Stream;
 
-/// Where the server is.
+/// Where a server is.
 #[derive(Debug)]
 pub(super) struct Dialer {
     host: String,

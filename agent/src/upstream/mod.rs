@@ -3,7 +3,9 @@
 //! - [`link`]: one long-lived connection, dropped on any doubt; [`channel`]: HTTP/2 over it;
 //! - `dial`: the TCP connection below it, through a `proxy` where one is set;
 //! - [`tls`]: the authentication of the server, and the agent's own certificate;
-//! - `parent`: the SVID that a parent agent's Workload API issues for this node (nested SPIRE);
+//! - [`first_bundle`]: the bundle that authenticates the server at first contact, from its configured source;
+//! - `parent`: what the Workload API of another agent gives this node, an SVID to attest by or the first bundle;
+//! - `web_tls`: TLS with proxies and with servers of trust bundles;
 //! - [`attest`]: AttestAgent, RenewAgent, PostStatus; [`sync`]: entries and bundles; [`mint`]: X.509-SVIDs;
 //! - [`backoff`]: the waits between attempts;
 //! - [`convert`]: checks wire values one by one; a malformed value does not affect the others.
@@ -13,12 +15,14 @@ pub mod backoff;
 pub mod channel;
 pub mod convert;
 mod dial;
+pub mod first_bundle;
 pub mod link;
 pub mod mint;
 pub(crate) mod parent;
 mod proxy;
 pub mod sync;
 pub mod tls;
+mod web_tls;
 
 use std::time::Duration;
 

@@ -7,24 +7,13 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use identity::Url;
-use rustls::crypto::aws_lc_rs;
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio_rustls::TlsConnector;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-/// A byte stream to the server, through whatever lies between.
-pub(super) type Stream = Box<dyn Duplex>;
-
-/// What a connection can do.
-pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Duplex for S {}
+use super::web_tls::{self, Duplex, Stream};
 
 /// An HTTP proxy that tunnels (`CONNECT`, RFC 9110 §9.3.6). Not `Debug`: it has a password.
 pub(super) struct Proxy {
@@ -83,15 +72,7 @@ impl Proxy {
         if !self.is_secure {
             return Ok(Box::new(stream));
         }
-        let mut roots = RootCertStore::empty();
-        let host = self.host.clone();
-        let found = tokio::task::spawn_blocking(rustls_native_certs::load_native_certs).await?;
-        roots.add_parsable_certificates(found.certs);
-        let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
-        let versions = builder.with_safe_default_protocol_versions().map_err(io::Error::other)?;
-        let config = versions.with_root_certificates(roots).with_no_client_auth();
-        let name = ServerName::try_from(host).map_err(io::Error::other)?;
-        Ok(Box::new(TlsConnector::from(Arc::new(config)).connect(name, stream).await?))
+        web_tls::secure(&self.host, stream, web_tls::system_roots().await?).await
     }
 
     /// Has the proxy connect to `host:port`.

@@ -4,6 +4,7 @@
 //! opens it, and the server may send any number of challenges. Only this module distinguishes between attestors; what
 //! the agent must know about one is a method.
 
+mod http_challenge;
 mod join_token;
 mod k8s_psat;
 mod x509pop;
@@ -13,10 +14,12 @@ use std::path::PathBuf;
 
 use zeroize::Zeroizing;
 
+pub use http_challenge::HttpChallenge;
 pub use join_token::JoinToken;
 pub use k8s_psat::K8sPsat;
 pub use x509pop::{Credential, CredentialError, Fetch, X509Pop};
 
+use self::http_challenge::NonceServer;
 use self::x509pop::SigningKey;
 
 /// Bytes that are sent to the server. They may be a secret, so they are zeroized when dropped.
@@ -28,6 +31,7 @@ pub struct Attestor(Kind);
 
 #[derive(Debug)]
 enum Kind {
+    HttpChallenge(HttpChallenge),
     JoinToken(JoinToken),
     K8sPsat(K8sPsat),
     X509Pop(X509Pop),
@@ -38,6 +42,7 @@ impl Attestor {
     #[must_use]
     pub fn name(&self) -> &'static str {
         match &self.0 {
+            Kind::HttpChallenge(_) => http_challenge::NAME,
             Kind::JoinToken(_) => "join_token",
             Kind::K8sPsat(_) => "k8s_psat",
             Kind::X509Pop(_) => x509pop::NAME,
@@ -49,7 +54,7 @@ impl Attestor {
     pub fn works_once(&self) -> bool {
         match &self.0 {
             Kind::JoinToken(_) => true,
-            Kind::K8sPsat(_) | Kind::X509Pop(_) => false,
+            Kind::HttpChallenge(_) | Kind::K8sPsat(_) | Kind::X509Pop(_) => false,
         }
     }
 
@@ -59,6 +64,10 @@ impl Attestor {
     /// [`NodeError`].
     pub async fn begin(&self) -> Result<Conversation, NodeError> {
         let (payload, next) = match &self.0 {
+            Kind::HttpChallenge(challenge) => {
+                let (payload, server) = challenge.begin()?;
+                (payload, Next::Publish(server))
+            }
             Kind::JoinToken(token) => (token.begin()?, Next::Nothing),
             Kind::K8sPsat(psat) => (psat.begin().await?, Next::Nothing),
             Kind::X509Pop(pop) => {
@@ -67,6 +76,12 @@ impl Attestor {
             }
         };
         Ok(Conversation { name: self.name(), payload, next })
+    }
+}
+
+impl From<HttpChallenge> for Attestor {
+    fn from(challenge: HttpChallenge) -> Self {
+        Self(Kind::HttpChallenge(challenge))
     }
 }
 
@@ -88,8 +103,8 @@ impl From<X509Pop> for Attestor {
     }
 }
 
-/// One attestation, from the payload to the server's verdict. It keeps the key that signs challenges until it is
-/// dropped.
+/// One attestation, from the payload to the server's verdict. The key that signs a challenge and the listener that
+/// publishes one live as long as it: the caller keeps it until the verdict.
 #[derive(Debug)]
 pub struct Conversation {
     name: &'static str,
@@ -104,6 +119,10 @@ enum Next {
     Nothing,
     /// With a signature by this key.
     Sign(Box<SigningKey>),
+    /// By publishing its nonce.
+    Publish(NonceServer),
+    /// No further challenge is expected, and the nonce stays published until the verdict.
+    Published { _server: NonceServer },
 }
 
 impl Conversation {
@@ -119,7 +138,12 @@ impl Conversation {
     /// it cannot be answered.
     pub async fn answer(&mut self, challenge: &[u8]) -> Result<SecretBytes, NodeError> {
         match std::mem::replace(&mut self.next, Next::Nothing) {
-            Next::Nothing => Err(NodeError::UnexpectedChallenge(self.name)),
+            Next::Nothing | Next::Published { .. } => Err(NodeError::UnexpectedChallenge(self.name)),
+            Next::Publish(server) => {
+                let response = server.publish(challenge)?;
+                self.next = Next::Published { _server: server };
+                Ok(response)
+            }
             // An RSA signature takes a millisecond, which must not block a thread that serves callers.
             Next::Sign(key) => {
                 let challenge = challenge.to_vec();
@@ -166,6 +190,14 @@ pub enum NodeError {
     /// The Workload API at `spiffe_endpoint_socket` gives no SVID.
     #[error("nodeattestor(x509pop): unable to fetch SVID from workload API: {0}")]
     WorkloadApi(String),
+    /// The port on which `http_challenge` would publish the nonce cannot be had (yet).
+    #[error("nodeattestor(http_challenge): could not listen on port {port}: {source}")]
+    Listen {
+        /// The configured port.
+        port: u16,
+        /// The system's reason.
+        source: io::Error,
+    },
     /// The challenge cannot be answered.
     #[error("nodeattestor({name}): {reason}")]
     Challenge {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::builtin::{PluginType, no_builtin};
 use super::declared::{Data, Declared};
-use super::{KeyManager, NodeAttestor, Outcome, Plugins, WorkloadAttestor, X509Pop, k8s};
+use super::{KeyManager, NodeAttestor, Outcome, Plugins, WorkloadAttestor, k8s, node};
 use crate::Problem;
 use crate::decode::{Section, Strictness, no_hint};
 use crate::hcl::{self, Object};
@@ -70,11 +70,14 @@ impl Found {
                 self.key_manager = Some(KeyManager::Memory);
             }
             (PluginType::NodeAttestor, "join_token") | (PluginType::KeyManager, "memory") => {}
+            (PluginType::NodeAttestor, "http_challenge") => {
+                self.node_attestor = plugin.read(read_file, problems, node::http_challenge);
+            }
             (PluginType::NodeAttestor, "k8s_psat") => {
-                self.node_attestor = plugin.read(read_file, problems, k8s_psat);
+                self.node_attestor = plugin.read(read_file, problems, node::k8s_psat);
             }
             (PluginType::NodeAttestor, "x509pop") => {
-                self.node_attestor = plugin.read(read_file, problems, x509pop);
+                self.node_attestor = plugin.read(read_file, problems, node::x509pop);
             }
             (PluginType::KeyManager, "disk") => {
                 self.key_manager = plugin.read(read_file, problems, disk);
@@ -178,50 +181,6 @@ impl Declared<'_> {
     }
 }
 
-fn k8s_psat(section: Section<'_>) -> Option<NodeAttestor> {
-    let cluster = section.text("cluster");
-    let token_path = section.text("token_path");
-    if cluster.is_none() {
-        section.report().problem(section.line, "missing required cluster block; write cluster = \"…\"");
-    }
-    section.finish(Strictness::Ignore, "plugin_data", no_hint);
-    Some(NodeAttestor::K8sPsat {
-        cluster: cluster?.value,
-        token_path: token_path.map_or_else(|| DEFAULT_PSAT_PATH.into(), |path| path.value.into()),
-    })
-}
-
-fn x509pop(section: Section<'_>) -> Option<NodeAttestor> {
-    let text = |key| section.text(key).filter(|text| !text.value.is_empty());
-    let (key, certificate) = (text("private_key_path"), text("certificate_path"));
-    let (intermediates, socket) = (text("intermediates_path"), text("spiffe_endpoint_socket"));
-    let source = match socket {
-        Some(socket) => {
-            let path = socket.value.strip_prefix("unix:").map(|rest| rest.strip_prefix("//").unwrap_or(rest));
-            let Some(path) = path.filter(|path| path.starts_with('/')) else {
-                let message = "spiffe_endpoint_socket must be the URI of a Unix socket; write \"unix:///path/to/agent.sock\"";
-                section.report().problem(socket.line, message);
-                return None;
-            };
-            X509Pop::WorkloadApi { socket: path.into() }
-        }
-        None => {
-            for (value, key) in [(&key, "private_key_path"), (&certificate, "certificate_path")] {
-                if value.is_none() {
-                    section.report().problem(section.line, format!("{key} is required"));
-                }
-            }
-            X509Pop::Files {
-                private_key: key?.value.into(),
-                certificate: certificate?.value.into(),
-                intermediates: intermediates.map(|path| path.value.into()),
-            }
-        }
-    };
-    section.finish(Strictness::Ignore, "plugin_data", no_hint);
-    Some(NodeAttestor::X509Pop(source))
-}
-
 fn disk(section: Section<'_>) -> Option<KeyManager> {
     let directory = section.text("directory");
     if directory.is_none() {
@@ -239,5 +198,3 @@ fn unix(section: Section<'_>) -> Option<WorkloadAttestor> {
     section.finish(Strictness::Ignore, "plugin_data", no_hint);
     Some(unix)
 }
-
-const DEFAULT_PSAT_PATH: &str = "/var/run/secrets/tokens/spire-agent";

@@ -1,7 +1,8 @@
 //! Reads the block `plugins { }`.
 //!
 //! `declared` reads which plugins there are, in the order of the file; `builtin` knows the names and numbers that
-//! spire-agent accepts; `configured` reads the data of the plugins that Finial has, `k8s` the data of that plugin.
+//! spire-agent accepts; `configured` reads the data of the plugins that Finial has, with `node` for the
+//! node attestors and `k8s` for that plugin.
 //!
 //! As in spire-agent, there are two levels of errors. A block that cannot be read is an error of the file. A plugin
 //! that cannot be loaded is found only by `run`: that error is kept in [`Outcome`] and returned by
@@ -11,12 +12,13 @@ mod builtin;
 mod configured;
 mod declared;
 pub(crate) mod k8s;
+mod node;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::decode::Section;
-use crate::{K8sOptions, Problem};
+use crate::{K8sOptions, Problem, WorkloadApi};
 
 /// The plugins of a configuration that can be run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +34,8 @@ pub struct Plugins {
 /// A node attestor (SPIRE: `plugins.NodeAttestor`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NodeAttestor {
+    /// `http_challenge`
+    HttpChallenge(HttpChallenge),
     /// `join_token`; the token itself is [`crate::Settings::join_token`].
     JoinToken,
     /// `k8s_psat`
@@ -43,6 +47,19 @@ pub enum NodeAttestor {
     },
     /// `x509pop`
     X509Pop(X509Pop),
+}
+
+/// Where the server fetches the nonce of `http_challenge`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpChallenge {
+    /// The name under which the server finds this host (SPIRE: `hostname`); `None` for the system's host name.
+    pub hostname: Option<String>,
+    /// What tells several agents of a host apart (SPIRE: `agentname`).
+    pub agent_name: String,
+    /// The port of the agent's listener; 0 for any free one (SPIRE: `port`).
+    pub port: u16,
+    /// The port that the server connects to (SPIRE: `advertised_port`); `None` for that of the listener.
+    pub advertised_port: Option<u16>,
 }
 
 /// Where `x509pop` gets its certificate and key.
@@ -59,8 +76,8 @@ pub enum X509Pop {
     },
     /// From the Workload API of another agent.
     WorkloadApi {
-        /// The path of the socket (SPIRE: `spiffe_endpoint_socket`).
-        socket: PathBuf,
+        /// The address (SPIRE: `spiffe_endpoint_socket`).
+        address: WorkloadApi,
     },
 }
 

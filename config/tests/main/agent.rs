@@ -174,45 +174,10 @@ fn values_out_of_range_are_refused_in_the_words_of_spire_agent() {
 }
 
 #[test]
-fn sources_of_the_first_bundle_exclude_each_other() {
-    let path_or = "only one of insecure_bootstrap or trust_bundle_path can be specified, not both";
-    assert_problems(&with_agent("insecure_bootstrap = true"), &[path_or]);
-    assert_problems(
-        &with_agent("insecure_bootstrap = true rebootstrap_mode = \"auto\" trust_bundle_path = \"\""),
-        &["insecure_bootstrap option can not be used with rebootstrapping (line 3)"],
-    );
-    assert_problems(
-        &with_agent("trust_bundle_url = \"https://x\""),
-        &[
-            "only one of trust_bundle_url or trust_bundle_path can be specified, not both",
-            "not supported yet: agent.trust_bundle_url",
-        ],
-    );
-    assert_problems(
-        &with_agent("insecure_bootstrap = true trust_bundle_url = \"https://x\""),
-        &[
-            "only one of insecure_bootstrap, trust_bundle_url, or trust_bundle_path can be specified, not the three",
-            "not supported yet: agent.trust_bundle_url",
-        ],
-    );
-    assert_problems(
-        &with_agent("trust_bundle_unix_socket = \"x\""),
-        &[
-            "if trust_bundle_unix_socket is specified, so must be trust_bundle_url",
-            "not supported yet: agent.trust_bundle_unix_socket",
-        ],
-    );
-    assert_problems(
-        &with_agent("trust_bundle_path = \"\" trust_bundle_spiffe_workload_api = \"unix:///x\""),
-        &["not supported yet: agent.trust_bundle_spiffe_workload_api"],
-    );
-}
-
-#[test]
 fn what_is_not_built_is_refused_unless_it_says_the_default() {
     let defaults = "allowed_foreign_jwt_claims = []
         profiling_enabled = false profiling_port = 0 profiling_freq = 0 profiling_names = []
-        trust_bundle_url = \"\"
+        trust_bundle_url = \"\" trust_bundle_unix_socket = \"\" trust_bundle_spiffe_workload_api = \"\"
         experimental { require_pq_kem = false feature_flags = [] ratelimit { fetch_x509_svid = 0 } }";
     let text = format!(
         "{}\ntelemetry {{ EnableHostnameLabel = true MetricPrefix = \"spire_agent\" }}",
@@ -327,20 +292,6 @@ fn warnings_are_those_of_spire_agent() {
 }
 
 #[test]
-fn join_tokens_come_from_the_file_or_its_file() {
-    let text = with_agent("join_token_file = \"token\"");
-    let settings = load_with(&text, &Overrides::default(), &[("token", " abc\n")]).unwrap();
-    assert_eq!(settings.join_token.as_ref().map(JoinToken::expose), Some("abc"));
-    let errors = load_with(&text, &Overrides::default(), &[("token", " \n")]).unwrap_err();
-    assert_eq!(errors.to_string(), "join token file is empty (line 3)");
-    assert_problems(&text, &["unable to read join token file \"token\": no such file (line 3)"]);
-    assert_problems(
-        &with_agent("join_token = \"a\" join_token_file = \"b\""),
-        &["only one of join_token or join_token_file can be specified, not both"],
-    );
-}
-
-#[test]
 fn flags_stand_above_the_file_unless_they_are_zero() {
     let given = |text: &str| Some(text.to_owned());
     let overrides = Overrides {
@@ -378,7 +329,4 @@ fn flags_stand_above_the_file_unless_they_are_zero() {
     };
     let settings = load_with(PLUGINS, &only_flags, &[]).unwrap();
     assert_eq!(settings.trust_bundle, TrustBundleSource::Insecure);
-    let url = Overrides { trust_bundle_url: given("https://x"), ..Overrides::default() };
-    let errors = load_with(&with_agent(""), &url, &[]).unwrap_err();
-    assert!(errors.to_string().contains("not supported yet: agent.trust_bundle_url"), "{errors}");
 }

@@ -1,6 +1,8 @@
 //! The block plugins: its shapes, and the numbers, names and data of plugins.
 
-use config::{KeyManager, NodeAttestor, Overrides, Plugins, WorkloadAttestor, X509Pop};
+use config::{
+    HttpChallenge, KeyManager, NodeAttestor, Overrides, Plugins, WorkloadApi, WorkloadAttestor, X509Pop,
+};
 
 use crate::{assert_problems, load_with, sound, with_agent, with_plugins};
 
@@ -125,7 +127,7 @@ fn names_are_those_of_spire_agent() {
     ] {
         assert_run_problems(&one_more(plugin), &[expected]);
     }
-    for name in ["aws_iid", "gcp_iit", "azure_msi", "azure_imds", "http_challenge", "sshpop", "tpm_devid"] {
+    for name in ["aws_iid", "gcp_iit", "azure_msi", "azure_imds", "sshpop", "tpm_devid"] {
         let text = with_agent("").replace("\"join_token\"", &format!("\"{name}\""));
         assert_run_problems(&text, &[&format!("not supported yet: NodeAttestor \"{name}\"")]);
     }
@@ -197,14 +199,67 @@ fn x509pop_has_files_or_a_workload_api() {
     let expected =
         X509Pop::Files { private_key: "k".into(), certificate: "c".into(), intermediates: Some("i".into()) };
     assert_eq!(runnable(&files).node_attestor, NodeAttestor::X509Pop(expected));
-    for socket in ["unix:///run/agent.sock", "unix:/run/agent.sock"] {
-        let api = with(&format!("spiffe_endpoint_socket = \"{socket}\""));
-        let expected = X509Pop::WorkloadApi { socket: "/run/agent.sock".into() };
+    for (socket, address) in [
+        ("unix:///run/agent.sock", WorkloadApi::Unix("/run/agent.sock".into())),
+        ("unix:/run/agent.sock", WorkloadApi::Unix("/run/agent.sock".into())),
+        ("tcp://127.0.0.1:1", WorkloadApi::Tcp(([127, 0, 0, 1], 1).into())),
+    ] {
+        // Files are not looked at then.
+        let api = with(&format!("spiffe_endpoint_socket = \"{socket}\" private_key_path = \"k\""));
+        let expected = X509Pop::WorkloadApi { address };
         assert_eq!(runnable(&api).node_attestor, NodeAttestor::X509Pop(expected));
     }
+    let blank = with("private_key_path = \"k\" certificate_path = \"c\" intermediates_path = \" \"");
+    let expected = X509Pop::Files { private_key: "k".into(), certificate: "c".into(), intermediates: None };
+    assert_eq!(runnable(&blank).node_attestor, NodeAttestor::X509Pop(expected));
     let missing = "failed to configure plugin \"x509pop\": certificate_path is required";
     assert_run_problems(&with("private_key_path = \"k\""), &[missing]);
-    let relative =
-        "failed to configure plugin \"x509pop\": spiffe_endpoint_socket must be the URI of a Unix socket";
+    let relative = "failed to configure plugin \"x509pop\": spiffe_endpoint_socket: workload endpoint socket URI must \
+                    have a \"tcp\" or \"unix\" scheme (line";
     assert_run_problems(&with("spiffe_endpoint_socket = \"agent.sock\""), &[relative]);
+}
+
+#[test]
+fn http_challenge_has_names_and_ports() {
+    let with =
+        |data: &str| with_agent("").replace("\"join_token\" {}", &format!("\"http_challenge\" {{ {data} }}"));
+    let default =
+        HttpChallenge { hostname: None, agent_name: "default".into(), port: 0, advertised_port: None };
+    for data in [
+        "",
+        "plugin_data {}",
+        "plugin_data { hostname = \"\" agentname = \"\" port = 0 advertised_port = 0 }",
+    ] {
+        let expected = NodeAttestor::HttpChallenge(default.clone());
+        assert_eq!(runnable(&with(data)).node_attestor, expected, "{data}");
+    }
+    // The official Helm chart writes `advertisedPort`, which spire-agent ignores.
+    let all = with(
+        "plugin_data { hostname = \"node.example\" agentname = \"b-2\" port = \"80\" advertised_port = 8080 advertisedPort = 1 }",
+    );
+    let expected = HttpChallenge {
+        hostname: Some("node.example".into()),
+        agent_name: "b-2".into(),
+        port: 80,
+        advertised_port: Some(8080),
+    };
+    assert_eq!(runnable(&all).node_attestor, NodeAttestor::HttpChallenge(expected));
+    let warning = &sound(&all).warnings;
+    assert_eq!(warning.len(), 0, "{warning:?}");
+    for (data, expected) in [
+        (
+            "hostname = true",
+            "hostname: write a quoted string instead of true or false without quotes (line 7)",
+        ),
+        ("agentname = [\"a\"]", "agentname: write a quoted string instead of a list (line 7)"),
+        ("port = \"http\"", "port: write a whole number instead of a string that is none (line 7)"),
+        ("port = 65536", "port must be from 0 to 65535, not 65536 (line 7)"),
+        ("advertised_port = -1", "advertised_port must be from 0 to 65535, not -1 (line 7)"),
+        ("agentname = \"a.b\"", "agentname: no server takes \"a.b\"; write a letter, then letters"),
+        ("agentname = \"7\"", "agentname: no server takes \"7\""),
+        ("agentname = \"a2345678901234567890123456789012-\"", "agentname: no server takes \"a2345"),
+    ] {
+        let expected = format!("failed to configure plugin \"http_challenge\": {expected}");
+        assert_run_problems(&with(&format!("plugin_data {{ {data} }}")), &[&expected]);
+    }
 }

@@ -10,7 +10,7 @@ use rustls::pki_types::CertificateDer;
 use tonic::{Request, Response, Status};
 
 use super::{Api, internal};
-use crate::ca::Authority;
+use crate::ca::{Authority, JwtKey};
 
 #[tonic::async_trait]
 impl Bundle for Api {
@@ -18,12 +18,22 @@ impl Bundle for Api {
         &self,
         request: Request<GetBundleRequest>,
     ) -> Result<Response<types::Bundle>, Status> {
-        let roots = self.0.lock().ca.roots().map_err(|error| internal("failed to fetch bundle", error))?;
+        let (roots, keys) = {
+            let ca = &mut self.0.lock().ca;
+            let roots = ca.roots().map_err(|error| internal("failed to fetch bundle", error))?;
+            (roots, ca.jwt().all().to_vec())
+        };
+        let jwt_key = |key: Arc<JwtKey>| types::JwtKey {
+            public_key: Bytes::copy_from_slice(&key.public_key),
+            key_id: key.id.clone(),
+            expires_at: 0,
+            tainted: key.tainted,
+        };
         self.0.count(|counters| counters.bundles += 1);
         let bundle = types::Bundle {
             trust_domain: self.0.options.trust_domain.clone(),
             x509_authorities: roots.authorities.iter().map(|root| authority(root, &roots.tainted)).collect(),
-            jwt_authorities: Vec::new(),
+            jwt_authorities: keys.into_iter().map(jwt_key).collect(),
             refresh_hint: self.0.options.refresh_hint,
             sequence_number: roots.sequence,
         };

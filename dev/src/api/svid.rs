@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use proto::svid::svid_server::Svid;
 use proto::svid::{
-    BatchNewX509svidRequest, BatchNewX509svidResponse, NewX509svidParams, batch_new_x509svid_response,
+    BatchNewX509svidRequest, BatchNewX509svidResponse, NewJwtsvidRequest, NewJwtsvidResponse,
+    NewX509svidParams, batch_new_x509svid_response,
 };
 use proto::types;
 use tonic::{Request, Response, Status};
 
-use super::{Api, internal, wire_svid};
+use super::{Api, internal, wire_id, wire_svid};
 use crate::ca::{self, CsrError, Leaf, Signer};
 use crate::entries::Entry;
 use crate::ids;
@@ -45,6 +46,39 @@ impl Svid for Api {
         let signed = results.iter().filter(|result| result.svid.is_some()).count();
         self.0.count(|counters| counters.signed += signed as u64);
         Ok(Response::new(BatchNewX509svidResponse { results }))
+    }
+
+    async fn new_jwtsvid(
+        &self,
+        request: Request<NewJwtsvidRequest>,
+    ) -> Result<Response<NewJwtsvidResponse>, Status> {
+        let caller = self.agent(&request)?;
+        self.0.count(|counters| counters.jwt_calls += 1);
+        let request = request.into_inner();
+        if request.entry_id.is_empty() {
+            return Err(Status::invalid_argument("missing entry ID"));
+        }
+        if request.audience.is_empty() {
+            return Err(Status::invalid_argument("at least one audience is required"));
+        }
+        let entries = self.0.authorized(&caller.id);
+        let entry = entries.get(&request.entry_id);
+        let entry = entry.ok_or_else(|| Status::not_found("entry not found or not authorized"))?;
+        let signer = self.0.lock().ca.jwt().signer();
+        let issued_at = ids::now();
+        let ttl = match entry.jwt_svid_ttl {
+            ..=0 => ids::seconds(self.0.options.jwt_svid_ttl),
+            ttl => i64::from(ttl),
+        };
+        let expires_at = issued_at + ttl;
+        let svid = types::Jwtsvid {
+            token: signer.sign(&entry.spiffe_id, &request.audience, issued_at, expires_at),
+            id: Some(wire_id(&entry.spiffe_id)),
+            expires_at,
+            issued_at,
+            hint: entry.hint.clone(),
+        };
+        Ok(Response::new(NewJwtsvidResponse { svid: Some(svid) }))
     }
 }
 

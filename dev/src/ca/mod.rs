@@ -8,6 +8,7 @@
 
 mod authority;
 mod csr;
+mod jwt;
 
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use rustls::pki_types::CertificateDer;
 
 pub(crate) use authority::{Authority, Issued, Leaf};
 pub(crate) use csr::{CsrError, public_key};
+pub(crate) use jwt::{JwtKey, JwtKeys};
 
 use crate::ids;
 
@@ -31,6 +33,7 @@ pub(crate) struct Ca {
     /// The roots that are tainted.
     tainted: Vec<Arc<Authority>>,
     sequence: u64,
+    jwt: JwtKeys,
 }
 
 /// A copy of the active authority, so that signing does not hold the lock on the state.
@@ -62,6 +65,7 @@ impl Ca {
             prepared: None,
             tainted: Vec::new(),
             sequence: 1,
+            jwt: JwtKeys::new(),
         })
     }
 
@@ -102,6 +106,17 @@ impl Ca {
     pub(crate) fn forget_old(&mut self) {
         let keep = self.in_use();
         self.retain(|root| keep.iter().any(|kept| Arc::ptr_eq(kept, root)));
+    }
+
+    /// The keys of JWT-SVIDs.
+    pub(crate) fn jwt(&self) -> &JwtKeys {
+        &self.jwt
+    }
+
+    /// Changes the keys of JWT-SVIDs.
+    pub(crate) fn change_jwt(&mut self, change: impl FnOnce(&mut JwtKeys)) {
+        change(&mut self.jwt);
+        self.sequence += 1;
     }
 
     fn in_use(&self) -> Vec<Arc<Authority>> {

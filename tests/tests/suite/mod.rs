@@ -1,6 +1,7 @@
 //! The suites of end-to-end tests, one module for each subject.
 
 mod admin;
+mod bootstrap;
 mod configurations;
 mod door;
 mod faults_server;
@@ -17,6 +18,7 @@ use libtest_mimic::Trial;
 pub(crate) fn trials() -> Vec<Trial> {
     [
         admin::trials(),
+        bootstrap::trials(),
         configurations::trials(),
         door::trials(),
         life::trials(),

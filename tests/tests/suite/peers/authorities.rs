@@ -11,11 +11,12 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, KeyUsagePurpose}
 use tempfile::TempDir;
 use tokio::time::Instant;
 
+use super::attesting::{attested, served};
 use super::mesh::{BACKEND, BY_PATH, FRONTEND, Mesh, Pair};
-use super::real::{complaints, served};
+use super::real::complaints;
 use super::spire_server::SpireServer;
 use super::trial_with;
-use super::x509pop::{self, Pki};
+use super::x509pop::Pki;
 
 pub(super) fn trials() -> Vec<Trial> {
     let needed = || {
@@ -51,7 +52,7 @@ async fn by_x509pop((server, real, envoy): Programs) {
         let own = Arc::new(tempfile::tempdir().expect("a temporary folder"));
         let agent = Agent::start_program(&program, &conf, Arc::clone(&own));
         agent.wait_for_socket().await;
-        let parent = x509pop::attested(&agent, &server, "/x509pop/").await;
+        let parent = attested(&agent, &server, "/x509pop/").await;
         let world = World::around(server, &program, agent, &parent, &envoy).await;
         world.replaces_jwt_and_x509().await;
     }
@@ -90,7 +91,6 @@ struct World {
     server: SpireServer,
     agent: Agent,
     parent: String,
-    mesh: Mesh,
     pair: Pair,
 }
 
@@ -109,7 +109,7 @@ impl World {
             server.register(name, parent, &mesh.selector(name)).await;
         }
         let pair = mesh.pair().await;
-        Self { whose, server, agent, parent: parent.to_owned(), mesh, pair }
+        Self { whose, server, agent, parent: parent.to_owned(), pair }
     }
 
     /// Every operation, on JWT authorities and then on X.509 ones.
@@ -176,7 +176,7 @@ impl World {
     /// The agent still follows the server: it serves a new entry.
     async fn lives_on(&self, name: &str) {
         self.server.register(name, &self.parent, &format!("unix:uid:{}", nix::unistd::getuid())).await;
-        served(&self.agent, self.mesh.agent(), &format!("spiffe://example.org/{name}")).await;
+        served(&self.agent, &format!("spiffe://example.org/{name}")).await;
     }
 }
 

@@ -3,20 +3,20 @@
 //! `FINIAL_SOAK_SECONDS` is the duration of `real_server_without_a_word_in_the_log`; the default is 20.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use dev::Entry;
 use futures_util::future::join_all;
-use harness::{Agent, Conf, Gate, build_finial, needs, skipped, trial_within, x509_svid};
+use harness::{Agent, Gate, build_finial, needs, skipped, trial_within, x509_svid};
 use libtest_mimic::Trial;
 use tokio::time::Instant;
 
 use super::super::ids;
-use super::real::{complaints, served, soak_seconds};
+use super::attesting::{attested, served, start};
+use super::real::{complaints, soak_seconds};
 use super::spire_server::{Options, SpireServer};
+use super::trial_with;
 use super::x509pop::Pki;
-use super::{trial_with, x509pop};
 
 pub(super) fn trials() -> Vec<Trial> {
     let server = || needs("SPIRE_SERVER", "spire-server");
@@ -45,14 +45,11 @@ fn uid() -> String {
     format!("unix:uid:{}", nix::unistd::getuid())
 }
 
-fn start(program: &std::path::Path, conf: &Conf) -> Agent {
-    Agent::start_program(program, conf, Arc::new(tempfile::tempdir().expect("a temporary folder")))
-}
-
 /// An agent that is served by `server`, and a stream of its identities.
 async fn with_identity(server: &SpireServer, agent: &Agent, parent: &str) {
     server.register("web", parent, &uid()).await;
-    served(agent, &agent.wait_for_socket().await, "spiffe://example.org/web").await;
+    agent.wait_for_socket().await;
+    served(agent, "spiffe://example.org/web").await;
 }
 
 /// Both agents at two intervals, and fresh entries one after the other.
@@ -76,7 +73,7 @@ async fn quiet((server, real): Programs) {
             let name = format!("fresh-{place}-{number}");
             let created = Instant::now();
             server.register(&name, parent, &uid()).await;
-            served(agent, &agent.socket(), &format!("spiffe://example.org/{name}")).await;
+            served(agent, &format!("spiffe://example.org/{name}")).await;
             longest = longest.max(created.elapsed().as_secs_f64());
         }
         (number, longest)
@@ -104,7 +101,7 @@ async fn black_hole((server, real): Programs) {
         gate.black_hole();
         let lost = Instant::now();
         server.register("late", &parent, &uid()).await;
-        served(&agent, &agent.socket(), "spiffe://example.org/late").await;
+        served(&agent, "spiffe://example.org/late").await;
         let (seconds, lines) = (lost.elapsed().as_secs_f64(), complaints(&agent));
         eprintln!(
             "{whose}: a new entry is served after {seconds:.1} s, {} lines above info",
@@ -131,7 +128,7 @@ async fn replicas(program: PathBuf) {
     current
         .create(&Entry { id: WEB.into(), ..Entry::new("spiffe://example.org/web", &*parent, [&*uid()]) })
         .await;
-    served(&agent, &agent.wait_for_socket().await, "spiffe://example.org/web").await;
+    served(&agent, "spiffe://example.org/web").await;
     let mut stream = x509_svid(&agent.socket()).await.expect("served");
     let seen = tokio::spawn(async move {
         while let Ok(Some(response)) = stream.message().await {
@@ -147,7 +144,7 @@ async fn replicas(program: PathBuf) {
         // The lagging server does not know this entry, so it is served after a sync with the current one.
         let fresh = format!("fresh-{turn}");
         current.register(&fresh, &parent, &uid()).await;
-        served(&agent, &agent.socket(), &format!("spiffe://example.org/{fresh}")).await;
+        served(&agent, &format!("spiffe://example.org/{fresh}")).await;
     }
     assert!(!seen.is_finished(), "the identity went away:\n{}", agent.log());
     // When a server says so twice, it goes.
@@ -180,7 +177,7 @@ async fn rebootstrap((server, real): Programs) {
         conf.agent = format!("rebootstrap_mode = \"{mode}\" rebootstrap_delay = \"1s\"");
         let agent = start(&program, &conf);
         agent.wait_for_socket().await;
-        let parent = x509pop::attested(&agent, &old, "/x509pop/").await;
+        let parent = attested(&agent, &old, "/x509pop/").await;
         with_identity(&old, &agent, &parent).await;
         let new = SpireServer::start_with(&server, &plugin).await;
         let bundle = agent.folder().path().join("bundle");
@@ -192,10 +189,10 @@ async fn rebootstrap((server, real): Programs) {
             assert_eq!(exit.code, Some(1), "{mode}: {}", exit.log);
             eprintln!("{}, {mode}: ended after {:.1} s", program.display(), begun.elapsed().as_secs_f64());
         } else {
-            assert_eq!(x509pop::attested(&agent, &new, "/x509pop/").await, parent);
+            assert_eq!(attested(&agent, &new, "/x509pop/").await, parent);
             new.register("web", &parent, &uid()).await;
             new.register("new", &parent, &uid()).await;
-            served(&agent, &agent.socket(), "spiffe://example.org/new").await;
+            served(&agent, "spiffe://example.org/new").await;
             eprintln!(
                 "finial, {mode}: serves the new server's entries after {:.1} s",
                 begun.elapsed().as_secs_f64()

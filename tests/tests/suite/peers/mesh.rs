@@ -29,11 +29,6 @@ impl Mesh {
         format!("unix:path:{}", self.folder.join(name).display())
     }
 
-    /// The agent's socket.
-    pub(super) fn agent(&self) -> &Path {
-        &self.socket
-    }
-
     /// The configuration of an Envoy that answers anyone itself.
     pub(super) fn sidecar<'a>(&'a self, name: &'a str) -> Sidecar<'a> {
         Sidecar {

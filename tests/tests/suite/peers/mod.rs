@@ -6,6 +6,8 @@
 //! * `command_lines`: each agent's own commands, against finial and against the real agent (`agents` runs both on one
 //!   server).
 //! * `envoys`: mTLS over SDS. `mesh` starts the Envoys and sends the requests.
+//! * `http_challenge`: node attestation by a nonce that the real server fetches (`attesting` runs an agent that can
+//!   attest again).
 //! * `h2spec`: conformance of the server's side of HTTP/2.
 //! * `links`: links to the real server that break, lead to another replica, or to a server of another authority.
 //! * `san`: the verdicts of Envoy and of `finial san check` about peers.
@@ -15,11 +17,13 @@
 
 mod admin;
 mod agents;
+mod attesting;
 mod authorities;
 mod clients;
 mod command_lines;
 mod envoys;
 mod h2spec;
+mod http_challenge;
 mod links;
 mod mesh;
 mod real;
@@ -41,6 +45,7 @@ pub(super) fn trials() -> Vec<Trial> {
         command_lines::trials(),
         envoys::trials(),
         h2spec::trials(),
+        http_challenge::trials(),
         links::trials(),
         real::trials(),
         san::trials(),

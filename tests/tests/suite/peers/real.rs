@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 
 use super::super::ids;
+use super::attesting::served;
 use super::mesh::{BY_PATH, Mesh};
 use super::spire_server::SpireServer;
 use super::trial_with;
@@ -120,8 +121,8 @@ async fn taints_and_revokes((server, real): (PathBuf, PathBuf)) {
         server.register("web", &id, &format!("unix:uid:{}", nix::unistd::getuid())).await;
         let folder = Arc::new(tempfile::tempdir().expect("a temporary folder"));
         let agent = Agent::start_program(&program, &conf, folder);
-        let socket = agent.wait_for_socket().await;
-        let first = served(&agent, &socket, "spiffe://example.org/web").await;
+        agent.wait_for_socket().await;
+        let first = served(&agent, "spiffe://example.org/web").await;
         let old = server.authority("active").await;
         server.order(&["prepare"]).await;
         let new = server.authority("prepared").await;
@@ -129,7 +130,7 @@ async fn taints_and_revokes((server, real): (PathBuf, PathBuf)) {
         server.order(&["taint", "-authorityID", &old]).await;
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
-            let now = served(&agent, &socket, "spiffe://example.org/web").await;
+            let now = served(&agent, "spiffe://example.org/web").await;
             if now.svids[0].x509_svid != first.svids[0].x509_svid {
                 break;
             }
@@ -143,7 +144,7 @@ async fn taints_and_revokes((server, real): (PathBuf, PathBuf)) {
         server.order(&["revoke", "-authorityID", &old]).await;
         // The agent still works: a new entry is served.
         server.register("late", &id, &format!("unix:uid:{}", nix::unistd::getuid())).await;
-        served(&agent, &socket, "spiffe://example.org/late").await;
+        served(&agent, "spiffe://example.org/late").await;
         assert_eq!(complaints(&agent), "");
     }
 }
@@ -172,7 +173,7 @@ async fn closes_connections(server: PathBuf) {
     server.register("web", &id, &format!("unix:uid:{}", nix::unistd::getuid())).await;
     let agent = Agent::start(&conf);
     let socket = agent.wait_for_socket().await;
-    served(&agent, &socket, "spiffe://example.org/web").await;
+    served(&agent, "spiffe://example.org/web").await;
     let begun = Instant::now();
     let mut svids = x509_svid(&socket).await.expect("served");
     // Each message is a rotation, half a minute after the last one.
@@ -180,19 +181,6 @@ async fn closes_connections(server: PathBuf) {
         svids.message().await.expect("served").expect("a message");
     }
     assert_eq!(complaints(&agent), "");
-}
-
-/// Waits until this SPIFFE ID is served, and returns the response. An agent may sync once a minute, and the server reads its
-/// entries every five seconds.
-pub(super) async fn served(agent: &Agent, socket: &Path, id: &str) -> X509svidResponse {
-    let deadline = Instant::now() + Duration::from_secs(90);
-    loop {
-        match first_response(socket).await {
-            Ok(response) if ids(&response).contains(&id) => return response,
-            outcome => assert!(Instant::now() < deadline, "{outcome:?}\n{}", agent.log()),
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
 }
 
 async fn turns((server, real): (PathBuf, PathBuf)) {

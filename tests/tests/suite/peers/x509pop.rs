@@ -2,17 +2,14 @@
 //! authority and each kind of key, and with the SVID that a parent agent issues.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
 
-use harness::{Agent, Conf, build_finial, needs, x509_svid};
+use harness::{build_finial, needs};
 use libtest_mimic::Trial;
 use rcgen::{
     BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose, SignatureAlgorithm,
 };
-use tokio::time::Instant;
 
-use super::super::ids;
+use super::attesting::{attests_and_again, served, start};
 use super::spire_server::SpireServer;
 use super::trial_with;
 
@@ -106,66 +103,23 @@ async fn another_authority((server, real): (PathBuf, PathBuf)) {
 async fn another_agents_svid((server, real): (PathBuf, PathBuf)) {
     let plugin = "NodeAttestor \"x509pop\" { plugin_data { mode = \"spiffe\" } }";
     let server = SpireServer::start_with(&server, plugin).await;
-    let (conf, id) = server.agent("").await;
     let uid = format!("unix:uid:{}", nix::unistd::getuid());
-    server.register("spire-exchange/node", &id, &uid).await;
-    let parent = Agent::start(&conf);
-    let socket = parent.wait_for_socket().await;
-    served(&parent, "spiffe://example.org/spire-exchange/node").await;
-    for program in [build_finial(), real] {
-        let (mut conf, _) = server.agent("").await;
-        conf.join_token = None;
-        conf.node_attestor = Some(format!(
-            "NodeAttestor \"x509pop\" {{ plugin_data {{ spiffe_endpoint_socket = \"unix://{}\" }} }}",
-            socket.display()
-        ));
-        attests_and_again(&program, &server, &conf, "/x509pop/node").await;
-    }
-}
-
-/// The agent attests, serves, is evicted, attests again in the same process, and serves a new entry.
-async fn attests_and_again(program: &Path, server: &SpireServer, conf: &Conf, path: &str) {
-    let folder = Arc::new(tempfile::tempdir().expect("a temporary folder"));
-    let agent = Agent::start_program(program, conf, folder);
-    agent.wait_for_socket().await;
-    let id = attested(&agent, server, path).await;
-    let uid = format!("unix:uid:{}", nix::unistd::getuid());
-    let name = id.rsplit('/').next().expect("a path").to_owned();
-    server.register(&name, &id, &uid).await;
-    served(&agent, &format!("spiffe://example.org/{name}")).await;
-    server.evict(&id).await;
-    let late = format!("late-{name}");
-    server.register(&late, &id, &uid).await;
-    served(&agent, &format!("spiffe://example.org/{late}")).await;
-    assert_eq!(attested(&agent, server, path).await, id);
-    assert_eq!(agent.stop().await.code, Some(0));
-    server.evict(&id).await;
-}
-
-/// Waits until the server has an agent with this text in its SPIFFE ID, and returns the ID.
-pub(super) async fn attested(agent: &Agent, server: &SpireServer, path: &str) -> String {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    loop {
-        if let Some(id) = server.agents().await.into_iter().find(|id| id.contains(path)) {
-            return id;
+    for (parent, children) in
+        [(build_finial(), vec![build_finial(), real.clone()]), (real, vec![build_finial()])]
+    {
+        let (conf, id) = server.agent("").await;
+        server.register("spire-exchange/node", &id, &uid).await;
+        let parent = start(&parent, &conf);
+        let socket = parent.wait_for_socket().await;
+        served(&parent, "spiffe://example.org/spire-exchange/node").await;
+        for child in children {
+            let (mut conf, _) = server.agent("").await;
+            conf.join_token = None;
+            conf.node_attestor = Some(format!(
+                "NodeAttestor \"x509pop\" {{ plugin_data {{ spiffe_endpoint_socket = \"unix://{}\" }} }}",
+                socket.display()
+            ));
+            attests_and_again(&child, &server, &conf, "/x509pop/node").await;
         }
-        assert!(Instant::now() < deadline, "{}", agent.log());
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-}
-
-/// Waits until this SPIFFE ID is served.
-async fn served(agent: &Agent, id: &str) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    loop {
-        let outcome = match x509_svid(&agent.socket()).await {
-            Ok(mut stream) => stream.message().await,
-            Err(status) => Err(status),
-        };
-        match outcome {
-            Ok(Some(response)) if ids(&response).contains(&id) => return,
-            outcome => assert!(Instant::now() < deadline, "{outcome:?}\n{}", agent.log()),
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
