@@ -81,10 +81,9 @@ async fn agent(settings: Settings) -> Result<(), Fatal> {
     let settings = Arc::new(settings);
     info!(version = %crate::version::compatible(), trust_domain_id = %settings.trust_domain, "Starting agent");
     for warning in &settings.warnings {
-        if warning.fields.is_empty() {
-            warn!("{}", warning.message);
-        } else {
-            warn!(fields = ?warning.fields, "{}", warning.message);
+        match warning.alert_type {
+            Some(alert_type) => warn!(alert = true, alert_type, "{}", warning.message),
+            None => warn!("{}", warning.message),
         }
     }
     let plugins = settings.plugins().map_err(|problems| Fatal::Storage(problems_text(problems)))?.clone();

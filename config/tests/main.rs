@@ -2,6 +2,8 @@
 
 #[path = "main/agent.rs"]
 mod agent;
+#[path = "main/idle.rs"]
+mod idle;
 #[path = "main/plugins.rs"]
 mod plugins;
 #[path = "main/whole_files.rs"]

@@ -162,7 +162,7 @@ fn data_is_checked_plugin_by_plugin() {
         ),
         (
             replaced("\"memory\" {}", "\"disk\" { plugin_data_file = \"none\" }"),
-            "failed to configure plugin \"disk\": failed to load plugin data: none: no such file".to_owned(),
+            "failed to configure plugin \"disk\": failed to load plugin data: no such file".to_owned(),
         ),
     ] {
         let settings = sound(&text);
