@@ -1,5 +1,8 @@
 //! Every shipped configuration is valid for finial and for the real spire-agent, so that a rollback is possible.
-//! (`tests/cluster` runs both with each of them on a node.)
+//! (`tests/cluster` runs both with each of them on a node.) `table` tries each key at its limits.
+
+mod rows;
+mod table;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,7 +17,9 @@ pub(super) fn trials() -> Vec<Trial> {
         Ok(real) => Trial::test(name, move || validate(&real)),
         Err(reason) => skipped(name, &reason),
     };
-    vec![ours, real]
+    let mut trials = vec![ours, real];
+    trials.extend(table::trials());
+    trials
 }
 
 fn validate(program: &Path) -> Result<(), Failed> {
