@@ -55,7 +55,7 @@ fn run_logged(settings: Settings) -> ExitCode {
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(reason) => {
-            error!(error = %reason, "Agent crashed");
+            error!(target: logging::FATAL, error = %reason, "Agent crashed");
             return ExitCode::FAILURE;
         }
     };
@@ -68,7 +68,7 @@ fn run_logged(settings: Settings) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(fatal) => {
-            error!(error = %fatal, "Agent crashed");
+            error!(target: logging::FATAL, error = %fatal, "Agent crashed");
             ExitCode::FAILURE
         }
     }
