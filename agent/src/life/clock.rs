@@ -81,24 +81,27 @@ impl SyncClock {
     }
 }
 
-/// Logs the reason of a failure when it changes, not at each attempt.
+/// The reason of a failure is logged when it changes, not at each attempt.
 #[derive(Debug, Default)]
 pub(super) struct Reasons {
     last: String,
 }
 
 impl Reasons {
-    /// Logs `reason` if it is not the last one. `wait` is the time until the next attempt; zero if another schedule
-    /// decides it.
-    pub(super) fn log(&mut self, reason: &str, wait: Duration, message: &'static str) {
-        if self.last != reason {
-            self.last = reason.to_owned();
-            if wait.is_zero() {
-                error!(error = reason, "{message}");
-            } else {
-                error!(error = reason, retry_in = ?wait, "{message}");
-            }
+    /// Logs `reason` if it is not the last one.
+    pub(super) fn log(&mut self, reason: &str, message: &'static str) {
+        if self.changed(reason) {
+            error!(error = reason, "{message}");
         }
+    }
+
+    /// Whether `reason` is not the last one. It is from now on.
+    pub(super) fn changed(&mut self, reason: &str) -> bool {
+        let changed = self.last != reason;
+        if changed {
+            self.last = reason.to_owned();
+        }
+        changed
     }
 
     /// Forgets the last reason, because an attempt succeeded.

@@ -14,6 +14,7 @@
 
 mod clock;
 mod judge;
+mod lines;
 mod own;
 mod rules;
 mod stored;
@@ -27,7 +28,7 @@ use config::{BundleFormat, RebootstrapMode, Settings, TrustBundleSource};
 use identity::{Bundle, Distrusted, TrustDomain};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::{debug, error, info};
 
 use self::clock::{Reasons, SyncClock};
 pub use self::judge::Fatal;
@@ -147,7 +148,15 @@ impl Lifecycle {
         let mut backoff = Backoff::default();
         let start = Instant::now();
         if self.own.is_none() {
-            info!(trust_domain_id = %self.trust_domain.id(), "SVID is not found. Starting node attestation");
+            debug!(
+                subsystem_name = "attestor",
+                "No pre-existing agent SVID found. Will perform node attestation"
+            );
+            let trust_domain_id = self.trust_domain.id();
+            info!(
+                subsystem_name = "attestor",
+                trust_domain_id, "SVID is not found. Starting node attestation"
+            );
         }
         loop {
             let reason = match self.roots().await {
@@ -166,7 +175,9 @@ impl Lifecycle {
                 Err(reason) => reason,
             };
             let wait = backoff.wait();
-            self.reason.log(&reason, wait, "Failed to attest; trying again");
+            if self.reason.changed(&reason) {
+                lines::attest_failed(&reason, wait);
+            }
             tokio::time::sleep(wait).await;
         }
     }
@@ -177,9 +188,10 @@ impl Lifecycle {
         let request = self.keys.renew(current.as_ref()).await?;
         let attested = attest::attest(&self.link, roots, &self.attestor, request).await?;
         self.reason.clear();
-        info!(spiffe_id = %attested.svid.id, reattestable = attested.reattestable, "Node attestation was successful");
-        if !attested.reattestable && self.attestor.works_once() && self.keys.is_memory() {
-            warn!("KeyManager \"memory\" with an attestor that works once: a restart needs a new join token");
+        let (id, domain) = (&attested.svid.id, self.trust_domain.id());
+        lines::attested(self.own.is_some(), id, &domain, attested.reattestable);
+        if !attested.reattestable && self.keys.is_memory() {
+            lines::keys_are_lost_at_exit();
         }
         self.data.reattestable = attested.reattestable;
         self.bundle = Some(attested.bundle);
@@ -229,7 +241,8 @@ impl Lifecycle {
         let link = Arc::clone(&self.link);
         tokio::spawn(async move {
             if let Err(reason) = attest::post_status(&link).await {
-                warn!(error = %reason, "Failed to post agent status");
+                let agent_version = crate::version::compatible();
+                error!(error = %reason, agent_version = %agent_version, "Failed to post agent status");
             }
         });
         // A manager exists already, so this is a re-bootstrap: the authority that signed its SVIDs is not trusted any
@@ -276,9 +289,10 @@ impl Lifecycle {
                 continue;
             };
             refusals = if self.looks_refused(&reason) { refusals + 1 } else { 0 };
+            let said = reason.to_string();
             match self.judge(doing, reason, refusals)? {
                 Verdict::Retry => {}
-                Verdict::Attest => self.attest_again().await?,
+                Verdict::Attest => self.attest_again(&said).await?,
                 Verdict::Rebootstrap => return Ok(()),
             }
         }
@@ -347,7 +361,7 @@ impl Lifecycle {
     /// Replaces the agent's own SVID: by another attestation if the agent can attest again, or else by RenewAgent.
     async fn renew(&mut self) -> Result<(), ServerError> {
         let Some(own) = &self.own else { return Ok(()) };
-        info!(spiffe_id = %own.svid.id, "Rotating agent SVID");
+        lines::renewing(self.data.reattestable, &own.svid.id);
         if self.data.reattestable {
             let roots = self.roots().await.map_err(ServerError::Malformed)?;
             return self.attest(&roots).await;
@@ -367,8 +381,8 @@ impl Lifecycle {
     }
 
     /// Attests again because the server asks for it. Callers keep their SVIDs meanwhile.
-    async fn attest_again(&mut self) -> Result<(), Fatal> {
-        warn!("Agent needs to attest anew; the APIs stay up");
+    async fn attest_again(&mut self, reason: &str) -> Result<(), Fatal> {
+        lines::reattesting(reason);
         let mut backoff = Backoff::default();
         loop {
             let reason = match self.roots().await {
@@ -386,7 +400,9 @@ impl Lifecycle {
                 Err(reason) => reason,
             };
             let wait = backoff.wait();
-            self.reason.log(&reason, wait, "Failed to attest; trying again");
+            if self.reason.changed(&reason) {
+                lines::attest_failed(&reason, wait);
+            }
             tokio::time::sleep(wait).await;
         }
     }

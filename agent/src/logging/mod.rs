@@ -190,9 +190,13 @@ impl Subscriber for Logger {
         let mut fields = Fields::default();
         event.record(&mut fields);
         let (metadata, named) = (event.metadata(), &mut fields.fields);
-        let module = metadata.module_path().unwrap_or(metadata.target());
+        let module = metadata.module_path().unwrap_or_else(|| metadata.target());
         for (name, value) in origin::fields(module) {
-            named.entry((*name).to_owned()).or_insert_with(|| Value::constant(value));
+            match named.get(*name) {
+                None => drop(named.insert((*name).to_owned(), Value::constant(value))),
+                Some(own) if own.is_empty() => drop(named.remove(*name)),
+                Some(_) => {}
+            }
         }
         if self.location {
             let file = metadata.file().and_then(|file| Path::new(file).file_name()).unwrap_or_default();

@@ -1,7 +1,8 @@
 //! Which part of spire-agent a line would come from: the fields that its loggers add to each of their lines.
 //!
 //! spire-agent hands a logger with these fields from part to part. Here the module that logs says as much. A line that
-//! belongs to another part than its module names it itself, with a field of that name, which wins.
+//! belongs to another part than its module names it itself, with a field of that name, which wins; an empty one means
+//! that spire-agent's line has none.
 
 /// A field that each line of a module has.
 pub(super) type Constant = (&'static str, &'static str);
@@ -29,7 +30,6 @@ const ORIGINS: &[(&str, &[Constant])] = &[
     ("agent::apis::admin::logger", &[("service", "Logger")]),
     ("agent::apis::admin", &[]),
     ("agent::apis", &[(SUBSYSTEM, "endpoints")]),
-    ("agent::wiring::plugins", &[(SUBSYSTEM, "catalog"), ("external", "false")]),
     ("agent::wiring::socket", &[(SUBSYSTEM, "endpoints")]),
     (
         "attestors::workload::k8s",

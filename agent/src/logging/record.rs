@@ -23,6 +23,11 @@ pub(super) enum Value {
 }
 
 impl Value {
+    pub(super) fn is_empty(&self) -> bool {
+        matches!(self, Self::Text(text) if text.is_empty())
+    }
+
+    /// A field that each line of a module has.
     pub(super) fn constant(text: &str) -> Self {
         match text {
             "true" | "false" => Self::Bare(text.to_owned()),
@@ -55,6 +60,9 @@ impl Visit for Fields {
         self.put(field, Value::Bare(value.to_string()));
     }
     fn record_u64(&mut self, field: &Field, value: u64) {
+        self.put(field, Value::Bare(value.to_string()));
+    }
+    fn record_f64(&mut self, field: &Field, value: f64) {
         self.put(field, Value::Bare(value.to_string()));
     }
     fn record_bool(&mut self, field: &Field, value: bool) {

@@ -13,6 +13,7 @@ pub mod backoff;
 pub mod channel;
 pub mod convert;
 mod dial;
+pub(crate) mod failed;
 pub mod link;
 pub mod mint;
 pub(crate) mod parent;

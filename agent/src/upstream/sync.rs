@@ -130,8 +130,8 @@ impl SyncState {
                 Ok(entry) => accepted.push(Arc::new(entry)),
                 Err(reason) => {
                     if self.refused.get(&id) != Some(&revision) {
-                        warn!(entry_id = %id, error = %reason,
-                            "Received malformed entry from SPIRE server; what was good before stays, and the others go on");
+                        warn!(entry_id = %id, error = %reason, kept = "the last good one",
+                            "Received malformed entry from SPIRE server; are the server and agent versions compatible?");
                     }
                     accepted.extend(self.entries.iter().find(|held| *held.id == *id).cloned());
                     refused.insert(id, revision);
@@ -173,8 +173,8 @@ impl SyncState {
     fn name_unreadable(&mut self, domain: &TrustDomain, reason: &ServerError) {
         let reason = reason.to_string();
         if self.unreadable.get(domain) != Some(&reason) {
-            warn!(trust_domain = %domain, error = %reason,
-                "Received malformed bundle from SPIRE server; what was good before stays");
+            warn!(trust_domain = %domain, error = %reason, kept = "the last good one",
+                "Received malformed bundle from SPIRE server; are the server and agent versions compatible?");
             self.unreadable.insert(domain.clone(), reason);
         }
     }
@@ -260,7 +260,8 @@ impl Conversation {
             }
             for revision in response.entry_revisions {
                 if revision.id.is_empty() || revision.revision_number < 0 {
-                    warn!(entry_id = %revision.id, "Received malformed entry revision from SPIRE server");
+                    warn!(entry_id = %revision.id, revision_number = revision.revision_number,
+                        "Received malformed entry revision from SPIRE server; are the server and agent versions compatible?");
                 } else {
                     listed.push(comparison.listed(revision));
                 }
@@ -340,12 +341,12 @@ async fn bundles(link: &Link, known: &mut SyncState, own: Arc<Bundle>) -> Result
                 bundles.insert(domain, bundle);
             }
             Ok(bundle) => {
-                warn!(trust_domain = %domain, found = %bundle.trust_domain, "Federated bundle is another's");
+                warn!(federated_bundle = %domain.id(), found = %bundle.trust_domain, "Federated bundle is another's");
                 bundles.extend(known.last_good(&domain));
             }
             Err(reason) if reason.code() == Some(Code::NotFound) => {
                 if known.absent.insert(domain.clone()) {
-                    warn!(trust_domain = %domain, error = %reason, "Federated bundle not found");
+                    warn!(federated_bundle = %domain.id(), error = %reason, status_code = "NotFound", status_message = %reason, "Federated bundle not found");
                 }
             }
             // One bad bundle must not block the others.
