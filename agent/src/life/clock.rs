@@ -1,6 +1,6 @@
 //! Schedules the syncs, and limits how often the reason of a failure is logged.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -81,30 +81,30 @@ impl SyncClock {
     }
 }
 
-/// The reason of a failure is logged when it changes, not at each attempt.
+/// Why each kind of work failed last. A reason is logged when it changes, not at each attempt.
 #[derive(Debug, Default)]
 pub(super) struct Reasons {
-    last: String,
+    last: BTreeMap<&'static str, String>,
 }
 
 impl Reasons {
-    /// Logs `reason` if it is not the last one.
+    /// Logs `reason` if it is not the last one under this message.
     pub(super) fn log(&mut self, reason: &str, message: &'static str) {
-        if self.changed(reason) {
+        if self.changed(message, reason) {
             error!(error = reason, "{message}");
         }
     }
 
-    /// Whether `reason` is not the last one. It is from now on.
-    pub(super) fn changed(&mut self, reason: &str) -> bool {
-        let changed = self.last != reason;
+    /// Whether `reason` is not the last one of this work. It is from now on.
+    pub(super) fn changed(&mut self, work: &'static str, reason: &str) -> bool {
+        let changed = self.last.get(work).is_none_or(|last| last != reason);
         if changed {
-            self.last = reason.to_owned();
+            self.last.insert(work, reason.to_owned());
         }
         changed
     }
 
-    /// Forgets the last reason, because an attempt succeeded.
+    /// Forgets the last reasons, because an attempt succeeded.
     pub(super) fn clear(&mut self) {
         self.last.clear();
     }

@@ -156,7 +156,11 @@ impl Lifecycle {
 
     /// Logs a failure in spire-agent's words (`manager.go`, `rotator.go`).
     fn log_failure(&mut self, doing: Doing, reason: &ServerError) {
-        if self.reason.changed(&reason.to_string()) {
+        let what = match doing {
+            Doing::Syncing => "sync",
+            Doing::Renewing => "renew",
+        };
+        if self.reason.changed(what, &reason.to_string()) {
             lines::failed(doing, self.data.reattestable, reason);
         }
     }
@@ -198,7 +202,7 @@ impl Lifecycle {
         let seen_for = now.duration_since(start).unwrap_or_default();
         if seen_for < self.settings.rebootstrap_delay {
             self.persist();
-            if self.reason.changed(UNKNOWN_AUTHORITY) {
+            if self.reason.changed("trust", UNKNOWN_AUTHORITY) {
                 lines::ignoring(self.settings.rebootstrap_delay.saturating_sub(seen_for));
             }
             return Ok(Verdict::Retry);

@@ -175,7 +175,7 @@ impl Lifecycle {
                 Err(reason) => reason,
             };
             let wait = backoff.wait();
-            if self.reason.changed(&reason) {
+            if self.reason.changed("attest", &reason) {
                 lines::attest_failed(&reason, wait);
             }
             tokio::time::sleep(wait).await;
@@ -400,7 +400,7 @@ impl Lifecycle {
                 Err(reason) => reason,
             };
             let wait = backoff.wait();
-            if self.reason.changed(&reason) {
+            if self.reason.changed("attest", &reason) {
                 lines::attest_failed(&reason, wait);
             }
             tokio::time::sleep(wait).await;

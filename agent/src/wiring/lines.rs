@@ -41,7 +41,7 @@ fn missing_folder(socket: Option<&Path>) -> Option<PathBuf> {
 /// The umask was changed from `before`.
 pub(super) fn umask_changed(before: u32, now: u32) {
     if before != now {
-        warn!("Current umask {before:#04o} is too permissive; setting umask {now:#04o}");
+        warn!("Current umask 0{before:03o} is too permissive; setting umask 0{now:03o}");
     }
 }
 

@@ -9,6 +9,7 @@
 //! * `san`: the verdicts of Envoy and of `finial san check` about peers.
 //! * `tables`: the verdicts of the Go at hand for the tables that unit tests hold finial against.
 //! * `x509pop`: node attestation by certificates, at the real server.
+//! * `log_lines`: lines of the log that operators alert on, in the log of either agent.
 //! * `real`: finial with the real server (`spire_server`), for a configurable time.
 
 mod admin;
@@ -17,6 +18,7 @@ mod clients;
 mod command_lines;
 mod envoys;
 mod h2spec;
+mod log_lines;
 mod mesh;
 mod real;
 mod san;
@@ -36,6 +38,7 @@ pub(super) fn trials() -> Vec<Trial> {
         command_lines::trials(),
         envoys::trials(),
         h2spec::trials(),
+        log_lines::trials(),
         real::trials(),
         san::trials(),
         tables::trials(),
