@@ -9,6 +9,20 @@ use super::judge::Doing;
 use crate::cli::golang;
 use crate::upstream::{ServerError, failed};
 
+/// What authenticates the server: a bundle, or nothing with `insecure_bootstrap`.
+pub(super) fn bundle_loaded(found: bool, trust_domain_id: &str) {
+    if found {
+        info!(subsystem_name = "attestor", trust_domain_id, "Bundle loaded");
+    } else {
+        info!(subsystem_name = "attestor", "Bundle is not found");
+    }
+}
+
+/// The stored SVID is used.
+pub(super) fn svid_loaded(id: &SpiffeId, trust_domain_id: &str) {
+    info!(subsystem_name = "attestor", spiffe_id = %id, trust_domain_id, "SVID loaded");
+}
+
 /// An attempt to attest failed, and another one follows after `wait`.
 pub(super) fn attest_failed(reason: &str, wait: Duration) {
     let retry_interval = golang::duration(wait);

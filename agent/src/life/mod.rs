@@ -158,12 +158,21 @@ impl Lifecycle {
                 trust_domain_id, "SVID is not found. Starting node attestation"
             );
         }
+        let mut told = false;
         loop {
-            let reason = match self.roots().await {
+            let roots = self.roots().await;
+            if let (Ok(roots), false) = (&roots, told) {
+                lines::bundle_loaded(matches!(roots, Roots::Bundle(_)), &self.trust_domain.id());
+                told = true;
+            }
+            let reason = match roots {
                 // The stored SVID is also used with the configured source of trust, because spire-agent stores no
                 // bundle for a moment at each warm start. Without a stored bundle and a source, the server cannot be
                 // authenticated.
                 Ok(Roots::Bundle(bundle)) if self.own.is_some() => {
+                    if let Some(own) = &self.own {
+                        lines::svid_loaded(&own.svid.id, &self.trust_domain.id());
+                    }
                     self.bundle = Some(bundle);
                     self.refresh_credentials();
                     return Ok(());

@@ -84,7 +84,7 @@ enum AttestorError {
 pub async fn attest(attestors: &[Attestor], peer: &Peer) -> Result<WorkloadSelectors, AllFailed> {
     let answers = join_all(attestors.iter().map(|attestor| attestor.attest(peer))).await;
     let mut found = Vec::new();
-    let (mut failed, mut reasons) = (0, Vec::new());
+    let mut failed = 0;
     for (attestor, answer) in attestors.iter().zip(answers) {
         match answer {
             Ok(selectors) => found.extend(selectors),
@@ -94,15 +94,10 @@ pub async fn attest(attestors: &[Attestor], peer: &Peer) -> Result<WorkloadSelec
                     continue;
                 }
                 error!(pid = peer.process.pid, error = %reason, "workload attestor {:?} failed", attestor.name());
-                reasons.push(reason.to_string());
             }
         }
     }
     if failed > 0 && failed == attestors.len() {
-        if !reasons.is_empty() {
-            let reasons = reasons.join("\n");
-            error!(pid = peer.process.pid, error = reasons, "Failed to collect all selectors");
-        }
         return Err(AllFailed);
     }
     Ok(WorkloadSelectors {

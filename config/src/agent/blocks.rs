@@ -162,6 +162,15 @@ fn rate_limits(section: Section<'_>) -> RateLimits {
         stream_secrets: limit("stream_secrets"),
         fetch_secrets: limit("fetch_secrets"),
     };
+    for (key, limit) in
+        [("fetch_jwt_svid", limits.fetch_jwt_svid), ("fetch_jwt_bundles", limits.fetch_jwt_bundles)]
+    {
+        if limit > 0 {
+            let idle =
+                format!("agent.experimental.ratelimit.{key} does nothing yet: finial has no JWT-SVIDs");
+            section.report().ignored(section.line, idle);
+        }
+    }
     section.finish(Strictness::Refuse, "ratelimit", no_hint);
     limits
 }

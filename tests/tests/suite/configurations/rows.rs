@@ -293,6 +293,10 @@ pub(super) const ROWS: &[Row] = &[
         "experimental { ratelimit { fetch_x509_svid = -1 } }",
         Refused("experimental.ratelimit.fetch_x509_svid must not be negative"),
     ),
+    agent(
+        "experimental { ratelimit { fetch_jwt_svid = 1 } }",
+        Warns("agent.experimental.ratelimit.fetch_jwt_svid does nothing yet"),
+    ),
     agent("experimental { ratelimit { fetch_x = 1 } }", Refused("unknown configuration detected")),
     agent(
         r#"experimental { feature_flags = ["wit-svid"] }"#,

@@ -80,6 +80,9 @@ pub(super) const LINES: &[Line] = &[
     live("info", "Agent stopped gracefully", &[], "SIGTERM"),
     live("error", "Agent crashed", &["error"], "the server refuses the agent"),
     // Node attestation.
+    live("info", "Bundle loaded", &["subsystem_name", "trust_domain_id"], "start with a bundle"),
+    live("info", "SVID loaded", &["spiffe_id", "subsystem_name", "trust_domain_id"], "start with an SVID"),
+    code("info", "Bundle is not found", &["subsystem_name"], "start with insecure_bootstrap"),
     live(
         "debug",
         "No pre-existing agent SVID found. Will perform node attestation",
@@ -238,13 +241,13 @@ pub(super) const LINES: &[Line] = &[
         "an agent with a join token is evicted",
     ),
     live("warning", "Agent is banned: removing SVID and shutting down", FAILED, "the agent is banned"),
-    code(
+    live(
         "error",
         "Agent is banned: removing SVID and shutting down",
         FAILED,
         "the agent was banned before it started",
     ),
-    code(
+    live(
         "error",
         "Agent needs to re-attest: removing SVID and shutting down",
         FAILED,
@@ -289,11 +292,11 @@ pub(super) const LINES: &[Line] = &[
         &[],
         "the server's authority is unknown for longer",
     ),
-    code(
+    live(
         "warning",
         "you have requested rebootstrap support but the NodeAttestor plugin or the spire server configuration is not allowing it. Disabling",
         &[],
-        "rebootstrap_mode = \"auto\" with a join token",
+        "rebootstrap_mode = \"auto\" with the SVID of a join token",
     ),
     code(
         "error",
@@ -312,13 +315,13 @@ pub(super) const LINES: &[Line] = &[
         "warning",
         "Failed to mint X509 SVID",
         &["entry_id", "error", "subsystem_name"],
-        "the server does not sign for one entry",
+        "the server does not sign for one entry (spire-agent's line has `status` too)",
     ),
     code(
         "warning",
         "Received malformed entry from SPIRE server; are the server and agent versions compatible?",
         &["entry_id", "error", "subsystem_name"],
-        "an entry cannot be read",
+        "an entry cannot be read (spire-agent's line has `spiffe_id` and `selectors` too)",
     ),
     code(
         "warning",
@@ -338,28 +341,32 @@ pub(super) const LINES: &[Line] = &[
         &["error", "federated_bundle", "status_code", "status_message", "subsystem_name"],
         "an entry federates with a domain whose bundle the server lacks",
     ),
-    code("debug", "Bundle added", &["subsystem_name", "trust_domain_id"], "a domain is federated with"),
-    code(
+    live("debug", "Bundle added", &["subsystem_name", "trust_domain_id"], "a domain is federated with"),
+    live(
         "debug",
         "Bundle removed",
         &["subsystem_name", "trust_domain_id"],
         "a domain is no longer federated with",
     ),
     // Workloads.
-    code(
+    live(
         "error",
         "Workload attestation failed",
         &["error", "method", "pid", "service", "subsystem_name"],
         "no attestor succeeds, Workload API",
     ),
-    code(
+    live(
         "error",
         "Failed to attest the workload",
         &["error", "method", "pid", "service", "subsystem_name"],
         "no attestor succeeds, SDS",
     ),
-    code("error", "Failed to collect all selectors", FAILED, "no attestor succeeds"),
-    code("error", "workload attestor {:?} failed", &["error", "pid", "subsystem_name"], "an attestor fails"),
+    live(
+        "error",
+        "workload attestor \"unix\" failed",
+        &["error", "pid", "subsystem_name"],
+        "an attestor fails",
+    ),
     code(
         "info",
         "Waiting for SVID to get cached",
@@ -415,11 +422,11 @@ pub(super) const LINES: &[Line] = &[
         "the kubelet does not answer for long",
     ),
     code("warning", "Connection failed during accept", FAILED, "a caller cannot be tracked"),
-    code(
+    live(
         "info",
         "Skipping agent APIs because public endpoint is disabled",
         &["apis"],
         "start with both APIs disabled",
     ),
-    code("warning", "Error serving health checks", FAILED, "the health listener's port is taken"),
+    live("warning", "Error serving health checks", FAILED, "the health listener's port is taken"),
 ];

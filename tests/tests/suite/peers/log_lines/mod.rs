@@ -38,8 +38,8 @@ fn in_the_code() {
     // Texts that are broken into several lines.
     let code: String = code.split("\\\n").map(str::trim_start).collect();
     for line in LINES {
-        let text =
-            line.message.replace('"', "\\\"").replace("0022", "0{before:03o}").replace("0027", "0{now:03o}");
+        let text = line.message.replace("\"unix\"", "{:?}").replace('"', "\\\"");
+        let text = text.replace("0022", "0{before:03o}").replace("0027", "0{now:03o}");
         assert!(code.contains(&text), "{}: {:?} is not in the code", line.event, line.message);
     }
 }
@@ -128,6 +128,10 @@ async fn logs_of(program: &Path, server: &Path) -> String {
     };
     world.away_at_the_start().await;
     let (mut left, _) = world.start("left", "disk").await;
+    world.without_apis().await;
+    world.attestor_fails().await;
+    world.refused_at_the_start(false).await;
+    world.refused_at_the_start(true).await;
     world.banned().await;
     world.served().await;
     let World { server, mut log, .. } = world;
@@ -193,6 +197,56 @@ impl World<'_> {
         self.keep(&agent.stop().await);
     }
 
+    /// Both public APIs are off, and the port of the health checks is taken: by the server.
+    async fn without_apis(&mut self) {
+        let (conf, _) = self.conf("off", "memory").await;
+        let port = conf.server.rsplit(':').next().unwrap_or_default();
+        let agent = conf.agent.replace("bind_port = \"0\"", &format!("bind_port = \"{port}\""));
+        let agent = format!("disable_workload_api = true disable_sds_api = true\n {agent}");
+        let mut agent = self.run(&Conf { agent, ..conf });
+        agent.logged("Skipping agent APIs").await;
+        agent.logged("Error serving health checks").await;
+        self.keep(&agent.stop().await);
+    }
+
+    /// Every executable is too long for the attestor.
+    async fn attestor_fails(&mut self) {
+        let (conf, _) = self.conf("fails", "memory").await;
+        let unix = unix_attestor("discover_workload_path = true workload_size_limit = 1");
+        let mut agent = self.run(&Conf { workload_attestors: unix, ..conf });
+        agent.logged("Node attestation was successful").await;
+        let socket = agent.wait_for_socket().await;
+        if let Ok(mut stream) = x509_svid(&socket).await {
+            drop(stream.message().await);
+        }
+        agent.logged("Workload attestation failed").await;
+        if let Ok(mut envoy) = Sds::open(&socket, sds_request(&["spiffe://example.org/web"])).await {
+            drop(envoy.next().await);
+        }
+        agent.logged("Failed to attest the workload").await;
+        self.keep(&agent.stop().await);
+    }
+
+    /// The server forgets the agent, or bans it, while it does not run.
+    async fn refused_at_the_start(&mut self, ban: bool) {
+        let name = if ban { "banned-meanwhile" } else { "evicted-meanwhile" };
+        let (conf, id) = self.conf(name, "disk").await;
+        let conf = Conf { agent: format!("rebootstrap_mode = \"auto\"\n {}", conf.agent), ..conf };
+        let mut agent = self.run(&conf);
+        agent.wait_for_socket().await;
+        agent.logged("Node attestation was successful").await;
+        let folder = agent.folder();
+        self.keep(&agent.stop().await);
+        if ban {
+            self.server.ban(&id).await;
+        } else {
+            self.server.evict(&id).await;
+        }
+        let exit = Agent::start_program(self.program, &conf, folder).exited().await;
+        assert_eq!(exit.code, Some(1), "{}", exit.log);
+        self.keep(&exit);
+    }
+
     async fn banned(&mut self) {
         let (agent, id) = self.start("banned", "memory").await;
         self.server.ban(&id).await;
@@ -211,7 +265,13 @@ impl World<'_> {
         }
         agent.logged("No identity issued").await;
         let uid = format!("unix:uid:{}", nix::unistd::getuid());
-        let web = Entry { id: "web".to_owned(), ..Entry::new("spiffe://example.org/web", &id, [&*uid]) };
+        let own_bundle = std::fs::read_to_string(agent.path("bundle")).expect("written");
+        self.server.set_bundle("other.test", &own_bundle).await;
+        let web = Entry {
+            id: "web".to_owned(),
+            federates_with: vec!["spiffe://other.test".to_owned()],
+            ..Entry::new("spiffe://example.org/web", &id, [&*uid])
+        };
         self.server.create(&web).await;
         agent.logged("msg=\"SVID updated\"").await;
         drop(x509_svid(&socket).await.expect("served").message().await.expect("served"));
@@ -225,6 +285,7 @@ impl World<'_> {
         self.server.update(&changed).await;
         agent.logged("msg=\"Entry updated\"").await;
         agent.logged_times("msg=\"SVID updated\"", 2).await;
+        agent.logged("msg=\"Bundle removed\"").await;
         self.taint(&mut agent).await;
         self.server.delete("web").await;
         agent.logged("msg=\"Entry removed\"").await;
