@@ -3,7 +3,7 @@
 
 mod lines;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use harness::{Agent, Conf, Exit, Sds, build_finial, sds_request, unix_attestor, 
 use libtest_mimic::Trial;
 use tempfile::TempDir;
 
-use self::lines::{LINES, Line, Seen};
+use self::lines::{Line, Seen, all};
 use super::agents::real_programs;
 use super::spire_server::SpireServer;
 use super::trial_with;
@@ -37,7 +37,7 @@ fn in_the_code() {
     }
     // Texts that are broken into several lines.
     let code: String = code.split("\\\n").map(str::trim_start).collect();
-    for line in LINES {
+    for line in all() {
         let text = line.message.replace("\"unix\"", "{:?}").replace('"', "\\\"");
         let text = text.replace("0022", "0{before:03o}").replace("0027", "0{now:03o}");
         assert!(code.contains(&text), "{}: {:?} is not in the code", line.event, line.message);
@@ -59,13 +59,25 @@ async fn in_both_logs((server, real): (PathBuf, PathBuf)) {
     let finial = logs_of(&build_finial(), &server).await;
     let spire = logs_of(&real, &server).await;
     let mut missing = Vec::new();
-    for line in LINES.iter().filter(|line| line.seen == Seen::Live) {
+    for line in all().filter(|line| line.seen == Seen::Live) {
         for (whose, log) in [("finial", &finial), ("spire-agent", &spire)] {
             if let Err(found) = find(line, log) {
                 missing.push(format!("{whose}: {} ({}): {found}", line.message, line.event));
             }
         }
     }
+    for line in all().filter(|line| line.seen == Seen::Live) {
+        let lines = |log: &str| {
+            log.lines().filter_map(parse).filter(|one| one.message == line.message).collect::<Vec<_>>()
+        };
+        let theirs = lines(&spire);
+        for own in lines(&finial) {
+            if !theirs.iter().any(|one| one.origin() == own.origin()) {
+                missing.push(format!("finial: {} comes from {:?}", line.message, own.origin()));
+            }
+        }
+    }
+    missing.dedup();
     assert!(missing.is_empty(), "{}\n\nfinial:\n{finial}\n\nspire-agent:\n{spire}", missing.join("\n"));
 }
 
@@ -74,7 +86,7 @@ fn find(line: &Line, log: &str) -> Result<(), String> {
     let mut found = String::new();
     for text in log.lines() {
         let Some(parsed) = parse(text).filter(|parsed| parsed.message == line.message) else { continue };
-        if parsed.level == line.level && line.fields.iter().all(|name| parsed.fields.contains(*name)) {
+        if parsed.level == line.level && line.fields.iter().all(|name| parsed.fields.contains_key(*name)) {
             return Ok(());
         }
         text.clone_into(&mut found);
@@ -86,12 +98,19 @@ fn find(line: &Line, log: &str) -> Result<(), String> {
 struct Parsed {
     level: String,
     message: String,
-    fields: BTreeSet<String>,
+    fields: BTreeMap<String, String>,
+}
+
+impl Parsed {
+    /// The part of the agent that the line comes from.
+    fn origin(&self) -> [Option<&str>; 3] {
+        ["subsystem_name", "service", "method"].map(|name| self.fields.get(name).map(String::as_str))
+    }
 }
 
 /// Reads a line as logrus writes it: `name=value` with spaces between, and values in quotes if they need them.
 fn parse(line: &str) -> Option<Parsed> {
-    let mut parsed = Parsed { level: String::new(), message: String::new(), fields: BTreeSet::new() };
+    let mut parsed = Parsed { level: String::new(), message: String::new(), fields: BTreeMap::new() };
     let mut rest = line;
     while let Some((name, after)) = rest.split_once('=') {
         let (value, after) = match after.strip_prefix('"') {
@@ -110,7 +129,7 @@ fn parse(line: &str) -> Option<Parsed> {
             "time" => {}
             "level" => value.clone_into(&mut parsed.level),
             "msg" => parsed.message = value.replace("\\\"", "\""),
-            name => drop(parsed.fields.insert(name.to_owned())),
+            name => drop(parsed.fields.insert(name.to_owned(), value.to_owned())),
         }
         rest = after;
     }
