@@ -2,6 +2,8 @@
 
 #[path = "main/agent.rs"]
 mod agent;
+#[path = "main/documented.rs"]
+mod documented;
 #[path = "main/idle.rs"]
 mod idle;
 #[path = "main/plugins.rs"]

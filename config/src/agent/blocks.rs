@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::choice;
 use crate::decode::{Section, Setting, Strictness, no_hint};
+use crate::duration::DurationError;
 use crate::{Experimental, PodSource, Prefetch, RateLimits, Sds, UnknownNames, Warning, duration};
 
 pub(super) fn sds(section: Section<'_>) -> Sds {
@@ -125,11 +126,11 @@ fn jwt_svid_cache_hit_timeout(section: &Section<'_>) -> Duration {
     let Some(Setting { value, line }) = section.text("jwt_svid_cache_hit_timeout") else {
         return LONGEST_CACHE_HIT_TIMEOUT;
     };
+    let too_short = format!("jwt_svid_cache_hit_timeout ({value}) must be greater than 5s");
     let problem = match duration::parse(&value) {
+        Ok(timeout) if timeout < SHORTEST_CACHE_HIT_TIMEOUT => too_short,
+        Err(DurationError::Negative(_)) => too_short,
         Err(error) => format!("could not parse jwt_svid_cache_hit_timeout: {error}"),
-        Ok(timeout) if timeout < SHORTEST_CACHE_HIT_TIMEOUT => {
-            format!("jwt_svid_cache_hit_timeout ({value}) must be greater than 5s")
-        }
         Ok(timeout) if timeout >= LONGEST_CACHE_HIT_TIMEOUT => {
             format!("jwt_svid_cache_hit_timeout ({value}) must be less than 30s")
         }

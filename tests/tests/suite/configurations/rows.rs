@@ -281,6 +281,10 @@ pub(super) const ROWS: &[Row] = &[
         Warns("agent.experimental.jwt_svid_cache_hit_timeout does nothing yet"),
     ),
     agent(
+        r#"experimental { jwt_svid_cache_hit_timeout = "-5s" }"#,
+        Refused("jwt_svid_cache_hit_timeout (-5s) must be greater than 5s"),
+    ),
+    agent(
         r#"experimental { jwt_svid_cache_hit_timeout = "4s" }"#,
         Refused("jwt_svid_cache_hit_timeout (4s) must be greater than 5s"),
     ),
