@@ -31,6 +31,7 @@ use crate::status::Status;
 use crate::upstream::parent;
 use crate::{kubernetes, logging};
 
+mod lines;
 mod socket;
 
 /// Runs the agent until a signal or a fatal error stops it. Writes out the last log lines before it returns.
@@ -55,7 +56,7 @@ fn run_logged(settings: Settings) -> ExitCode {
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(reason) => {
-            error!(error = %reason, "Agent crashed");
+            error!(target: logging::FATAL, error = %reason, "Agent crashed");
             return ExitCode::FAILURE;
         }
     };
@@ -68,7 +69,7 @@ fn run_logged(settings: Settings) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(fatal) => {
-            error!(error = %fatal, "Agent crashed");
+            error!(target: logging::FATAL, error = %fatal, "Agent crashed");
             ExitCode::FAILURE
         }
     }
@@ -79,14 +80,7 @@ async fn agent(settings: Settings) -> Result<(), Fatal> {
     let (mut interrupt, mut terminate) = (on(SignalKind::interrupt())?, on(SignalKind::terminate())?);
     handle_user_signals()?;
     let settings = Arc::new(settings);
-    info!(version = %crate::version::compatible(), trust_domain_id = %settings.trust_domain, "Starting agent");
-    for warning in &settings.warnings {
-        if warning.fields.is_empty() {
-            warn!("{}", warning.message);
-        } else {
-            warn!(fields = ?warning.fields, "{}", warning.message);
-        }
-    }
+    lines::starting(&settings);
     let plugins = settings.plugins().map_err(|problems| Fatal::Storage(problems_text(problems)))?.clone();
     let trust_domain = TrustDomain::parse(&settings.trust_domain);
     let trust_domain = trust_domain.map_err(|reason| Fatal::Storage(format!("trust_domain: {reason}")))?;
@@ -96,12 +90,18 @@ async fn agent(settings: Settings) -> Result<(), Fatal> {
     let options =
         Options { slots: connection_slots(), bytes: bytes.clone(), proc: proc.clone(), mode: 0o777 };
     // Bound this early so that a final error ends the agent before it has done anything.
-    let socket = socket_path(&settings).map(|path| first_try(path, &options)).transpose()?;
+    let socket = socket_path(&settings);
+    lines::creating_folder(socket.as_deref());
+    let socket = socket.map(|path| first_try(path, &options)).transpose()?;
     // Set after the public socket's folder is made and before private files are (SPIRE, `run_posix.go`).
-    umask(Mode::from_bits_truncate(umask(Mode::empty()).bits() | 0o027));
+    let before = umask(Mode::empty()).bits();
+    umask(Mode::from_bits_truncate(before | 0o027));
+    lines::umask_changed(before, before | 0o027);
     let (ready, manager) = watch::channel(None);
     let attestors = workload_attestors(&plugins, &settings.experimental, &proc)?;
     let rates = settings.experimental.rate_limits;
+    lines::plugins_loaded(&plugins);
+    lines::rates(&rates);
     let admission = Arc::new(Admission::new(attestors, manager, rates, proc));
     let status = Arc::new(Status::new());
     let admin = admin(&settings, &options, &admission, &status)?;
@@ -110,7 +110,10 @@ async fn agent(settings: Settings) -> Result<(), Fatal> {
             let public = Arc::new(Public::new(&settings, &admission, &status));
             tokio::spawn(serve_apis(socket, options, Arc::clone(&settings), public))
         }
-        None => tokio::spawn(std::future::pending()),
+        None => {
+            lines::not_serving();
+            tokio::spawn(std::future::pending())
+        }
     };
     if settings.health_checks.listener_enabled {
         tokio::spawn(apis::health::serve(settings.health_checks.clone(), Arc::clone(&status)));
@@ -145,6 +148,7 @@ async fn agent(settings: Settings) -> Result<(), Fatal> {
         return Err(fatal);
     }
     status.stopping();
+    lines::stopping(&settings);
     apis.abort();
     admin.abort();
     life.abort();
@@ -163,9 +167,10 @@ fn admin(
     let Some(path) = &settings.admin_socket_path else {
         return Ok(tokio::spawn(std::future::pending()));
     };
+    lines::creating_admin_folder(Some(path));
     let options = Options { mode: 0o770, ..options.clone() };
     let listener = Listener::bind(path, options).map_err(|reason| Fatal::Storage(reason.to_string()))?;
-    info!(address = %path.display(), network = "unix", "Starting Admin APIs");
+    lines::serving_admin(path);
     let apis = Arc::new(Admin::new(settings, admission, status));
     Ok(tokio::spawn(apis::serve(listener, apis)))
 }
@@ -257,12 +262,7 @@ async fn serve_apis(socket: Socket, options: Options, settings: Arc<Settings>, p
             Err(reason) => return Fatal::Storage(reason.to_string()),
         },
     };
-    let apis = match (settings.disable_workload_api, settings.disable_sds_api) {
-        (false, false) => "Workload and SDS APIs",
-        (false, true) => "Workload API",
-        _ => "SDS API",
-    };
-    info!(address = %listener.path().display(), network = "unix", apis, "Starting agent APIs");
+    lines::serving(&settings, listener.path());
     apis::serve(listener, public).await;
     Fatal::Stopped("the server of the public socket")
 }

@@ -9,8 +9,9 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use crate::hcl::{Item, Key, KeyForm, Kind, Object, Value};
+use crate::nearest::nearest;
 use crate::report::Report;
-use crate::{Unknown, UnknownKey, Warning};
+use crate::{Unknown, UnknownKey};
 
 /// A value, and the line of the file that it comes from. A value from a flag has no line.
 #[derive(Clone)]
@@ -54,6 +55,11 @@ impl<'a> Section<'a> {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
+    /// Whether the key has a value, which may be unreadable.
+    pub(crate) fn has(&self, key: &'static str) -> bool {
+        self.items(key).iter().any(|item| item.value.kind != Kind::Null)
+    }
+
     /// All values of this key, in order.
     pub(crate) fn items(&self, key: &'static str) -> Vec<&'a Item> {
         self.asked.borrow_mut().insert(key);
@@ -87,6 +93,7 @@ impl<'a> Section<'a> {
     fn wrong_kind(&self, key: &str, expected: &str, found: &Value) {
         let found_name = match &found.kind {
             Kind::Text(_) if expected == WHOLE_NUMBER => "a string that is none",
+            Kind::Integer(_) if expected == WHOLE_NUMBER => "one that does not fit into 64 bits",
             kind => kind.name(),
         };
         self.report
@@ -228,8 +235,13 @@ impl<'a> Section<'a> {
             Strictness::Ignore => false,
         });
         for key in ignored {
-            let message = format!("Unknown key {} is ignored (line {})", self.name(&key.name), key.line);
-            self.report.warn(Warning::from(message));
+            let mut message = format!("Unknown key {} is ignored", self.name(&key.name));
+            if let Some(hint) = hint(&key.name.to_ascii_lowercase()) {
+                message = format!("{message}: {hint}");
+            } else if let Some(known) = nearest(&key.name, self.asked.borrow().iter().copied()) {
+                message = format!("{message}; did you mean {known}?");
+            }
+            self.report.ignored(key.line, message);
         }
         if refused.is_empty() {
             return;

@@ -105,13 +105,22 @@ impl fmt::Display for UnknownKey {
 pub struct Warning {
     /// The message, in spire-agent's words if it has any.
     pub message: String,
-    /// Structured log fields, such as `alert=true`.
-    pub fields: Vec<(&'static str, String)>,
+    /// The value of the log field `alert_type`, which comes with `alert=true`, if spire-agent's line has these fields.
+    pub alert_type: Option<&'static str>,
+}
+
+impl Warning {
+    /// The fields of the log line.
+    #[must_use]
+    pub fn fields(&self) -> Vec<(&'static str, String)> {
+        let alert = |kind: &str| vec![("alert", "true".to_owned()), ("alert_type", kind.to_owned())];
+        self.alert_type.map(alert).unwrap_or_default()
+    }
 }
 
 impl From<String> for Warning {
     fn from(message: String) -> Self {
-        Self { message, fields: Vec::new() }
+        Self { message, alert_type: None }
     }
 }
 

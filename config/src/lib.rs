@@ -18,6 +18,7 @@ mod errors;
 mod expand;
 mod health;
 mod join_token;
+mod nearest;
 mod overrides;
 mod plugins;
 mod report;

@@ -1,6 +1,7 @@
 //! Collects the problems and warnings that all readers of a configuration find.
 
 use std::cell::RefCell;
+use std::fmt;
 
 use crate::{Errors, Problem, Unknown, Warning};
 
@@ -34,6 +35,14 @@ impl Report {
         let mut warnings = self.warnings.borrow_mut();
         if warnings.len() < MOST {
             warnings.push(warning.into());
+        }
+    }
+
+    /// Warns that something in the file does nothing.
+    pub(crate) fn ignored(&self, line: impl Into<Option<u32>>, message: impl fmt::Display) {
+        match line.into() {
+            Some(line) => self.warn(format!("{message} (line {line})")),
+            None => self.warn(message.to_string()),
         }
     }
 

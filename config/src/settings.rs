@@ -73,6 +73,7 @@ pub struct Settings {
     pub health_checks: HealthChecks,
     /// Warnings that are logged when the agent starts.
     pub warnings: Vec<Warning>,
+    pub(crate) impossible_paths: Vec<Problem>,
     pub(crate) plugins: Outcome,
 }
 
@@ -104,7 +105,11 @@ impl Settings {
         top.finish(Strictness::Refuse, "top-level", no_hint);
         let (errors, warnings) = report.finish();
         match settings {
-            Some(settings) if errors.is_empty() => Ok(Self { warnings, ..settings }),
+            Some(mut settings) if errors.is_empty() => {
+                settings.warnings = warnings;
+                settings.warnings.append(&mut settings.plugins.warnings);
+                Ok(settings)
+            }
             _ => Err(errors),
         }
     }
@@ -116,7 +121,7 @@ impl Settings {
     /// stops on these errors; as in spire-agent, `validate` does not look at them.
     pub fn plugins(&self) -> Result<&Plugins, &[Problem]> {
         match &self.plugins {
-            Outcome { plugins: Some(plugins), problems } if problems.is_empty() => Ok(plugins),
+            Outcome { plugins: Some(plugins), problems, .. } if problems.is_empty() => Ok(plugins),
             Outcome { problems, .. } => Err(problems),
         }
     }
@@ -125,6 +130,12 @@ impl Settings {
     #[must_use]
     pub fn plugin_problems(&self) -> &[Problem] {
         &self.plugins.problems
+    }
+
+    /// Everything that keeps `run` from working with a valid file: the problems of plugins, and paths that no socket or
+    /// folder can have.
+    pub fn obstacles(&self) -> impl Iterator<Item = &Problem> {
+        self.plugins.problems.iter().chain(&self.impossible_paths)
     }
 
     /// `address:port` of the server, with brackets around an IPv6 address.

@@ -2,6 +2,10 @@
 
 #[path = "main/agent.rs"]
 mod agent;
+#[path = "main/documented.rs"]
+mod documented;
+#[path = "main/idle.rs"]
+mod idle;
 #[path = "main/plugins.rs"]
 mod plugins;
 #[path = "main/trust.rs"]

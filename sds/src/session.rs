@@ -175,7 +175,13 @@ impl<A: Admit, B: Body<Data = Bytes> + Unpin> Session<A, B> {
         let nonce = request.response_nonce;
         match self.machine.request(request).map_err(|refusal| status_of(&refusal))? {
             RequestKind::Nack(reason) if self.peer.complain("nack") => {
-                error!(pid, error = %Words(&reason), "Envoy reported errors applying secrets");
+                // Read once more, because the machine has taken the request.
+                let request = message.request().map_err(|reason| status_of_request(&reason))?;
+                error!(pid, resource_names = %Names(request.resource_names.iter().copied()), error = %Words(&reason),
+                    "Envoy reported errors applying secrets");
+                let expected = self.machine.last_version();
+                error!(pid, version_info = %Words(request.version_info), expect = expected.as_str(),
+                    "Client rejected expected version and rolled back");
             }
             // After two pushes in a row the first ACK looks like this, which is harmless.
             RequestKind::Stale { expected } if self.peer.complain("stale nonce") => {

@@ -83,7 +83,7 @@ impl<const DIGITS: usize> Hex<DIGITS> {
         self.0.as_ref().map_or(&[], <[u8; DIGITS]>::as_slice)
     }
 
-    fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         std::str::from_utf8(self.as_bytes()).unwrap_or_default()
     }
 }
@@ -185,6 +185,11 @@ impl Stream {
             None if asked => RequestKind::Asked,
             None => RequestKind::Ack,
         })
+    }
+
+    /// The version of the last response, for the log.
+    pub(crate) fn last_version(&self) -> Hex<16> {
+        version(&self.sent)
     }
 
     /// Whether the client has sent its node. Later nodes need not be read.

@@ -18,7 +18,7 @@ use proto::health::{HealthCheckRequest, HealthCheckResponse};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tonic::Status;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::door::Anonymous;
 use crate::status;
@@ -55,7 +55,7 @@ pub(crate) async fn serve(settings: config::HealthChecks, status: Arc<status::St
     let listener = match TcpListener::bind(&address).await {
         Ok(listener) => listener,
         Err(reason) => {
-            error!(address = %address, error = %reason, "Error serving health checks");
+            warn!(address = %address, error = %reason, "Error serving health checks");
             return;
         }
     };

@@ -17,7 +17,7 @@ use proto::workload as wire;
 use tokio::time::{Instant, timeout_at};
 use tokio_stream::Stream;
 use tonic::{Code, Status};
-use tracing::{debug, error};
+use tracing::{Level, debug, enabled, error, info};
 
 use crate::door::{Admission, Caller, Denied};
 use crate::manager::Proof as _;
@@ -96,6 +96,7 @@ impl Subscriber {
             let now = SystemTime::now();
             let missing = update.identities.iter().find(|identity| identity.live(now).is_none());
             let Some(missing) = missing else { return Ok(self.send(&update, now)) };
+            self.log_waiting();
             match timeout_at(until, self.updates.changed()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return Err(denied(Denied::Stopped)),
@@ -107,8 +108,36 @@ impl Subscriber {
 
     fn send(&self, update: &WorkloadUpdate, now: SystemTime) -> wire::X509svidResponse {
         let response = svids_response(update, now);
-        debug!(pid = self.pid(), method = self.method, count = response.svids.len(), "Fetched X.509 SVID");
+        if enabled!(Level::DEBUG) {
+            self.log_fetched(update, &response, now);
+        }
         response
+    }
+
+    /// Logs that an SVID is still being minted.
+    fn log_waiting(&self) {
+        if enabled!(Level::INFO) && self.caller.peer().complain("waiting") {
+            let selectors = self.caller.selectors();
+            info!(
+                subsystem_name = "cache_manager",
+                service = "",
+                pid = self.pid(),
+                ?selectors,
+                "Waiting for SVID to get cached"
+            );
+        }
+    }
+
+    /// Logs each SVID of a response.
+    fn log_fetched(&self, update: &WorkloadUpdate, response: &wire::X509svidResponse, now: SystemTime) {
+        let (pid, method, count) = (self.pid(), self.method, response.svids.len());
+        for svid in &response.svids {
+            let spiffe_id = svid.spiffe_id.as_str();
+            let live = update.identities.iter().filter_map(|identity| identity.live(now));
+            let ends = live.filter(|one| one.id.to_string() == spiffe_id).map(|one| one.not_after).next();
+            let ttl = ends.and_then(|ends| ends.duration_since(now).ok()).unwrap_or_default().as_secs_f64();
+            debug!(pid, method, count, registered = true, spiffe_id, ttl, "Fetched X.509 SVID");
+        }
     }
 
     fn bundles(&mut self, anyone: bool) -> Result<wire::X509BundlesResponse, Status> {
@@ -130,7 +159,14 @@ impl Subscriber {
     fn no_identity(&self) -> Status {
         if self.caller.peer().complain("no identity") {
             let shown = selectors_to_log(self.caller.selectors(), &self.log_selectors);
-            error!(pid = self.pid(), method = self.method, registered = false, selectors = %shown, "No identity issued");
+            let selectors = Some(&*shown).filter(|shown| !shown.is_empty());
+            error!(
+                pid = self.pid(),
+                method = self.method,
+                registered = false,
+                selectors,
+                "No identity issued"
+            );
         }
         Status::permission_denied("no identity issued")
     }

@@ -90,7 +90,7 @@ const UNITS: &[(&str, f64)] = &[
 ];
 
 /// `Duration.String`: `1h2m3.5s`, `1.25ms`, `0s`.
-pub(super) fn duration(duration: Duration) -> String {
+pub(crate) fn duration(duration: Duration) -> String {
     let nanoseconds = duration.as_nanos();
     let (unit, digits) = match nanoseconds {
         0 => return "0s".to_owned(),

@@ -21,25 +21,24 @@ pub(super) fn run(values: &Values) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    if !settings.plugin_problems().is_empty() {
-        for problem in settings.plugin_problems() {
-            console::err(&problem.to_string());
-        }
-        return ExitCode::FAILURE;
+    let mut runs = true;
+    for problem in settings.obstacles() {
+        console::err(&problem.to_string());
+        runs = false;
     }
-    crate::wiring::run(settings)
+    if runs { crate::wiring::run(settings) } else { ExitCode::FAILURE }
 }
 
-/// Runs `validate`, which loads the settings as `run` does. Problems with plugins are only notes.
+/// Runs `validate`, which loads the settings as `run` does. What spire-agent finds only when it runs, such as a plugin
+/// that it does not have, is a note.
 pub(super) fn validate(values: &Values) -> ExitCode {
-    let settings = load(values).and_then(|settings| {
-        try_log_file(settings.log_file.as_deref())?;
-        Ok(settings)
-    });
-    match settings {
+    match load(values) {
         Ok(settings) => {
+            for warning in &settings.warnings {
+                crate::logging::line("warning", &warning.message, &warning.fields());
+            }
             console::out("SPIRE agent configuration file is valid.");
-            for problem in settings.plugin_problems() {
+            for problem in settings.obstacles() {
                 console::err(&format!("note: the file is valid, but finial will not run with it: {problem}"));
             }
             ExitCode::SUCCESS
@@ -103,13 +102,20 @@ fn load(values: &Values) -> Result<Settings, LoadError> {
     } else {
         text
     };
-    Ok(Settings::load(&text, &overrides(values), &read_named)?)
+    let settings = Settings::load(&text, &overrides(values), &read_named)?;
+    try_log_file(settings.log_file.as_deref())?;
+    Ok(settings)
 }
 
 /// Reads a file that the configuration names.
 fn read_named(path: &Path) -> io::Result<String> {
     // Moved out of its zeroizing wrapper, because `config` needs a plain `String`.
-    attestors::file::read_text(path, NAMED_BYTES).map(|mut text| std::mem::take(&mut *text))
+    let text = attestors::file::read_text(path, NAMED_BYTES).map(|mut text| std::mem::take(&mut *text));
+    text.map_err(|reason| {
+        let step = reason.raw_os_error().map_or("", |_| step(&reason));
+        let words = format!("{step} {}: {}", path.display(), golang::os_error(&reason));
+        io::Error::new(reason.kind(), words.trim_start().to_owned())
+    })
 }
 
 fn overrides(values: &Values) -> Overrides {

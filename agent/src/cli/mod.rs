@@ -18,7 +18,7 @@ mod command;
 mod console;
 mod fetch;
 mod flags;
-mod golang;
+pub(crate) mod golang;
 mod health;
 mod load;
 mod print;

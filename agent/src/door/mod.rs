@@ -8,6 +8,7 @@ pub(crate) mod shares;
 
 use std::collections::hash_map::{Entry, RandomState};
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::fs;
 use std::hash::BuildHasher as _;
 use std::path::PathBuf;
@@ -121,7 +122,7 @@ impl Admission {
         rate: Option<Rate>,
     ) -> Result<Caller, Denied> {
         self.ready(patience).await?;
-        let selectors = self.attest(&peer).await?;
+        let selectors = self.attest(&peer, rate).await?;
         let caller = Caller { peer, selectors };
         match rate {
             Some(rate) if !self.is_within(rate, &caller) => Err(Denied::TooOften(rate)),
@@ -217,7 +218,7 @@ impl Admission {
         let credentials = attestors::proc::read_credentials_of(&self.proc, pid, peer.group()).await;
         let subject = credentials.and_then(|found| peer.on_behalf(pid, found.uid, found.gid));
         match subject {
-            Ok(subject) => self.attest(&subject).await,
+            Ok(subject) => self.attest(&subject, None).await,
             Err(reason) => {
                 if peer.complain("attestation") {
                     error!(pid, error = %reason, "Workload attestation failed");
@@ -251,7 +252,8 @@ impl Admission {
         }
     }
 
-    async fn attest(&self, peer: &Peer) -> Result<Selectors, Denied> {
+    /// Attests a process. `called` is the method that it calls, if that can have a rate limit.
+    async fn attest(&self, peer: &Peer, called: Option<Rate>) -> Result<Selectors, Denied> {
         let found = workload::attest(&self.attestors, peer).await;
         // The attestors read facts by pid. The facts are the caller's only if it has not exited meanwhile and still has
         // the credentials that it connected with: a setuid program may run in it by now while its child holds the
@@ -261,9 +263,10 @@ impl Admission {
         if !peer.process.is_alive() || !same_user {
             let reason = if same_user { "the process has exited" } else { "its credentials have changed" };
             if peer.complain("changed") {
-                error!(
-                    pid = peer.process.pid,
-                    reason, "Failed to attest the workload; closing its connection"
+                attestation_failed(
+                    peer.process.pid,
+                    called,
+                    &format_args!("{reason}; closing its connection"),
                 );
             }
             peer.hang_up();
@@ -277,7 +280,7 @@ impl Admission {
             }
             Err(reason) => {
                 if peer.complain("attestation") {
-                    error!(pid = peer.process.pid, error = %reason, "Failed to attest the workload");
+                    attestation_failed(peer.process.pid, called, &reason);
                 }
                 Err(Denied::Attestation)
             }
@@ -309,6 +312,20 @@ impl Admission {
             new |= sought.len() < NAMES_KEPT && sought.insert(self.hasher.hash_one(name));
         }
         new
+    }
+}
+
+/// Logs in the words of the API that was called (SPIRE, `workload/handler.go`, `sdsv3/handler.go`).
+fn attestation_failed(pid: i32, called: Option<Rate>, reason: &dyn fmt::Display) {
+    let subsystem_name = "endpoints";
+    match called.map(Rate::names) {
+        Some((service @ "SDS.v3", method)) => {
+            error!(subsystem_name, service, method, pid, error = %reason, "Failed to attest the workload");
+        }
+        Some((service, method)) => {
+            error!(subsystem_name, service, method, pid, error = %reason, "Workload attestation failed");
+        }
+        None => error!(subsystem_name, pid, error = %reason, "Workload attestation failed"),
     }
 }
 

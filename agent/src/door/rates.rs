@@ -32,6 +32,20 @@ pub enum Rate {
     FetchSecrets,
 }
 
+impl Rate {
+    /// The names of the service and of the method in log lines.
+    pub(crate) fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Self::FetchX509Svid => ("WorkloadAPI", "FetchX509SVID"),
+            Self::FetchJwtSvid => ("WorkloadAPI", "FetchJWTSVID"),
+            Self::FetchX509Bundles => ("WorkloadAPI", "FetchX509Bundles"),
+            Self::FetchJwtBundles => ("WorkloadAPI", "FetchJWTBundles"),
+            Self::StreamSecrets => ("SDS.v3", "StreamSecrets"),
+            Self::FetchSecrets => ("SDS.v3", "FetchSecrets"),
+        }
+    }
+}
+
 impl fmt::Display for Rate {
     /// The method's path in a request.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -5,10 +5,10 @@ use std::time::SystemTime;
 
 use config::RebootstrapMode;
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use super::judge::{Verdict, format_time, whole_seconds};
-use super::{Fatal, Lifecycle};
+use super::{Fatal, Lifecycle, lines};
 use crate::upstream::ServerError;
 use crate::upstream::backoff::{Backoff, Need};
 use crate::upstream::first_bundle::{self, Attempt};
@@ -20,14 +20,31 @@ impl Lifecycle {
         let mut backoff = Backoff::default();
         let start = Instant::now();
         if self.own.is_none() {
-            info!(trust_domain_id = %self.trust_domain.id(), "SVID is not found. Starting node attestation");
+            debug!(
+                subsystem_name = "attestor",
+                "No pre-existing agent SVID found. Will perform node attestation"
+            );
+            let trust_domain_id = self.trust_domain.id();
+            info!(
+                subsystem_name = "attestor",
+                trust_domain_id, "SVID is not found. Starting node attestation"
+            );
         }
+        let mut told = false;
         loop {
-            let reason = match self.roots().await {
+            let roots = self.roots().await;
+            if let (Ok(roots), false) = (&roots, told) {
+                lines::bundle_loaded(matches!(roots, Roots::Bundle(_)), &self.trust_domain.id());
+                told = true;
+            }
+            let reason = match roots {
                 // The stored SVID is also used with the configured source of trust, because spire-agent stores no
                 // bundle for a moment at each warm start. Without a stored bundle and a source, the server cannot be
                 // authenticated.
                 Ok(Roots::Bundle(bundle)) if self.own.is_some() => {
+                    if let Some(own) = &self.own {
+                        lines::svid_loaded(&own.svid.id, &self.trust_domain.id());
+                    }
                     self.bundle = Some(bundle);
                     self.refresh_credentials();
                     return Ok(());
@@ -48,7 +65,9 @@ impl Lifecycle {
                 Err(reason) => reason,
             };
             let wait = backoff.wait(Need::Urgent);
-            self.reason.log(&reason, wait, "Failed to attest; trying again");
+            if self.reason.changed("attest", &reason) {
+                lines::attest_failed(&reason, wait);
+            }
             tokio::time::sleep(wait).await;
         }
     }
@@ -94,8 +113,8 @@ impl Lifecycle {
     }
 
     /// Attests again because the server asks for it. Callers keep their SVIDs meanwhile.
-    pub(super) async fn attest_again(&mut self) -> Result<(), Fatal> {
-        warn!("Agent needs to attest anew; the APIs stay up");
+    pub(super) async fn attest_again(&mut self, reason: &str) -> Result<(), Fatal> {
+        lines::reattesting(reason);
         let mut backoff = Backoff::default();
         loop {
             let reason = match self.roots().await {
@@ -113,7 +132,9 @@ impl Lifecycle {
                 Err(reason) => reason,
             };
             let wait = backoff.wait(Need::Urgent);
-            self.reason.log(&reason, wait, "Failed to attest; trying again");
+            if self.reason.changed("attest", &reason) {
+                lines::attest_failed(&reason, wait);
+            }
             tokio::time::sleep(wait).await;
         }
     }

@@ -1,6 +1,6 @@
 //! Schedules the syncs, and limits how often the reason of a failure is logged.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -120,27 +120,30 @@ impl SyncClock {
     }
 }
 
-/// Logs the reason of a failure when it changes, not at each attempt.
+/// Why each kind of work failed last. A reason is logged when it changes, not at each attempt.
 #[derive(Debug, Default)]
 pub(super) struct Reasons {
-    last: String,
+    last: BTreeMap<&'static str, String>,
 }
 
 impl Reasons {
-    /// Logs `reason` if it is not the last one. `wait` is the time until the next attempt; zero if another schedule
-    /// decides it.
-    pub(super) fn log(&mut self, reason: &str, wait: Duration, message: &'static str) {
-        if self.last != reason {
-            self.last = reason.to_owned();
-            if wait.is_zero() {
-                error!(error = reason, "{message}");
-            } else {
-                error!(error = reason, retry_in = ?wait, "{message}");
-            }
+    /// Logs `reason` if it is not the last one under this message.
+    pub(super) fn log(&mut self, reason: &str, message: &'static str) {
+        if self.changed(message, reason) {
+            error!(error = reason, "{message}");
         }
     }
 
-    /// Forgets the last reason, because an attempt succeeded.
+    /// Whether `reason` is not the last one of this work. It is from now on.
+    pub(super) fn changed(&mut self, work: &'static str, reason: &str) -> bool {
+        let changed = self.last.get(work).is_none_or(|last| last != reason);
+        if changed {
+            self.last.insert(work, reason.to_owned());
+        }
+        changed
+    }
+
+    /// Forgets the last reasons, because an attempt succeeded.
     pub(super) fn clear(&mut self) {
         self.last.clear();
     }

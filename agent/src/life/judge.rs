@@ -8,10 +8,10 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::time::Instant;
 use tonic::Code;
-use tracing::{error, warn};
+use tracing::error;
 
-use super::Lifecycle;
 use super::bootstrap::REBOOTSTRAP;
+use super::{Lifecycle, lines};
 use crate::keys::KeyError;
 use crate::upstream::ServerError;
 
@@ -109,18 +109,23 @@ impl Lifecycle {
         };
         match reason {
             ServerError::Refused { reason: Reason::AgentBanned, .. } => {
-                error!("Agent is banned: removing SVID and shutting down");
+                self.log_failure(doing, &reason);
+                lines::banned(self.manager.is_some(), &reason);
                 self.forget_svid();
                 Err(Fatal::Refused { what, source: Box::new(reason) })
             }
-            ServerError::Refused { .. } if self.data.reattestable => Ok(Verdict::Attest),
+            ServerError::Refused { .. } if self.data.reattestable => {
+                self.log_failure(doing, &reason);
+                Ok(Verdict::Attest)
+            }
             // A replica that lags behind does not know an agent that has just attested.
             ServerError::Refused { .. } if refusals < CONFIRMED && self.manager.is_some() => {
                 self.log_failure(doing, &reason);
                 Ok(Verdict::Confirm)
             }
             ServerError::Refused { .. } => {
-                error!(error = %reason, "Agent needs to re-attest: removing SVID and shutting down");
+                self.log_failure(doing, &reason);
+                lines::cannot_reattest(self.manager.is_some(), &reason);
                 self.forget_svid();
                 if self.manager.is_none() && self.attestor.works_once() {
                     // Nothing is served yet, and the configured token may be a fresh one. A spent one ends the agent in
@@ -147,7 +152,7 @@ impl Lifecycle {
             }
             ServerError::CertificateRefused(_) => {
                 self.status.refused();
-                self.reason.log(&reason.to_string(), Duration::ZERO, NEEDS_TOKEN);
+                self.reason.log(&reason.to_string(), NEEDS_TOKEN);
                 Ok(Verdict::Retry)
             }
             _ => {
@@ -159,12 +164,13 @@ impl Lifecycle {
 
     /// Logs a failure in spire-agent's words (`manager.go`, `rotator.go`).
     fn log_failure(&mut self, doing: Doing, reason: &ServerError) {
-        let message = match doing {
-            Doing::Syncing => "Synchronize failed",
-            Doing::Renewing if self.data.reattestable => "Could not reattest agent",
-            Doing::Renewing => "Could not rotate agent SVID",
+        let what = match doing {
+            Doing::Syncing => "sync",
+            Doing::Renewing => "renew",
         };
-        self.reason.log(&reason.to_string(), Duration::ZERO, message);
+        if self.reason.changed(what, &reason.to_string()) {
+            lines::failed(doing, self.data.reattestable, reason);
+        }
     }
 
     /// Whether an error may mean that the server rejects the agent's certificate. With TLS 1.3 the rejection of an
@@ -188,13 +194,12 @@ impl Lifecycle {
             && self.started.elapsed() < FIRST_CONTACT
         {
             let reason = "x509: certificate signed by unknown authority";
-            self.reason.log(reason, Duration::ZERO, "Synchronize failed");
+            self.reason.log(reason, "Synchronize failed");
             return Ok(Verdict::Retry);
         }
         if self.mode == RebootstrapMode::Never {
-            return Err(Fatal::UnknownAuthority(
-                "failed to sync with SPIRE Server: x509: certificate signed by unknown authority",
-            ));
+            lines::cannot_rebootstrap(UNKNOWN_AUTHORITY);
+            return Err(Fatal::UnknownAuthority(UNKNOWN_AUTHORITY));
         }
         let now = SystemTime::now();
         let start = parse_time(&self.data.bootstrap_start_time).unwrap_or_else(|| {
@@ -205,17 +210,12 @@ impl Lifecycle {
         let seen_for = now.duration_since(start).unwrap_or_default();
         if seen_for < self.settings.rebootstrap_delay {
             self.save();
-            let reason = "x509: certificate signed by unknown authority";
-            self.reason.log(
-                reason,
-                self.settings.rebootstrap_delay,
-                "Server has an unknown authority; re-bootstrapping after the delay",
-            );
+            if self.reason.changed("trust", UNKNOWN_AUTHORITY) {
+                lines::ignoring(self.settings.rebootstrap_delay.saturating_sub(seen_for));
+            }
             return Ok(Verdict::Retry);
         }
-        warn!(
-            "Server has an unknown authority: trusting the configured bundle source anew and attesting again"
-        );
+        lines::rebootstrapping();
         self.forget_svid();
         self.bundle = None;
         self.data.bootstrap_start_time.clear();
@@ -233,7 +233,7 @@ impl Lifecycle {
         if self.mode == RebootstrapMode::Always {
             return Err(Fatal::Configuration(ALWAYS_NEEDS_REATTESTABLE));
         }
-        warn!("rebootstrap_mode = \"auto\" is off: the node attestor does not support reattestation");
+        lines::rebootstrap_disabled();
         self.mode = RebootstrapMode::Never;
         Ok(())
     }
@@ -255,6 +255,8 @@ pub(super) fn whole_seconds(text: &str) -> String {
     time.and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_else(|| text.to_owned())
 }
 
+const UNKNOWN_AUTHORITY: &str =
+    "failed to sync with SPIRE Server: x509: certificate signed by unknown authority";
 const ALWAYS_NEEDS_REATTESTABLE: &str =
     "rebootstrap_mode = \"always\" needs a node attestor that can attest anew; use \"auto\" or \"never\"";
 const NEEDS_TOKEN: &str = "The server refuses the agent's certificate, and its node attestor works once, so it cannot attest anew by itself. \

@@ -15,6 +15,7 @@
 mod bootstrap;
 mod clock;
 mod judge;
+mod lines;
 mod own;
 mod rules;
 mod stale;
@@ -28,7 +29,7 @@ use config::{RebootstrapMode, Settings, TrustBundleSource};
 use identity::{Bundle, Distrusted, TrustDomain};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::{error, info};
 
 use self::clock::{Reasons, SyncClock};
 pub use self::judge::Fatal;
@@ -158,9 +159,10 @@ impl Lifecycle {
         let request = self.keys.renew(current.as_ref()).await?;
         let attested = attest::attest(&self.link, roots, &self.attestor, request).await?;
         self.reason.clear();
-        info!(spiffe_id = %attested.svid.id, reattestable = attested.reattestable, "Node attestation was successful");
-        if !attested.reattestable && self.attestor.works_once() && self.keys.is_memory() {
-            warn!("KeyManager \"memory\" with an attestor that works once: a restart needs a new join token");
+        let (id, domain) = (&attested.svid.id, self.trust_domain.id());
+        lines::attested(self.own.is_some(), id, &domain, attested.reattestable);
+        if !attested.reattestable && self.keys.is_memory() {
+            lines::keys_are_lost_at_exit();
         }
         self.data.reattestable = attested.reattestable;
         self.found_server();
@@ -199,7 +201,8 @@ impl Lifecycle {
         let link = Arc::clone(&self.link);
         tokio::spawn(async move {
             if let Err(reason) = attest::post_status(&link).await {
-                warn!(error = %reason, "Failed to post agent status");
+                let agent_version = crate::version::compatible();
+                error!(error = %reason, agent_version = %agent_version, "Failed to post agent status");
             }
         });
         // A manager exists already, so this is a re-bootstrap: the authority that signed its SVIDs is not trusted any
@@ -237,10 +240,11 @@ impl Lifecycle {
                 continue;
             };
             refusals = if self.looks_refused(&reason) { refusals + 1 } else { 0 };
+            let said = reason.to_string();
             match self.judge(doing, reason, refusals)? {
                 Verdict::Retry => {}
                 Verdict::Confirm => clock.confirm_refusal(),
-                Verdict::Attest => self.attest_again().await?,
+                Verdict::Attest => self.attest_again(&said).await?,
                 Verdict::Rebootstrap => return Ok(()),
             }
         }
@@ -353,7 +357,7 @@ impl Lifecycle {
     /// Replaces the agent's own SVID: by another attestation if the agent can attest again, or else by RenewAgent.
     async fn renew(&mut self) -> Result<(), ServerError> {
         let Some(own) = &self.own else { return Ok(()) };
-        info!(spiffe_id = %own.svid.id, "Rotating agent SVID");
+        lines::renewing(self.data.reattestable, &own.svid.id);
         if self.data.reattestable {
             let roots = self.roots().await.map_err(ServerError::Malformed)?;
             return self.attest(&roots).await;

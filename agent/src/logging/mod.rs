@@ -7,11 +7,12 @@
 //! A caller that logs never waits. It puts its line into a bounded queue, and a thread of its own writes the queue out.
 //! If nobody reads standard output or the disk is slow, the least important lines are left out and counted.
 
+mod origin;
 mod queue;
+mod record;
 mod writer;
 
 use std::collections::BTreeMap;
-use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
@@ -24,14 +25,14 @@ use config::{LogFormat, LogLevel};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
-use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber, span};
 
+use record::{Fields, Record, Value};
 use writer::{Sink, Writer};
 
 /// Starts logging for the whole process, and the thread that writes the lines to `file`, or to standard output without
-/// one. `location` adds the source file and line to each log line.
+/// one. `location` adds to each line where it comes from: `file` (name and line) and `func` (the module), as spire-agent
+/// does.
 ///
 /// # Errors
 /// If the log file cannot be opened or the system refuses a thread.
@@ -164,7 +165,11 @@ struct Logger {
 
 impl Subscriber for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        let level = level().map_or(Level::INFO, tracing_level);
+        let level = match level() {
+            Some(LogLevel::Panic) => return false,
+            Some(LogLevel::Fatal) => return metadata.target() == FATAL && !metadata.is_span(),
+            level => level.map_or(Level::INFO, tracing_level),
+        };
         let most = if ours(metadata.target()) {
             level
         } else if metadata.target().starts_with("kube") {
@@ -184,10 +189,20 @@ impl Subscriber for Logger {
     fn event(&self, event: &Event<'_>) {
         let mut fields = Fields::default();
         event.record(&mut fields);
-        if self.location
-            && let (Some(file), Some(line)) = (event.metadata().file(), event.metadata().line())
-        {
-            fields.fields.insert("file".into(), Value::Text(format!("{file}:{line}")));
+        let (metadata, named) = (event.metadata(), &mut fields.fields);
+        let module = metadata.module_path().unwrap_or_else(|| metadata.target());
+        for (name, value) in origin::fields(module) {
+            match named.get(*name) {
+                None => drop(named.insert((*name).to_owned(), Value::constant(value))),
+                Some(own) if own.is_empty() => drop(named.remove(*name)),
+                Some(_) => {}
+            }
+        }
+        if self.location {
+            let file = metadata.file().and_then(|file| Path::new(file).file_name()).unwrap_or_default();
+            let line = metadata.line().unwrap_or_default();
+            named.insert("file".into(), Value::Text(format!("{}:{line}", file.display())));
+            named.insert("func".into(), Value::Text(module.to_owned()));
         }
         let level = match *event.metadata().level() {
             Level::ERROR => "error",
@@ -211,108 +226,6 @@ impl Subscriber for Logger {
     fn exit(&self, _: &span::Id) {}
 }
 
-#[derive(Default)]
-struct Fields {
-    message: String,
-    fields: BTreeMap<String, Value>,
-}
-
-#[derive(Clone)]
-enum Value {
-    Text(String),
-    /// A number or a boolean, which JSON writes without quotes.
-    Bare(String),
-}
-
-impl Fields {
-    fn put(&mut self, field: &Field, value: Value) {
-        match (field.name(), value) {
-            ("message", Value::Text(text) | Value::Bare(text)) => self.message = text,
-            // logrus renames a field that has the name of one of its own.
-            (name @ ("time" | "level" | "msg"), value) => {
-                drop(self.fields.insert(format!("fields.{name}"), value))
-            }
-            (name, value) => drop(self.fields.insert(name.to_owned(), value)),
-        }
-    }
-}
-
-impl Visit for Fields {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.put(field, Value::Text(format!("{value:?}")));
-    }
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.put(field, Value::Text(value.to_owned()));
-    }
-    fn record_i64(&mut self, field: &Field, value: i64) {
-        self.put(field, Value::Bare(value.to_string()));
-    }
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        self.put(field, Value::Bare(value.to_string()));
-    }
-    fn record_bool(&mut self, field: &Field, value: bool) {
-        self.put(field, Value::Bare(value.to_string()));
-    }
-}
-
-struct Record<'a> {
-    level: &'a str,
-    message: String,
-    fields: BTreeMap<String, Value>,
-    time: OffsetDateTime,
-}
-
-impl Record<'_> {
-    fn line(&self, format: LogFormat) -> String {
-        match format {
-            LogFormat::Json => self.json(),
-            LogFormat::Text => self.text(false),
-            LogFormat::Default => self.text(true),
-        }
-    }
-
-    fn timestamp(&self, whole_seconds: bool) -> String {
-        let time =
-            if whole_seconds { self.time.replace_nanosecond(0).unwrap_or(self.time) } else { self.time };
-        time.format(&Rfc3339).unwrap_or_default()
-    }
-
-    fn text(&self, whole_seconds: bool) -> String {
-        let mut line = format!(
-            "time=\"{}\" level={} msg={}",
-            self.timestamp(whole_seconds),
-            self.level,
-            quoted(&self.message)
-        );
-        for (name, Value::Text(value) | Value::Bare(value)) in &self.fields {
-            let _ = write!(line, " {name}={}", quoted(value));
-        }
-        line.push('\n');
-        line
-    }
-
-    fn json(&self) -> String {
-        let mut object = serde_json::Map::new();
-        for (name, value) in &self.fields {
-            let value = match value {
-                Value::Text(text) => text.clone().into(),
-                Value::Bare(bare) => serde_json::from_str(bare).unwrap_or_else(|_| bare.clone().into()),
-            };
-            object.insert(name.clone(), value);
-        }
-        object.insert("level".into(), self.level.into());
-        object.insert("msg".into(), self.message.clone().into());
-        object.insert("time".into(), self.timestamp(false).into());
-        format!("{}\n", serde_json::Value::Object(object))
-    }
-}
-
-/// The text, quoted if logrus would quote it: if it is empty or has a character other than these.
-fn quoted(text: &str) -> String {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._/@^+".contains(&b);
-    if !text.is_empty() && text.bytes().all(plain) { text.to_owned() } else { format!("{text:?}") }
-}
-
 /// Whether a log target belongs to a crate of this workspace.
 fn ours(target: &str) -> bool {
     let crate_name = target.split("::").next().unwrap_or_default();
@@ -331,6 +244,10 @@ fn ours(target: &str) -> bool {
     )
 }
 
+/// The target of the line that tells why the agent ends, which the level `fatal` still shows. spire-agent writes it at the
+/// level `error`, and nothing at `fatal` and `panic`.
+pub(crate) const FATAL: &str = "agent::fatal";
+
 fn tracing_level(level: LogLevel) -> Level {
     match level {
         LogLevel::Panic | LogLevel::Fatal | LogLevel::Error => Level::ERROR,
@@ -342,73 +259,4 @@ fn tracing_level(level: LogLevel) -> Level {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn record() -> Record<'static> {
-        let fields = [
-            ("b", Value::Text("x y".into())),
-            ("a", Value::Bare("7".into())),
-            ("e", Value::Text(String::new())),
-        ];
-        Record {
-            level: "info",
-            message: "Starting agent APIs".into(),
-            fields: fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
-            time: OffsetDateTime::from_unix_timestamp_nanos(1_700_000_000_123_456_789).unwrap(),
-        }
-    }
-
-    #[test]
-    fn a_fifo_is_a_log_file_once_somebody_reads_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let fifo = folder.path().join("fifo");
-        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        let reason = open(&fifo).unwrap_err().to_string();
-        assert!(reason.starts_with("is a FIFO that nobody reads: start its reader first"), "{reason}");
-        let mut reader = OpenOptions::new();
-        let _reads = reader.read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(&fifo).unwrap();
-        let file = open(&fifo).unwrap();
-        let flags = OFlag::from_bits_truncate(fcntl(&file, FcntlArg::F_GETFL).unwrap());
-        assert!(!flags.contains(OFlag::O_NONBLOCK), "a line must not be lost where the reader is slow");
-        open(Path::new("/dev/null")).unwrap();
-    }
-
-    #[test]
-    fn whoever_asks_is_told_which_levels_are_on() {
-        let writer = Writer::start(Box::new(io::sink()), QUEUE_BYTES, left_out(LogFormat::Text)).unwrap();
-        let logger = Logger { format: LogFormat::Text, location: false, writer };
-        tracing::subscriber::with_default(logger, || {
-            assert!(tracing::enabled!(Level::INFO));
-            assert!(!tracing::enabled!(Level::DEBUG));
-        });
-    }
-
-    #[test]
-    fn text_is_as_logrus_writes_it() {
-        let expected =
-            "time=\"2023-11-14T22:13:20Z\" level=info msg=\"Starting agent APIs\" a=7 b=\"x y\" e=\"\"\n";
-        assert_eq!(record().text(true), expected);
-        assert!(record().text(false).starts_with("time=\"2023-11-14T22:13:20.123456789Z\""));
-    }
-
-    #[test]
-    fn json_is_as_logrus_writes_it() {
-        let expected = r#"{"a":7,"b":"x y","e":"","level":"info","msg":"Starting agent APIs","time":"2023-11-14T22:13:20.123456789Z"}"#;
-        assert_eq!(record().json().trim_end(), expected);
-    }
-
-    #[test]
-    fn what_was_left_out_is_told_in_the_configured_form() {
-        let said = "level=warning msg=\"Log lines were left out: the reader of the log is slow\" count=7\n";
-        assert!(left_out(LogFormat::Default)(7).ends_with(said));
-        assert!(left_out(LogFormat::Text)(7).ends_with(said));
-        assert!(left_out(LogFormat::Json)(7).starts_with("{\"count\":7,\"level\":\"warning\","));
-    }
-
-    #[test]
-    fn other_crates_are_capped() {
-        assert!(ours("agent::manager") && ours("sds::service"));
-        assert!(!ours("h2::codec") && !ours("tonic::transport") && !ours("agents"));
-    }
-}
+mod tests;

@@ -22,11 +22,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
-use crate::upstream::ServerError;
+use self::changes::CACHE;
 use crate::upstream::backoff::{Backoff, Need, jitter};
 use crate::upstream::mint::Outcome;
 use crate::upstream::sync::Synced;
+use crate::upstream::{ServerError, failed};
 
+mod changes;
 #[cfg(test)]
 mod tests;
 
@@ -280,14 +282,16 @@ impl Task {
 
     fn synced(&mut self, synced: Synced) {
         let trusted = Arc::clone(self.cache.bundle());
+        let bundles = changes::bundles(&self.cache);
         let before = self.cache.snapshot();
         let published = self.cache.sync(synced.entries, synced.bundles, (self.clock)());
         let after = self.cache.snapshot();
         if !Arc::ptr_eq(&before, &after) {
             self.snapshot.store(Arc::clone(&after));
             // Logged after the snapshot is stored, so that a reader of these lines can rely on them at once.
-            log_changes(&before, &after);
+            changes::log_entries(&before, &after);
         }
+        changes::log_bundles(&bundles, &changes::bundles(&self.cache));
         self.replace_distrusted(&trusted);
         let bundle = self.cache.bundle();
         self.own.send_if_modified(|own| {
@@ -326,8 +330,12 @@ impl Task {
         let lost = new.with(&Distrusted::removed(before, bundle));
         let count = self.cache.renew_distrusted(|svid| lost.has_signed(svid), (self.clock)());
         if count > 0 {
-            debug!(count, "Scheduled rotation for SVID entries due to tainted X.509 authorities");
-            info!(tainted_x509_svids = count, "Tainted X.509 SVIDs");
+            debug!(
+                subsystem_name = CACHE,
+                count, "Scheduled rotation for SVID entries due to tainted X.509 authorities"
+            );
+            info!(subsystem_name = CACHE, tainted_x509_svids = count, "Tainted X.509 SVIDs");
+            info!(subsystem_name = CACHE, "Finished processing all tainted entries");
         }
     }
 
@@ -343,7 +351,7 @@ impl Task {
         for (entry, outcome) in outcomes {
             match outcome {
                 Ok(svid) => {
-                    debug!(entry = %entry.id, spiffe_id = %svid.id, serial_num = %svid.serial, "SVID updated");
+                    debug!(subsystem_name = CACHE, entry = %entry.id, spiffe_id = %svid.id, serial_num = %svid.serial, "SVID updated");
                     // It was asked for before the taint was known, or a replica that lags behind has signed it.
                     let distrusted = tainted.has_signed(&svid);
                     let published = self.cache.minted(&entry, svid, rand::rng().random(), now);
@@ -354,7 +362,7 @@ impl Task {
                 }
                 Err(reason) => {
                     warn!(entry_id = %entry.id, spiffe_id = %entry.spiffe_id, error = %reason,
-                        "Server did not sign an X.509-SVID; the others go on");
+                        "Failed to mint X509 SVID");
                     self.cache.mint_failed(&entry.id, now + jitter(ENTRY_RETRY, 0.3), now);
                 }
             }
@@ -392,6 +400,7 @@ impl Task {
         while self.in_flight < PARALLEL {
             let due = self.cache.take_due((self.clock)(), self.batch);
             let Some(mailbox) = self.mailbox.upgrade().filter(|_| !due.is_empty()) else { return };
+            debug!(cache_type = "workload", count = due.len(), limit = self.batch, "Renewing stale entries");
             for entry in &due {
                 let (entry_id, spiffe_id) = (&entry.id, &entry.spiffe_id);
                 match self.cache.svid(&entry.id) {
@@ -408,7 +417,8 @@ impl Task {
                 let message = match minting.await {
                     Ok(outcomes) => Message::Minted(outcomes),
                     Err(reason) => {
-                        error!(count = due.len(), error = %reason, "Failed to mint X.509-SVIDs");
+                        failed::log("Failed to batch new X509 SVID(s)", &reason);
+                        error!(count = due.len(), error = %reason, "SVID sync failed");
                         Message::MintFailed(due, reason.retry_after())
                     }
                 };
@@ -455,28 +465,6 @@ impl Task {
 
 fn rfc3339(time: SystemTime) -> String {
     OffsetDateTime::from(time).format(&Rfc3339).unwrap_or_default()
-}
-
-/// Says at debug level what the server changed; scripts look for these lines.
-fn log_changes(before: &Snapshot, after: &Snapshot) {
-    info!(count = after.entries().len(), "Authorized entries updated");
-    if !tracing::enabled!(tracing::Level::DEBUG) {
-        return;
-    }
-    let old: HashMap<&str, &Arc<Entry>> = before.entries().iter().map(|entry| (&*entry.id, entry)).collect();
-    let new: HashMap<&str, &Arc<Entry>> = after.entries().iter().map(|entry| (&*entry.id, entry)).collect();
-    for entry in after.entries() {
-        match old.get(&*entry.id) {
-            None => debug!(entry = %entry.id, spiffe_id = %entry.spiffe_id, "Entry created"),
-            Some(held) if held != &entry => {
-                debug!(entry = %entry.id, spiffe_id = %entry.spiffe_id, "Entry updated")
-            }
-            Some(_) => {}
-        }
-    }
-    for entry in before.entries().iter().filter(|entry| !new.contains_key(&*entry.id)) {
-        debug!(entry = %entry.id, spiffe_id = %entry.spiffe_id, "Entry removed");
-    }
 }
 
 /// The most entries of one call. A SPIRE server signs at most 500 in one call and 500 a second.

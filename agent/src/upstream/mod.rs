@@ -15,6 +15,7 @@ pub mod backoff;
 pub mod channel;
 pub mod convert;
 mod dial;
+pub(crate) mod failed;
 pub mod first_bundle;
 pub mod link;
 pub mod mint;

@@ -102,7 +102,8 @@ impl Conversation {
             }
             for revision in response.entry_revisions {
                 if revision.id.is_empty() || revision.revision_number < 0 {
-                    warn!(entry_id = %revision.id, "Received malformed entry revision from SPIRE server");
+                    warn!(entry_id = %revision.id, revision_number = revision.revision_number,
+                        "Received malformed entry revision from SPIRE server; are the server and agent versions compatible?");
                 } else {
                     listed.push(comparison.listed(revision));
                 }
@@ -182,14 +183,14 @@ async fn bundles(link: &Link, known: &mut SyncState, own: Arc<Bundle>) -> Result
                 bundles.insert(domain, bundle);
             }
             Ok(bundle) => {
-                warn!(trust_domain = %domain, found = %bundle.trust_domain, "Federated bundle is another's");
+                warn!(federated_bundle = %domain.id(), found = %bundle.trust_domain, "Federated bundle is another's");
                 bundles.extend(known.last_good(&domain));
             }
             Err(reason) if reason.code() == Some(Code::NotFound) => {
                 if let Some(held) = known.doubted_absence(&domain) {
                     bundles.insert(domain, held);
                 } else if known.absent.insert(domain.clone()) {
-                    warn!(trust_domain = %domain, error = %reason, "Federated bundle not found");
+                    warn!(federated_bundle = %domain.id(), error = %reason, status_code = "NotFound", status_message = %reason, "Federated bundle not found");
                 }
             }
             // One bad bundle must not block the others.

@@ -130,7 +130,7 @@ impl World {
             times(back.most(|load| load.connections)),
             times(back.most(|load| load.syncs)),
             back.until(self.agents as f64)
-                .map_or("more than two minutes".into(), |seconds| format!("{seconds} s")),
+                .map_or_else(|| "more than two minutes".into(), |seconds| format!("{seconds} s")),
         );
     }
 
@@ -151,7 +151,7 @@ impl World {
                 signings: (now.1.sign_calls - before.1.sign_calls) as f64,
             });
             before = now;
-            if loads.0.len() % 10 == 0 {
+            if loads.0.len().is_multiple_of(10) {
                 let last = Loads(loads.0[loads.0.len() - 10..].to_vec());
                 println!(
                     "{name:<26} {:>6} {:>13.1} {:>9.1} {:>10.1} {:>17} {:>11}",

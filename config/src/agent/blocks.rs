@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::choice;
 use crate::decode::{Section, Setting, Strictness, no_hint};
+use crate::duration::DurationError;
 use crate::{
     Experimental, PodSource, Prefetch, RateLimits, Sds, UnknownNames, Warning, Withdrawal, duration,
 };
@@ -58,12 +59,38 @@ pub(super) fn experimental(section: Section<'_>) -> Experimental {
     };
     let of_spire = section.text("sync_interval").is_some()
         || section.text("jwt_svid_cache_hit_timeout").is_some()
-        || section.flag("use_sync_authorized_entries").is_some();
+        || section.flag("use_sync_authorized_entries").is_some()
+        || section.is_set("require_pq_kem")
+        || !section.texts("feature_flags").is_empty()
+        || experimental.rate_limits != RateLimits::default();
     if of_spire {
         section.report().warn(Warning::from(IN_USE.to_owned()));
     }
-    section.finish(Strictness::Ignore, "experimental", no_hint);
+    section.finish(Strictness::Ignore, "experimental", hint);
     experimental
+}
+
+/// What to do about keys that do nothing here.
+fn hint(key: &str) -> Option<&'static str> {
+    match key {
+        "disable_lru_cache" => Some("remove it; spire-agent has it no longer"),
+        "enable_sds" => Some("remove it; SDS is always on (disable_sds_api = true switches it off)"),
+        "x509_svid_cache_max_size"
+        | "jwt_svid_cache_max_size"
+        | "workload_x509_svid_key_type"
+        | "availability_target"
+        | "log_selectors"
+        | "sds"
+        | "authorized_delegates"
+        | "admin_socket_path"
+        | "rebootstrap_mode"
+        | "rebootstrap_delay"
+        | "trust_bundle_unix_socket"
+        | "trust_bundle_spiffe_workload_api"
+        | "allow_unauthenticated_verifiers"
+        | "allowed_foreign_jwt_claims" => Some("write it in agent { } itself"),
+        _ => None,
+    }
 }
 
 /// The socket's path. It may be written as a URL, as in the kubelet's configuration, or as a path.
@@ -97,7 +124,7 @@ fn use_sync_authorized_entries(section: &Section<'_>) -> bool {
         message: "The 'use_sync_authorized_entries' configuration is deprecated. The option to disable it \
                   will be removed in SPIRE 1.13."
             .to_owned(),
-        fields: vec![("alert", "true".to_owned()), ("alert_type", "deprecated_config".to_owned())],
+        alert_type: Some("deprecated_config"),
     });
     flag.value
 }
@@ -106,17 +133,20 @@ fn jwt_svid_cache_hit_timeout(section: &Section<'_>) -> Duration {
     let Some(Setting { value, line }) = section.text("jwt_svid_cache_hit_timeout") else {
         return LONGEST_CACHE_HIT_TIMEOUT;
     };
+    let too_short = format!("jwt_svid_cache_hit_timeout ({value}) must be greater than 5s");
     let problem = match duration::parse(&value) {
+        Ok(timeout) if timeout < SHORTEST_CACHE_HIT_TIMEOUT => too_short,
+        Err(DurationError::Negative(_)) => too_short,
         Err(error) => format!("could not parse jwt_svid_cache_hit_timeout: {error}"),
-        Ok(timeout) if timeout < SHORTEST_CACHE_HIT_TIMEOUT => {
-            format!("jwt_svid_cache_hit_timeout ({value}) must be greater than 5s")
-        }
         Ok(timeout) if timeout >= LONGEST_CACHE_HIT_TIMEOUT => {
             format!("jwt_svid_cache_hit_timeout ({value}) must be less than 30s")
         }
         Ok(timeout) => {
             let message = "The use of 'jwt_svid_cache_hit_timeout' is experimental".to_owned();
             section.report().warn(Warning::from(message));
+            let idle =
+                "agent.experimental.jwt_svid_cache_hit_timeout does nothing yet: finial has no JWT-SVIDs";
+            section.report().ignored(line, idle);
             return timeout;
         }
     };
@@ -140,6 +170,15 @@ fn rate_limits(section: Section<'_>) -> RateLimits {
         stream_secrets: limit("stream_secrets"),
         fetch_secrets: limit("fetch_secrets"),
     };
+    for (key, limit) in
+        [("fetch_jwt_svid", limits.fetch_jwt_svid), ("fetch_jwt_bundles", limits.fetch_jwt_bundles)]
+    {
+        if limit > 0 {
+            let idle =
+                format!("agent.experimental.ratelimit.{key} does nothing yet: finial has no JWT-SVIDs");
+            section.report().ignored(section.line, idle);
+        }
+    }
     section.finish(Strictness::Refuse, "ratelimit", no_hint);
     limits
 }

@@ -8,6 +8,7 @@
 mod blocks;
 mod logging;
 mod refused;
+mod sockets;
 mod sources;
 mod trust;
 
@@ -17,9 +18,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::decode::{Section, Setting, Strictness};
+use crate::duration::DurationError;
 use crate::plugins::Outcome;
 use crate::{
     Experimental, HealthChecks, KeyType, Overrides, Settings, TrustBundleSource, duration, overrides,
+    trust_domain,
 };
 
 /// Input of the readers of the block.
@@ -50,9 +53,7 @@ impl Agent<'_> {
             server_address: server_address.unwrap_or_default(),
             server_port: server_port.unwrap_or_default(),
             data_dir: self.path("data_dir", flags.data_dir.as_ref()).unwrap_or_else(|| ".".into()),
-            socket_path: self
-                .path("socket_path", flags.socket_path.as_ref())
-                .unwrap_or_else(|| DEFAULT_SOCKET_PATH.into()),
+            socket_path: self.socket_path(),
             admin_socket_path: self.admin_socket_path(),
             authorized_delegates: self.authorized_delegates(),
             disable_workload_api: switch("disable_workload_api", flags.disable_workload_api),
@@ -72,12 +73,13 @@ impl Agent<'_> {
             log_selectors: self.section.texts("log_selectors").into_iter().map(|text| text.value).collect(),
             workload_x509_svid_key_type: self.key_type(),
             availability_target: self.availability_target(),
-            x509_svid_cache_max_size: self.cache_size("x509_svid_cache_max_size"),
-            jwt_svid_cache_max_size: self.cache_size("jwt_svid_cache_max_size"),
+            x509_svid_cache_max_size: self.cache_size("x509_svid_cache_max_size", NO_LIMIT),
+            jwt_svid_cache_max_size: self.cache_size("jwt_svid_cache_max_size", NO_JWT),
             sds: blocks::sds(self.section.block("sds")),
             experimental: self.experimental(),
             health_checks,
             warnings: Vec::new(),
+            impossible_paths: self.impossible_paths(),
             plugins,
         };
         self.section.finish(Strictness::Refuse, "agent", hint);
@@ -104,50 +106,24 @@ impl Agent<'_> {
         self.text(key, flag).map(|path| path.value.into())
     }
 
-    /// The admin socket. It must not be in the folder of the public socket, which pods can reach (SPIRE,
-    /// `run_posix.go`).
-    fn admin_socket_path(&self) -> Option<PathBuf> {
-        let Setting { value, line } =
-            self.section.text("admin_socket_path").filter(|path| !path.value.is_empty())?;
-        let flags = self.overrides;
-        let is_off = |key, flag| overrides::switch(&self.section, key, flag).value;
-        let both_off = is_off("disable_workload_api", flags.disable_workload_api)
-            && is_off("disable_sds_api", flags.disable_sds_api);
-        let public = self.path("socket_path", flags.socket_path.as_ref());
-        let public = public.unwrap_or_else(|| DEFAULT_SOCKET_PATH.into());
-        let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        let (admin, public) = (absolute(Path::new(&value)), absolute(&public));
-        if !both_off && public.parent().is_some_and(|folder| admin.starts_with(folder)) {
-            self.problem(
-                line,
-                "admin socket cannot be in the same directory or a subdirectory as that containing the Workload API socket",
-            );
-        }
-        Some(admin)
-    }
-
     fn authorized_delegates(&self) -> Vec<String> {
         let list = self.section.texts("authorized_delegates");
-        let domain = self.trust_domain_text();
+        let domain = self.text("trust_domain", self.overrides.trust_domain.as_ref());
+        let domain = domain.as_ref().and_then(|domain| trust_domain::parse(&domain.value).ok());
         for Setting { value, line } in &list {
-            let member = domain.as_ref().is_none_or(|domain| {
-                let path = value.strip_prefix("spiffe://").and_then(|id| id.strip_prefix(domain.as_str()));
-                path.is_some_and(|path| path.len() > 1 && path.starts_with('/'))
-            });
-            if !member {
-                let message = format!(
-                    "error validating authorized delegate: {value:?} is not the SPIFFE ID of a member of trust_domain"
-                );
-                self.problem(*line, message);
-            }
+            let reason = match trust_domain::parse_id(value) {
+                _ if value.is_empty() => "cannot be empty".to_owned(),
+                Err(reason) => reason.to_string(),
+                Ok(found) => match domain {
+                    Some(domain) if found != domain => {
+                        format!("SPIFFE ID {value:?} is not a member of trust domain {domain:?}")
+                    }
+                    _ => continue,
+                },
+            };
+            self.problem(*line, format!("error validating authorized delegate: {reason}"));
         }
         list.into_iter().map(|delegate| delegate.value).collect()
-    }
-
-    /// The trust domain without `spiffe://`, if it is configured.
-    fn trust_domain_text(&self) -> Option<String> {
-        let name = self.text("trust_domain", self.overrides.trust_domain.as_ref())?.value;
-        Some(name.strip_prefix("spiffe://").unwrap_or(&name).to_owned())
     }
 
     fn required(&self, key: &'static str, flag: Option<&String>) -> Option<String> {
@@ -174,6 +150,8 @@ impl Agent<'_> {
                 }
                 port
             }
+            // An unreadable one is a problem already.
+            None if self.section.has("server_port") => None,
             _ => {
                 self.problem(None, "server_port must be configured");
                 None
@@ -194,7 +172,7 @@ impl Agent<'_> {
         let target = self.section.text("availability_target")?;
         match duration::parse(&target.value) {
             Ok(duration) if duration >= MINIMUM_AVAILABILITY_TARGET => Some(duration),
-            Ok(_) => {
+            Ok(_) | Err(DurationError::Negative(_)) => {
                 self.problem(target.line, "availability_target must be at least 24h0m0s");
                 None
             }
@@ -205,14 +183,19 @@ impl Agent<'_> {
         }
     }
 
-    /// The size of a cache. 0 means the default, because spire-agent has no unlimited caches.
-    fn cache_size(&self, key: &'static str) -> usize {
+    /// The size of a cache. 0 means the default, because spire-agent has no unlimited caches. `idle` says why another
+    /// size than the default does nothing.
+    fn cache_size(&self, key: &'static str, idle: &str) -> usize {
         let size = self.section.int(key).filter(|size| size.value != 0);
         let Some(Setting { value, line }) = size else { return DEFAULT_CACHE_SIZE };
-        usize::try_from(value).unwrap_or_else(|_| {
+        let Ok(size) = usize::try_from(value) else {
             self.problem(line, format!("{key} should not be negative"));
-            DEFAULT_CACHE_SIZE
-        })
+            return DEFAULT_CACHE_SIZE;
+        };
+        if size != DEFAULT_CACHE_SIZE {
+            self.section.report().ignored(line, format!("agent.{key} does nothing{idle}"));
+        }
+        size
     }
 }
 
@@ -247,6 +230,8 @@ fn hint(key: &str) -> Option<&'static str> {
     }
 }
 
-const DEFAULT_SOCKET_PATH: &str = "/tmp/spire-agent/public/api.sock";
 const DEFAULT_CACHE_SIZE: usize = 1000;
+const NO_LIMIT: &str = ": the cache of X.509-SVIDs has no limit; experimental.x509_svid_prefetch (\"all\", \"auto\" or \
+     \"live\") says which of them are minted before a caller asks";
+const NO_JWT: &str = " yet: finial has no JWT-SVIDs";
 const MINIMUM_AVAILABILITY_TARGET: Duration = Duration::from_secs(24 * 60 * 60);

@@ -1,30 +1,61 @@
-//! Refuses settings of spire-agent that Finial does not have yet. Their default values are accepted; any other value
-//! is refused, because a setting that works in spire-agent must not silently do nothing here.
+//! Settings of spire-agent that Finial does not have.
+//!
+//! An API that clients would miss is refused by name, because an agent without it looks healthy while they fail. What
+//! only makes the agent tell less (metrics, profiles), or concerns an API that answers Unimplemented anyway, is a
+//! warning: a configuration that spire-agent runs with must start Finial too. Default values say nothing.
 
 use crate::decode::{Section, Strictness, no_hint};
 
-/// Refuses keys of `agent { }` itself.
+/// Reads the keys of `agent { }` itself.
 pub(super) fn agent(section: &Section<'_>) {
-    refuse_lists(section, &["allowed_foreign_jwt_claims", "profiling_names"]);
-    refuse_flags(section, &["profiling_enabled"]);
-    refuse_numbers(section, &["profiling_port", "profiling_freq"]);
+    profiling(section);
+    if let Some(first) = section.texts("allowed_foreign_jwt_claims").first() {
+        let message = "agent.allowed_foreign_jwt_claims does nothing yet: finial does not validate JWT-SVIDs";
+        section.report().ignored(first.line, message);
+    }
 }
 
-/// Refuses keys of `agent.experimental { }`.
+/// Refuses keys of `agent.experimental { }`, or warns.
 pub(super) fn experimental(section: &Section<'_>) {
     refuse_broker(section.block("broker"));
-    refuse_feature_flags(section);
+    feature_flags(section);
     refuse_pipes(section);
 }
 
-fn refuse_feature_flags(section: &Section<'_>) {
+/// Warns once about all keys of profiling.
+fn profiling(section: &Section<'_>) {
+    let flag = section.flag("profiling_enabled").filter(|flag| flag.value).map(|flag| flag.line);
+    let number = |key| section.int(key).filter(|number| number.value != 0).map(|number| number.line);
+    let names = section.texts("profiling_names").first().map(|name| name.line);
+    let (port, frequency) = (number("profiling_port"), number("profiling_freq"));
+    let keys = [
+        ("profiling_enabled", flag),
+        ("profiling_port", port),
+        ("profiling_freq", frequency),
+        ("profiling_names", names),
+    ];
+    let given: Vec<_> = keys.into_iter().filter_map(|(key, line)| Some((key, line?))).collect();
+    let Some((_, line)) = given.first() else { return };
+    let names = given.iter().map(|(key, _)| *key).collect::<Vec<_>>().join(", ");
+    section.report().ignored(
+        *line,
+        format!("Profiling is not supported, finial has no Go runtime: nothing is done for {names}"),
+    );
+}
+
+/// Checks the names of feature flags, and says which are set, in spire-agent's words. In spire-agent 1.15.3, too, they
+/// change nothing that an agent does.
+fn feature_flags(section: &Section<'_>) {
     let flags = section.texts("feature_flags");
     let Some(line) = flags.first().map(|flag| flag.line) else { return };
     let mut unknown: Vec<&str> = flags.iter().map(|flag| flag.value.as_str()).collect();
     unknown.retain(|flag| !FEATURE_FLAGS.contains(flag));
     unknown.sort_unstable();
     if unknown.is_empty() {
-        section.report().not_supported(line, &section.name("feature_flags"));
+        for flag in flags {
+            let message = format!("Developer feature flag {:?} has been enabled", flag.value);
+            section.report().warn(message);
+        }
     } else {
         let names = unknown.join(" ");
         let message = format!("error loading feature flags: unknown feature flag(s): [{names}]");
@@ -52,31 +83,6 @@ fn refuse_broker(section: Section<'_>) {
         section.items(key);
     }
     section.finish(Strictness::Refuse, "experimental.broker", no_hint);
-}
-
-fn refuse_lists(section: &Section<'_>, keys: &[&'static str]) {
-    for key in keys {
-        if !section.texts(key).is_empty() {
-            let line = section.items(key).first().map(|item| item.key.line);
-            section.report().not_supported(line, &section.name(key));
-        }
-    }
-}
-
-fn refuse_flags(section: &Section<'_>, keys: &[&'static str]) {
-    for key in keys {
-        if let Some(flag) = section.flag(key).filter(|flag| flag.value) {
-            section.report().not_supported(flag.line, &section.name(key));
-        }
-    }
-}
-
-fn refuse_numbers(section: &Section<'_>, keys: &[&'static str]) {
-    for key in keys {
-        if let Some(number) = section.int(key).filter(|number| number.value != 0) {
-            section.report().not_supported(number.line, &section.name(key));
-        }
-    }
 }
 
 const FEATURE_FLAGS: [&str; 2] = ["i_am_a_test_flag", "wit-svid"];

@@ -6,10 +6,10 @@ use std::path::Path;
 use super::builtin::{PluginType, no_builtin};
 use super::declared::{Data, Declared};
 use super::{KeyManager, NodeAttestor, Outcome, Plugins, WorkloadAttestor, k8s, node};
-use crate::Problem;
 use crate::decode::{Section, Strictness, no_hint};
 use crate::hcl::{self, Object};
 use crate::report::{Report, not_supported};
+use crate::{Problem, Warning};
 
 type ReadFile<'a> = &'a dyn Fn(&Path) -> io::Result<String>;
 
@@ -42,7 +42,8 @@ pub(super) fn configure(declared: &[Declared<'_>], read_file: ReadFile<'_>) -> O
             problems.push(Problem { line: None, message });
         }
     }
-    Outcome { plugins: found.complete(), problems }
+    let warnings = declared.iter().flat_map(|plugin| plugin.warnings.take()).collect();
+    Outcome { plugins: found.complete(), problems, warnings }
 }
 
 impl Found {
@@ -160,7 +161,15 @@ impl Declared<'_> {
         };
         let report = Report::default();
         let decoded = decode(Section::new("", blocks, Some(self.line), &report));
-        let (errors, _) = report.finish();
+        let (errors, warnings) = report.finish();
+        let named = |warning: Warning| {
+            let message = match &self.data {
+                Data::File(path) => format!("{} of {path})", warning.message.trim_end_matches(')')),
+                _ => warning.message,
+            };
+            Warning { message: format!("Plugin {:?}: {message}", self.name), ..warning }
+        };
+        self.warnings.borrow_mut().extend(warnings.into_iter().map(named));
         let sound = errors.is_empty();
         let in_file = matches!(self.data, Data::File(_));
         for problem in errors.problems {
@@ -175,7 +184,7 @@ impl Declared<'_> {
 
     fn load_file(&self, path: &str, read_file: ReadFile<'_>) -> Result<Object, Problem> {
         let text = read_file(Path::new(path))
-            .map_err(|error| self.failed(&format!("failed to load plugin data: {path}: {error}")))?;
+            .map_err(|error| self.failed(&format!("failed to load plugin data: {error}")))?;
         hcl::parse(&text)
             .map_err(|error| self.failed(&format!("unable to decode configuration: {path}: {error}")))
     }

@@ -1,9 +1,11 @@
 //! Reads which plugins a file declares. `validate` checks this, too: a block that cannot be read makes the file
 //! invalid.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use super::builtin::{PluginType, no_builtin, replacement};
+use crate::Warning;
 use crate::decode::{Section, Strictness, no_hint, objects_of};
 use crate::hcl::{Item, Key, Kind, Object, Value};
 use crate::report::Report;
@@ -18,6 +20,8 @@ pub(super) struct Declared<'a> {
     pub(super) external: bool,
     pub(super) enabled: bool,
     pub(super) data: Data<'a>,
+    /// Keys of the data that do nothing, found when it is read.
+    pub(super) warnings: RefCell<Vec<Warning>>,
 }
 
 /// Where the configuration of a plugin comes from.
@@ -142,6 +146,7 @@ fn plugin<'a>(kind: &'a str, key: &'a Key, value: &'a Value, report: &'a Report)
         external: section.text("plugin_cmd").is_some(),
         enabled: section.flag("enabled").is_none_or(|flag| flag.value),
         data,
+        warnings: RefCell::default(),
     };
     section.texts("plugin_args");
     section.text("plugin_checksum");

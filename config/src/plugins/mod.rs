@@ -18,7 +18,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::decode::Section;
-use crate::{K8sOptions, Problem, WorkloadApi};
+use crate::{K8sOptions, Problem, Warning, WorkloadApi};
 
 /// The plugins of a configuration that can be run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,6 +114,8 @@ pub(crate) struct Outcome {
     /// The plugins, which are usable only if there are no problems.
     pub(crate) plugins: Option<Plugins>,
     pub(crate) problems: Vec<Problem>,
+    /// Keys of the plugins' data that do nothing.
+    pub(crate) warnings: Vec<Warning>,
 }
 
 /// Reads the block. Problems of the file go to the section's report, all others to the outcome.

@@ -32,7 +32,7 @@ async fn mended(server: &Server, conf: &Conf, file: &str, bad: &[Option<&str>], 
         if let (true, Some(content)) = (place > 0, content) {
             std::fs::write(agent.path(file), content).expect("written");
         }
-        let line = agent.logged_times("Failed to attest", place + 1).await;
+        let line = agent.logged_times("Failed to retrieve attestation result", place + 1).await;
         assert!(line.contains(file) && line.contains(complaint), "{line}");
     }
     assert_eq!(server.counters().attested, 0);

@@ -38,11 +38,11 @@ impl Delegated {
         caller: Caller,
         request: wire::SubscribeToX509sviDsRequest,
     ) -> Result<impl Stream<Item = Result<wire::SubscribeToX509sviDsResponse, Status>> + use<>, Status> {
-        self.authorize(&caller)?;
+        self.authorize(&caller, SVIDS)?;
         let selectors = self.selectors(&caller, &request).await?;
         let delegate = self.admission.delegate(&caller, &self.delegates, selectors);
-        let delegate = delegate.map_err(|reason| refused(caller.peer(), reason))?;
-        debug!(pid = caller.peer().process.pid, "Subscribing to cache changes");
+        let delegate = delegate.map_err(|reason| refused(caller.peer(), SVIDS, reason))?;
+        debug!(method = SVIDS, pid = caller.peer().process.pid, "Subscribing to cache changes");
         let updates = self.admission.subscribe_for(&caller, &delegate).await.map_err(denied)?;
         let state = Svids { service: self.clone(), caller, updates, first: true };
         Ok(try_unfold(state, |mut state| async move {
@@ -57,23 +57,23 @@ impl Delegated {
         _: wire::SubscribeToX509BundlesRequest,
     ) -> Result<impl Stream<Item = Result<wire::SubscribeToX509BundlesResponse, Status>> + use<>, Status>
     {
-        self.authorize(&caller)?;
+        self.authorize(&caller, BUNDLES)?;
         let manager = self.admission.manager().ok_or_else(|| denied(Denied::Starting))?;
         let state = (self.clone(), caller, manager.bundles(), true);
         Ok(try_unfold(state, |mut state| async move {
             let (service, caller, bundles, first) = &mut state;
             if !std::mem::take(first) {
                 changed(bundles).await?;
-                service.authorize(caller)?;
+                service.authorize(caller, BUNDLES)?;
             }
             let response = all(&bundles.borrow_and_update());
             Ok(Some((response, state)))
         }))
     }
 
-    fn authorize(&self, caller: &Caller) -> Result<(), Status> {
+    fn authorize(&self, caller: &Caller, method: &str) -> Result<(), Status> {
         let authorized = self.admission.authorize(caller, &self.delegates);
-        authorized.map_err(|reason| refused(caller.peer(), reason))
+        authorized.map_err(|reason| refused(caller.peer(), method, reason))
     }
 
     /// The selectors that a request gives, or those of the process that it names. It must have one of the two, but not
@@ -86,7 +86,7 @@ impl Delegated {
         let (selectors, pid) = (&request.selectors, caller.peer().process.pid);
         if selectors.is_empty() == (request.pid == 0) {
             if caller.peer().complain("argument") {
-                error!(pid, "Invalid argument; {NEITHER_OR_BOTH}");
+                error!(method = SVIDS, pid, "Invalid argument; {NEITHER_OR_BOTH}");
             }
             return Err(Status::invalid_argument(NEITHER_OR_BOTH));
         }
@@ -96,7 +96,7 @@ impl Delegated {
         let parsed = selectors.iter().map(|one| Selector::new(&one.r#type, &one.value));
         parsed.collect::<Result<Selectors, _>>().map_err(|reason| {
             if caller.peer().complain("argument") {
-                error!(pid, error = %reason, "Invalid argument; could not parse provided selectors");
+                error!(method = SVIDS, pid, error = %reason, "Invalid argument; could not parse provided selectors");
             }
             Status::invalid_argument("could not parse provided selectors")
         })
@@ -119,7 +119,7 @@ impl Svids {
             if !std::mem::take(&mut self.first) {
                 self.updates.changed().await.map_err(|_| denied(Denied::Stopped))?;
             }
-            self.service.authorize(&self.caller)?;
+            self.service.authorize(&self.caller, SVIDS)?;
             let update = self.updates.latest();
             let now = SystemTime::now();
             let wanted: Vec<&Identity> = update.identities.iter().filter(|one| is_served(one)).collect();
@@ -175,16 +175,19 @@ async fn changed(bundles: &mut watch::Receiver<Bundles>) -> Result<(), Status> {
 }
 
 /// Logs the refusal in spire-agent's words, which alerts look for, and returns its status.
-fn refused(peer: &Peer, reason: NoDelegate) -> Status {
+fn refused(peer: &Peer, method: &str, reason: NoDelegate) -> Status {
     let pid = peer.process.pid;
     match reason {
-        NoDelegate::NoIdentity if peer.complain("no identity") => error!(pid, "No identity issued"),
+        NoDelegate::NoIdentity if peer.complain("no identity") => error!(method, pid, "No identity issued"),
         NoDelegate::NotListed if peer.complain("delegate") => {
-            error!(pid, "Permission denied; caller not configured as an authorized delegate.");
+            error!(method, pid, "Permission denied; caller not configured as an authorized delegate.");
         }
         NoDelegate::NoIdentity | NoDelegate::NotListed => {}
     }
     Status::permission_denied(reason.to_string())
 }
 
+/// The methods' names in the log.
+const SVIDS: &str = "SubscribeToX509SVIDs";
+const BUNDLES: &str = "SubscribeToX509Bundles";
 const NEITHER_OR_BOTH: &str = "must provide either selectors or non-zero PID, but not both";

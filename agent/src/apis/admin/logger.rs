@@ -22,7 +22,7 @@ impl Logger {
     }
 
     pub(super) fn get(&self, _: Anonymous, _: GetLoggerRequest) -> types::Logger {
-        info!("GetLogger Called");
+        info!(method = "GetLogger", "GetLogger Called");
         self.levels()
     }
 
@@ -31,13 +31,13 @@ impl Logger {
             .map_err(|_| Status::invalid_argument("unsupported log level"))?;
         let level = from_wire(level)
             .ok_or_else(|| Status::invalid_argument("newLevel value cannot be LogLevel_UNSPECIFIED"))?;
-        info!(new_log_level = %level, "SetLogLevel Called");
+        info!(method = "SetLogLevel", new_log_level = %level, "SetLogLevel Called");
         logging::set_level(level);
         Ok(self.levels())
     }
 
     pub(super) fn reset(&self, _: Anonymous, _: ResetLogLevelRequest) -> types::Logger {
-        info!(launch_log_level = %self.launch, "ResetLogLevel Called");
+        info!(method = "ResetLogLevel", launch_log_level = %self.launch, "ResetLogLevel Called");
         logging::set_level(self.launch);
         self.levels()
     }

@@ -114,8 +114,8 @@ impl SyncState {
                 Ok(entry) => accepted.push(Arc::new(entry)),
                 Err(reason) => {
                     if self.refused.get(&id) != Some(&revision) {
-                        warn!(entry_id = %id, error = %reason,
-                            "Received malformed entry from SPIRE server; what was good before stays, and the others go on");
+                        warn!(entry_id = %id, error = %reason, kept = "the last good one",
+                            "Received malformed entry from SPIRE server; are the server and agent versions compatible?");
                     }
                     accepted.extend(self.entries.iter().find(|held| *held.id == *id).cloned());
                     refused.insert(id, revision);
@@ -172,8 +172,8 @@ impl SyncState {
     pub(super) fn name_unreadable(&mut self, domain: &TrustDomain, reason: &ServerError) {
         let reason = reason.to_string();
         if self.unreadable.get(domain) != Some(&reason) {
-            warn!(trust_domain = %domain, error = %reason,
-                "Received malformed bundle from SPIRE server; what was good before stays");
+            warn!(trust_domain = %domain, error = %reason, kept = "the last good one",
+                "Received malformed bundle from SPIRE server; are the server and agent versions compatible?");
             self.unreadable.insert(domain.clone(), reason);
         }
     }

@@ -14,6 +14,7 @@
 
 mod api_server;
 mod kubelet;
+mod lines;
 mod lists;
 mod parse;
 mod pods;
@@ -263,13 +264,15 @@ impl K8s {
         let begin = Instant::now();
         let budget = self.options.poll_retry_interval.saturating_mul(self.options.max_poll_attempts);
         let until = begin + budget.min(LONGEST_BUDGET);
-        let (mut seen, mut patience, mut last) = (0, Duration::ZERO, None);
+        let (mut seen, mut patience, mut last, mut failures) = (0, Duration::ZERO, None, 0);
         let mut known = None;
         loop {
             // The first request may take its time, however short the budget is.
             let limit = if seen == 0 { until.max(begin + source.first_look()) } else { until };
             let Ok(look) = timeout_at(limit, source.look(seen, patience)).await else {
-                return Err(source.gave_up(last, seen));
+                let reason = source.gave_up(last, seen);
+                lines::gave_up(container, &reason);
+                return Err(reason);
             };
             seen = look.number;
             last = None;
@@ -285,10 +288,11 @@ impl K8s {
                     if let Some(found) = known.iter().flatten().find_map(|known| located(&pods, known)) {
                         return Ok(found);
                     }
-                    debug!(container_id = %container.id, "Container id not found; will retry after backoff");
+                    lines::not_found(container, seen, self.options.poll_retry_interval);
                 }
                 Err(reason) => {
-                    debug!(error = %reason, "Unable to get pod list; will retry after backoff");
+                    lines::no_list(container, seen, self.options.poll_retry_interval, failures, &reason);
+                    failures += 1;
                     last = Some(reason);
                 }
             }

@@ -78,6 +78,10 @@ pub enum KubeletAuth {
 pub(super) fn read(section: Section<'_>) -> Option<WorkloadAttestor> {
     let experimental = section.block("experimental");
     let broker = broker::read(experimental.block("broker"));
+    if broker.is_some() {
+        let message = "experimental.broker does nothing yet: finial has no Broker API";
+        section.report().ignored(experimental.block("broker").line, message);
+    }
     let api_server_cache = api_server_cache(experimental.block("api_server"));
     check_disabled_client(&section, broker.as_ref());
     refuse_sigstore(&section.block("sigstore"));

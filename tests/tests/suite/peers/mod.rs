@@ -13,6 +13,7 @@
 //! * `san`: the verdicts of Envoy and of `finial san check` about peers.
 //! * `tables`: the verdicts of the Go at hand for the tables that unit tests hold finial against.
 //! * `x509pop`: node attestation by certificates, at the real server.
+//! * `log_lines`: lines of the log that operators alert on, in the log of either agent.
 //! * `real`: finial with the real server (`spire_server`), for a configurable time.
 
 mod admin;
@@ -25,6 +26,7 @@ mod envoys;
 mod h2spec;
 mod http_challenge;
 mod links;
+mod log_lines;
 mod mesh;
 mod real;
 mod san;
@@ -47,6 +49,7 @@ pub(super) fn trials() -> Vec<Trial> {
         h2spec::trials(),
         http_challenge::trials(),
         links::trials(),
+        log_lines::trials(),
         real::trials(),
         san::trials(),
         tables::trials(),

@@ -140,6 +140,16 @@ impl SpireServer {
         self.ask(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).await;
     }
 
+    /// Replaces the selectors and the hint of an entry.
+    pub(super) async fn update(&self, entry: &Entry) {
+        let mut arguments = vec!["entry", "update", "-entryID", &entry.id, "-spiffeID", &entry.spiffe_id];
+        arguments.extend(["-parentID", &entry.parent_id, "-hint", &entry.hint]);
+        let selectors: Vec<String> =
+            entry.selectors.iter().map(|one| format!("{}:{}", one.kind, one.value)).collect();
+        arguments.extend(selectors.iter().flat_map(|selector| ["-selector", &**selector]));
+        self.ask(&arguments).await;
+    }
+
     /// Deletes an entry.
     pub(super) async fn delete(&self, entry_id: &str) {
         self.ask(&["entry", "delete", "-entryID", entry_id]).await;
@@ -156,6 +166,11 @@ impl SpireServer {
     /// Evicts an agent. It may attest again.
     pub(super) async fn evict(&self, id: &str) {
         self.ask(&["agent", "evict", "-spiffeID", id]).await;
+    }
+
+    /// Bans an agent. It may not attest again.
+    pub(super) async fn ban(&self, id: &str) {
+        self.ask(&["agent", "ban", "-spiffeID", id]).await;
     }
 
     /// The ID of the X.509 authority in this state: `active`, `prepared` or `old`.

@@ -1,26 +1,20 @@
-//! Every shipped configuration is valid for finial and for the real spire-agent, so that a rollback is possible.
-//! (`tests/cluster` runs both with each of them on a node.)
+//! Where the first trust bundle comes from: what each program says about a source, or several.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use harness::{build_finial, needs, skipped};
 use libtest_mimic::{Failed, Trial};
 
-pub(super) fn trials() -> Vec<Trial> {
-    let ours = Trial::test("shipped_configurations_are_valid", || validate(&build_finial()));
-    let name = "shipped_configurations_are_valid_for_the_real_agent";
-    let words = "sources_of_the_bundle_are_refused_in_the_words_of_the_real_agent";
+pub(super) fn trial() -> Trial {
+    let name = "sources_of_the_bundle_are_refused_in_the_words_of_the_real_agent";
     match needs("SPIRE_AGENT", "spire-agent") {
-        Ok(real) => {
-            let other = real.clone();
-            vec![ours, Trial::test(name, move || validate(&real)), Trial::test(words, move || refuse(&other))]
-        }
-        Err(reason) => vec![ours, skipped(name, &reason), skipped(words, &reason)],
+        Ok(real) => Trial::test(name, move || refuse(&real)),
+        Err(reason) => skipped(name, &reason),
     }
 }
 
-/// What each program says about a source of the first bundle, or several. The real agent stops at the first problem.
+/// The real agent stops at the first problem.
 fn refuse(real: &Path) -> Result<(), Failed> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("agent.conf");
@@ -45,39 +39,6 @@ fn refuse(real: &Path) -> Result<(), Failed> {
     }
     Ok(())
 }
-
-fn validate(program: &Path) -> Result<(), Failed> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
-    let mut found = Vec::new();
-    configurations(&folder, &mut found);
-    for path in SHIPPED {
-        assert!(found.contains(&folder.join(path)), "no {path}");
-    }
-    for file in found {
-        let output =
-            Command::new(program).args(["validate", "-config"]).arg(&file).output().expect("it runs");
-        let said =
-            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{}: {said}", file.display());
-        assert!(said.contains("SPIRE agent configuration file is valid."), "{said}");
-    }
-    Ok(())
-}
-
-fn configurations(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(folder).expect("a folder") {
-        let path = entry.expect("an entry").path();
-        if path.is_dir() {
-            configurations(&path, found);
-        } else if path.file_name().is_some_and(|name| name == "agent.conf") {
-            found.push(path);
-        }
-    }
-}
-
-/// Configurations that must be among those found: the overlays', and the one that the chart renders (`tests/cluster`
-/// keeps it up to date).
-const SHIPPED: &[&str] = &["frontend/agent.conf", "backend/agent.conf", "chart/ci/agent.conf"];
 
 const SOURCES: &[&str] = &[
     "",

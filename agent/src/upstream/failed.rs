@@ -1,0 +1,55 @@
+//! The log line of a call to the server that failed, as spire-agent's client writes it (`client.go`).
+
+use tonic::Code;
+use tracing::error;
+
+use super::ServerError;
+
+/// Logs `message` with the reason and the status that grpc-go would have for it.
+pub(crate) fn log(message: &'static str, reason: &ServerError) {
+    let status_code = code_name(reason);
+    error!(error = %reason, status_code, status_message = %reason, "{message}");
+}
+
+/// The name of the status code in Go. Where there was no answer, it is the code that grpc-go makes up.
+fn code_name(reason: &ServerError) -> String {
+    match (reason.code(), reason) {
+        (Some(Code::Ok), _) => "OK".to_owned(),
+        (Some(Code::Cancelled), _) => "Canceled".to_owned(),
+        (Some(code), _) => format!("{code:?}"),
+        (None, ServerError::Entries(inner)) => code_name(inner),
+        (None, ServerError::Timeout(_)) => "DeadlineExceeded".to_owned(),
+        (
+            None,
+            ServerError::Unreachable(_)
+            | ServerError::UnknownAuthority
+            | ServerError::Untrusted(_)
+            | ServerError::CertificateRefused(_)
+            | ServerError::Disconnected(_),
+        ) => "Unavailable".to_owned(),
+        (None, _) => "Unknown".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::Status;
+
+    use super::*;
+
+    #[test]
+    fn codes_are_named_as_by_go() {
+        let status = |code| ServerError::of(Status::new(code, "x"));
+        for (reason, expected) in [
+            (status(Code::PermissionDenied), "PermissionDenied"),
+            (status(Code::Cancelled), "Canceled"),
+            (ServerError::Entries(Box::new(status(Code::Internal))), "Internal"),
+            (ServerError::Entries(Box::new(ServerError::Unreachable("x".into()))), "Unavailable"),
+            (ServerError::UnknownAuthority, "Unavailable"),
+            (ServerError::Timeout(std::time::Duration::ZERO), "DeadlineExceeded"),
+            (ServerError::Malformed("x".into()), "Unknown"),
+        ] {
+            assert_eq!(code_name(&reason), expected, "{reason:?}");
+        }
+    }
+}
