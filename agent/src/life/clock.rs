@@ -55,8 +55,12 @@ impl SyncClock {
         self.demands.retain(|at| *at > now);
         match outcome {
             Ok(()) => {
-                self.regular = now + jitter(interval, 0.1);
-                self.backoff.reset()
+                let is_back = self.backoff.reset();
+                let next = now + jitter(interval, 0.1);
+                // A sync on demand leaves the regular one where it was: the server may read its entries in between.
+                let keeps = !is_back && self.regular > now;
+                self.regular = if keeps { self.regular.max(now + DEMAND_GAP).min(next) } else { next };
+                is_back
             }
             Err(wait) => {
                 // Demands do not make the agent call a failing server more often.
@@ -70,7 +74,8 @@ impl SyncClock {
         }
     }
 
-    /// Requests early syncs because a new process matched no entry: one now, then after 1, 2 and 4 s. While syncs fail,
+    /// Requests early syncs because a new process matched no entry: one now, then after 1, 2, 4 and 6 s (a server
+    /// reads its entries from its database every five seconds). While syncs fail,
     /// it only keeps the waits short.
     pub(super) fn demand(&mut self) {
         let now = Instant::now();
@@ -79,7 +84,7 @@ impl SyncClock {
             self.regular = self.regular.min(now + Need::Urgent.jittered());
             return;
         }
-        for after in [0, 1, 2, 4] {
+        for after in [0, 1, 2, 4, 6] {
             self.demands.insert(now + Duration::from_secs(after) + jitter(Duration::from_millis(50), 1.0));
         }
         while self.demands.len() > DEMANDS_KEPT {
@@ -152,7 +157,7 @@ impl Reasons {
 /// The shortest time between the end of a sync and the next one on demand.
 const DEMAND_GAP: Duration = Duration::from_secs(1);
 /// The most early syncs that wait: those of two new processes.
-const DEMANDS_KEPT: usize = 8;
+const DEMANDS_KEPT: usize = 10;
 
 /// How long a process that matched nothing keeps the waits of failing syncs short.
 const AWAITED: Duration = Duration::from_mins(1);

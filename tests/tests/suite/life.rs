@@ -141,7 +141,7 @@ async fn a_further_name_is_asked_for() {
     let first = sds.secrets(&names).await.expect("served");
     assert_eq!(first.len(), 1);
     register(&server, &token, "late");
-    // The agent syncs after 0, 1, 2 and 4 s.
+    // The agent syncs after 0, 1, 2, 4 and 6 s.
     let second = sds.secrets(&names).await.expect("served");
     assert!(second.iter().any(|secret| secret.name == names[1]), "{second:?}");
 }

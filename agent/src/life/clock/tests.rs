@@ -93,3 +93,18 @@ async fn what_was_taken_back_is_confirmed_soon() {
     clock.confirm_refusal();
     assert!(clock.next() >= Instant::now() + REFUSED.mul_f64(0.9));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_sync_on_demand_leaves_the_regular_one_where_it_was() {
+    let mut clock = SyncClock::new();
+    clock.synced(Ok(()), INTERVAL, Need::Idle);
+    let regular = clock.next();
+    advance(Duration::from_secs(2)).await;
+    clock.demand();
+    clock.synced(Ok(()), INTERVAL, Need::Idle);
+    clock.demands.clear();
+    assert_eq!(clock.next(), regular);
+    advance(regular - Instant::now() - Duration::from_millis(10)).await;
+    clock.synced(Ok(()), INTERVAL, Need::Idle);
+    assert_eq!(clock.next(), Instant::now() + DEMAND_GAP, "but not at once after it");
+}

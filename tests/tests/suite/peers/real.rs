@@ -158,7 +158,8 @@ pub(super) fn complaints(agent: &Agent) -> String {
     log.lines().filter(failed).filter(|line| !harmless(line)).collect::<Vec<_>>().join("\n")
 }
 
-const HARMLESS: [&str; 4] = [
+const HARMLESS: [&str; 5] = [
+    "Experimental features have been enabled",
     "No identity issued",
     "is too permissive; setting umask",
     "workload is not authorized for the requested identities",
