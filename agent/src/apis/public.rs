@@ -105,12 +105,22 @@ const SERVICES: &[Service<Public>] = &[
                     many(async move { public.workload.fetch_x509_bundles(caller, request.decode()?).await })
                 }),
             },
-            Method::unimplemented("FetchJWTSVID", Shape::Unary(MESSAGE), Some(Rate::FetchJwtSvid)),
-            Method::unimplemented(
-                "FetchJWTBundles",
-                Shape::ServerStreaming(MESSAGE),
-                Some(Rate::FetchJwtBundles),
-            ),
+            Method {
+                name: "FetchJWTSVID",
+                request: Shape::Unary(MESSAGE),
+                rate: Some(Rate::FetchJwtSvid),
+                handler: Handler::Caller(|public, caller, request| {
+                    one(async move { public.workload.fetch_jwt_svid(caller, request.decode()?).await })
+                }),
+            },
+            Method {
+                name: "FetchJWTBundles",
+                request: Shape::ServerStreaming(MESSAGE),
+                rate: Some(Rate::FetchJwtBundles),
+                handler: Handler::Caller(|public, caller, request| {
+                    many(async move { public.workload.fetch_jwt_bundles(caller, request.decode()?).await })
+                }),
+            },
             Method::unimplemented("ValidateJWTSVID", Shape::Unary(TOKEN_MESSAGE), None),
             Method::unimplemented("FetchWITSVID", Shape::ServerStreaming(MESSAGE), None),
             Method::unimplemented("FetchWITBundles", Shape::ServerStreaming(MESSAGE), None),

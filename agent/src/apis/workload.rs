@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::unfold;
-use identity::{Bundle, Identity, Selectors, WorkloadUpdate};
+use identity::{Bundle, Entry, Identity, Selectors, WorkloadUpdate};
 use latest::Updates;
 use proto::workload as wire;
 use tokio::time::{Instant, timeout_at};
@@ -21,6 +21,9 @@ use tracing::{Level, debug, enabled, error, info};
 
 use crate::door::{Admission, Caller, Denied};
 use crate::manager::Proof as _;
+
+mod jwt;
+pub(crate) use self::jwt::jwks;
 
 /// The service `SpiffeWorkloadAPI`.
 #[derive(Debug)]
@@ -57,11 +60,23 @@ impl Workload {
         caller: Caller,
         _: wire::X509BundlesRequest,
     ) -> Result<impl Stream<Item = Result<wire::X509BundlesResponse, Status>> + use<>, Status> {
-        let mut subscriber = self.subscribe(caller, "FetchX509Bundles").await?;
+        let subscriber = self.subscribe(caller, "FetchX509Bundles").await?;
+        let wrap = |bundles| wire::X509BundlesResponse { crl: Vec::new(), bundles };
+        self.bundles(subscriber, der, wrap)
+    }
+
+    /// The bundles in a form, now and after each change.
+    fn bundles<R: Send + 'static>(
+        &self,
+        subscriber: Subscriber,
+        form: fn(&Bundle) -> Bytes,
+        wrap: fn(Map) -> R,
+    ) -> Result<impl Stream<Item = Result<R, Status>> + use<R>, Status> {
         let anyone = self.anyone_gets_bundles;
-        let first = subscriber.bundles(anyone)?;
-        let last = first.clone();
-        Ok(replies(Bundles { subscriber, anyone, last }, first))
+        let mut bundles = Bundles { subscriber, anyone, form, wrap, last: Map::new() };
+        bundles.last = bundles.latest()?;
+        let first = wrap(bundles.last.clone());
+        Ok(replies(bundles, first))
     }
 
     async fn subscribe(&self, caller: Caller, method: &'static str) -> Result<Subscriber, Status> {
@@ -140,35 +155,12 @@ impl Subscriber {
         }
     }
 
-    fn bundles(&mut self, anyone: bool) -> Result<wire::X509BundlesResponse, Status> {
-        let update = self.updates.latest();
-        let registered = !update.identities.is_empty();
-        if !registered && !anyone {
-            return Err(self.no_identity());
-        }
-        let foreign = update.federated.values().filter(|_| registered);
-        let all = std::iter::once(&update.bundle).chain(foreign);
-        let bundles = all.map(|bundle| (bundle.trust_domain.id(), der(bundle))).collect();
-        Ok(wire::X509BundlesResponse { crl: Vec::new(), bundles })
-    }
-
     fn pid(&self) -> i32 {
         self.caller.peer().process.pid
     }
 
     fn no_identity(&self) -> Status {
-        if self.caller.peer().complain("no identity") {
-            let shown = selectors_to_log(self.caller.selectors(), &self.log_selectors);
-            let selectors = Some(&*shown).filter(|shown| !shown.is_empty());
-            error!(
-                pid = self.pid(),
-                method = self.method,
-                registered = false,
-                selectors,
-                "No identity issued"
-            );
-        }
-        Status::permission_denied("no identity issued")
+        no_identity(&self.caller, self.method, &self.log_selectors)
     }
 
     fn not_minted(&self, identity: &Identity) -> Status {
@@ -209,23 +201,42 @@ impl Replies for Svids {
     }
 }
 
+/// Bundles by trust domain ID, in a form of the Workload API.
+type Map = BTreeMap<String, Bytes>;
+
 /// Sends a list of bundles only if it differs from the last one (SPIRE does so for bundles, but not for SVIDs).
-struct Bundles {
+struct Bundles<R> {
     subscriber: Subscriber,
     anyone: bool,
-    last: wire::X509BundlesResponse,
+    form: fn(&Bundle) -> Bytes,
+    wrap: fn(Map) -> R,
+    last: Map,
 }
 
-impl Replies for Bundles {
-    type Reply = wire::X509BundlesResponse;
+impl<R> Bundles<R> {
+    /// The own bundle, and those that the caller's identities federate with.
+    fn latest(&mut self) -> Result<Map, Status> {
+        let update = self.subscriber.updates.latest();
+        let registered = !update.identities.is_empty();
+        if !registered && !self.anyone {
+            return Err(self.subscriber.no_identity());
+        }
+        let foreign = update.federated.values().filter(|_| registered);
+        let all = std::iter::once(&update.bundle).chain(foreign);
+        Ok(all.map(|bundle| (bundle.trust_domain.id(), (self.form)(bundle))).collect())
+    }
+}
+
+impl<R: Send + 'static> Replies for Bundles<R> {
+    type Reply = R;
 
     async fn next(&mut self) -> Result<Self::Reply, Status> {
         loop {
             self.subscriber.changed().await?;
-            let next = self.subscriber.bundles(self.anyone)?;
+            let next = self.latest()?;
             if next != self.last {
                 self.last = next.clone();
-                return Ok(next);
+                return Ok((self.wrap)(next));
             }
         }
     }
@@ -251,7 +262,7 @@ fn svids_response(update: &WorkloadUpdate, now: SystemTime) -> wire::X509svidRes
     let bundle = der(&update.bundle);
     let live: Vec<&Identity> =
         update.identities.iter().filter(|identity| identity.live(now).is_some()).collect();
-    let svids = unique_hints(&live)
+    let svids = unique_hints(&live, |identity| &identity.entry)
         .into_iter()
         .filter_map(|identity| Some((identity, identity.live(now)?)))
         .map(|(identity, svid)| wire::X509svid {
@@ -266,21 +277,30 @@ fn svids_response(update: &WorkloadUpdate, now: SystemTime) -> wire::X509svidRes
     wire::X509svidResponse { svids, crl: Vec::new(), federated_bundles }
 }
 
-/// Keeps one identity for each hint: the one with the smallest creation time, then the smallest entry ID (SPIRE,
-/// `hintsfilter`). Identities without a hint are all kept.
-fn unique_hints<'a>(identities: &[&'a Identity]) -> Vec<&'a Identity> {
-    let mut oldest: BTreeMap<&str, &Identity> = BTreeMap::new();
-    for &identity in identities.iter().filter(|identity| !identity.entry.hint.is_empty()) {
-        let held = oldest.entry(&identity.entry.hint).or_insert(identity);
-        // The identities are sorted by entry ID, so only a smaller time replaces one.
-        if identity.entry.created_at < held.entry.created_at {
-            *held = identity;
+/// Keeps one entry for each hint: the one with the smallest creation time, then the smallest ID (SPIRE, `hintsfilter`).
+/// Those without a hint are all kept. `items` are by ascending entry ID.
+fn unique_hints<T: Copy>(items: &[T], entry: impl Fn(&T) -> &Entry) -> Vec<T> {
+    let mut oldest: BTreeMap<&str, &Entry> = BTreeMap::new();
+    for entry in items.iter().map(&entry).filter(|entry| !entry.hint.is_empty()) {
+        let held = oldest.entry(&entry.hint).or_insert(entry);
+        // Only a smaller time replaces one, because the items are sorted by entry ID.
+        if entry.created_at < held.created_at {
+            *held = entry;
         }
     }
-    let kept = |identity: &&&Identity| {
-        oldest.get(&*identity.entry.hint).is_none_or(|kept| kept.entry.id == identity.entry.id)
-    };
-    identities.iter().filter(kept).copied().collect()
+    let kept = |item: &&T| oldest.get(&*entry(item).hint).is_none_or(|kept| kept.id == entry(item).id);
+    items.iter().filter(kept).copied().collect()
+}
+
+/// Logs that a caller has no identity, and returns the status of its call.
+fn no_identity(caller: &Caller, method: &'static str, log_selectors: &[String]) -> Status {
+    if caller.peer().complain("no identity") {
+        let shown = selectors_to_log(caller.selectors(), log_selectors);
+        let selectors = Some(&*shown).filter(|shown| !shown.is_empty());
+        let pid = caller.peer().process.pid;
+        error!(pid, method, registered = false, selectors, "No identity issued");
+    }
+    Status::permission_denied("no identity issued")
 }
 
 /// The status of a caller that is not admitted.

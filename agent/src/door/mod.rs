@@ -28,7 +28,7 @@ use transport::{Peer, Process};
 pub use self::proof::{Anonymous, Caller, Delegate};
 pub use self::rates::Rate;
 use self::rates::Rates;
-use crate::manager::{Manager, Proof};
+use crate::manager::{Granted, Manager, Proof};
 
 /// Admits callers and makes the proofs that the APIs ask for.
 #[derive(Debug)]
@@ -143,11 +143,32 @@ impl Admission {
     pub async fn subscribe(&self, caller: &Caller) -> Result<Updates<WorkloadUpdate>, Denied> {
         let (peer, manager) = (&caller.peer, self.ready(Patience::Limited(Duration::ZERO)).await?);
         let matched = manager.snapshot().matching(&caller.selectors);
-        if matched.is_empty() && self.is_new(&peer.process, std::iter::empty()) {
+        if matched.is_empty() {
+            self.unmatched(&manager, peer);
+        }
+        listen(&manager, peer, caller, matched).await
+    }
+
+    /// The entries that a caller matches, and the manager that knows them. If there is none yet, the server is asked for
+    /// changes.
+    ///
+    /// # Errors
+    /// [`Denied`].
+    pub(crate) fn granted(&self, caller: &Caller) -> Result<(Manager, Vec<Granted>), Denied> {
+        let manager = self.manager().ok_or(Denied::Starting)?;
+        let granted = manager.granted(caller);
+        if granted.is_empty() {
+            self.unmatched(&manager, &caller.peer);
+        }
+        Ok((manager, granted))
+    }
+
+    /// Requests an early sync for a process that is seen for the first time and matches no entry.
+    fn unmatched(&self, manager: &Manager, peer: &Peer) {
+        if self.is_new(&peer.process, std::iter::empty()) {
             debug!(pid = peer.process.pid, "A new process matches no entry; asking the server for changes");
             manager.unmatched();
         }
-        listen(&manager, peer, caller, matched).await
     }
 
     /// Subscribes to the identities of a delegate. The memory is charged to `caller`, which asks for them.

@@ -55,6 +55,8 @@ impl Fixture {
             rules: cache::Options::default(),
             bundle: Arc::new(Bundle::of_x509(TrustDomain::parse("td").unwrap(), [])),
             mint: Arc::new(|_| Box::pin(std::future::pending())),
+            sign: Arc::new(|_| Box::pin(std::future::pending())),
+            jwt_limit: 1,
             demand: self.demand.0.clone(),
             clock: std::time::SystemTime::now,
         };

@@ -38,14 +38,14 @@ use self::own::{OwnSvid, stored_svid};
 use self::rules::rules;
 pub(crate) use self::stored::Stored;
 use crate::keys::{AgentSvid, Keys};
-use crate::manager::{Demand, Manager, Mint, Parts};
+use crate::manager::{Demand, Manager, Mint, Parts, Sign};
 use crate::status::Status;
 use crate::store::{Data, Keeper};
 use crate::upstream::backoff::Need;
 use crate::upstream::link::{Credentials, Link, Tls};
 use crate::upstream::sync::{SyncState, sync};
 use crate::upstream::tls::{KeyExchange, Roots};
-use crate::upstream::{ServerError, attest, mint};
+use crate::upstream::{ServerError, attest, jwt, mint};
 
 /// The state of the task.
 #[derive(Debug)]
@@ -338,8 +338,13 @@ impl Lifecycle {
             let link = Arc::clone(&link);
             Box::pin(async move { mint::mint(&link, entries, key_type).await })
         });
-        let demand = self.demand.0.clone();
-        Parts { rules: self.rules.clone(), bundle, mint, demand, clock: SystemTime::now }
+        let link = Arc::clone(&self.link);
+        let sign: Sign = Arc::new(move |key| {
+            let link = Arc::clone(&link);
+            Box::pin(async move { jwt::sign(&link, key.entry_id(), key.audience()).await })
+        });
+        let (demand, jwt_limit) = (self.demand.0.clone(), self.settings.jwt_svid_cache_max_size);
+        Parts { rules: self.rules.clone(), bundle, mint, sign, jwt_limit, demand, clock: SystemTime::now }
     }
 
     /// Forces the renewal of the agent's own SVID, before all others, if its authority is tainted or has left the

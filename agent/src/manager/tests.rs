@@ -7,9 +7,10 @@ use std::sync::Mutex;
 use budget::{Account, Limits};
 use bytes::Bytes;
 use identity::{PrivateKey, Selector, SpiffeId, TrustDomain, X509Svid};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tonic::Status;
 
+use super::task::{BATCH, SWEEP};
 use super::*;
 
 thread_local! {
@@ -131,7 +132,8 @@ impl Fixture {
         });
         let (heard, demand) = mpsc::channel(1);
         let bundle = Arc::new(Bundle::of_x509(TrustDomain::parse("td").unwrap(), []));
-        let manager = Manager::start(Parts { rules, bundle, mint, demand: heard, clock });
+        let manager =
+            Manager::start(Parts { rules, bundle, mint, sign: never(), jwt_limit: 1, demand: heard, clock });
         let limits = Limits { whole: MUCH, spare: 0, group: MUCH, account: MUCH, work: u64::MAX };
         let bytes = budget::Budget::new(limits).group("uid:0").account();
         Self { manager, signer, demand, bytes }
@@ -147,6 +149,10 @@ impl Fixture {
         let charge = self.bytes.charge(100).unwrap();
         self.manager.subscribe(&Shown(uid.set()), matched, charge).await.unwrap()
     }
+}
+
+fn never() -> Sign {
+    Arc::new(|_| Box::pin(std::future::pending()))
 }
 
 /// A manager that mints before anybody asks.

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use rand::Rng as _;
 
-/// Exponential backoff with full jitter. Each wait is uniform between 50 ms and a ceiling, which doubles from one
-/// second. Agents that lost their server at one moment return spread out in time.
+/// Exponential backoff with full jitter. Each wait is uniform between 50 ms and a ceiling, which doubles from two
+/// seconds. Agents that lost their server at one moment return spread out in time.
 #[derive(Debug, Default)]
 pub struct Backoff {
     failures: u32,
@@ -71,7 +71,7 @@ fn between(ceiling: Duration) -> Duration {
 }
 
 /// The ceiling of the first wait.
-pub(crate) const FIRST: Duration = Duration::from_secs(1);
+pub(crate) const FIRST: Duration = Duration::from_secs(2);
 /// The shortest wait, so that no loop spins.
 const FLOOR: Duration = Duration::from_millis(50);
 /// The longest wait while somebody waits. A server that is back is noticed within it.

@@ -6,7 +6,7 @@
 //! - [`first_bundle`]: the bundle that authenticates the server at first contact, from its configured source;
 //! - `parent`: what the Workload API of another agent gives this node, an SVID to attest by or the first bundle;
 //! - `web_tls`: TLS with proxies and with servers of trust bundles;
-//! - [`attest`]: AttestAgent, RenewAgent, PostStatus; [`sync`]: entries and bundles; [`mint`]: X.509-SVIDs;
+//! - [`attest`]: AttestAgent, RenewAgent, PostStatus; [`sync`]: entries and bundles; [`mint`]: X.509-SVIDs; [`jwt`]: JWT-SVIDs;
 //! - [`backoff`]: the waits between attempts;
 //! - [`convert`]: checks wire values one by one; a malformed value does not affect the others.
 
@@ -17,6 +17,7 @@ pub mod convert;
 mod dial;
 pub(crate) mod failed;
 pub mod first_bundle;
+pub mod jwt;
 pub mod link;
 pub mod mint;
 pub(crate) mod parent;

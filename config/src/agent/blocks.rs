@@ -144,8 +144,8 @@ fn jwt_svid_cache_hit_timeout(section: &Section<'_>) -> Duration {
         Ok(timeout) => {
             let message = "The use of 'jwt_svid_cache_hit_timeout' is experimental".to_owned();
             section.report().warn(Warning::from(message));
-            let idle =
-                "agent.experimental.jwt_svid_cache_hit_timeout does nothing yet: finial has no JWT-SVIDs";
+            let idle = "agent.experimental.jwt_svid_cache_hit_timeout does nothing: a cached JWT-SVID is served at once, and \
+                 renewed meanwhile";
             section.report().ignored(line, idle);
             return timeout;
         }
@@ -170,15 +170,6 @@ fn rate_limits(section: Section<'_>) -> RateLimits {
         stream_secrets: limit("stream_secrets"),
         fetch_secrets: limit("fetch_secrets"),
     };
-    for (key, limit) in
-        [("fetch_jwt_svid", limits.fetch_jwt_svid), ("fetch_jwt_bundles", limits.fetch_jwt_bundles)]
-    {
-        if limit > 0 {
-            let idle =
-                format!("agent.experimental.ratelimit.{key} does nothing yet: finial has no JWT-SVIDs");
-            section.report().ignored(section.line, idle);
-        }
-    }
     section.finish(Strictness::Refuse, "ratelimit", no_hint);
     limits
 }

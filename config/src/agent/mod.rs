@@ -73,8 +73,8 @@ impl Agent<'_> {
             log_selectors: self.section.texts("log_selectors").into_iter().map(|text| text.value).collect(),
             workload_x509_svid_key_type: self.key_type(),
             availability_target: self.availability_target(),
-            x509_svid_cache_max_size: self.cache_size("x509_svid_cache_max_size", NO_LIMIT),
-            jwt_svid_cache_max_size: self.cache_size("jwt_svid_cache_max_size", NO_JWT),
+            x509_svid_cache_max_size: self.cache_size("x509_svid_cache_max_size", Some(NO_LIMIT)),
+            jwt_svid_cache_max_size: self.cache_size("jwt_svid_cache_max_size", None),
             sds: blocks::sds(self.section.block("sds")),
             experimental: self.experimental(),
             health_checks,
@@ -185,14 +185,16 @@ impl Agent<'_> {
 
     /// The size of a cache. 0 means the default, because spire-agent has no unlimited caches. `idle` says why another
     /// size than the default does nothing.
-    fn cache_size(&self, key: &'static str, idle: &str) -> usize {
+    fn cache_size(&self, key: &'static str, idle: Option<&str>) -> usize {
         let size = self.section.int(key).filter(|size| size.value != 0);
         let Some(Setting { value, line }) = size else { return DEFAULT_CACHE_SIZE };
         let Ok(size) = usize::try_from(value) else {
             self.problem(line, format!("{key} should not be negative"));
             return DEFAULT_CACHE_SIZE;
         };
-        if size != DEFAULT_CACHE_SIZE {
+        if let Some(idle) = idle
+            && size != DEFAULT_CACHE_SIZE
+        {
             self.section.report().ignored(line, format!("agent.{key} does nothing{idle}"));
         }
         size
@@ -233,5 +235,4 @@ fn hint(key: &str) -> Option<&'static str> {
 const DEFAULT_CACHE_SIZE: usize = 1000;
 const NO_LIMIT: &str = ": the cache of X.509-SVIDs has no limit; experimental.x509_svid_prefetch (\"all\", \"auto\" or \
      \"live\") says which of them are minted before a caller asks";
-const NO_JWT: &str = " yet: finial has no JWT-SVIDs";
 const MINIMUM_AVAILABILITY_TARGET: Duration = Duration::from_secs(24 * 60 * 60);

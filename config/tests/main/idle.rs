@@ -46,10 +46,6 @@ fn keys_of_the_agent_that_do_nothing_are_warnings() {
              caller asks (line 3)",
         ),
         (
-            "jwt_svid_cache_max_size = 9223372036854775807",
-            "agent.jwt_svid_cache_max_size does nothing yet: finial has no JWT-SVIDs (line 3)",
-        ),
-        (
             "allowed_foreign_jwt_claims = [\"a\"]",
             "agent.allowed_foreign_jwt_claims does nothing yet: finial does not validate JWT-SVIDs (line 3)",
         ),
@@ -96,8 +92,8 @@ fn experimental_keys_that_do_nothing_are_warnings() {
         assert_eq!(warnings(&with_agent(&format!("experimental {{ {keys} }}"))), [expected], "{keys}");
     }
     let said = warnings(&with_agent("experimental { jwt_svid_cache_hit_timeout = \"5s\" }"));
-    let idle =
-        "agent.experimental.jwt_svid_cache_hit_timeout does nothing yet: finial has no JWT-SVIDs (line 3)";
+    let idle = "agent.experimental.jwt_svid_cache_hit_timeout does nothing: a cached JWT-SVID is served at once, and renewed \
+         meanwhile (line 3)";
     assert_eq!(said[1], idle, "{said:?}");
     let said = warnings(&with_agent("experimental { feature_flags = [\"wit-svid\"] }"));
     assert_eq!(said[0], "Developer feature flag \"wit-svid\" has been enabled");

@@ -8,6 +8,7 @@ mod faults_server;
 mod faults_storage;
 mod faults_workload;
 mod floods;
+mod jwt;
 mod kubernetes;
 mod life;
 mod peers;
@@ -21,6 +22,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         bootstrap::trials(),
         configurations::trials(),
         door::trials(),
+        jwt::trials(),
         life::trials(),
         faults_server::trials(),
         faults_storage::trials(),

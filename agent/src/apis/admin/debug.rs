@@ -31,6 +31,7 @@ impl Debug {
     pub(super) fn info(&self, _: Anonymous, _: GetInfoRequest) -> GetInfoResponse {
         let manager = self.admission.manager();
         let svids = count(manager.as_ref().map_or(0, |manager| manager.svid_count()));
+        let tokens = count(manager.as_ref().map_or(0, |manager| manager.jwt_svid_count()));
         let state = self.status.state();
         let mut chain: Vec<_> = state.chain.iter().map(|der| cert(der)).collect();
         // spire-agent shows the root that the chain leads to, too.
@@ -45,7 +46,7 @@ impl Debug {
             svids_count: svids,
             last_sync_success: state.last_sync.map_or(0, seconds),
             cached_x509_svids_count: svids,
-            cached_jwt_svids_count: 0,
+            cached_jwt_svids_count: tokens,
             cached_svidstore_x509_svids_count: 0,
         }
     }

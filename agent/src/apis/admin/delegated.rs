@@ -4,11 +4,14 @@
 //! Before each message the caller is authorized again, by the present entries and the selectors that it was attested
 //! with.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
+use futures_util::future::try_join_all;
 use futures_util::stream::try_unfold;
-use identity::{Bundles, Identity, Selector, Selectors, SpiffeId, WorkloadUpdate, X509Svid};
+use identity::{Bundle, Bundles, Entry, Identity, Selector, Selectors, SpiffeId, WorkloadUpdate, X509Svid};
 use latest::Updates;
 use proto::delegated as wire;
 use proto::types;
@@ -18,7 +21,7 @@ use tonic::Status;
 use tracing::{debug, error};
 use transport::Peer;
 
-use crate::apis::workload::{denied, der};
+use crate::apis::workload::{denied, der, jwks};
 use crate::door::{Admission, Caller, Denied, NoDelegate};
 
 /// The service `spire.api.agent.delegatedidentity.v1.DelegatedIdentity`.
@@ -39,7 +42,7 @@ impl Delegated {
         request: wire::SubscribeToX509sviDsRequest,
     ) -> Result<impl Stream<Item = Result<wire::SubscribeToX509sviDsResponse, Status>> + use<>, Status> {
         self.authorize(&caller, SVIDS)?;
-        let selectors = self.selectors(&caller, &request).await?;
+        let selectors = self.selectors(&caller, &request.selectors, request.pid).await?;
         let delegate = self.admission.delegate(&caller, &self.delegates, selectors);
         let delegate = delegate.map_err(|reason| refused(caller.peer(), SVIDS, reason))?;
         debug!(method = SVIDS, pid = caller.peer().process.pid, "Subscribing to cache changes");
@@ -57,18 +60,81 @@ impl Delegated {
         _: wire::SubscribeToX509BundlesRequest,
     ) -> Result<impl Stream<Item = Result<wire::SubscribeToX509BundlesResponse, Status>> + use<>, Status>
     {
-        self.authorize(&caller, BUNDLES)?;
+        self.bundles(caller, "SubscribeToX509Bundles", |bundles| wire::SubscribeToX509BundlesResponse {
+            ca_certificates: by(bundles, der),
+        })
+    }
+
+    pub(super) fn subscribe_to_jwt_bundles(
+        &self,
+        caller: Caller,
+        _: wire::SubscribeToJwtBundlesRequest,
+    ) -> Result<impl Stream<Item = Result<wire::SubscribeToJwtBundlesResponse, Status>> + use<>, Status> {
+        self.bundles(caller, "SubscribeToJWTBundles", |bundles| wire::SubscribeToJwtBundlesResponse {
+            bundles: by(bundles, jwks),
+        })
+    }
+
+    /// The bundles of all trust domains, now and after each change.
+    fn bundles<R>(
+        &self,
+        caller: Caller,
+        method: &'static str,
+        compose: fn(&Bundles) -> R,
+    ) -> Result<impl Stream<Item = Result<R, Status>> + use<R>, Status> {
+        self.authorize(&caller, method)?;
         let manager = self.admission.manager().ok_or_else(|| denied(Denied::Starting))?;
         let state = (self.clone(), caller, manager.bundles(), true);
-        Ok(try_unfold(state, |mut state| async move {
+        Ok(try_unfold(state, move |mut state| async move {
             let (service, caller, bundles, first) = &mut state;
             if !std::mem::take(first) {
                 changed(bundles).await?;
-                service.authorize(caller, BUNDLES)?;
+                service.authorize(caller, method)?;
             }
-            let response = all(&bundles.borrow_and_update());
+            let response = compose(&bundles.borrow_and_update());
             Ok(Some((response, state)))
         }))
+    }
+
+    /// One token for each identity of the selectors, all of them or none.
+    pub(super) async fn fetch_jwt_svids(
+        &self,
+        caller: Caller,
+        request: wire::FetchJwtsviDsRequest,
+    ) -> Result<wire::FetchJwtsviDsResponse, Status> {
+        const METHOD: &str = "FetchJWTSVIDs";
+        let pid = caller.peer().process.pid;
+        if request.audience.is_empty() {
+            if caller.peer().complain("audience") {
+                error!(pid, method = METHOD, "Missing required audience parameter");
+            }
+            return Err(Status::invalid_argument("audience must be specified"));
+        }
+        self.authorize(&caller, METHOD)?;
+        let selectors = self.selectors(&caller, &request.selectors, request.pid).await?;
+        let delegate = self.admission.delegate(&caller, &self.delegates, selectors);
+        let delegate = delegate.map_err(|reason| refused(caller.peer(), METHOD, reason))?;
+        let manager = self.admission.manager().ok_or_else(|| denied(Denied::Starting))?;
+        let granted = manager.granted(&delegate);
+        let signed = granted.iter().filter(|granted| is_served(granted.entry())).map(async |granted| {
+            let svid = manager.jwt_svid(granted, &request.audience).await.map_err(|reason| {
+                error!(pid, method = METHOD, spiffe_id = %granted.entry().spiffe_id, error = %reason, "Could not fetch JWT-SVID");
+                Status::unavailable(format!("could not fetch JWT-SVID: {reason}"))
+            })?;
+            debug!(pid, method = METHOD, spiffe_id = %svid.id, "Fetched JWT SVID");
+            Ok::<_, Status>(types::Jwtsvid {
+                token: svid.token().to_owned(),
+                id: Some(id(&svid.id)),
+                expires_at: unix(svid.expires_at),
+                issued_at: unix(svid.issued_at),
+                hint: granted.entry().hint.clone(),
+            })
+        });
+        let svids = try_join_all(signed).await?;
+        if svids.is_empty() {
+            return Err(refused(caller.peer(), METHOD, NoDelegate::NoIdentity));
+        }
+        Ok(wire::FetchJwtsviDsResponse { svids })
     }
 
     fn authorize(&self, caller: &Caller, method: &str) -> Result<(), Status> {
@@ -81,17 +147,18 @@ impl Delegated {
     async fn selectors(
         &self,
         caller: &Caller,
-        request: &wire::SubscribeToX509sviDsRequest,
+        selectors: &[types::Selector],
+        of_pid: i32,
     ) -> Result<Selectors, Status> {
-        let (selectors, pid) = (&request.selectors, caller.peer().process.pid);
-        if selectors.is_empty() == (request.pid == 0) {
+        let pid = caller.peer().process.pid;
+        if selectors.is_empty() == (of_pid == 0) {
             if caller.peer().complain("argument") {
                 error!(method = SVIDS, pid, "Invalid argument; {NEITHER_OR_BOTH}");
             }
             return Err(Status::invalid_argument(NEITHER_OR_BOTH));
         }
         if selectors.is_empty() {
-            return self.admission.attest_pid(caller, request.pid).await.map_err(denied);
+            return self.admission.attest_pid(caller, of_pid).await.map_err(denied);
         }
         let parsed = selectors.iter().map(|one| Selector::new(&one.r#type, &one.value));
         parsed.collect::<Result<Selectors, _>>().map_err(|reason| {
@@ -122,7 +189,8 @@ impl Svids {
             self.service.authorize(&self.caller, SVIDS)?;
             let update = self.updates.latest();
             let now = SystemTime::now();
-            let wanted: Vec<&Identity> = update.identities.iter().filter(|one| is_served(one)).collect();
+            let wanted: Vec<&Identity> =
+                update.identities.iter().filter(|one| is_served(&one.entry)).collect();
             if wanted.iter().all(|identity| identity.live(now).is_some()) {
                 return Ok(list(&wanted, &update, now));
             }
@@ -131,8 +199,8 @@ impl Svids {
 }
 
 /// Identities of administrators and of downstream servers are not for delegates.
-fn is_served(identity: &Identity) -> bool {
-    !identity.entry.admin && !identity.entry.downstream
+fn is_served(entry: &Entry) -> bool {
+    !entry.admin && !entry.downstream
 }
 
 fn list(
@@ -149,25 +217,28 @@ fn list(
 }
 
 fn with_key(hint: &str, svid: &X509Svid) -> wire::X509svidWithKey {
-    let expires = svid.not_after.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     wire::X509svidWithKey {
         x509_svid: Some(types::X509svid {
             cert_chain: svid.chain.clone(),
             id: Some(id(&svid.id)),
-            expires_at: i64::try_from(expires).unwrap_or(i64::MAX),
+            expires_at: unix(svid.not_after),
             hint: hint.to_owned(),
         }),
         x509_svid_key: svid.key.shared(),
     }
 }
 
+fn unix(time: SystemTime) -> i64 {
+    let seconds = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    i64::try_from(seconds).unwrap_or(i64::MAX)
+}
+
 fn id(id: &SpiffeId) -> types::Spiffeid {
     types::Spiffeid { trust_domain: id.trust_domain_name().to_owned(), path: id.path().to_owned() }
 }
 
-fn all(bundles: &Bundles) -> wire::SubscribeToX509BundlesResponse {
-    let certificates = bundles.iter().map(|(domain, bundle)| (domain.id(), der(bundle))).collect();
-    wire::SubscribeToX509BundlesResponse { ca_certificates: certificates }
+fn by(bundles: &Bundles, form: fn(&Bundle) -> Bytes) -> BTreeMap<String, Bytes> {
+    bundles.iter().map(|(domain, bundle)| (domain.id(), form(bundle))).collect()
 }
 
 async fn changed(bundles: &mut watch::Receiver<Bundles>) -> Result<(), Status> {
@@ -189,5 +260,4 @@ fn refused(peer: &Peer, method: &str, reason: NoDelegate) -> Status {
 
 /// The methods' names in the log.
 const SVIDS: &str = "SubscribeToX509SVIDs";
-const BUNDLES: &str = "SubscribeToX509Bundles";
 const NEITHER_OR_BOTH: &str = "must provide either selectors or non-zero PID, but not both";

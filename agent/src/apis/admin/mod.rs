@@ -117,8 +117,22 @@ const SERVICES: &[Service<Admin>] = &[
                     many(async move { admin.delegated.subscribe_to_bundles(caller, request.decode()?) })
                 }),
             },
-            Method::unimplemented("FetchJWTSVIDs", Shape::Unary(SELECTORS_MESSAGE), None),
-            Method::unimplemented("SubscribeToJWTBundles", Shape::ServerStreaming(MESSAGE), None),
+            Method {
+                name: "FetchJWTSVIDs",
+                request: Shape::Unary(SELECTORS_MESSAGE),
+                rate: None,
+                handler: Handler::Caller(|admin, caller, request| {
+                    one(async move { admin.delegated.fetch_jwt_svids(caller, request.decode()?).await })
+                }),
+            },
+            Method {
+                name: "SubscribeToJWTBundles",
+                request: Shape::ServerStreaming(MESSAGE),
+                rate: None,
+                handler: Handler::Caller(|admin, caller, request| {
+                    many(async move { admin.delegated.subscribe_to_jwt_bundles(caller, request.decode()?) })
+                }),
+            },
         ],
     },
 ];

@@ -99,6 +99,8 @@ fn manager() -> crate::manager::Manager {
         rules: cache::Options::default(),
         bundle,
         mint: Arc::new(|_| Box::pin(async { Ok(Vec::new()) })),
+        sign: Arc::new(|_| Box::pin(std::future::pending())),
+        jwt_limit: 1,
         demand: tokio::sync::mpsc::channel(1).0,
         clock: SystemTime::now,
     })

@@ -234,7 +234,7 @@ pub(super) const ROWS: &[Row] = &[
         "x509_svid_cache_max_size = 9223372036854775808",
         OwnWords("agent.x509_svid_cache_max_size: write a whole number"),
     ),
-    agent("jwt_svid_cache_max_size = 7", Warns("agent.jwt_svid_cache_max_size does nothing yet")),
+    agent("jwt_svid_cache_max_size = 7", Serves),
     agent("jwt_svid_cache_max_size = -1", Refused("jwt_svid_cache_max_size should not be negative")),
     agent(
         r#"allowed_foreign_jwt_claims = ["a"]"#,
@@ -278,7 +278,7 @@ pub(super) const ROWS: &[Row] = &[
     agent("experimental { require_pq_kem = true }", Warns("Experimental features have been enabled.")),
     agent(
         r#"experimental { jwt_svid_cache_hit_timeout = "5s" }"#,
-        Warns("agent.experimental.jwt_svid_cache_hit_timeout does nothing yet"),
+        Warns("agent.experimental.jwt_svid_cache_hit_timeout does nothing"),
     ),
     agent(
         r#"experimental { jwt_svid_cache_hit_timeout = "-5s" }"#,
@@ -297,10 +297,7 @@ pub(super) const ROWS: &[Row] = &[
         "experimental { ratelimit { fetch_x509_svid = -1 } }",
         Refused("experimental.ratelimit.fetch_x509_svid must not be negative"),
     ),
-    agent(
-        "experimental { ratelimit { fetch_jwt_svid = 1 } }",
-        Warns("agent.experimental.ratelimit.fetch_jwt_svid does nothing yet"),
-    ),
+    agent("experimental { ratelimit { fetch_jwt_svid = 1 } }", Serves),
     agent("experimental { ratelimit { fetch_x = 1 } }", Refused("unknown configuration detected")),
     agent(
         r#"experimental { feature_flags = ["wit-svid"] }"#,

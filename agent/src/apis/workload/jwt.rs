@@ -1,0 +1,86 @@
+//! The JWT methods of the Workload API (WA §6).
+
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use futures_util::future::try_join_all;
+use identity::{Bundle, SpiffeId};
+use proto::workload as wire;
+use tokio_stream::Stream;
+use tonic::Status;
+use tracing::{debug, error};
+
+use super::{Workload, denied, no_identity, unique_hints};
+use crate::door::Caller;
+use crate::manager::TokenError;
+
+impl Workload {
+    /// One token for each of the caller's identities, or for the one that it asks for; all of them or none.
+    pub(in crate::apis) async fn fetch_jwt_svid(
+        &self,
+        caller: Caller,
+        request: wire::JwtsvidRequest,
+    ) -> Result<wire::JwtsvidResponse, Status> {
+        let pid = caller.peer().process.pid;
+        if request.audience.is_empty() {
+            if caller.peer().complain("audience") {
+                error!(pid, method = METHOD, "Missing required audience parameter");
+            }
+            return Err(Status::invalid_argument("audience must be specified"));
+        }
+        if !request.spiffe_id.is_empty()
+            && let Err(reason) = SpiffeId::parse(&request.spiffe_id)
+        {
+            if caller.peer().complain("SPIFFE ID") {
+                error!(pid, method = METHOD, error = %reason, "Invalid requested SPIFFE ID");
+            }
+            return Err(Status::invalid_argument(format!("invalid requested SPIFFE ID: {reason}")));
+        }
+        let (manager, granted) = self.admission.granted(&caller).map_err(denied)?;
+        let granted: Vec<_> = granted.iter().collect();
+        let mut wanted = unique_hints(&granted, |granted| granted.entry());
+        wanted.retain(|granted| {
+            request.spiffe_id.is_empty() || granted.entry().spiffe_id.as_str() == request.spiffe_id
+        });
+        if wanted.is_empty() {
+            return Err(no_identity(&caller, METHOD, &self.log_selectors));
+        }
+        let signed = wanted.iter().map(async |granted| {
+            let svid = manager.jwt_svid(granted, &request.audience).await;
+            let svid =
+                svid.map_err(|reason| not_signed(&caller, granted.entry().spiffe_id.as_str(), &reason))?;
+            let ttl = svid.expires_at.duration_since(SystemTime::now()).unwrap_or_default().as_secs_f64();
+            debug!(pid, method = METHOD, registered = true, spiffe_id = %svid.id, ttl, "Fetched JWT SVID");
+            Ok::<_, Status>(wire::Jwtsvid {
+                spiffe_id: svid.id.to_string(),
+                svid: svid.token().to_owned(),
+                hint: granted.entry().hint.clone(),
+            })
+        });
+        Ok(wire::JwtsvidResponse { svids: try_join_all(signed).await? })
+    }
+
+    pub(in crate::apis) async fn fetch_jwt_bundles(
+        &self,
+        caller: Caller,
+        _: wire::JwtBundlesRequest,
+    ) -> Result<impl Stream<Item = Result<wire::JwtBundlesResponse, Status>> + use<>, Status> {
+        let subscriber = self.subscribe(caller, "FetchJWTBundles").await?;
+        self.bundles(subscriber, jwks, |bundles| wire::JwtBundlesResponse { bundles })
+    }
+}
+
+/// The keys of a bundle's JWT-SVIDs as a JWK set.
+pub(crate) fn jwks(bundle: &Bundle) -> Bytes {
+    bundle.jwks().into()
+}
+
+fn not_signed(caller: &Caller, spiffe_id: &str, reason: &TokenError) -> Status {
+    if caller.peer().complain("no JWT-SVID") {
+        let pid = caller.peer().process.pid;
+        error!(pid, method = METHOD, spiffe_id, error = %reason, "Could not fetch JWT-SVID");
+    }
+    Status::unavailable(format!("could not fetch JWT-SVID: {reason}"))
+}
+
+const METHOD: &str = "FetchJWTSVID";

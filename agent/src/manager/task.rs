@@ -1,0 +1,337 @@
+//! The task that owns the cache of X.509-SVIDs.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use budget::Charge;
+use cache::{Cache, Matched, Publish, Snapshot};
+use identity::{Bundle, Bundles, Distrusted, Entry, Selectors, WorkloadUpdate};
+use latest::{Publisher, Updates};
+use rand::Rng as _;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tracing::{debug, error, info, warn};
+
+use super::changes::{self, CACHE};
+use super::{Demand, Message, Mint};
+use crate::upstream::backoff::{Backoff, Need, jitter};
+use crate::upstream::failed;
+use crate::upstream::mint::Outcome;
+use crate::upstream::sync::Synced;
+
+/// The state of the task.
+pub(super) struct Task {
+    cache: Cache,
+    messages: mpsc::Receiver<Message>,
+    mailbox: mpsc::WeakSender<Message>,
+    shared: Shared,
+    /// The channel of each set of selectors that has subscribers, with the charge for keeping the set.
+    subscribers: HashMap<Selectors, (Publisher<WorkloadUpdate>, Charge)>,
+    /// Whether SVIDs that could not be minted are missing, or near their end.
+    pressing: bool,
+    demand: mpsc::Sender<Demand>,
+    mint: Mint,
+    clock: fn() -> SystemTime,
+    /// The most entries of one call. It is halved when a call fails and doubled when one succeeds.
+    batch: usize,
+    /// Calls to the server that are under way, at most [`PARALLEL`].
+    in_flight: usize,
+    backoff: Backoff,
+    sweep_at: Instant,
+}
+
+/// What the task tells its handles.
+pub(super) struct Shared {
+    pub(super) snapshot: Arc<ArcSwap<Snapshot>>,
+    /// The bundle of the agent's own trust domain.
+    pub(super) own: watch::Sender<Arc<Bundle>>,
+    /// The bundles of all trust domains.
+    pub(super) all: watch::Sender<Bundles>,
+    /// The number of SVIDs.
+    pub(super) svids: Arc<AtomicUsize>,
+    /// Whether callers wait for the server.
+    pub(super) waited_for: Arc<AtomicBool>,
+}
+
+impl Task {
+    /// A task that reads `messages` and sends itself answers through `mailbox`.
+    pub(super) fn new(
+        cache: Cache,
+        parts: (Mint, mpsc::Sender<Demand>, fn() -> SystemTime),
+        (messages, mailbox): (mpsc::Receiver<Message>, mpsc::WeakSender<Message>),
+        shared: Shared,
+    ) -> Self {
+        let (mint, demand, clock) = parts;
+        Self {
+            cache,
+            messages,
+            mailbox,
+            shared,
+            subscribers: HashMap::new(),
+            pressing: false,
+            demand,
+            mint,
+            clock,
+            batch: BATCH,
+            in_flight: 0,
+            backoff: Backoff::default(),
+            sweep_at: Instant::now() + SWEEP,
+        }
+    }
+
+    /// Runs until the last handle is dropped.
+    pub(super) async fn run(mut self) {
+        loop {
+            let alarm = self.alarm();
+            tokio::select! {
+                message = self.messages.recv() => match message {
+                    Some(message) => self.handle(message),
+                    None => return,
+                },
+                () = tokio::time::sleep_until(alarm) => self.sweep(),
+            }
+            self.mint_due();
+            self.shared.svids.store(self.cache.svid_count(), Ordering::Relaxed);
+            self.shared.waited_for.store(self.pressing || self.cache.has_unmatched(), Ordering::Relaxed);
+        }
+    }
+
+    fn handle(&mut self, message: Message) {
+        match message {
+            Message::Subscribe(selectors, matched, charge, reply) => {
+                drop(reply.send(self.subscribe(selectors, matched, charge)))
+            }
+            Message::Synced(synced) => self.synced(synced),
+            Message::Reached => {
+                self.reached();
+            }
+            Message::RenewAll => self.cache.renew_all((self.clock)()),
+            Message::Minted(outcomes) => self.minted(outcomes),
+            Message::MintFailed(entries, wait) => self.mint_failed(&entries, wait),
+        }
+    }
+
+    fn subscribe(
+        &mut self,
+        selectors: Selectors,
+        matched: Matched,
+        charge: Charge,
+    ) -> Updates<WorkloadUpdate> {
+        if let Some((publisher, _)) = self.subscribers.get(&selectors) {
+            return publisher.subscribe();
+        }
+        let update = self.cache.subscribe(&selectors, matched, (self.clock)());
+        if self.backoff.is_failing() {
+            // What nobody waited for may have a long wait before it.
+            let now = (self.clock)();
+            self.cache.hasten(&selectors, now + Need::Urgent.jittered(), now);
+            self.pressing |= update.identities.iter().any(|identity| identity.svid.is_none());
+        }
+        let publisher = Publisher::new(update);
+        let updates = publisher.subscribe();
+        self.subscribers.insert(selectors, (publisher, charge));
+        updates
+    }
+
+    fn synced(&mut self, synced: Synced) {
+        let trusted = Arc::clone(self.cache.bundle());
+        let bundles = changes::bundles(&self.cache);
+        let before = self.cache.snapshot();
+        let published = self.cache.sync(synced.entries, synced.bundles, (self.clock)());
+        let after = self.cache.snapshot();
+        if !Arc::ptr_eq(&before, &after) {
+            self.shared.snapshot.store(Arc::clone(&after));
+            // Logged after the snapshot is stored, so that a reader of these lines can rely on them at once.
+            changes::log_entries(&before, &after);
+        }
+        changes::log_bundles(&bundles, &changes::bundles(&self.cache));
+        self.replace_distrusted(&trusted);
+        let bundle = self.cache.bundle();
+        self.shared.own.send_if_modified(|own| {
+            let changed = !Arc::ptr_eq(own, bundle);
+            if changed {
+                *own = Arc::clone(bundle);
+            }
+            changed
+        });
+        let own = Arc::clone(bundle);
+        let mut bundles = self.cache.federated().clone();
+        bundles.insert(own.trust_domain.clone(), own);
+        self.shared.all.send_if_modified(|all| {
+            let changed = *all != bundles;
+            if changed {
+                *all = bundles;
+            }
+            changed
+        });
+        self.publish(published);
+    }
+
+    /// Replaces the SVIDs that were signed by an authority that has become tainted, or has left the bundle, since
+    /// `before`.
+    fn replace_distrusted(&mut self, before: &Arc<Bundle>) {
+        let bundle = self.cache.bundle();
+        if Arc::ptr_eq(before, bundle) {
+            return;
+        }
+        let tainted = Distrusted::tainted(bundle);
+        let new = tainted.without(&Distrusted::tainted(before));
+        if !new.is_empty() {
+            debug!(subject_key_ids = %new, "New tainted X.509 authorities found");
+        }
+        // SVIDs of authorities that were tainted before are replaced already, so only new ones count.
+        let lost = new.with(&Distrusted::removed(before, bundle));
+        let count = self.cache.renew_distrusted(|svid| lost.has_signed(svid), (self.clock)());
+        if count > 0 {
+            debug!(
+                subsystem_name = CACHE,
+                count, "Scheduled rotation for SVID entries due to tainted X.509 authorities"
+            );
+            info!(subsystem_name = CACHE, tainted_x509_svids = count, "Tainted X.509 SVIDs");
+            info!(subsystem_name = CACHE, "Finished processing all tainted entries");
+        }
+    }
+
+    fn minted(&mut self, outcomes: Vec<Outcome>) {
+        self.in_flight -= 1;
+        self.batch = (self.batch * 2).min(BATCH);
+        if self.reached() {
+            // The channel holds one request. If it is full, a sync is about to happen anyway.
+            let _ = self.demand.try_send(Demand::Reached);
+        }
+        let now = (self.clock)();
+        let tainted = Distrusted::tainted(self.cache.bundle());
+        for (entry, outcome) in outcomes {
+            match outcome {
+                Ok(svid) => {
+                    debug!(subsystem_name = CACHE, entry = %entry.id, spiffe_id = %svid.id, serial_num = %svid.serial, "SVID updated");
+                    // It was asked for before the taint was known, or a replica that lags behind has signed it.
+                    let distrusted = tainted.has_signed(&svid);
+                    let published = self.cache.minted(&entry, svid, rand::rng().random(), now);
+                    if distrusted {
+                        self.cache.renew_by(&entry.id, now + jitter(ENTRY_RETRY, 0.3), now);
+                    }
+                    self.publish(published);
+                }
+                Err(reason) => {
+                    warn!(entry_id = %entry.id, spiffe_id = %entry.spiffe_id, error = %reason,
+                        "Failed to mint X509 SVID");
+                    self.cache.mint_failed(&entry.id, now + jitter(ENTRY_RETRY, 0.3), now);
+                }
+            }
+        }
+    }
+
+    /// The server answers. What failed before is due at once. Returns whether something had failed.
+    fn reached(&mut self) -> bool {
+        self.pressing = false;
+        let failed = self.backoff.reset();
+        if failed {
+            self.cache.retry_failed((self.clock)());
+        }
+        failed
+    }
+
+    fn mint_failed(&mut self, entries: &[Arc<Entry>], wait: Option<Duration>) {
+        self.in_flight -= 1;
+        self.batch = (self.batch / 2).max(1);
+        let now = (self.clock)();
+        let idle = self.backoff.wait(Need::Idle);
+        let urgent = idle.min(Need::Urgent.jittered());
+        for entry in entries {
+            let pressing = self.cache.pressing_at(&entry.id);
+            self.pressing |= pressing.is_some_and(|at| at <= now);
+            let retry_at = match pressing {
+                Some(at) => (now + idle).min(at.max(now + urgent)),
+                None => now + idle,
+            };
+            self.cache.mint_failed(&entry.id, retry_at.max(now + wait.unwrap_or_default()), now);
+        }
+    }
+
+    fn mint_due(&mut self) {
+        while self.in_flight < PARALLEL {
+            let due = self.cache.take_due((self.clock)(), self.batch);
+            let Some(mailbox) = self.mailbox.upgrade().filter(|_| !due.is_empty()) else { return };
+            debug!(cache_type = "workload", count = due.len(), limit = self.batch, "Renewing stale entries");
+            for entry in &due {
+                let (entry_id, spiffe_id) = (&entry.id, &entry.spiffe_id);
+                match self.cache.svid(&entry.id) {
+                    None => info!(%entry_id, %spiffe_id, "Creating X509-SVID"),
+                    Some(svid) => {
+                        let expires_at = rfc3339(svid.not_after);
+                        info!(%entry_id, %spiffe_id, expires_at, "Renewing X509-SVID");
+                    }
+                }
+            }
+            self.in_flight += 1;
+            let minting = (self.mint)(due.clone());
+            tokio::spawn(async move {
+                let message = match minting.await {
+                    Ok(outcomes) => Message::Minted(outcomes),
+                    Err(reason) => {
+                        failed::log("Failed to batch new X509 SVID(s)", &reason);
+                        error!(count = due.len(), error = %reason, "SVID sync failed");
+                        Message::MintFailed(due, reason.retry_after())
+                    }
+                };
+                let _ = mailbox.send(message).await;
+            });
+        }
+    }
+
+    fn publish(&mut self, published: Vec<Publish>) {
+        for publish in published {
+            if let Some((publisher, _)) = self.subscribers.get(&publish.selectors) {
+                publisher.publish(publish.update);
+            }
+        }
+    }
+
+    /// Drops the sets of selectors that have no subscriber any more.
+    fn sweep(&mut self) {
+        if Instant::now() < self.sweep_at {
+            return;
+        }
+        self.sweep_at = Instant::now() + SWEEP;
+        let now = (self.clock)();
+        let cache = &mut self.cache;
+        self.subscribers.retain(|selectors, (publisher, _)| {
+            let live = publisher.has_listeners();
+            if !live {
+                cache.unsubscribe(selectors, now);
+            }
+            live
+        });
+    }
+
+    /// The time of the next turn without a message: an SVID is due, or a sweep is. The wall clock can jump, so no sleep
+    /// is longer than [`LONGEST`].
+    fn alarm(&self) -> Instant {
+        let now = Instant::now();
+        let due = self.cache.wake_at().filter(|_| self.in_flight < PARALLEL);
+        let due = due.map_or(LONGEST, |at| at.duration_since((self.clock)()).unwrap_or_default());
+        let alarm = now + due.min(LONGEST);
+        if self.subscribers.is_empty() { alarm } else { alarm.min(self.sweep_at.max(now)) }
+    }
+}
+
+fn rfc3339(time: SystemTime) -> String {
+    OffsetDateTime::from(time).format(&Rfc3339).unwrap_or_default()
+}
+
+/// The most entries of one call. A SPIRE server signs at most 500 in one call and 500 a second.
+pub(super) const BATCH: usize = 500;
+/// The most calls that are under way at one time.
+const PARALLEL: usize = 2;
+/// The interval between two sweeps.
+pub(super) const SWEEP: Duration = Duration::from_secs(5);
+/// The longest sleep.
+const LONGEST: Duration = Duration::from_secs(30);
+/// The wait, ± 30 %, before the server is asked again for an entry that it refused to sign.
+const ENTRY_RETRY: Duration = Duration::from_secs(10);

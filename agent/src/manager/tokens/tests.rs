@@ -1,0 +1,192 @@
+//! Time is paused, and the wall clock runs with tokio's.
+
+use std::cell::OnceCell;
+use std::sync::Mutex;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use identity::{JwtAuthority, Selector, SpiffeId, TrustDomain};
+use tokio::time::sleep;
+
+use super::*;
+
+thread_local! {
+    static BEGAN: OnceCell<(SystemTime, Instant)> = const { OnceCell::new() };
+}
+
+fn clock() -> SystemTime {
+    BEGAN.with(|began| {
+        let (wall, instant) = began.get_or_init(|| (SystemTime::now(), Instant::now()));
+        *wall + instant.elapsed()
+    })
+}
+
+fn entry(id: &str) -> Entry {
+    Entry {
+        id: id.into(),
+        spiffe_id: SpiffeId::parse("spiffe://td/web").unwrap(),
+        selectors: [Selector::new("unix", "uid:1").unwrap()].into_iter().collect(),
+        federates_with: Vec::new(),
+        admin: false,
+        downstream: false,
+        revision: 1,
+        store_svid: false,
+        hint: String::new(),
+        created_at: 0,
+        disable_x509_svid_prefetch: false,
+        jwt_svid_include_jti: false,
+    }
+}
+
+/// A server that signs tokens of a minute, a second after it is asked, until it is away.
+#[derive(Default)]
+struct Signer {
+    asked: Mutex<Vec<String>>,
+    away: Mutex<bool>,
+}
+
+impl Signer {
+    fn count(&self) -> usize {
+        self.asked.lock().unwrap().len()
+    }
+
+    fn away(&self, away: bool) {
+        *self.away.lock().unwrap() = away;
+    }
+}
+
+struct Fixture {
+    tokens: Tokens,
+    signer: Arc<Signer>,
+    bundle: watch::Sender<Arc<Bundle>>,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let signer = Arc::<Signer>::default();
+        let server = Arc::clone(&signer);
+        let sign: Sign = Arc::new(move |key| {
+            let server = Arc::clone(&server);
+            Box::pin(async move {
+                let number = {
+                    let mut asked = server.asked.lock().unwrap();
+                    asked.push(format!("{}: {}", key.entry_id(), key.audience().join(",")));
+                    asked.len()
+                };
+                sleep(Duration::from_secs(1)).await;
+                if *server.away.lock().unwrap() {
+                    return Err(ServerError::Unreachable("away".into()));
+                }
+                let header = URL_SAFE_NO_PAD.encode(r#"{"kid":"k"}"#);
+                let id = SpiffeId::parse("spiffe://td/web").unwrap();
+                Ok(JwtSvid::new(id, format!("{header}..{number}"), clock(), clock() + MINUTE))
+            })
+        });
+        let bundle = Bundle::of_x509(TrustDomain::parse("td").unwrap(), []);
+        let (bundle, watched) = watch::channel(Arc::new(bundle));
+        Self { tokens: Tokens::start(sign, 10, watched, clock), signer, bundle }
+    }
+
+    async fn get(&self, entry: &Entry, audience: &str) -> Result<String, String> {
+        let svid = self.tokens.get(&Arc::new(entry.clone()), &[audience.to_owned()]).await;
+        svid.map(|svid| svid.token().to_owned()).map_err(|reason| reason.to_string())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn callers_of_one_token_wait_for_one_call() {
+    let fixture = Fixture::new();
+    let entry = entry("e");
+    let (one, other) = tokio::join!(fixture.get(&entry, "a"), fixture.get(&entry, "a"));
+    assert_eq!(one, other);
+    assert_eq!(fixture.get(&entry, "a").await, one, "it is cached");
+    assert_eq!((fixture.signer.count(), fixture.tokens.count()), (1, 1));
+    assert_ne!(fixture.get(&entry, "b").await, one);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_is_used_is_refreshed_before_half_of_its_life() {
+    let fixture = Fixture::new();
+    let entry = entry("e");
+    let first = fixture.get(&entry, "a").await;
+    assert_eq!(fixture.get(&entry, "a").await, first);
+    sleep(MINUTE / 2).await;
+    assert_eq!(fixture.signer.count(), 2);
+    let began = Instant::now();
+    let second = fixture.get(&entry, "a").await;
+    assert!(second.is_ok() && second != first && began.elapsed().is_zero());
+    sleep(MINUTE / 2).await;
+    sleep(MINUTE).await;
+    assert_eq!((fixture.signer.count(), fixture.tokens.count()), (3, 0), "nobody has asked for the third");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_is_noticed_when_a_token_has_expired() {
+    let fixture = Fixture::new();
+    let entry = entry("e");
+    let first = fixture.get(&entry, "a").await;
+    fixture.signer.away(true);
+    let began = Instant::now();
+    while began.elapsed() < MINUTE.mul_f64(0.9) {
+        let asked = Instant::now();
+        assert_eq!(fixture.get(&entry, "a").await, first);
+        assert!(asked.elapsed().is_zero());
+        sleep(Duration::from_secs(1)).await;
+    }
+    sleep(MINUTE).await;
+    assert_eq!(fixture.get(&entry, "a").await, Err("cannot reach the server: away".into()));
+    let asked = fixture.signer.count();
+    assert!(fixture.get(&entry, "a").await.is_err());
+    assert_eq!(fixture.signer.count(), asked, "not again at once");
+    fixture.signer.away(false);
+    sleep(PAUSE).await;
+    assert!(fixture.get(&entry, "a").await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_of_a_tainted_key_are_dropped() {
+    let fixture = Fixture::new();
+    let entry = entry("e");
+    let first = fixture.get(&entry, "a").await;
+    fixture.bundle.send_modify(|bundle| {
+        let key = JwtAuthority {
+            public_key: bytes::Bytes::new(),
+            key_id: "k".into(),
+            expires_at: 0,
+            tainted: true,
+        };
+        Arc::make_mut(bundle).jwt_authorities.push(key);
+    });
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!(fixture.tokens.count(), 0);
+    assert_ne!(fixture.get(&entry, "a").await, first);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_with_an_id_of_its_own_is_not_kept() {
+    let fixture = Fixture::new();
+    let entry = Entry { jwt_svid_include_jti: true, ..entry("e") };
+    let (one, other) = tokio::join!(fixture.get(&entry, "a"), fixture.get(&entry, "a"));
+    assert_ne!(one, other);
+    assert_eq!(fixture.tokens.count(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn entries_take_turns() {
+    let fixture = Fixture::new();
+    let (loud, quiet) = (entry("loud"), entry("quiet"));
+    let crowd = futures_util::future::join_all((0..100).map(|audience| {
+        let (fixture, loud) = (&fixture, &loud);
+        async move { fixture.get(loud, &audience.to_string()).await }
+    }));
+    let began = Instant::now();
+    let newcomer = async {
+        sleep(Duration::from_millis(10)).await;
+        fixture.get(&quiet, "a").await.unwrap();
+        began.elapsed()
+    };
+    let (_, waited) = tokio::join!(crowd, newcomer);
+    assert!(waited <= Duration::from_secs(2), "{waited:?}");
+}
+
+const MINUTE: Duration = Duration::from_mins(1);
