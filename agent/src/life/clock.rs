@@ -85,7 +85,11 @@ impl SyncClock {
             return;
         }
         for after in [0, 1, 2, 4, 6] {
-            self.demands.insert(now + Duration::from_secs(after) + jitter(Duration::from_millis(50), 1.0));
+            let at = now + Duration::from_secs(after) + jitter(Duration::from_millis(50), 1.0);
+            // Another process may wait for about the same sync.
+            if self.demands.range(at..at + DEMAND_GAP / 2).next().is_none() {
+                self.demands.insert(at);
+            }
         }
         while self.demands.len() > DEMANDS_KEPT {
             self.demands.pop_last();

@@ -101,12 +101,12 @@ async fn for_an_audience() {
         result.map_err(|status| (status.code(), status.message().to_owned()))
     };
     assert_eq!(
-        code(world.fetch(&[], "").await).unwrap_err(),
+        code(world.fetch(&[], "").await).expect_err("refused"),
         (Code::InvalidArgument, "audience must be specified".into())
     );
-    let (kind, words) = code(world.fetch(&["a"], "http://x").await).unwrap_err();
+    let (kind, words) = code(world.fetch(&["a"], "http://x").await).expect_err("refused");
     assert!(kind == Code::InvalidArgument && words.starts_with("invalid requested SPIFFE ID: "), "{words}");
-    let strange = code(world.fetch(&["a"], "spiffe://example.org/other").await).unwrap_err();
+    let strange = code(world.fetch(&["a"], "spiffe://example.org/other").await).expect_err("refused");
     assert_eq!(strange, (Code::PermissionDenied, "no identity issued".into()));
     assert!(!world.agent.log().contains(&token), "no token is logged");
 }
@@ -116,7 +116,7 @@ async fn outage() {
     let token = world.token(&["a"]).await;
     world.server.fault(Fault::Down).await;
     assert_eq!(world.token(&["a"]).await, token);
-    let refused = world.fetch(&["b"], "").await.unwrap_err();
+    let refused = world.fetch(&["b"], "").await.expect_err("refused");
     assert_eq!(refused.code(), Code::Unavailable);
     assert!(refused.message().starts_with("could not fetch JWT-SVID: "), "{refused}");
     world.server.fault(Fault::None).await;
@@ -188,12 +188,15 @@ async fn delegate() {
     let svids = client.fetch_jwtsvi_ds(request(&["a"])).await.expect("tokens").into_inner().svids;
     assert_eq!(part(&svids[0].token, 1)["sub"], "spiffe://example.org/other");
     assert!(svids[0].expires_at > svids[0].issued_at && svids[0].issued_at > 0);
-    assert_eq!(client.fetch_jwtsvi_ds(request(&[])).await.unwrap_err().code(), Code::InvalidArgument);
+    assert_eq!(
+        client.fetch_jwtsvi_ds(request(&[])).await.expect_err("refused").code(),
+        Code::InvalidArgument
+    );
     let nobody = FetchJwtsviDsRequest {
         selectors: vec![Selector { r#type: "k8s".into(), value: "ns:b".into() }],
         ..request(&["a"])
     };
-    assert_eq!(client.fetch_jwtsvi_ds(nobody).await.unwrap_err().code(), Code::PermissionDenied);
+    assert_eq!(client.fetch_jwtsvi_ds(nobody).await.expect_err("refused").code(), Code::PermissionDenied);
     let stream = client.subscribe_to_jwt_bundles(SubscribeToJwtBundlesRequest {}).await;
     let first = stream.expect("bundles").into_inner().message().await.expect("bundles").expect("a message");
     assert!(first.bundles["spiffe://example.org"].starts_with(b"{\n    \"keys\": ["));

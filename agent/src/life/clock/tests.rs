@@ -108,3 +108,19 @@ async fn a_sync_on_demand_leaves_the_regular_one_where_it_was() {
     clock.synced(Ok(()), INTERVAL, Need::Idle);
     assert_eq!(clock.next(), Instant::now() + DEMAND_GAP, "but not at once after it");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_crowd_does_not_displace_the_last_sync_of_a_newcomer() {
+    let mut clock = SyncClock::new();
+    clock.synced(Ok(()), Duration::from_mins(1), Need::Idle);
+    for _ in 0..5 {
+        clock.demand();
+    }
+    advance(Duration::from_secs(1)).await;
+    clock.synced(Ok(()), Duration::from_mins(1), Need::Idle);
+    let newcomer = Instant::now();
+    clock.demand();
+    let last = clock.demands.last().copied().unwrap();
+    assert!(last >= newcomer + Duration::from_secs(6), "{:?}", last - newcomer);
+    assert!(clock.demands.len() <= DEMANDS_KEPT);
+}
