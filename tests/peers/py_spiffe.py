@@ -1,4 +1,4 @@
-"""Fetches an X509-SVID with PyPI's spiffe, then watches until it has seen three; one line for each.
+"""Fetches an X509-SVID and a JWT-SVID with PyPI's spiffe, then watches X509-SVIDs until it has seen three; one line for each.
 
 usage: py_spiffe.py SOCKET
 """
@@ -7,7 +7,7 @@ import os
 import queue
 import sys
 
-from spiffe import WorkloadApiClient
+from spiffe import JwtSvid, WorkloadApiClient
 
 updates = queue.Queue()
 seen = set()
@@ -20,6 +20,10 @@ def show(svid):
 
 with WorkloadApiClient("unix://" + sys.argv[1]) as client:
     show(client.fetch_x509_svid(timeout=60))
+    token = client.fetch_jwt_svid(audience={"py"}, timeout=60)
+    bundles = client.fetch_jwt_bundles(timeout=60)
+    bundle = bundles.get_bundle_for_trust_domain(token.spiffe_id.trust_domain)
+    JwtSvid.parse_and_validate(token.token, bundle, {"py"})
     watch = client.stream_x509_contexts(updates.put, updates.put)
     while len(seen) < 3:
         update = updates.get(timeout=60)

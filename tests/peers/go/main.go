@@ -1,5 +1,5 @@
-// Fetches an X509-SVID with go-spiffe, and its secret over SDS with grpc-go, then watches until it has seen three; one line
-// for each SVID.
+// Fetches an X509-SVID and a JWT-SVID with go-spiffe, and a secret over SDS with grpc-go, then watches until it has seen three
+// X509-SVIDs; one line for each of these.
 //
 //	usage: watch SOCKET
 package main
@@ -12,6 +12,8 @@ import (
 	"os"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/spiffe/go-spiffe/v2/svid/jwtsvid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"github.com/spiffe/go-spiffe/v2/workloadapi"
 	"google.golang.org/grpc"
@@ -49,11 +51,34 @@ func run(address string) error {
 	if err := secret(ctx, address, svid.ID.String()); err != nil {
 		return fmt.Errorf("StreamSecrets: %w", err)
 	}
+	if err := token(ctx, client, svid.ID.TrustDomain()); err != nil {
+		return fmt.Errorf("FetchJWTSVID: %w", err)
+	}
 	watcher := &watcher{seen: map[string]bool{}, enough: cancel}
 	if err := client.WatchX509Context(ctx, watcher); len(watcher.seen) < 3 {
 		return fmt.Errorf("saw %d: %w", len(watcher.seen), err)
 	}
 	return nil
+}
+
+// Fetches a JWT-SVID, and validates it by the keys that FetchJWTBundles gives.
+func token(ctx context.Context, client *workloadapi.Client, own spiffeid.TrustDomain) error {
+	source, err := workloadapi.NewJWTSource(ctx, workloadapi.WithClient(client))
+	if err != nil {
+		return err
+	}
+	defer source.Close()
+	svid, err := source.FetchJWTSVID(ctx, jwtsvid.Params{Audience: "go", ExtraAudiences: []string{"also"}})
+	if err != nil {
+		return err
+	}
+	for _, audience := range []string{"go", "also"} {
+		if _, err := jwtsvid.ParseAndValidate(svid.Marshal(), source, []string{audience}); err != nil {
+			return err
+		}
+	}
+	_, err = source.GetJWTBundleForTrustDomain(own)
+	return err
 }
 
 // Asks for a secret by name and takes one response. The connection is grpc-go's as it comes.
