@@ -81,9 +81,9 @@ async fn agent(settings: Settings) -> Result<(), Fatal> {
     handle_user_signals()?;
     let settings = Arc::new(settings);
     lines::starting(&settings);
-    let plugins = settings.plugins().map_err(|problems| Fatal::Storage(problems_text(problems)))?.clone();
+    let plugins = settings.plugins().map_err(|problems| Fatal::StartUp(problems_text(problems)))?.clone();
     let trust_domain = TrustDomain::parse(&settings.trust_domain);
-    let trust_domain = trust_domain.map_err(|reason| Fatal::Storage(format!("trust_domain: {reason}")))?;
+    let trust_domain = trust_domain.map_err(|reason| Fatal::StartUp(format!("trust_domain: {reason}")))?;
     let proc = proc_folder();
     let bytes = Budget::new(SHARES);
     tokio::spawn(run_rounds(bytes.clone()));
@@ -169,7 +169,7 @@ fn admin(
     };
     lines::creating_admin_folder(Some(path));
     let options = Options { mode: 0o770, ..options.clone() };
-    let listener = Listener::bind(path, options).map_err(|reason| Fatal::Storage(reason.to_string()))?;
+    let listener = Listener::bind(path, options).map_err(|reason| Fatal::StartUp(reason.to_string()))?;
     lines::serving_admin(path);
     let apis = Arc::new(Admin::new(settings, admission, status));
     Ok(tokio::spawn(apis::serve(listener, apis)))
@@ -204,7 +204,7 @@ fn handle_user_signals() -> Result<(), Fatal> {
 }
 
 fn on(kind: SignalKind) -> Result<Signal, Fatal> {
-    signal(kind).map_err(|reason| Fatal::Storage(format!("cannot handle signals: {reason}")))
+    signal(kind).map_err(|reason| Fatal::StartUp(format!("cannot handle signals: {reason}")))
 }
 
 /// The absolute path of the public socket; `None` when both of its APIs are disabled.
@@ -223,7 +223,7 @@ struct Socket {
 fn first_try(path: PathBuf, options: &Options) -> Result<Socket, Fatal> {
     let tried = Listener::bind(&path, options.clone());
     match tried {
-        Err(reason) if reason.is_final() => Err(Fatal::Storage(reason.to_string())),
+        Err(reason) if reason.is_final() => Err(Fatal::StartUp(reason.to_string())),
         tried => Ok(Socket { path, tried }),
     }
 }
@@ -259,7 +259,7 @@ async fn serve_apis(socket: Socket, options: Options, settings: Arc<Settings>, p
         Ok(listener) => listener,
         Err(reason) => match socket::bound(reason, || Listener::bind(&socket.path, options.clone())).await {
             Ok(listener) => listener,
-            Err(reason) => return Fatal::Storage(reason.to_string()),
+            Err(reason) => return Fatal::StartUp(reason.to_string()),
         },
     };
     lines::serving(&settings, listener.path());
@@ -281,7 +281,7 @@ fn workload_attestors(
             })))
         }
         config::WorkloadAttestor::K8s(k8s) => {
-            let options = kubernetes::options(k8s, experimental, proc).map_err(Fatal::Storage)?;
+            let options = kubernetes::options(k8s, experimental, proc).map_err(Fatal::StartUp)?;
             Ok(WorkloadAttestor::K8s(Box::new(k8s::K8s::new(options))))
         }
     };

@@ -37,12 +37,12 @@ pub enum Fatal {
     Stopped(&'static str),
     /// Start-up failed: a file, socket, plugin or signal handler cannot be used.
     #[error("{0}")]
-    Storage(String),
+    StartUp(String),
 }
 
 impl From<KeyError> for Fatal {
     fn from(reason: KeyError) -> Self {
-        Self::Storage(reason.to_string())
+        Self::StartUp(reason.to_string())
     }
 }
 

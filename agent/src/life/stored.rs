@@ -20,10 +20,10 @@ impl Stored {
     /// Reads the data and the keys on a blocking thread. Callers are accepted meanwhile.
     ///
     /// # Errors
-    /// [`Fatal::Storage`].
+    /// [`Fatal::StartUp`].
     pub(crate) async fn read(data_dir: PathBuf, key_manager: KeyManager) -> Result<Self, Fatal> {
         let reading = tokio::task::spawn_blocking(move || {
-            let storage = |reason| Fatal::Storage(format!("data_dir {}: {reason}", data_dir.display()));
+            let storage = |reason| Fatal::StartUp(format!("data_dir {}: {reason}", data_dir.display()));
             let store = Store::open(&data_dir).map_err(storage)?;
             let data = store.load().map_err(storage)?;
             let keys = match key_manager {
