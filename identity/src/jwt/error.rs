@@ -41,7 +41,7 @@ pub enum JwtError {
     #[error("token missing exp claim")]
     NoExpiry,
     /// `sub` is not a SPIFFE ID.
-    #[error("token has in invalid subject claim: {}", as_go_spiffe_says(.0))]
+    #[error("token has in invalid subject claim: {}", .0.as_go_spiffe_says())]
     Subject(#[source] IdError),
     /// There is no bundle of the subject's trust domain.
     #[error("no keys found for trust domain {0:?}")]
@@ -137,18 +137,6 @@ pub enum ParseError {
     /// The algorithm is not one of JWT-SVIDs (JWT-SVID §2.1).
     #[error("unexpected signature algorithm {0:?}; expected [{expected}]", expected = algorithms())]
     Algorithm(String),
-}
-
-/// The words of go-spiffe.
-fn as_go_spiffe_says(error: &IdError) -> String {
-    match error {
-        IdError::Scheme(_) => "scheme is missing or invalid".to_owned(),
-        IdError::Case(_) | IdError::Rule(spiffe::SpiffeIdError::BadTrustDomainChar) => {
-            "trust domain characters are limited to lowercase letters, numbers, dots, dashes, and underscores"
-                .to_owned()
-        }
-        other => other.to_string(),
-    }
 }
 
 fn algorithms() -> String {
