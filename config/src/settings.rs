@@ -55,6 +55,9 @@ pub struct Settings {
     pub log_source_location: bool,
     /// Prefixes of selectors that may be logged (SPIRE: `agent.log_selectors`).
     pub log_selectors: Vec<String>,
+    /// Claims of foreign JWT-SVIDs that ValidateJWTSVID returns besides `sub`, `exp` and `aud` (SPIRE:
+    /// `agent.allowed_foreign_jwt_claims`).
+    pub allowed_foreign_jwt_claims: Vec<String>,
     /// The type of workloads' keys (SPIRE: `agent.workload_x509_svid_key_type`).
     pub workload_x509_svid_key_type: KeyType,
     /// The least lifetime that an SVID should have left; at least a day (SPIRE: `agent.availability_target`).

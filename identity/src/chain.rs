@@ -5,7 +5,8 @@
 //! - `search`: the ways from a leaf to an anchor; `signature`: who has signed whom;
 //! - `policies`, `constraints`: what a whole chain must keep to;
 //! - `svid`: what an X.509-SVID must be besides (X509-SVID §5);
-//! - `host`: which hosts a certificate is for; `handshake`: what its key has signed in TLS.
+//! - `host`: which hosts a certificate is for; `handshake`: what its key has signed in TLS;
+//! - `jwk`: a public key as a JSON Web Key; `jws`: whether it has signed a token.
 //!
 //! Rules that differ from other verifiers: an anchor counts with its times, its constraints and its purposes; an anchor of
 //! version 1 may sign; a critical `certificatePolicies` is understood; SHA-1 is refused, but nobody looks at the signature of an
@@ -18,6 +19,7 @@ mod extensions;
 mod handshake;
 mod host;
 mod jwk;
+mod jws;
 mod names;
 mod policies;
 mod search;
@@ -34,6 +36,7 @@ pub use constraints::NameRefusal;
 pub use handshake::{HandshakeError, Tls, verify_handshake};
 pub use host::{HostError, verify_host};
 pub(crate) use jwk::Jwk;
+pub(crate) use jws::{JwsAlgorithm, is_public_key};
 pub(crate) use signature::Curve;
 pub use signature::SignatureError;
 pub use svid::{SvidChainError, verify_svid};

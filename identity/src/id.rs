@@ -146,6 +146,18 @@ pub enum IdError {
     Rule(#[from] spiffe::SpiffeIdError),
 }
 
+impl IdError {
+    /// The reason in the words of go-spiffe, which do not repeat the text.
+    #[must_use]
+    pub fn as_go_spiffe_says(&self) -> String {
+        match self {
+            Self::Scheme(_) => "scheme is missing or invalid".to_owned(),
+            Self::Case(_) | Self::Rule(spiffe::SpiffeIdError::BadTrustDomainChar) => TRUST_DOMAIN.to_owned(),
+            other => other.to_string(),
+        }
+    }
+}
+
 fn check_case(trust_domain: &str) -> Result<(), IdError> {
     if trust_domain.bytes().any(|b| b.is_ascii_uppercase()) {
         return Err(IdError::Case(trust_domain.to_owned()));
@@ -154,6 +166,8 @@ fn check_case(trust_domain: &str) -> Result<(), IdError> {
 }
 
 const SCHEME: &str = "spiffe://";
+const TRUST_DOMAIN: &str =
+    "trust domain characters are limited to lowercase letters, numbers, dots, dashes, and underscores";
 
 #[cfg(test)]
 mod tests {

@@ -1,4 +1,8 @@
-//! JWT-SVIDs (JWT-SVID §2, §3), as the server signs them.
+//! JWT-SVIDs (JWT-SVID §2, §3): as the server signs them, and (`validate`) as anybody brings them.
+
+mod error;
+mod json;
+mod validate;
 
 use std::fmt;
 use std::time::SystemTime;
@@ -7,6 +11,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use zeroize::Zeroizing;
 
+pub use self::error::{JwtError, ParseError};
+pub use self::validate::{Validated, validate};
 use crate::SpiffeId;
 
 /// A JWT-SVID and what is known of it. The token is a secret: whoever has it is the workload.

@@ -22,7 +22,7 @@ pub use blocks::pem_certificates;
 pub use bundle::{Authority, Bundle, BundleError, Bundles, JwtAuthority};
 pub use entry::{Entry, EntryError};
 pub use id::{IdError, SpiffeId, TrustDomain};
-pub use jwt::JwtSvid;
+pub use jwt::{JwtError, JwtSvid, ParseError, Validated, validate as validate_jwt};
 pub use key::PrivateKey;
 pub use selector::{Selector, SelectorError, Selectors};
 pub use svid::{SvidError, X509Svid};

@@ -17,6 +17,7 @@ mod public;
 mod reflection;
 mod reply;
 mod table;
+mod validate;
 mod workload;
 
 use std::future::Future;

@@ -15,7 +15,8 @@ use super::Apis;
 use super::health::Health;
 use super::reflection;
 use super::reply::{self, ResponseBody};
-use super::table::{Handler, Method, Responded, Service, Shape, many, one};
+use super::table::{Handler, Method, Responded, Service, Shape, many, one, unimplemented};
+use super::validate::Validate;
 use super::workload::{self, Workload};
 use crate::door::{Admission, Patience, Rate};
 use crate::status;
@@ -26,6 +27,7 @@ pub(crate) struct Public {
     admission: Arc<Admission>,
     health: Health,
     workload: Workload,
+    validate: Validate,
     sds: sds::Service<Door>,
     /// Whether the Workload API is offered (`disable_workload_api` is not set).
     offers_workload: bool,
@@ -41,6 +43,7 @@ impl Public {
             admission: Arc::clone(admission),
             health: Health::new(Arc::clone(status)),
             workload: Workload::new(Arc::clone(admission), anyone, settings.log_selectors.clone()),
+            validate: Validate::new(Arc::clone(admission), settings),
             sds: sds::Service::new(Door(Arc::clone(admission)), sds_options(settings)),
             offers_workload: !settings.disable_workload_api,
             offers_sds: !settings.disable_sds_api,
@@ -121,9 +124,28 @@ const SERVICES: &[Service<Public>] = &[
                     many(async move { public.workload.fetch_jwt_bundles(caller, request.decode()?).await })
                 }),
             },
-            Method::unimplemented("ValidateJWTSVID", Shape::Unary(TOKEN_MESSAGE), None),
-            Method::unimplemented("FetchWITSVID", Shape::ServerStreaming(MESSAGE), None),
-            Method::unimplemented("FetchWITBundles", Shape::ServerStreaming(MESSAGE), None),
+            Method {
+                name: "ValidateJWTSVID",
+                request: Shape::Unary(TOKEN_MESSAGE),
+                rate: None,
+                handler: Handler::Caller(|public, caller, request| {
+                    one(async move { public.validate.validate_jwt_svid(caller, request.decode()?).await })
+                }),
+            },
+            Method {
+                name: "FetchWITSVID",
+                request: Shape::ServerStreaming(MESSAGE),
+                rate: None,
+                handler: Handler::Anonymous(|_, _, _| unimplemented("fetching WIT-SVIDs is not implemented")),
+            },
+            Method {
+                name: "FetchWITBundles",
+                request: Shape::ServerStreaming(MESSAGE),
+                rate: None,
+                handler: Handler::Anonymous(|_, _, _| {
+                    unimplemented("fetching WIT bundles is not implemented")
+                }),
+            },
         ],
     },
     Service {

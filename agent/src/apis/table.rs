@@ -42,7 +42,7 @@ impl<A> Method<A> {
     /// A method that clients may know but that the agent does not implement. The caller is not attested.
     pub(crate) const fn unimplemented(name: &'static str, request: Shape, rate: Option<Rate>) -> Self {
         fn refuse<A>(_: Arc<A>, _: Anonymous, _: RequestMessage) -> Handled {
-            Box::pin(async { Err(Status::unimplemented("not implemented yet")) })
+            unimplemented("not implemented yet")
         }
         Self { name, request, rate, handler: Handler::Anonymous(refuse) }
     }
@@ -116,6 +116,11 @@ where
         let messages = answer.await?;
         Ok(Reply::many(Box::pin(messages.map(|message| message.map(|message| frame(&message))))))
     })
+}
+
+/// The outcome of a handler that does nothing.
+pub(crate) fn unimplemented(message: &'static str) -> Handled {
+    Box::pin(async move { Err(Status::unimplemented(message)) })
 }
 
 const UNREADABLE: &str = "grpc: error unmarshalling request: proto: cannot parse invalid wire-format data";

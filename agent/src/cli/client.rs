@@ -56,11 +56,20 @@ fn twin(stream: &UnixStream) -> io::Result<UnixStream> {
 /// # Errors
 /// The agent's status.
 pub(super) async fn x509_svids(channel: Channel) -> Result<Streaming<X509svidResponse>, RpcError> {
-    let mut request = Request::new(X509svidRequest {});
+    Ok(workload(channel).fetch_x509svid(request(X509svidRequest {})).await?.into_inner())
+}
+
+/// A client of the Workload API, which takes answers of any size.
+pub(super) fn workload(channel: Channel) -> SpiffeWorkloadApiClient<Channel> {
+    SpiffeWorkloadApiClient::new(channel).max_decoding_message_size(usize::MAX)
+}
+
+/// A request of the Workload API.
+pub(super) fn request<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
     // An agent refuses calls without this header (SPIFFE Workload Endpoint §3).
     request.metadata_mut().insert("workload.spiffe.io", MetadataValue::from_static("true"));
-    let mut client = SpiffeWorkloadApiClient::new(channel).max_decoding_message_size(usize::MAX);
-    Ok(client.fetch_x509svid(request).await?.into_inner())
+    request
 }
 
 /// Waits for the next message of a stream.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::admin::{self, Admin};
 use super::flags::FlagSet;
-use super::{fetch, health, load, san, watch};
+use super::{fetch, health, jwt, load, san, watch};
 
 /// A command that can be run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,28 +13,29 @@ pub(super) enum Command {
     Validate,
     Healthcheck,
     FetchX509,
+    FetchJwt,
+    ValidateJwt,
     SanCheck,
     Watch,
     Admin(Admin),
-    /// A command of spire-agent that is in the help but not implemented yet, with its name.
-    Unsupported(&'static str),
 }
 
 impl Command {
-    /// The flags that the command takes; `None` for an unsupported command.
-    pub(super) fn flags(self) -> Option<&'static FlagSet> {
+    /// The flags that the command takes.
+    pub(super) fn flags(self) -> &'static FlagSet {
         match self {
-            Self::Run => Some(&load::RUN_FLAGS),
-            Self::Validate => Some(&load::VALIDATE_FLAGS),
-            Self::Healthcheck => Some(&health::FLAGS),
-            Self::FetchX509 => Some(&fetch::FLAGS),
-            Self::SanCheck => Some(&san::FLAGS),
-            Self::Watch => Some(&watch::FLAGS),
-            Self::Admin(Admin::GetInfo) => Some(&admin::GET_INFO),
-            Self::Admin(Admin::LoggerGet) => Some(&admin::LOGGER_GET),
-            Self::Admin(Admin::LoggerSet) => Some(&admin::LOGGER_SET),
-            Self::Admin(Admin::LoggerReset) => Some(&admin::LOGGER_RESET),
-            Self::Unsupported(_) => None,
+            Self::Run => &load::RUN_FLAGS,
+            Self::Validate => &load::VALIDATE_FLAGS,
+            Self::Healthcheck => &health::FLAGS,
+            Self::FetchX509 => &fetch::FLAGS,
+            Self::FetchJwt => &jwt::FETCH_FLAGS,
+            Self::ValidateJwt => &jwt::VALIDATE_FLAGS,
+            Self::SanCheck => &san::FLAGS,
+            Self::Watch => &watch::FLAGS,
+            Self::Admin(Admin::GetInfo) => &admin::GET_INFO,
+            Self::Admin(Admin::LoggerGet) => &admin::LOGGER_GET,
+            Self::Admin(Admin::LoggerSet) => &admin::LOGGER_SET,
+            Self::Admin(Admin::LoggerReset) => &admin::LOGGER_RESET,
         }
     }
 }
@@ -114,7 +115,7 @@ pub(super) fn help(topic: Topic<'_>, program: &str) -> String {
             format!("This command is accessed by using one of the subcommands below.\n\nSubcommands:\n{list}")
         }
         Topic::Command(command) => {
-            let usage = command.flags().map_or_else(|| not_built(command), FlagSet::usage);
+            let usage = command.flags().usage();
             match command {
                 Command::FetchX509 => {
                     format!("{usage}\n\nSubcommands:\n{}", list(&children("api fetch")).trim_end())
@@ -123,12 +124,6 @@ pub(super) fn help(topic: Topic<'_>, program: &str) -> String {
             }
         }
     }
-}
-
-/// The text for a command that is not implemented yet.
-pub(super) fn not_built(command: Command) -> String {
-    let name = if let Command::Unsupported(name) = command { name } else { "" };
-    format!("not supported yet: {name}; use spire-agent's own command until finial has it")
 }
 
 /// The words that can follow `parent`, each once. A word that completes a command has its synopsis.
@@ -163,33 +158,29 @@ struct Entry {
     synopsis: &'static str,
 }
 
-const fn built(name: &'static str, command: Command, synopsis: &'static str) -> Entry {
+const fn entry(name: &'static str, command: Command, synopsis: &'static str) -> Entry {
     Entry { name, command, synopsis }
-}
-
-const fn missing(name: &'static str, synopsis: &'static str) -> Entry {
-    Entry { name, command: Command::Unsupported(name), synopsis }
 }
 
 /// All commands, sorted by name, so that the commands of one parent are adjacent.
 const COMMANDS: &[Entry] = &[
-    built("api fetch", Command::FetchX509, FETCH_X509),
-    missing("api fetch jwt", "Fetches a JWT SVID from the Workload API (not supported yet)"),
-    built("api fetch x509", Command::FetchX509, FETCH_X509),
-    missing("api validate jwt", "Validates a JWT SVID (not supported yet)"),
-    built("api watch", Command::Watch, "Attaches to the Workload API and prints updates as they're received"),
-    built("debug getinfo", Command::Admin(Admin::GetInfo), "Prints debug information about the agent"),
-    built("healthcheck", Command::Healthcheck, "Determines agent health status"),
-    built("logger get", Command::Admin(Admin::LoggerGet), "Gets the logger details"),
-    built("logger reset", Command::Admin(Admin::LoggerReset), "Reset the logger details to launch level"),
-    built("logger set", Command::Admin(Admin::LoggerSet), "Sets the logger details"),
-    built("run", Command::Run, "Runs the agent"),
-    built(
+    entry("api fetch", Command::FetchX509, FETCH_X509),
+    entry("api fetch jwt", Command::FetchJwt, "Fetches a JWT SVID from the Workload API"),
+    entry("api fetch x509", Command::FetchX509, FETCH_X509),
+    entry("api validate jwt", Command::ValidateJwt, "Validates a JWT SVID"),
+    entry("api watch", Command::Watch, "Attaches to the Workload API and prints updates as they're received"),
+    entry("debug getinfo", Command::Admin(Admin::GetInfo), "Prints debug information about the agent"),
+    entry("healthcheck", Command::Healthcheck, "Determines agent health status"),
+    entry("logger get", Command::Admin(Admin::LoggerGet), "Gets the logger details"),
+    entry("logger reset", Command::Admin(Admin::LoggerReset), "Reset the logger details to launch level"),
+    entry("logger set", Command::Admin(Admin::LoggerSet), "Sets the logger details"),
+    entry("run", Command::Run, "Runs the agent"),
+    entry(
         "san check",
         Command::SanCheck,
         "Tells whether an Envoy would accept a peer's certificate, and why",
     ),
-    built("validate", Command::Validate, "Validates a SPIRE agent configuration file"),
+    entry("validate", Command::Validate, "Validates a SPIRE agent configuration file"),
 ];
 const FETCH_X509: &str = "Fetches X509 SVIDs from the Workload API";
 const PARENTS: &[&str] = &["api", "api validate", "debug", "logger", "san"];

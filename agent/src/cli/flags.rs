@@ -33,6 +33,8 @@ enum Kind {
     Integer,
     /// A duration, with its default in seconds.
     Duration(u64),
+    /// Texts with commas between.
+    List,
     Format,
 }
 
@@ -56,13 +58,19 @@ pub(super) const fn duration(name: &'static str, seconds: u64, usage: &'static s
     Flag { name, kind: Kind::Duration(seconds), usage }
 }
 
+/// A flag whose value is a list of texts with commas between. Given again it replaces the list.
+pub(super) const fn list(name: &'static str, usage: &'static str) -> Flag {
+    Flag { name, kind: Kind::List, usage }
+}
+
+/// An old name of the flag `-output`. They may both be given if they agree.
+pub(super) const fn old_output(name: &'static str, usage: &'static str) -> Flag {
+    Flag { name, kind: Kind::Format, usage }
+}
+
 /// The flag `-output`.
 pub(super) const fn output() -> Flag {
-    Flag {
-        name: "output",
-        kind: Kind::Format,
-        usage: "Desired output format (pretty, json); default: pretty.",
-    }
+    Flag { name: OUTPUT, kind: Kind::Format, usage: "Desired output format (pretty, json); default: pretty." }
 }
 
 impl FlagSet {
@@ -93,8 +101,9 @@ impl FlagSet {
                 (None, Kind::Switch) => "true",
                 (None, _) => words.next().ok_or(FlagError::Missing(flag.name))?,
             };
-            let value = flag.read(value, values.given.get(flag.name))?;
-            values.given.insert(flag.name, value);
+            let name = if matches!(flag.kind, Kind::Format) { OUTPUT } else { flag.name };
+            let value = flag.read(value, values.given.get(name))?;
+            values.given.insert(name, value);
         }
         Ok(values)
     }
@@ -109,7 +118,7 @@ impl FlagSet {
                 Kind::Switch => ("", String::new()),
                 Kind::Integer => (" int", String::new()),
                 Kind::Duration(seconds) => (" value", format!(" (default {seconds}s)")),
-                Kind::Format => (" value", String::new()),
+                Kind::List | Kind::Format => (" value", String::new()),
             };
             let _ = write!(text, "\n  -{}{kind}\n    \t{}{default}", flag.name, flag.usage);
         }
@@ -122,7 +131,7 @@ impl Flag {
     fn read(&self, text: &str, before: Option<&Value>) -> Result<Value, FlagError> {
         let refuse = |reason| FlagError::Invalid { flag: self.name, value: text.to_owned(), reason };
         match self.kind {
-            Kind::Text(_) => Ok(Value::Text(text.to_owned())),
+            Kind::Text(_) | Kind::List => Ok(Value::Text(text.to_owned())),
             Kind::Switch => golang::parse_bool(text)
                 .map(Value::Switch)
                 .ok_or_else(|| FlagError::Switch { flag: self.name, value: text.to_owned() }),
@@ -131,13 +140,15 @@ impl Flag {
             }
             Kind::Duration(_) => golang::parse_duration(text).map(Value::Duration).map_err(refuse),
             Kind::Format => {
-                let format = Format::parse(text).map_err(|reason| refuse(reason.to_string()))?;
-                match before {
-                    Some(Value::Format(before)) if *before != format => {
-                        Err(refuse(format!("the output format has already been set to {:?}", before.name())))
-                    }
-                    _ => Ok(Value::Format(format)),
+                // spire-agent compares the word with its own name of the format, so `JSON` differs from `json`.
+                if let Some(Value::Format(before)) = before
+                    && before.name() != text
+                {
+                    let name = before.name();
+                    return Err(refuse(format!("the output format has already been set to {name:?}")));
                 }
+                let format = Format::parse(text).map_err(|reason| refuse(reason.to_string()))?;
+                Ok(Value::Format(format))
             }
         }
     }
@@ -176,6 +187,12 @@ impl Values {
         if let Some(Value::Text(text)) = self.given.get(name) { Some(text.clone()) } else { None }
     }
 
+    /// The texts of a list; none if it was not given. An empty value is a list of one empty text, as Go splits it.
+    pub(super) fn list(&self, name: &str) -> Vec<String> {
+        let given = self.given_text(name);
+        given.iter().flat_map(|text| text.split(',')).map(str::to_owned).collect()
+    }
+
     /// The value of a switch, if it was given.
     pub(super) fn given_switch(&self, name: &str) -> Option<bool> {
         if let Some(Value::Switch(on)) = self.given.get(name) { Some(*on) } else { None }
@@ -204,7 +221,7 @@ impl Values {
 
     /// The value of `-output`, or its default.
     pub(super) fn format(&self) -> Format {
-        if let Some(Value::Format(format)) = self.given.get("output") { *format } else { Format::default() }
+        if let Some(Value::Format(format)) = self.given.get(OUTPUT) { *format } else { Format::default() }
     }
 }
 
@@ -222,6 +239,8 @@ pub(super) enum FlagError {
     #[error("invalid value {value:?} for flag -{flag}: {reason}")]
     Invalid { flag: &'static str, value: String, reason: String },
 }
+
+const OUTPUT: &str = "output";
 
 #[cfg(test)]
 mod tests;

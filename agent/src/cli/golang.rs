@@ -89,6 +89,19 @@ const UNITS: &[(&str, f64)] = &[
     ("h", 3600e9),
 ];
 
+/// A number as Go writes it in JSON: `1800000000`, `0.5`, `1e+21`, `1e-7`.
+pub(super) fn json_number(number: f64) -> String {
+    let size = number.abs();
+    if size == 0.0 || (1e-6..1e21).contains(&size) {
+        return number.to_string();
+    }
+    let text = format!("{number:e}");
+    match text.split_once('e') {
+        Some((digits, exponent)) if !exponent.starts_with('-') => format!("{digits}e+{exponent}"),
+        _ => text,
+    }
+}
+
 /// `Duration.String`: `1h2m3.5s`, `1.25ms`, `0s`.
 pub(crate) fn duration(duration: Duration) -> String {
     let nanoseconds = duration.as_nanos();
@@ -177,6 +190,24 @@ mod tests {
             ("9999999999h", "invalid duration \"9999999999h\""),
         ] {
             assert_eq!(parse_duration(text), Err(format!("time: {message}")), "{text}");
+        }
+    }
+
+    #[test]
+    fn numbers_in_json_are_those_of_go() {
+        for (number, expected) in [
+            (0.0, "0"),
+            (-0.0, "-0"),
+            (1.8e9, "1800000000"),
+            (-2.5, "-2.5"),
+            (1e20, "100000000000000000000"),
+            (1e21, "1e+21"),
+            (1.25e300, "1.25e+300"),
+            (1e-6, "0.000001"),
+            (1.5e-7, "1.5e-7"),
+            (5e-324, "5e-324"),
+        ] {
+            assert_eq!(json_number(number), expected);
         }
     }
 

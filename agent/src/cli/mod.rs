@@ -4,7 +4,7 @@
 //! * `flags`: Go's `flag` package, as far as the commands need it. `golang`: Go's durations, times and numbers.
 //! * `load`: the flags of `run` and `validate`, and the settings from these flags and the file.
 //! * `socket`: the path of the public socket. `client`: a client of it.
-//! * `fetch`, `watch`, `health`: the commands that talk to a running agent. `x509`: checks their answers. `print`:
+//! * `fetch`, `jwt`, `watch`, `health`: the commands that talk to a running agent. `x509`: checks their answers. `print`:
 //!   makes their output.
 //! * `admin`: the commands that talk to the admin socket.
 //! * `san`: judges a peer's certificate by an Envoy policy, without a running Envoy or peer.
@@ -20,6 +20,7 @@ mod fetch;
 mod flags;
 pub(crate) mod golang;
 mod health;
+mod jwt;
 mod load;
 mod print;
 mod san;
@@ -62,10 +63,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
 }
 
 fn run(command: Command, arguments: &[String]) -> ExitCode {
-    let Some(set) = command.flags() else {
-        console::err(&command::not_built(command));
-        return ExitCode::FAILURE;
-    };
+    let set = command.flags();
     let values = match set.parse(arguments) {
         Ok(values) => values,
         Err(error) => return refuse(command, set, &error),
@@ -77,7 +75,9 @@ fn run(command: Command, arguments: &[String]) -> ExitCode {
         Command::SanCheck => san::run(&values),
         Command::Watch => watch::run(&values),
         Command::Admin(admin) => admin::run(admin, &values),
-        _ => fetch::run(&values),
+        Command::FetchX509 => fetch::run(&values),
+        Command::FetchJwt => jwt::fetch(&values),
+        Command::ValidateJwt => jwt::validate(&values),
     }
 }
 

@@ -70,7 +70,8 @@ impl Agent<'_> {
             log_format: self.log_format(),
             log_file: self.path("log_file", flags.log_file.as_ref()),
             log_source_location: switch("log_source_location", flags.log_source_location),
-            log_selectors: self.section.texts("log_selectors").into_iter().map(|text| text.value).collect(),
+            log_selectors: self.texts("log_selectors"),
+            allowed_foreign_jwt_claims: self.texts("allowed_foreign_jwt_claims"),
             workload_x509_svid_key_type: self.key_type(),
             availability_target: self.availability_target(),
             x509_svid_cache_max_size: self.cache_size("x509_svid_cache_max_size", Some(NO_LIMIT)),
@@ -100,6 +101,10 @@ impl Agent<'_> {
 
     fn text(&self, key: &'static str, flag: Option<&String>) -> Option<Setting<String>> {
         overrides::text(&self.section, key, flag)
+    }
+
+    fn texts(&self, key: &'static str) -> Vec<String> {
+        self.section.texts(key).into_iter().map(|text| text.value).collect()
     }
 
     fn path(&self, key: &'static str, flag: Option<&String>) -> Option<PathBuf> {

@@ -9,10 +9,6 @@ use crate::decode::{Section, Strictness, no_hint};
 /// Reads the keys of `agent { }` itself.
 pub(super) fn agent(section: &Section<'_>) {
     profiling(section);
-    if let Some(first) = section.texts("allowed_foreign_jwt_claims").first() {
-        let message = "agent.allowed_foreign_jwt_claims does nothing yet: finial does not validate JWT-SVIDs";
-        section.report().ignored(first.line, message);
-    }
 }
 
 /// Refuses keys of `agent.experimental { }`, or warns.

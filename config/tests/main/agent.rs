@@ -50,7 +50,7 @@ fn values_are_read_by_the_rules_of_hcl_1() {
     // The case of keys does not matter, the last scalar counts, lists are joined, blocks are merged.
     let text = format!(
         "{}\nAgent {{ Log_Level = \"debug\" log_level = \"trace\" SDS {{ default_svid_name = \"a\" }}
-           log_selectors = [\"k8s\"] log_selectors = [\"unix:uid\", 7] x509_svid_cache_max_size = \"0x10\"
+           log_selectors = [\"k8s\"] log_selectors = [\"unix:uid\", 7] allowed_foreign_jwt_claims = [\"team\"] x509_svid_cache_max_size = \"0x10\"
            jwt_svid_cache_max_size = 010 join_token = 12345 log_format = \"JSON\"
            workload_x509_svid_key_type = \"RSA-2048\" availability_target = \"24h\" }}
          agent {{ sds {{ default_bundle_name = \"b\" unknown_names = \"reject\" }}
@@ -63,6 +63,7 @@ fn values_are_read_by_the_rules_of_hcl_1() {
     assert_eq!(settings.log_level, LogLevel::Trace);
     assert_eq!(settings.log_format, LogFormat::Json);
     assert_eq!(settings.log_selectors, ["k8s", "unix:uid", "7"]);
+    assert_eq!(settings.allowed_foreign_jwt_claims, ["team"]);
     assert_eq!((settings.x509_svid_cache_max_size, settings.jwt_svid_cache_max_size), (16, 8));
     assert_eq!(settings.join_token.as_ref().map(JoinToken::expose), Some("12345"));
     assert!(!format!("{settings:?}").contains("12345"));

@@ -46,10 +46,6 @@ fn keys_of_the_agent_that_do_nothing_are_warnings() {
              caller asks (line 3)",
         ),
         (
-            "allowed_foreign_jwt_claims = [\"a\"]",
-            "agent.allowed_foreign_jwt_claims does nothing yet: finial does not validate JWT-SVIDs (line 3)",
-        ),
-        (
             "profiling_enabled = true\nprofiling_port = 6060\nprofiling_freq = 5\nprofiling_names = [\"heap\"]",
             "Profiling is not supported, finial has no Go runtime: nothing is done for profiling_enabled, \
              profiling_port, profiling_freq, profiling_names (line 3)",

@@ -14,7 +14,8 @@ fn the_longest_command_wins() {
         ("api fetch x509 -silent", r#"Run(FetchX509, ["-silent"])"#),
         ("api fetch nope", r#"Run(FetchX509, ["nope"])"#),
         ("api fetch -- x", r#"Run(FetchX509, ["--", "x"])"#),
-        ("api fetch jwt", r#"Run(Unsupported("api fetch jwt"), [])"#),
+        ("api fetch jwt", "Run(FetchJwt, [])"),
+        ("api validate jwt -svid x", r#"Run(ValidateJwt, ["-svid", "x"])"#),
         ("run -version", r#"Run(Run, ["-version"])"#),
         ("run -- -h", r#"Run(Run, ["--", "-h"])"#),
     ] {

@@ -5,6 +5,8 @@ const SET: FlagSet = FlagSet {
     flags: &[
         text("a", "", "Nothing by default"),
         switch("b", "A switch"),
+        old_output("form", "An old name"),
+        list("list", "Texts"),
         integer("n", "A number"),
         output(),
         text("path", "/x y", "A path"),
@@ -64,6 +66,17 @@ fn values_of_other_kinds() {
 }
 
 #[test]
+fn lists_and_old_names() {
+    assert_eq!(parse("-list a,b -list c,,d").unwrap().list("list"), ["c", "", "d"]);
+    assert_eq!(parse("-list=").unwrap().list("list"), [""]);
+    assert!(parse("").unwrap().list("list").is_empty());
+    assert_eq!(parse("-form json").unwrap().format(), Format::Json);
+    assert_eq!(parse("-form json -output json").unwrap().format(), Format::Json);
+    let conflict = parse("-form json -output pretty").unwrap_err().to_string();
+    assert!(conflict.ends_with("for flag -output: the output format has already been set to \"json\""));
+}
+
+#[test]
 fn errors_are_in_gos_words() {
     for (line, expected) in [
         ("-x", "flag provided but not defined: -x"),
@@ -82,6 +95,10 @@ fn errors_are_in_gos_words() {
             "invalid value \"x\" for flag -output: bad formatter flag: unknown format option: \"x\"",
         ),
         (
+            "-output JSON -output JSON",
+            "invalid value \"JSON\" for flag -output: the output format has already been set to \"json\"",
+        ),
+        (
             "-output json -output pretty",
             "invalid value \"pretty\" for flag -output: the output format has already been set to \"json\"",
         ),
@@ -92,7 +109,8 @@ fn errors_are_in_gos_words() {
 
 #[test]
 fn usage_is_as_go_prints_it() {
-    let expected = "Usage of test:\n  -a string\n    \tNothing by default\n  -b\n    \tA switch\n  -n int\n    \tA number\n  \
+    let expected = "Usage of test:\n  -a string\n    \tNothing by default\n  -b\n    \tA switch\n  \
+                    -form value\n    \tAn old name\n  -list value\n    \tTexts\n  -n int\n    \tA number\n  \
                     -output value\n    \tDesired output format (pretty, json); default: pretty.\n  \
                     -path string\n    \tA path (default \"/x y\")\n  \
                     -timeout value\n    \tTime to wait for a response (default 5s)";

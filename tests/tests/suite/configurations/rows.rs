@@ -236,10 +236,7 @@ pub(super) const ROWS: &[Row] = &[
     ),
     agent("jwt_svid_cache_max_size = 7", Serves),
     agent("jwt_svid_cache_max_size = -1", Refused("jwt_svid_cache_max_size should not be negative")),
-    agent(
-        r#"allowed_foreign_jwt_claims = ["a"]"#,
-        Warns("agent.allowed_foreign_jwt_claims does nothing yet"),
-    ),
+    agent(r#"allowed_foreign_jwt_claims = ["a"]"#, Serves),
     agent("profiling_enabled = true profiling_port = 6060", Warns("Profiling is not supported")),
     agent(
         "disable_sds_api = \"true\"",

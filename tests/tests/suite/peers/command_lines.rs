@@ -1,5 +1,7 @@
 //! The commands of finial and of the real agent, each against either agent. Their outputs and exit codes must be the
-//! same.
+//! same. `jwt` has the commands for tokens.
+
+mod jwt;
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -24,7 +26,8 @@ pub(super) fn trials() -> Vec<Trial> {
     vec![
         trial_with("admin_command_lines_crosswise", real.clone(), admin),
         trial_with("api_command_lines_crosswise", real.clone(), api),
-        trial_with("api_watch_crosswise", real, watch),
+        trial_with("api_watch_crosswise", real.clone(), watch),
+        trial_with("jwt_command_lines_crosswise", real, jwt::jwt),
     ]
 }
 

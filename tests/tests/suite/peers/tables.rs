@@ -1,5 +1,5 @@
 //! What Go says today of the tables that unit tests hold finial against: its crypto/x509 of chains of certificates
-//! (`identity/testdata/chains.json`) and of the hosts that a certificate is for (`identity/testdata/hosts.json`), its httpproxy of proxies (`agent/testdata/proxies.json`). A newer Go that judges otherwise
+//! (`identity/testdata/chains.json`) and of the hosts that a certificate is for (`identity/testdata/hosts.json`), its httpproxy of proxies (`agent/testdata/proxies.json`), and SPIRE, built by it, of tokens (`identity/testdata/tokens.json`). A newer Go that judges otherwise
 //! shows here, and finial has to follow.
 
 use std::path::{Path, PathBuf};
@@ -19,23 +19,34 @@ pub(super) fn trials() -> Vec<Trial> {
     vec![
         trial_with("chains_are_judged_as_the_table_says", go(), judged_anew),
         trial_with("hosts_are_judged_as_the_table_says", go(), hosts_judged_anew),
+        trial_with("tokens_are_judged_as_the_table_says", go_and_spire(), tokens_judged_anew),
         trial_with("proxies_are_chosen_as_the_table_says", clients::go("go"), chosen_anew),
     ]
 }
 
 /// A Go that is new enough for `tests/peers/go`; the program needs no module but its own.
 fn go() -> Result<PathBuf, String> {
+    go_that_lists("go", &["./chains"], "go is too old for tests/peers/go")
+}
+
+/// A Go that is new enough for SPIRE, and has its sources or can get them.
+fn go_and_spire() -> Result<PathBuf, String> {
+    go_that_lists("go/tokens", &["-deps", "."], "go cannot get the modules of tests/peers/go/tokens")
+}
+
+/// A Go that can list these packages of a folder of `tests/peers`; `reason` says why one cannot.
+fn go_that_lists(folder: &str, packages: &[&str], reason: &str) -> Result<PathBuf, String> {
     let go = needs("GO", "go")?;
     let mut list = std::process::Command::new(&go);
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/go");
-    list.args(["list", "./chains"]).current_dir(folder).env("GOTOOLCHAIN", "local");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers").join(folder);
+    list.arg("list").args(packages).current_dir(folder).env("GOTOOLCHAIN", "local");
     let output = list.output().map_err(|reason| reason.to_string())?;
-    if output.status.success() { Ok(go) } else { Err("go is too old for tests/peers/go".into()) }
+    if output.status.success() { Ok(go) } else { Err(reason.into()) }
 }
 
 async fn judged_anew(go: PathBuf) {
     let table = table("identity/testdata/chains.json");
-    let anew = output_of(go, "./chains", Some(&table)).await;
+    let anew = output_of(go, "go", "./chains", Some(&table)).await;
     let rows = |text: &[u8]| -> Vec<Value> {
         let table: Value = serde_json::from_slice(text).expect("JSON");
         table["rows"].as_array().expect("rows").clone()
@@ -53,7 +64,7 @@ async fn judged_anew(go: PathBuf) {
 
 async fn hosts_judged_anew(go: PathBuf) {
     let table = table("identity/testdata/hosts.json");
-    let anew = output_of(go, "./hosts", Some(&table)).await;
+    let anew = output_of(go, "go", "./hosts", Some(&table)).await;
     let (checked_in, anew) =
         (std::fs::read_to_string(table).expect("the table"), String::from_utf8_lossy(&anew));
     let changed = checked_in.lines().zip(anew.lines()).find(|(before, now)| before != now);
@@ -61,8 +72,18 @@ async fn hosts_judged_anew(go: PathBuf) {
     assert_eq!(checked_in, anew);
 }
 
+async fn tokens_judged_anew(go: PathBuf) {
+    let table = table("identity/testdata/tokens.json");
+    let anew = output_of(go, "go/tokens", ".", Some(&table)).await;
+    let checked_in = std::fs::read(table).expect("the table");
+    let (checked_in, anew) = (String::from_utf8_lossy(&checked_in), String::from_utf8_lossy(&anew));
+    let changed = checked_in.lines().zip(anew.lines()).find(|(before, now)| before != now);
+    assert!(changed.is_none(), "this SPIRE judges otherwise: {changed:?}");
+    assert_eq!(checked_in, anew);
+}
+
 async fn chosen_anew(go: PathBuf) {
-    let anew = output_of(go, "./proxies", None).await;
+    let anew = output_of(go, "go", "./proxies", None).await;
     let checked_in = std::fs::read(table("agent/testdata/proxies.json")).expect("the table");
     let (checked_in, anew) = (String::from_utf8_lossy(&checked_in), String::from_utf8_lossy(&anew));
     let changed = checked_in.lines().zip(anew.lines()).find(|(before, now)| before != now);
@@ -75,10 +96,10 @@ fn table(path: &str) -> PathBuf {
 }
 
 /// What a program of `tests/peers/go` prints.
-async fn output_of(go: PathBuf, package: &str, argument: Option<&Path>) -> Vec<u8> {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let program = folder.path().join("program");
-    build(go, "go", package, &program).await;
+async fn output_of(go: PathBuf, folder: &str, package: &str, argument: Option<&Path>) -> Vec<u8> {
+    let own = tempfile::tempdir().expect("a temporary folder");
+    let program = own.path().join("program");
+    build(go, folder, package, &program).await;
     let mut command = Command::new(&program);
     command.args(argument).stdin(Stdio::null()).kill_on_drop(true);
     let output = timeout(PATIENCE, command.output()).await.expect("it ends").expect("it starts");
