@@ -85,9 +85,9 @@ impl SyncClock {
             return;
         }
         for after in [0, 1, 2, 4, 6] {
-            let at = now + Duration::from_secs(after) + jitter(Duration::from_millis(50), 1.0);
+            let at = now + Duration::from_secs(after) + jitter(DEMAND_JITTER, 1.0);
             // Another process may wait for about the same sync.
-            if self.demands.range(at..at + DEMAND_GAP / 2).next().is_none() {
+            if self.demands.range(at - 2 * DEMAND_JITTER..at + DEMAND_GAP / 2).next().is_none() {
                 self.demands.insert(at);
             }
         }
@@ -160,6 +160,8 @@ impl Reasons {
 
 /// The shortest time between the end of a sync and the next one on demand.
 const DEMAND_GAP: Duration = Duration::from_secs(1);
+/// The middle of what is added to the time of an early sync.
+const DEMAND_JITTER: Duration = Duration::from_millis(50);
 /// The most early syncs that wait: those of two new processes.
 const DEMANDS_KEPT: usize = 10;
 

@@ -17,8 +17,8 @@ use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 use super::Stopped;
-use crate::upstream::ServerError;
 use crate::upstream::backoff::{Backoff, Need};
+use crate::upstream::{ServerError, failed};
 
 /// Has the server sign a JWT-SVID for an entry and an audience.
 pub(crate) type Sign = Arc<dyn Fn(JwtKey) -> BoxFuture<'static, Result<JwtSvid, ServerError>> + Send + Sync>;
@@ -33,8 +33,8 @@ pub(super) struct Tokens {
 /// Why there is no JWT-SVID.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum TokenError {
-    /// The server did not sign.
-    #[error("{0}")]
+    /// The server did not sign. The text is that of grpc-go (SPIRE, `client.go`).
+    #[error("failed to fetch JWT SVID: {0}")]
     Server(String),
     /// The agent is stopping.
     #[error(transparent)]
@@ -211,7 +211,7 @@ impl Task {
         tokio::spawn(async move {
             tokio::select! {
                 signed = signing => {
-                    let answer = signed.map(Arc::new).map_err(|reason| TokenError::Server(reason.to_string()));
+                    let answer = signed.map(Arc::new).map_err(|reason| TokenError::Server(failed::rpc_error(&reason)));
                     let _ = reply.send(answer);
                 }
                 () = reply.closed() => {}
@@ -249,7 +249,7 @@ impl Task {
                 let wait = self.backoff.wait(Need::urgent_if(!callers.is_empty()));
                 let wait = wait.max(reason.retry_after().unwrap_or_default());
                 self.cache.failed(&key, now + wait);
-                let reason = reason.to_string();
+                let reason = failed::rpc_error(&reason);
                 if callers.is_empty() {
                     warn!(entry = %key.entry_id(), error = %reason, "Unable to renew JWT; the one at hand is served until it expires");
                 } else {

@@ -11,6 +11,16 @@ pub(crate) fn log(message: &'static str, reason: &ServerError) {
     error!(error = %reason, status_code, status_message = %reason, "{message}");
 }
 
+/// The reason as grpc-go's clients write it.
+pub(crate) fn rpc_error(reason: &ServerError) -> String {
+    let words = match reason {
+        ServerError::Status(status) => status.message().to_owned(),
+        ServerError::Refused { message, .. } => message.clone(),
+        other => other.to_string(),
+    };
+    format!("rpc error: code = {} desc = {words}", code_name(reason))
+}
+
 /// The name of the status code in Go. Where there was no answer, it is the code that grpc-go makes up.
 fn code_name(reason: &ServerError) -> String {
     match (reason.code(), reason) {
@@ -36,6 +46,14 @@ mod tests {
     use tonic::Status;
 
     use super::*;
+
+    #[test]
+    fn a_reason_is_written_as_by_grpc_go() {
+        let refused = ServerError::of(Status::internal("no"));
+        assert_eq!(rpc_error(&refused), "rpc error: code = Internal desc = no");
+        let away = ServerError::Unreachable("away".into());
+        assert_eq!(rpc_error(&away), "rpc error: code = Unavailable desc = cannot reach the server: away");
+    }
 
     #[test]
     fn codes_are_named_as_by_go() {

@@ -34,7 +34,8 @@ impl Workload {
             if caller.peer().complain("SPIFFE ID") {
                 error!(pid, method = METHOD, error = %reason, "Invalid requested SPIFFE ID");
             }
-            return Err(Status::invalid_argument(format!("invalid requested SPIFFE ID: {reason}")));
+            let words = reason.as_go_spiffe_says();
+            return Err(Status::invalid_argument(format!("invalid requested SPIFFE ID: {words}")));
         }
         let (manager, granted) = self.admission.granted(&caller).map_err(denied)?;
         let granted: Vec<_> = granted.iter().collect();

@@ -134,7 +134,9 @@ async fn an_outage_is_noticed_when_a_token_has_expired() {
         sleep(Duration::from_secs(1)).await;
     }
     sleep(MINUTE).await;
-    assert_eq!(fixture.get(&entry, "a").await, Err("cannot reach the server: away".into()));
+    let reason =
+        "failed to fetch JWT SVID: rpc error: code = Unavailable desc = cannot reach the server: away";
+    assert_eq!(fixture.get(&entry, "a").await, Err(reason.into()));
     let asked = fixture.signer.count();
     assert!(fixture.get(&entry, "a").await.is_err());
     assert_eq!(fixture.signer.count(), asked, "not again at once");
