@@ -8,7 +8,10 @@ use envoy_types::pb::envoy::service::secret::v3::secret_discovery_service_client
 use hyper_util::rt::TokioIo;
 use proto::health::health_client::HealthClient;
 use proto::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient;
-use proto::workload::{X509BundlesRequest, X509BundlesResponse, X509svidRequest, X509svidResponse};
+use proto::workload::{
+    JwtBundlesRequest, JwtBundlesResponse, JwtsvidRequest, JwtsvidResponse, X509BundlesRequest,
+    X509BundlesResponse, X509svidRequest, X509svidResponse,
+};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -63,6 +66,30 @@ pub async fn x509_svid(socket: &Path) -> Result<Streaming<X509svidResponse>, Sta
 pub async fn x509_svid_on(channel: &Channel) -> Result<Streaming<X509svidResponse>, Status> {
     let mut client = SpiffeWorkloadApiClient::new(channel.clone());
     Ok(client.fetch_x509svid(with_header(X509svidRequest {})).await?.into_inner())
+}
+
+/// Calls FetchJWTSVID on an open channel. An empty SPIFFE ID asks for all identities.
+///
+/// # Errors
+/// The agent's status.
+pub async fn jwt_svid_on(
+    channel: &Channel,
+    audience: &[&str],
+    spiffe_id: &str,
+) -> Result<JwtsvidResponse, Status> {
+    let audience = audience.iter().map(ToString::to_string).collect();
+    let request = JwtsvidRequest { audience, spiffe_id: spiffe_id.into() };
+    let mut client = SpiffeWorkloadApiClient::new(channel.clone());
+    Ok(client.fetch_jwtsvid(with_header(request)).await?.into_inner())
+}
+
+/// Calls FetchJWTBundles.
+///
+/// # Errors
+/// The agent's status.
+pub async fn jwt_bundles(socket: &Path) -> Result<Streaming<JwtBundlesResponse>, Status> {
+    let mut client = SpiffeWorkloadApiClient::new(channel(socket).await);
+    Ok(client.fetch_jwt_bundles(with_header(JwtBundlesRequest {})).await?.into_inner())
 }
 
 /// Calls FetchX509Bundles.

@@ -10,7 +10,10 @@ mod proc;
 mod program;
 
 pub use agent::{Agent, Conf, Exit, unix_attestor};
-pub use client::{Sds, channel, health, narrow_channel, sds_request, x509_bundles, x509_svid, x509_svid_on};
+pub use client::{
+    Sds, channel, health, jwt_bundles, jwt_svid_on, narrow_channel, sds_request, x509_bundles, x509_svid,
+    x509_svid_on,
+};
 pub use envoy::{Certificates, Envoy, Sidecar, envoy_program};
 pub use gate::Gate;
 pub use proc::Proc;

@@ -16,7 +16,7 @@ pub struct SpireServer {
     program: PathBuf,
     folder: PathBuf,
     port: u16,
-    _process: Ended,
+    process: Ended,
 }
 
 impl SpireServer {
@@ -34,9 +34,19 @@ impl SpireServer {
         command.stdout(log.try_clone()?).stderr(log);
         let process = command.spawn().map_err(|reason| format!("{}: {reason}", program.display()))?;
         let (program, folder) = (program.to_owned(), folder.to_owned());
-        let server = Self { program, folder, port, _process: Ended(process) };
+        let server = Self { program, folder, port, process: Ended(process) };
         server.until_healthy()?;
         Ok(server)
+    }
+
+    /// Ends the server, as an outage does.
+    ///
+    /// # Errors
+    /// If it has ended before.
+    pub fn stop(&mut self) -> Outcome<()> {
+        self.process.0.kill()?;
+        self.process.0.wait()?;
+        Ok(())
     }
 
     /// The port for agents, on loopback.

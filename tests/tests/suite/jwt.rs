@@ -1,20 +1,18 @@
 //! JWT-SVIDs and their keys over the Workload API, and over the admin socket for a delegate.
 
-use std::path::Path;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use dev::{Entry, Fault, Options, Server};
-use harness::{Agent, Conf, channel, trial};
+use harness::{Agent, Conf, channel, jwt_bundles, jwt_svid_on, trial};
 use libtest_mimic::Trial;
 use proto::delegated::delegated_identity_client::DelegatedIdentityClient;
 use proto::delegated::{FetchJwtsviDsRequest, SubscribeToJwtBundlesRequest};
 use proto::types::Selector;
-use proto::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient;
-use proto::workload::{JwtBundlesRequest, JwtsvidRequest, JwtsvidResponse};
+use proto::workload::JwtsvidResponse;
 use serde_json::Value;
-use tonic::{Code, Request, Status};
+use tonic::{Code, Status};
 
 use super::{register, server_with};
 
@@ -47,7 +45,7 @@ impl World {
     }
 
     async fn fetch(&self, audience: &[&str], spiffe_id: &str) -> Result<JwtsvidResponse, Status> {
-        fetch(&self.agent.socket(), audience, spiffe_id).await
+        jwt_svid_on(&channel(&self.agent.socket()).await, audience, spiffe_id).await
     }
 
     /// The only token for this audience.
@@ -56,14 +54,6 @@ impl World {
         assert_eq!(response.svids.len(), 1);
         response.svids.remove(0).svid
     }
-}
-
-async fn fetch(socket: &Path, audience: &[&str], spiffe_id: &str) -> Result<JwtsvidResponse, Status> {
-    let audience = audience.iter().map(ToString::to_string).collect();
-    let mut request = Request::new(JwtsvidRequest { audience, spiffe_id: spiffe_id.into() });
-    request.metadata_mut().insert("workload.spiffe.io", "true".parse().expect("ASCII"));
-    let mut client = SpiffeWorkloadApiClient::new(channel(socket).await);
-    client.fetch_jwtsvid(request).await.map(tonic::Response::into_inner)
 }
 
 /// A part of a token, the header (0) or the claims (1).
@@ -140,10 +130,7 @@ async fn tainted() {
 async fn bundles() {
     let world = World::new(Options::default()).await;
     let token = world.token(&["a"]).await;
-    let mut request = Request::new(JwtBundlesRequest {});
-    request.metadata_mut().insert("workload.spiffe.io", "true".parse().expect("ASCII"));
-    let mut client = SpiffeWorkloadApiClient::new(channel(&world.agent.socket()).await);
-    let mut stream = client.fetch_jwt_bundles(request).await.expect("bundles").into_inner();
+    let mut stream = jwt_bundles(&world.agent.socket()).await.expect("bundles");
     let mut keys = async || {
         let response = stream.message().await.expect("bundles").expect("a message");
         let set: Value = serde_json::from_slice(&response.bundles["spiffe://example.org"]).expect("JSON");

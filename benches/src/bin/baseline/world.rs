@@ -162,6 +162,11 @@ impl<'a> World<'a> {
         }
     }
 
+    /// Ends the server.
+    pub(crate) fn lose_server(&mut self) -> Outcome<()> {
+        self.server.stop()
+    }
+
     pub(crate) fn sample(&self) -> Outcome<Sample> {
         Ok(self.process()?.sample().ok_or("the agent has ended")?)
     }

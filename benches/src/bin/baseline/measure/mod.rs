@@ -1,6 +1,7 @@
 //! The measurements. Each starts what it needs and returns the values of its rows.
 
 pub(crate) mod entries;
+pub(crate) mod jwt;
 pub(crate) mod rotations;
 pub(crate) mod start;
 pub(crate) mod streams;
