@@ -68,7 +68,7 @@ impl Cache {
     }
 
     /// Makes the SVIDs due for which `distrusted` is true, because their signer is no longer relied on:
-    /// [`Options::distrusted_per_second`] each second, those with callers first. Callers keep the old SVIDs until the
+    /// [`crate::Options::distrusted_per_second`] each second, those with callers first. Callers keep the old SVIDs until the
     /// new ones are there. Returns how many SVIDs it affects.
     pub fn renew_distrusted(&mut self, distrusted: impl Fn(&X509Svid) -> bool, now: SystemTime) -> usize {
         let holds_one = |record: &&mut Record| record.minted.as_ref().is_some_and(|m| distrusted(&m.svid));
