@@ -10,6 +10,7 @@
 pub mod apis;
 pub mod cli;
 pub mod door;
+mod golang;
 pub mod keys;
 mod kubernetes;
 pub mod life;

@@ -16,7 +16,8 @@ use time::OffsetDateTime;
 use super::client::{self, RpcError};
 use super::flags::{Flag, FlagSet, Values, output, text};
 use super::print::{Format, escape_html};
-use super::{block_on, console, golang};
+use super::{block_on, console};
+use crate::golang;
 
 #[cfg(test)]
 mod tests;

@@ -16,7 +16,7 @@ use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Request, Status, Streaming};
 
-use super::golang;
+use crate::golang;
 
 /// Connects to the socket and waits for the server's first bytes: a process that accepts and stays silent is not an
 /// agent.

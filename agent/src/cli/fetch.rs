@@ -15,7 +15,8 @@ use super::flags::{FlagSet, Values, duration, output, switch, text};
 use super::print::{self, Format};
 use super::socket::{self, SocketError};
 use super::x509::{Certificate, Fetched, X509Error};
-use super::{block_on, console, golang};
+use super::{block_on, console};
+use crate::golang;
 
 /// Runs `api fetch x509`: prints the first answer of the Workload API.
 pub(super) fn run(values: &Values) -> ExitCode {

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::golang;
 use super::print::Format;
+use crate::golang;
 
 /// The flags of one command.
 #[derive(Debug)]

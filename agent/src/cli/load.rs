@@ -8,8 +8,9 @@ use std::process::ExitCode;
 
 use config::{Errors, JoinToken, Overrides, Settings};
 
+use super::console;
 use super::flags::{Flag, FlagSet, Values, integer, switch, text};
-use super::{console, golang};
+use crate::golang;
 
 /// Runs the agent. Returns when it has ended.
 pub(super) fn run(values: &Values) -> ExitCode {

@@ -1,7 +1,7 @@
 //! The command line: spire-agent's commands, flags, streams and exit codes.
 //!
 //! * `command`: the tree of commands, and the help that lists them (SPIRE uses mitchellh/cli).
-//! * `flags`: Go's `flag` package, as far as the commands need it. `golang`: Go's durations, times and numbers.
+//! * `flags`: Go's `flag` package, as far as the commands need it.
 //! * `load`: the flags of `run` and `validate`, and the settings from these flags and the file.
 //! * `socket`: the path of the public socket. `client`: a client of it.
 //! * `fetch`, `jwt`, `watch`, `health`: the commands that talk to a running agent. `x509`: checks their answers. `print`:
@@ -18,7 +18,6 @@ mod command;
 mod console;
 mod fetch;
 mod flags;
-pub(crate) mod golang;
 mod health;
 mod jwt;
 mod load;
@@ -34,6 +33,8 @@ use std::process::ExitCode;
 
 use command::{Command, Request};
 use flags::{FlagError, FlagSet};
+
+use crate::golang;
 
 /// Runs the program. The first argument is the name by which it was called.
 #[must_use]

@@ -9,8 +9,8 @@ use base64::engine::general_purpose::STANDARD;
 use proto::workload::X509svidResponse;
 use serde_json::{Value, json};
 
-use super::golang;
 use super::x509::{Certificate, Svid};
+use crate::golang;
 
 /// The output format, by `-output`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use identity::SpiffeId;
 use tracing::{debug, error, info, warn};
 
 use super::judge::Doing;
-use crate::cli::golang;
+use crate::golang;
 use crate::upstream::{ServerError, failed};
 
 /// What authenticates the server: a bundle, or nothing with `insecure_bootstrap`.

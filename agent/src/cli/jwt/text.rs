@@ -11,8 +11,8 @@ use prost_types::{Struct, Value};
 use proto::workload::{JwtBundlesResponse, JwtsvidResponse, ValidateJwtsvidResponse};
 use serde_json::json;
 
-use crate::cli::golang;
 use crate::cli::print::escape_html;
+use crate::golang;
 
 /// Tokens and keys as text for people, without the last newline. Go's order of the bundles is random; here they are
 /// sorted.

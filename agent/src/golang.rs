@@ -7,7 +7,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 /// `strconv.ParseBool`.
-pub(super) fn parse_bool(text: &str) -> Option<bool> {
+pub(crate) fn parse_bool(text: &str) -> Option<bool> {
     match text {
         "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
         "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
@@ -19,7 +19,7 @@ pub(super) fn parse_bool(text: &str) -> Option<bool> {
 ///
 /// # Errors
 /// The text of Go's flag package.
-pub(super) fn parse_int(text: &str) -> Result<i64, &'static str> {
+pub(crate) fn parse_int(text: &str) -> Result<i64, &'static str> {
     let (sign, digits) = match text.strip_prefix('-') {
         Some(digits) => ("-", digits),
         None => ("", text.strip_prefix('+').unwrap_or(text)),
@@ -42,7 +42,7 @@ pub(super) fn parse_int(text: &str) -> Result<i64, &'static str> {
 ///
 /// # Errors
 /// The text of Go's `time` package.
-pub(super) fn parse_duration(text: &str) -> Result<Option<Duration>, String> {
+pub(crate) fn parse_duration(text: &str) -> Result<Option<Duration>, String> {
     let invalid = || format!("time: invalid duration {text:?}");
     let (negative, mut rest) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
@@ -90,7 +90,7 @@ const UNITS: &[(&str, f64)] = &[
 ];
 
 /// A number as Go writes it in JSON: `1800000000`, `0.5`, `1e+21`, `1e-7`.
-pub(super) fn json_number(number: f64) -> String {
+pub(crate) fn json_number(number: f64) -> String {
     let size = number.abs();
     if size == 0.0 || (1e-6..1e21).contains(&size) {
         return number.to_string();
@@ -135,14 +135,14 @@ pub(crate) fn duration(duration: Duration) -> String {
 }
 
 /// `Time.String` of a certificate's time: `2023-11-14 22:13:20 +0000 UTC`.
-pub(super) fn time(time: OffsetDateTime) -> String {
+pub(crate) fn time(time: OffsetDateTime) -> String {
     let (year, month, day) = time.to_calendar_date();
     let (hour, minute, second) = time.to_hms();
     format!("{year:04}-{:02}-{day:02} {hour:02}:{minute:02}:{second:02} +0000 UTC", u8::from(month))
 }
 
 /// The text of an error in lower case, without Rust's suffix `(os error 2)`.
-pub(super) fn os_error(error: &io::Error) -> String {
+pub(crate) fn os_error(error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(code) if code == nix::errno::Errno::EAGAIN as i32 => {
             "resource temporarily unavailable".to_owned()
