@@ -34,20 +34,27 @@ impl JwtKey {
     }
 }
 
-/// The tokens that are held. When it is full, the entry with most tokens loses the one that nobody has asked for the
+/// The tokens that are held. When it is full, the entry with most tokens, or bytes, loses the one that nobody has asked for the
 /// longest, so that a workload with ever new audiences displaces its own.
 #[derive(Debug)]
 pub struct JwtCache {
     limit: usize,
     held: HashMap<JwtKey, Held>,
-    /// The keys of each entry, by the moment of their last use.
-    by_entry: HashMap<Arc<str>, BTreeMap<u64, JwtKey>>,
+    by_entry: HashMap<Arc<str>, OfEntry>,
     /// When tokens are refreshed or dropped, with the number of their last change.
     queue: BTreeMap<(SystemTime, u64), JwtKey>,
     /// What the tokens and their keys take, in bytes.
     bytes: usize,
     /// Counts uses and changes, so that each has its own number.
     ticks: u64,
+}
+
+/// What is held for one entry.
+#[derive(Debug, Default)]
+struct OfEntry {
+    /// By the moment of their last use.
+    keys: BTreeMap<u64, JwtKey>,
+    bytes: usize,
 }
 
 #[derive(Debug)]
@@ -108,9 +115,9 @@ impl JwtCache {
         }
         let used = self.tick();
         let Some(held) = self.held.get_mut(key) else { return Found::Missing };
-        if let Some(keys) = self.by_entry.get_mut(&key.entry_id) {
-            keys.remove(&held.used);
-            keys.insert(used, key.clone());
+        if let Some(of_entry) = self.by_entry.get_mut(&key.entry_id) {
+            of_entry.keys.remove(&held.used);
+            of_entry.keys.insert(used, key.clone());
         }
         (held.used, held.wanted) = (used, true);
         let svid = Arc::clone(&held.svid);
@@ -129,7 +136,9 @@ impl JwtCache {
         let (used, change) = (self.tick(), self.tick());
         let queued = Some((refresh_at, change));
         self.bytes += size;
-        self.by_entry.entry(Arc::clone(&key.entry_id)).or_default().insert(used, key.clone());
+        let of_entry = self.by_entry.entry(Arc::clone(&key.entry_id)).or_default();
+        of_entry.keys.insert(used, key.clone());
+        of_entry.bytes += size;
         self.queue.insert((refresh_at, change), key.clone());
         self.held.insert(key, Held { svid, refresh_at, used, queued, wanted: false });
         while self.held.len() > self.limit || self.bytes > BYTES {
@@ -195,21 +204,26 @@ impl JwtCache {
         self.queue.insert((at, change), key.clone());
     }
 
+    /// Drops the oldest token of the entry that has most of what is short.
     fn evict(&mut self) {
-        let most = self.by_entry.values().max_by_key(|keys| keys.len());
-        let Some(key) = most.and_then(|keys| keys.values().next()).cloned() else { return };
+        let by_bytes = self.bytes > BYTES;
+        let share = |of: &&OfEntry| if by_bytes { of.bytes } else { of.keys.len() };
+        let most = self.by_entry.values().max_by_key(share);
+        let Some(key) = most.and_then(|of| of.keys.values().next()).cloned() else { return };
         self.remove(&key);
     }
 
     fn remove(&mut self, key: &JwtKey) {
         let Some(held) = self.held.remove(key) else { return };
-        self.bytes -= weight(key, &held.svid);
+        let size = weight(key, &held.svid);
+        self.bytes -= size;
         if let Some(queued) = held.queued {
             self.queue.remove(&queued);
         }
-        if let Some(keys) = self.by_entry.get_mut(&key.entry_id) {
-            keys.remove(&held.used);
-            if keys.is_empty() {
+        if let Some(of_entry) = self.by_entry.get_mut(&key.entry_id) {
+            of_entry.keys.remove(&held.used);
+            of_entry.bytes -= size;
+            if of_entry.keys.is_empty() {
                 self.by_entry.remove(&key.entry_id);
             }
         }

@@ -23,7 +23,7 @@ use crate::door::{Admission, Caller, Denied};
 use crate::manager::Proof as _;
 
 mod jwt;
-pub(crate) use self::jwt::jwks;
+pub(crate) use self::jwt::{jwks, no_token};
 
 /// The service `SpiffeWorkloadAPI`.
 #[derive(Debug)]

@@ -112,19 +112,21 @@ impl Lifecycle {
         self.data.connection_attempts = 0;
     }
 
-    /// Attests again because the server asks for it. Callers keep their SVIDs meanwhile.
-    pub(super) async fn attest_again(&mut self, reason: &str) -> Result<(), Fatal> {
+    /// Attests again because the server asks for it. Callers keep their SVIDs meanwhile. Returns false if that failed for now:
+    /// another replica may still take the present SVID, so syncs go on, and the next refusal leads here again. Without an SVID
+    /// that is valid there is nothing else to do, so it tries until it works.
+    pub(super) async fn attest_again(&mut self, reason: &str) -> Result<bool, Fatal> {
         lines::reattesting(reason);
         let mut backoff = Backoff::default();
         loop {
             let reason = match self.roots().await {
                 Ok(roots) => match self.attest(&roots).await {
-                    Ok(()) => return self.check_mode(),
+                    Ok(()) => return self.check_mode().map(|()| true),
                     Err(reason) => {
                         let reason = self.judge_attestation(reason, Instant::now())?;
                         if matches!(reason, ServerError::UnknownAuthority) {
                             // The next sync fails with this error too, and `serve` then decides about a re-bootstrap.
-                            return Ok(());
+                            return Ok(false);
                         }
                         reason.to_string()
                     }
@@ -134,6 +136,9 @@ impl Lifecycle {
             let wait = backoff.wait(Need::Urgent);
             if self.reason.changed("attest", &reason) {
                 lines::attest_failed(&reason, wait);
+            }
+            if self.own.as_ref().is_some_and(|own| !own.svid.expired(SystemTime::now())) {
+                return Ok(false);
             }
             tokio::time::sleep(wait).await;
         }

@@ -20,6 +20,10 @@ pub(super) struct SyncClock {
     last: Option<Instant>,
     /// Until then, a process that matched nothing waits for the server.
     awaited_until: Instant,
+    /// No sync before this time, whoever asks for one: the server asks for it, or a refusal must be confirmed.
+    not_before: Instant,
+    /// Whether the next sync was brought forward since the last one failed.
+    hastened: bool,
     backoff: Backoff,
     renewal: Backoff,
 }
@@ -31,6 +35,8 @@ impl SyncClock {
             demands: BTreeSet::new(),
             last: None,
             awaited_until: Instant::now(),
+            not_before: Instant::now(),
+            hastened: false,
             backoff: Backoff::default(),
             renewal: Backoff::default(),
         }
@@ -68,7 +74,9 @@ impl SyncClock {
                 // Jitter, so that the agents which the server turned away do not all return in one moment.
                 let wait = wait.map(|wait| jitter(wait.mul_f64(1.1), 0.1));
                 let need = if now < self.awaited_until { Need::Urgent } else { need };
-                self.regular = now + self.backoff.wait(need).max(wait.unwrap_or_default());
+                self.not_before = now + wait.unwrap_or_default();
+                self.regular = (now + self.backoff.wait(need)).max(self.not_before);
+                self.hastened = false;
                 false
             }
         }
@@ -81,7 +89,7 @@ impl SyncClock {
         let now = Instant::now();
         self.awaited_until = now + AWAITED;
         if self.backoff.is_failing() {
-            self.regular = self.regular.min(now + Need::Urgent.jittered());
+            self.hasten(Need::Urgent.jittered());
             return;
         }
         for after in [0, 1, 2, 4, 6] {
@@ -98,18 +106,31 @@ impl SyncClock {
 
     /// Requests a sync soon that confirms what the last one took back.
     pub(super) fn confirm(&mut self) {
-        self.demands.insert(Instant::now() + jitter(CONFIRM, 0.1));
+        self.regular = self.regular.min(Instant::now() + jitter(CONFIRM, 0.1));
     }
 
     /// Delays the next sync after a refusal that another one must confirm.
     pub(super) fn confirm_refusal(&mut self) {
-        self.regular = self.regular.max(Instant::now() + jitter(REFUSED, 0.1));
+        self.not_before = self.not_before.max(Instant::now() + jitter(REFUSED, 0.1));
+        self.regular = self.regular.max(self.not_before);
     }
 
     /// Notes that the server has answered another call. A failing sync is made again soon.
     pub(super) fn reached(&mut self) {
         if self.backoff.is_failing() {
-            self.regular = self.regular.min(Instant::now() + jitter(REACHED, 1.0));
+            self.hasten(jitter(REACHED, 1.0));
+        }
+    }
+
+    /// Notes that an attestation failed. Syncs go on, at short waits.
+    pub(super) fn attestation_failed(&mut self) {
+        self.hasten(Need::Urgent.jittered());
+    }
+
+    /// Brings the next sync forward, once after each failure, so that a crowd does not make the agent press the server.
+    fn hasten(&mut self, wait: Duration) {
+        if !std::mem::replace(&mut self.hastened, true) {
+            self.regular = self.regular.min(Instant::now() + wait).max(self.not_before);
         }
     }
 

@@ -210,7 +210,7 @@ impl Lifecycle {
         if let Some(manager) = &self.manager {
             manager.renew_all().await;
         }
-        let mut known = SyncState::new(self.settings.experimental.withdrawal);
+        let mut known = self.no_results();
         let mut clock = SyncClock::new();
         let mut refusals = 0;
         loop {
@@ -244,7 +244,11 @@ impl Lifecycle {
             match self.judge(doing, reason, refusals)? {
                 Verdict::Retry => {}
                 Verdict::Confirm => clock.confirm_refusal(),
-                Verdict::Attest => self.attest_again(&said).await?,
+                Verdict::Attest => {
+                    if !self.attest_again(&said).await? {
+                        clock.attestation_failed();
+                    }
+                }
                 Verdict::Rebootstrap => return Ok(()),
             }
         }
@@ -260,9 +264,11 @@ impl Lifecycle {
         if result.is_ok() && known.is_doubtful() {
             clock.confirm();
         }
-        let withdrawal = self.settings.experimental.withdrawal;
         // The manager did not get these entries, so the next sync must return all of them again.
-        self.synced(result?).await.inspect_err(|_| *known = SyncState::new(withdrawal))?;
+        if let Err(reason) = self.synced(result?).await {
+            *known = self.no_results();
+            return Err(reason);
+        }
         if is_back {
             if clock.renewal_fails() {
                 self.hold_renewal(Duration::ZERO);
@@ -274,13 +280,19 @@ impl Lifecycle {
         Ok(())
     }
 
+    /// The results of no sync.
+    fn no_results(&self) -> SyncState {
+        let experimental = &self.settings.experimental;
+        SyncState::new(experimental.withdrawal, experimental.sync_interval)
+    }
+
     /// Replaces the agent's own SVID, and schedules the next attempt.
     async fn renew_in_time(&mut self, clock: &mut SyncClock) -> Result<(), ServerError> {
         let result = self.renew().await;
         let signed_in_vain = self.own.as_ref().is_some_and(|own| own.distrusted);
         match &result {
             // A replica that lags behind signs with the tainted authority for a while.
-            Ok(()) if signed_in_vain => self.hold_renewal(clock.renewal_wait(Need::Idle)),
+            Ok(()) if signed_in_vain => self.renew_within(clock.renewal_wait(Need::Idle)),
             Ok(()) => clock.renewed(),
             Err(_) => {
                 let old_at = self.own.as_ref().map(OwnSvid::old_at);
@@ -372,6 +384,13 @@ impl Lifecycle {
         info!(spiffe_id = %svid.id, "Successfully rotated agent SVID");
         self.set_own(svid);
         Ok(())
+    }
+
+    /// Brings the next renewal forward.
+    fn renew_within(&mut self, wait: Duration) {
+        if let Some(own) = &mut self.own {
+            own.renew_at = own.renew_at.min(SystemTime::now() + wait);
+        }
     }
 
     /// Delays the next renewal, because the last one failed.

@@ -130,7 +130,13 @@ impl Manager {
         let ends = (messages, mailbox.downgrade());
         let task = Task::new(cache, (mint, demand.clone(), clock), ends, shared);
         tokio::spawn(task.run());
-        let tokens = Tokens::start(sign, jwt_limit, bundle.clone(), clock);
+        let entries = Arc::clone(&snapshot);
+        let is_kept = Box::new(move |id: &str| {
+            let entries = entries.load();
+            let place = entries.entries().binary_search_by(|entry| (*entry.id).cmp(id));
+            place.is_ok_and(|place| !entries.entries()[place].jwt_svid_include_jti)
+        });
+        let tokens = Tokens::start(sign, jwt_limit, bundle.clone(), is_kept, clock);
         Self { mailbox, snapshot, bundle, bundles, svids, tokens, waited_for, demand }
     }
 
@@ -224,7 +230,7 @@ impl Manager {
 
     /// Whether the task has ended, which happens only by a bug.
     pub(crate) fn is_stopped(&self) -> bool {
-        self.mailbox.is_closed()
+        self.mailbox.is_closed() || self.tokens.is_stopped()
     }
 
     /// Passes the outcome of a sync to the task.

@@ -14,6 +14,7 @@ use identity::{Bundle, Entry, JwtSvid};
 use rand::Rng as _;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
+use tonic::Code;
 use tracing::{debug, error, info, warn};
 
 use super::Stopped;
@@ -22,6 +23,9 @@ use crate::upstream::{ServerError, failed};
 
 /// Has the server sign a JWT-SVID for an entry and an audience.
 pub(crate) type Sign = Arc<dyn Fn(JwtKey) -> BoxFuture<'static, Result<JwtSvid, ServerError>> + Send + Sync>;
+
+/// Whether tokens of the entry with this ID may be kept: it is there, and its tokens are for more than one caller.
+pub(super) type IsKept = Box<dyn Fn(&str) -> bool + Send>;
 
 /// The handle of the task.
 #[derive(Debug, Clone)]
@@ -36,6 +40,9 @@ pub(crate) enum TokenError {
     /// The server did not sign. The text is that of grpc-go (SPIRE, `client.go`).
     #[error("failed to fetch JWT SVID: {0}")]
     Server(String),
+    /// Too many tokens wait for the server already.
+    #[error("too many JWT-SVIDs are being signed")]
+    Busy,
     /// The agent is stopping.
     #[error(transparent)]
     Stopped(#[from] Stopped),
@@ -54,6 +61,7 @@ impl Tokens {
         sign: Sign,
         limit: usize,
         bundle: watch::Receiver<Arc<Bundle>>,
+        is_kept: IsKept,
         clock: fn() -> SystemTime,
     ) -> Self {
         let (mailbox, messages) = mpsc::channel(MAILBOX);
@@ -64,6 +72,7 @@ impl Tokens {
             messages,
             mailbox: mailbox.downgrade(),
             bundle,
+            is_kept,
             sign,
             clock,
             asked: HashMap::new(),
@@ -71,10 +80,17 @@ impl Tokens {
             in_flight: 0,
             once: Arc::new(Semaphore::new(PARALLEL)),
             backoff: Backoff::default(),
-            last_failure: None,
+            away: None,
+            refused: HashMap::new(),
+            reason: String::new(),
         };
         tokio::spawn(task.run());
         Self { mailbox, count }
+    }
+
+    /// Whether the task has ended, which happens only by a bug.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.mailbox.is_closed()
     }
 
     /// The number of tokens in the cache.
@@ -91,10 +107,19 @@ impl Tokens {
     }
 }
 
-/// Callers of a token that the server has been asked for. There is none if it is only refreshed.
+/// A token that the server was or will be asked for.
 #[derive(Default)]
 struct Asked {
     callers: Vec<(Arc<Entry>, oneshot::Sender<Answer>)>,
+    /// It is refreshed, so it is asked for without callers, too.
+    is_refresh: bool,
+}
+
+impl Asked {
+    /// Whether nobody waits for it any more.
+    fn is_in_vain(&self) -> bool {
+        !self.is_refresh && self.callers.iter().all(|(_, reply)| reply.is_closed())
+    }
 }
 
 struct Task {
@@ -103,6 +128,7 @@ struct Task {
     messages: mpsc::Receiver<Message>,
     mailbox: mpsc::WeakSender<Message>,
     bundle: watch::Receiver<Arc<Bundle>>,
+    is_kept: IsKept,
     sign: Sign,
     clock: fn() -> SystemTime,
     /// The tokens that the server was or will be asked for.
@@ -114,8 +140,13 @@ struct Task {
     /// Limits the calls for tokens that are not kept.
     once: Arc<Semaphore>,
     backoff: Backoff,
-    /// When a call failed last, and why. Callers are told so for a moment, instead of calling again at once.
-    last_failure: Option<(Instant, TokenError)>,
+    /// When the server could not be reached last, and why. Callers are told so for a moment, instead of calling again at
+    /// once.
+    away: Option<(Instant, TokenError)>,
+    /// The same for single tokens that the server did not sign.
+    refused: HashMap<JwtKey, (Instant, TokenError)>,
+    /// The last reason that was logged.
+    reason: String,
 }
 
 impl Task {
@@ -132,7 +163,11 @@ impl Task {
                 () = tokio::time::sleep_until(alarm) => {}
             }
             for key in self.cache.take_due((self.clock)()) {
-                self.ask(key, None);
+                if (self.is_kept)(key.entry_id()) {
+                    self.refresh(key);
+                } else {
+                    self.cache.drop_where(|held, _| *held == key);
+                }
             }
             self.call();
             self.count.store(self.cache.len(), Ordering::Relaxed);
@@ -140,47 +175,79 @@ impl Task {
     }
 
     fn get(&mut self, entry: Arc<Entry>, key: JwtKey, reply: oneshot::Sender<Answer>) {
+        if entry.jwt_svid_include_jti {
+            // A token with a `jti` is for one caller. The entry may have got the flag while it had tokens.
+            self.cache.drop_where(|held, _| *held.entry_id() == entry.id);
+            self.sign_once(entry, key, reply);
+            return;
+        }
         match self.cache.get(&key, &entry.spiffe_id, (self.clock)()) {
             Found::Fresh(svid) => drop(reply.send(Ok(svid))),
             Found::Aging(svid) => {
                 drop(reply.send(Ok(svid)));
                 // Its refresh may have been put off until its expiry, because nobody had asked for it.
                 if !self.backoff.is_failing() {
-                    self.ask(key, None);
+                    self.refresh(key);
                 }
             }
-            Found::Missing => match &self.last_failure {
-                Some((at, reason)) if at.elapsed() < PAUSE => drop(reply.send(Err(reason.clone()))),
-                _ => self.ask(key, Some((entry, reply))),
-            },
+            Found::Missing => self.ask(entry, key, reply),
         }
     }
 
-    /// Puts a token into the queue, unless it is there already.
-    fn ask(&mut self, key: JwtKey, caller: Option<(Arc<Entry>, oneshot::Sender<Answer>)>) {
-        // A token with a `jti` is for one caller, so each caller has a call of its own.
-        if let Some((entry, reply)) = caller {
-            if entry.jwt_svid_include_jti {
-                self.sign_once(key, reply);
-                return;
-            }
-            let asked = self.asked.entry(key.clone());
-            let is_new = matches!(asked, std::collections::hash_map::Entry::Vacant(_));
-            asked.or_default().callers.push((entry, reply));
-            if is_new {
-                self.enqueue(key);
-            }
-        } else if !self.asked.contains_key(&key) {
-            self.asked.insert(key.clone(), Asked::default());
-            self.enqueue(key);
+    /// Puts a token into the queue for a caller, unless it is there already.
+    fn ask(&mut self, entry: Arc<Entry>, key: JwtKey, reply: oneshot::Sender<Answer>) {
+        let failures = [self.away.as_ref(), self.refused.get(&key)];
+        if let Some((_, reason)) = failures.into_iter().flatten().find(|(at, _)| at.elapsed() < PAUSE) {
+            drop(reply.send(Err(reason.clone())));
+        } else if let Some(asked) = self.asked.get_mut(&key) {
+            asked.callers.retain(|(_, reply)| !reply.is_closed());
+            asked.callers.push((entry, reply));
+        } else if self.enqueue(key.clone()) {
+            self.asked.insert(key, Asked { callers: vec![(entry, reply)], is_refresh: false });
+        } else {
+            drop(reply.send(Err(TokenError::Busy)));
         }
     }
 
-    fn enqueue(&mut self, key: JwtKey) {
-        match self.queue.iter_mut().find(|(entry_id, _)| entry_id == key.entry_id()) {
+    /// Puts a token that is held into the queue, unless it is there already.
+    fn refresh(&mut self, key: JwtKey) {
+        if let Some(asked) = self.asked.get_mut(&key) {
+            asked.is_refresh = true;
+        } else if self.enqueue(key.clone()) {
+            self.asked.insert(key, Asked { callers: Vec::new(), is_refresh: true });
+        } else {
+            self.cache.failed(&key, (self.clock)() + REFUSED);
+        }
+    }
+
+    /// Returns false if too many wait already: of this entry, or in all. Those that nobody waits for any more make room.
+    fn enqueue(&mut self, key: JwtKey) -> bool {
+        if self.asked.len() >= WAITING {
+            self.forget_vain();
+        }
+        let of_entry = self.queue.iter_mut().find(|(entry_id, _)| entry_id == key.entry_id());
+        match of_entry {
+            _ if self.asked.len() >= WAITING => return false,
+            Some((_, keys)) if keys.len() >= WAITING_OF_ENTRY => return false,
             Some((_, keys)) => keys.push_back(key),
             None => self.queue.push_back((Arc::clone(key.entry_id()), [key].into())),
         }
+        true
+    }
+
+    /// Takes the tokens out of the queue that nobody waits for any more.
+    fn forget_vain(&mut self) {
+        let asked = &mut self.asked;
+        for (_, keys) in &mut self.queue {
+            keys.retain(|key| {
+                let in_vain = asked.get(key).is_none_or(Asked::is_in_vain);
+                if in_vain {
+                    asked.remove(key);
+                }
+                !in_vain
+            });
+        }
+        self.queue.retain(|(_, keys)| !keys.is_empty());
     }
 
     /// Calls the server for those whose turn it is.
@@ -192,28 +259,33 @@ impl Task {
                 self.queue.push_back((entry_id, keys));
             }
             let (Some(key), Some(mailbox)) = (key, self.mailbox.upgrade()) else { return };
+            if self.asked.get(&key).is_none_or(Asked::is_in_vain) {
+                self.asked.remove(&key);
+                continue;
+            }
             self.in_flight += 1;
             let signing = (self.sign)(key.clone());
             tokio::spawn(async move {
-                let signed = signing.await;
+                // A call that panics is an answer, too.
+                let signed = tokio::spawn(signing).await;
+                let signed = signed.unwrap_or(Err(ServerError::Protocol("signing was interrupted")));
                 let _ = mailbox.send(Message::Signed(key, signed)).await;
             });
         }
     }
 
     /// Calls the server for one caller. The token is not kept.
-    fn sign_once(&self, key: JwtKey, mut reply: oneshot::Sender<Answer>) {
+    fn sign_once(&self, entry: Arc<Entry>, key: JwtKey, mut reply: oneshot::Sender<Answer>) {
         let (sign, once) = (Arc::clone(&self.sign), Arc::clone(&self.once));
         let signing = async move {
             let _place = once.acquire().await;
-            sign(key).await
+            let signed = sign(key).await;
+            let svid = signed.map_err(|reason| TokenError::Server(failed::rpc_error(&reason)))?;
+            of_entry(&entry, &Arc::new(svid))
         };
         tokio::spawn(async move {
             tokio::select! {
-                signed = signing => {
-                    let answer = signed.map(Arc::new).map_err(|reason| TokenError::Server(failed::rpc_error(&reason)));
-                    let _ = reply.send(answer);
-                }
+                answer = signing => drop(reply.send(answer)),
                 () = reply.closed() => {}
             }
         });
@@ -226,41 +298,62 @@ impl Task {
         match signed {
             Ok(svid) => {
                 self.backoff.reset();
-                self.last_failure = None;
+                self.away = None;
+                self.reason.clear();
                 let svid = Arc::new(svid);
                 debug!(entry = %key.entry_id(), spiffe_id = %svid.id, "JWT-SVID updated");
-                if !self.tainted().contains(&svid.key_id) {
+                if self.tainted().contains(&svid.key_id) {
+                    // A replica that lags behind still signs with that key.
+                    self.cache.failed(&key, now + REFUSED);
+                } else {
                     self.cache.put(key, Arc::clone(&svid), rand::rng().random(), now);
                 }
                 for (entry, reply) in callers {
-                    // The entry may grant another ID since the token was asked for.
-                    let answer = if entry.spiffe_id == svid.id {
-                        Ok(Arc::clone(&svid))
-                    } else {
-                        Err(TokenError::Server(format!(
-                            "the server signed for {} instead of {}",
-                            svid.id, entry.spiffe_id
-                        )))
-                    };
-                    let _ = reply.send(answer);
+                    let _ = reply.send(of_entry(&entry, &svid));
                 }
             }
-            Err(reason) => {
-                let wait = self.backoff.wait(Need::urgent_if(!callers.is_empty()));
-                let wait = wait.max(reason.retry_after().unwrap_or_default());
-                self.cache.failed(&key, now + wait);
-                let reason = failed::rpc_error(&reason);
-                if callers.is_empty() {
-                    warn!(entry = %key.entry_id(), error = %reason, "Unable to renew JWT; the one at hand is served until it expires");
-                } else {
-                    error!(entry = %key.entry_id(), error = %reason, "Failed to mint JWT-SVID");
-                }
-                let failure = TokenError::Server(reason);
-                for (_, reply) in callers {
-                    let _ = reply.send(Err(failure.clone()));
-                }
-                self.last_failure = Some((Instant::now(), failure));
+            Err(reason) => self.not_signed(key, &reason, callers, now),
+        }
+    }
+
+    fn not_signed(
+        &mut self,
+        key: JwtKey,
+        reason: &ServerError,
+        callers: Vec<(Arc<Entry>, oneshot::Sender<Answer>)>,
+        now: SystemTime,
+    ) {
+        let asks_for = reason.retry_after().unwrap_or_default();
+        let failure = TokenError::Server(failed::rpc_error(reason));
+        self.log_failure(&key, reason, callers.is_empty());
+        // What the server says of one token says nothing of the others.
+        if matches!(reason.code(), None | Some(Code::Unavailable)) {
+            let wait = self.backoff.wait(Need::urgent_if(!callers.is_empty()));
+            self.cache.failed(&key, now + wait.max(asks_for));
+            self.away = Some((Instant::now(), failure.clone()));
+        } else {
+            self.cache.failed(&key, now + REFUSED.max(asks_for));
+            self.refused.retain(|_, (at, _)| at.elapsed() < PAUSE);
+            if self.refused.len() < WAITING {
+                self.refused.insert(key, (Instant::now(), failure.clone()));
             }
+        }
+        for (_, reply) in callers {
+            let _ = reply.send(Err(failure.clone()));
+        }
+    }
+
+    /// Logs a reason once, until another one comes or the server signs.
+    fn log_failure(&mut self, key: &JwtKey, reason: &ServerError, is_refresh: bool) {
+        let (entry, reason) = (key.entry_id(), failed::rpc_error(reason));
+        if self.reason == reason {
+            debug!(%entry, error = %reason, "Failed to mint JWT-SVID");
+        } else if is_refresh {
+            warn!(%entry, error = %reason, "Unable to renew JWT; the one at hand is served until it expires");
+            self.reason = reason;
+        } else {
+            error!(%entry, error = %reason, "Failed to mint JWT-SVID");
+            self.reason = reason;
         }
     }
 
@@ -289,6 +382,19 @@ impl Task {
     }
 }
 
+/// The answer to a caller by this entry, which may grant another ID since the token was asked for.
+fn of_entry(entry: &Entry, svid: &Arc<JwtSvid>) -> Answer {
+    if entry.spiffe_id == svid.id {
+        return Ok(Arc::clone(svid));
+    }
+    Err(TokenError::Server(format!("the server signed for {} instead of {}", svid.id, entry.spiffe_id)))
+}
+
+/// The most tokens that wait for the server, in all and of one entry.
+const WAITING: usize = 1024;
+const WAITING_OF_ENTRY: usize = 64;
+/// The wait before a token is refreshed that the server did not sign.
+const REFUSED: Duration = Duration::from_secs(10);
 /// The most calls that are under way at one time. A server signs 500 a second.
 const PARALLEL: usize = 16;
 /// The most messages that wait. A sender waits for room.

@@ -117,10 +117,11 @@ proptest! {
                 _ => now += number / 10,
             }
             prop_assert!(cache.len() <= 5);
-            prop_assert_eq!(cache.by_entry.values().map(BTreeMap::len).sum::<usize>(), cache.len());
+            prop_assert_eq!(cache.by_entry.values().map(|of| of.keys.len()).sum::<usize>(), cache.len());
             prop_assert_eq!(cache.queue.len(), cache.len());
             let bytes: usize = cache.held.iter().map(|(key, held)| weight(key, &held.svid)).sum();
             prop_assert_eq!(cache.bytes, bytes);
+            prop_assert_eq!(cache.by_entry.values().map(|of| of.bytes).sum::<usize>(), bytes);
         }
     }
 }

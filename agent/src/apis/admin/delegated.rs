@@ -21,7 +21,7 @@ use tonic::Status;
 use tracing::{debug, error};
 use transport::Peer;
 
-use crate::apis::workload::{denied, der, jwks};
+use crate::apis::workload::{denied, der, jwks, no_token};
 use crate::door::{Admission, Caller, Denied, NoDelegate};
 
 /// The service `spire.api.agent.delegatedidentity.v1.DelegatedIdentity`.
@@ -118,8 +118,11 @@ impl Delegated {
         let granted = manager.granted(&delegate);
         let signed = granted.iter().filter(|granted| is_served(granted.entry())).map(async |granted| {
             let svid = manager.jwt_svid(granted, &request.audience).await.map_err(|reason| {
-                error!(pid, method = METHOD, spiffe_id = %granted.entry().spiffe_id, error = %reason, "Could not fetch JWT-SVID");
-                Status::unavailable(format!("could not fetch JWT-SVID: {reason}"))
+                if caller.peer().complain("no JWT-SVID") {
+                    let spiffe_id = &granted.entry().spiffe_id;
+                    error!(pid, method = METHOD, %spiffe_id, error = %reason, "Could not fetch JWT-SVID");
+                }
+                no_token(&reason)
             })?;
             debug!(pid, method = METHOD, spiffe_id = %svid.id, "Fetched JWT SVID");
             Ok::<_, Status>(types::Jwtsvid {

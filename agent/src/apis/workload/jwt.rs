@@ -76,12 +76,21 @@ pub(crate) fn jwks(bundle: &Bundle) -> Bytes {
     bundle.jwks().into()
 }
 
+/// The status of a call that gets no token.
+pub(crate) fn no_token(reason: &TokenError) -> Status {
+    let words = format!("could not fetch JWT-SVID: {reason}");
+    match reason {
+        TokenError::Busy => Status::resource_exhausted(words),
+        TokenError::Server(_) | TokenError::Stopped(_) => Status::unavailable(words),
+    }
+}
+
 fn not_signed(caller: &Caller, spiffe_id: &str, reason: &TokenError) -> Status {
     if caller.peer().complain("no JWT-SVID") {
         let pid = caller.peer().process.pid;
         error!(pid, method = METHOD, spiffe_id, error = %reason, "Could not fetch JWT-SVID");
     }
-    Status::unavailable(format!("could not fetch JWT-SVID: {reason}"))
+    no_token(reason)
 }
 
 const METHOD: &str = "FetchJWTSVID";

@@ -124,3 +124,27 @@ async fn a_crowd_does_not_displace_the_last_sync_of_a_newcomer() {
     assert!(last >= newcomer + Duration::from_secs(6), "{:?}", last - newcomer);
     assert!(clock.demands.len() <= DEMANDS_KEPT);
 }
+
+#[tokio::test(start_paused = true)]
+async fn nobody_brings_forward_what_the_server_or_a_refusal_asks_to_wait_for() {
+    let mut clock = SyncClock::new();
+    clock.synced(Err(Some(Duration::from_secs(60))), INTERVAL, Need::Idle);
+    for _ in 0..100 {
+        clock.demand();
+        clock.reached();
+    }
+    assert!(clock.next() >= Instant::now() + Duration::from_secs(59));
+    clock.synced(Err(None), INTERVAL, Need::Urgent);
+    clock.confirm_refusal();
+    clock.demand();
+    assert!(clock.next() >= Instant::now() + REFUSED.mul_f64(0.9));
+    // A crowd brings a sync forward once.
+    advance(AWAITED).await;
+    while failing(&mut clock, 1, Need::Idle) <= URGENT {}
+    clock.demand();
+    let first = clock.next();
+    for _ in 0..100 {
+        clock.demand();
+    }
+    assert_eq!(clock.next(), first);
+}

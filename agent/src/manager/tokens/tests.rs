@@ -77,6 +77,9 @@ impl Fixture {
                 if *server.away.lock().unwrap() {
                     return Err(ServerError::Unreachable("away".into()));
                 }
+                if key.audience().iter().any(|audience| audience == "bad") {
+                    return Err(ServerError::of(tonic::Status::internal("no")));
+                }
                 let header = URL_SAFE_NO_PAD.encode(r#"{"kid":"k"}"#);
                 let id = SpiffeId::parse("spiffe://td/web").unwrap();
                 Ok(JwtSvid::new(id, format!("{header}..{number}"), clock(), clock() + MINUTE))
@@ -84,7 +87,7 @@ impl Fixture {
         });
         let bundle = Bundle::of_x509(TrustDomain::parse("td").unwrap(), []);
         let (bundle, watched) = watch::channel(Arc::new(bundle));
-        Self { tokens: Tokens::start(sign, 10, watched, clock), signer, bundle }
+        Self { tokens: Tokens::start(sign, 10, watched, Box::new(|id| id != "gone"), clock), signer, bundle }
     }
 
     async fn get(&self, entry: &Entry, audience: &str) -> Result<String, String> {
@@ -171,13 +174,72 @@ async fn a_token_with_an_id_of_its_own_is_not_kept() {
     let (one, other) = tokio::join!(fixture.get(&entry, "a"), fixture.get(&entry, "a"));
     assert_ne!(one, other);
     assert_eq!(fixture.tokens.count(), 0);
+    // Nor is one that the entry had before.
+    let before = Entry { jwt_svid_include_jti: false, ..entry.clone() };
+    let kept = fixture.get(&before, "a").await;
+    assert_ne!(fixture.get(&entry, "a").await, kept);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_server_says_of_one_token_says_nothing_of_others() {
+    let fixture = Fixture::new();
+    let (bad, good) = (entry("bad"), entry("good"));
+    let refused = fixture.get(&bad, "bad").await.unwrap_err();
+    assert_eq!(refused, "failed to fetch JWT SVID: rpc error: code = Internal desc = no");
+    let asked = fixture.signer.count();
+    assert_eq!(fixture.get(&bad, "bad").await, Err(refused), "not again at once");
+    assert_eq!(fixture.signer.count(), asked);
+    assert!(fixture.get(&good, "a").await.is_ok() && fixture.get(&bad, "a").await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_asked_for_callers_that_have_gone() {
+    let fixture = Fixture::new();
+    let entry = entry("e");
+    for audience in 0..200 {
+        let audience = audience.to_string();
+        let call = tokio::time::timeout(Duration::from_millis(1), fixture.get(&entry, &audience));
+        assert!(!matches!(call.await, Ok(Ok(_))), "it is taken back, or one too many");
+    }
+    sleep(MINUTE / 2).await;
+    assert!(fixture.signer.count() <= 2 * PARALLEL, "{}", fixture.signer.count());
+    assert!(fixture.get(&entry, "a").await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_entry_has_so_many_that_wait() {
+    let fixture = Fixture::new();
+    let (loud, quiet) = (entry("loud"), entry("quiet"));
+    let crowd = futures_util::future::join_all((0..500).map(|audience| {
+        let (fixture, loud) = (&fixture, &loud);
+        async move { fixture.get(loud, &audience.to_string()).await }
+    }));
+    let newcomer = async {
+        sleep(Duration::from_millis(10)).await;
+        fixture.get(&quiet, "a").await
+    };
+    let (crowd, newcomer) = tokio::join!(crowd, newcomer);
+    assert!(newcomer.is_ok());
+    let busy = Err("too many JWT-SVIDs are being signed".to_owned());
+    assert!(crowd.iter().filter(|answer| **answer == busy).count() >= 500 - WAITING_OF_ENTRY - PARALLEL);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_entry_that_is_gone_is_not_refreshed() {
+    let fixture = Fixture::new();
+    let gone = entry("gone");
+    for _ in 0..2 {
+        fixture.get(&gone, "a").await.unwrap();
+    }
+    sleep(MINUTE / 2).await;
+    assert_eq!((fixture.signer.count(), fixture.tokens.count()), (1, 0));
 }
 
 #[tokio::test(start_paused = true)]
 async fn entries_take_turns() {
     let fixture = Fixture::new();
     let (loud, quiet) = (entry("loud"), entry("quiet"));
-    let crowd = futures_util::future::join_all((0..100).map(|audience| {
+    let crowd = futures_util::future::join_all((0..60).map(|audience| {
         let (fixture, loud) = (&fixture, &loud);
         async move { fixture.get(loud, &audience.to_string()).await }
     }));

@@ -4,22 +4,32 @@
 //! and an older bundle than the one that answered before. If the agent believed it at once, identities would go away and
 //! come back. A bundle with a higher sequence number is never doubted, so a taint counts at once.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use identity::{Bundle, Entry, TrustDomain};
+use tokio::time::Instant;
 use tracing::debug;
 
-/// What the last sync took back, so that the next one confirms it.
+/// What the last sync took back, so that a later one confirms it.
 #[derive(Debug, Default)]
 pub(super) struct Doubts {
-    /// The IDs of entries that are held but were absent, or came with a lower revision.
-    entries: BTreeSet<Arc<str>>,
-    /// The sequence numbers of bundles that were lower than the one that is held, or [`ABSENT`].
-    bundles: BTreeMap<TrustDomain, u64>,
+    /// How long an answer must stay the same. A server reads its database every few seconds, so one that lags says the same
+    /// twice in a row if it is asked at once.
+    patience: Duration,
+    /// The IDs of entries that are held but were absent, or came with a lower revision, and since when.
+    entries: BTreeMap<Arc<str>, Instant>,
+    /// The sequence numbers of bundles that were lower than the one that is held, or [`ABSENT`], and since when.
+    bundles: BTreeMap<TrustDomain, (u64, Instant)>,
 }
 
 impl Doubts {
+    /// No doubts yet. What is taken back counts when an answer of this much later agrees.
+    pub(super) fn new(patience: Duration) -> Self {
+        Self { patience, ..Self::default() }
+    }
+
     /// Whether something waits for the next sync to confirm it.
     pub(super) fn are_pending(&self) -> bool {
         !self.entries.is_empty() || !self.bundles.is_empty()
@@ -31,14 +41,12 @@ impl Doubts {
         let mut absent: HashMap<&str, &Arc<Entry>> = held.iter().map(|entry| (&*entry.id, entry)).collect();
         for entry in &mut listed {
             let Some(ours) = absent.remove(&*entry.id) else { continue };
-            if is_older(entry, ours) && !doubted.contains(&ours.id) {
-                self.doubt(ours, "came with an older revision");
+            if is_older(entry, ours) && self.doubt(ours, &doubted, "came with an older revision") {
                 *entry = Arc::clone(ours);
             }
         }
         for ours in held.iter().filter(|ours| absent.contains_key(&*ours.id)) {
-            if !doubted.contains(&ours.id) {
-                self.doubt(ours, "is absent");
+            if self.doubt(ours, &doubted, "is absent") {
                 listed.push(Arc::clone(ours));
             }
         }
@@ -62,24 +70,12 @@ impl Doubts {
             self.bundles.remove(domain);
             return false;
         }
-        if self.bundles.remove(domain) == Some(sequence_number) {
-            return false;
-        }
-        debug!(trust_domain = %domain, sequence_number, held = held.sequence_number,
-            "Bundle is older than the last one; it counts if the next sync agrees");
-        self.bundles.insert(domain.clone(), sequence_number);
-        true
+        self.doubt_bundle(held, sequence_number)
     }
 
     /// Whether `held` stays for now, although the server has no bundle for its trust domain.
     pub(super) fn bundle_is_absent(&mut self, held: &Bundle) -> bool {
-        let domain = &held.trust_domain;
-        if self.bundles.remove(domain) == Some(ABSENT) {
-            return false;
-        }
-        debug!(trust_domain = %domain, "Bundle is absent; it is dropped if the next sync agrees");
-        self.bundles.insert(domain.clone(), ABSENT);
-        true
+        self.doubt_bundle(held, ABSENT)
     }
 
     /// Forgets the bundles of trust domains that no entry federates with any more.
@@ -87,10 +83,34 @@ impl Doubts {
         self.bundles.retain(|domain, _| wanted(domain));
     }
 
-    fn doubt(&mut self, ours: &Entry, what: &'static str) {
-        debug!(entry = %ours.id, spiffe_id = %ours.spiffe_id,
-            "Entry {what} in the server's list; it is withdrawn if the next sync agrees");
-        self.entries.insert(Arc::clone(&ours.id));
+    /// Whether an entry is held on to. It is, until it has been doubted for long enough.
+    fn doubt(&mut self, ours: &Entry, doubted: &BTreeMap<Arc<str>, Instant>, what: &'static str) -> bool {
+        let since = doubted.get(&ours.id).copied();
+        if since.is_some_and(|since| since.elapsed() >= self.patience) {
+            return false;
+        }
+        if since.is_none() {
+            debug!(entry = %ours.id, spiffe_id = %ours.spiffe_id,
+                "Entry {what} in the server's list; it is withdrawn if the next sync agrees");
+        }
+        self.entries.insert(Arc::clone(&ours.id), since.unwrap_or_else(Instant::now));
+        true
+    }
+
+    /// The same of a bundle that came with this sequence number, or [`ABSENT`].
+    fn doubt_bundle(&mut self, held: &Bundle, sequence_number: u64) -> bool {
+        let domain = &held.trust_domain;
+        let since = self.bundles.remove(domain).filter(|(number, _)| *number == sequence_number);
+        if since.is_some_and(|(_, since)| since.elapsed() >= self.patience) {
+            return false;
+        }
+        if since.is_none() {
+            debug!(trust_domain = %domain, sequence_number, held = held.sequence_number,
+                "Bundle is absent or older than the last one; that counts if the next sync agrees");
+        }
+        let since = since.map_or_else(Instant::now, |(_, since)| since);
+        self.bundles.insert(domain.clone(), (sequence_number, since));
+        true
     }
 }
 
@@ -148,6 +168,19 @@ mod tests {
         assert_eq!(after(&[both, one, both, one, both]), vec![of(both); 5]);
         assert_eq!(after(&[both, one, one]), [of(both), of(both), of(one)]);
         assert_eq!(after(&[both, &[], one])[1..], [of(both), of(one)], "each entry has its own doubt");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_comes_too_soon_confirms_nothing() {
+        let patience = Duration::from_secs(4);
+        let mut doubts = Doubts::new(patience);
+        let held = [entry("a", 1)];
+        for _ in 0..4 {
+            assert_eq!(doubts.entries(&held, Vec::new()).len(), 1);
+            tokio::time::advance(patience / 5).await;
+        }
+        tokio::time::advance(patience / 5).await;
+        assert!(doubts.entries(&held, Vec::new()).is_empty() && !doubts.are_pending());
     }
 
     #[test]

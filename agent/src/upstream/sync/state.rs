@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use config::Withdrawal;
 use identity::{Bundle, Entry, TrustDomain};
@@ -38,10 +39,12 @@ pub struct SyncState {
 }
 
 impl SyncState {
-    /// No results yet. With [`Withdrawal::Confirmed`], what an answer takes back counts when the next one agrees.
+    /// No results yet. With [`Withdrawal::Confirmed`], what an answer takes back counts when one agrees that comes about
+    /// `sync_interval` later, at most four seconds.
     #[must_use]
-    pub fn new(withdrawal: Withdrawal) -> Self {
-        let doubts = (withdrawal == Withdrawal::Confirmed).then(Doubts::default);
+    pub fn new(withdrawal: Withdrawal, sync_interval: Duration) -> Self {
+        let patience = sync_interval.mul_f64(0.8).min(PATIENCE);
+        let doubts = (withdrawal == Withdrawal::Confirmed).then(|| Doubts::new(patience));
         Self { doubts, ..Self::default() }
     }
 
@@ -215,6 +218,9 @@ fn is_stale(held: &Entry, revision: &EntryRevision) -> bool {
     held.revision != revision.revision_number
         || (revision.created_at != 0 && held.created_at != revision.created_at)
 }
+
+/// The longest patience. A server reads its entries from its database every five seconds.
+const PATIENCE: Duration = Duration::from_secs(4);
 
 #[cfg(test)]
 mod tests;

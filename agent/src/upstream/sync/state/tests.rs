@@ -120,7 +120,7 @@ fn what_cannot_be_read_leaves_the_last_good_one() {
 
 #[test]
 fn what_an_answer_takes_back_counts_when_the_next_one_agrees() {
-    let mut known = SyncState::new(Withdrawal::Confirmed);
+    let mut known = SyncState::new(Withdrawal::Confirmed, Duration::ZERO);
     let held = |known: &SyncState| -> Vec<_> {
         known.entries.iter().map(|entry| (entry.id.to_string(), entry.revision)).collect()
     };
