@@ -69,6 +69,20 @@ pub fn verify<'a>(
     purpose: Purpose,
     now: SystemTime,
 ) -> Result<(), ChainError> {
+    lengths(leaf, intermediates, anchors, purpose, now).map(drop)
+}
+
+/// The same, and how many certificates each chain that will do has, leaf and anchor included.
+///
+/// # Errors
+/// [`ChainError`].
+pub fn lengths<'a>(
+    leaf: &'a [u8],
+    intermediates: impl IntoIterator<Item = &'a [u8]>,
+    anchors: impl IntoIterator<Item = &'a [u8]>,
+    purpose: Purpose,
+    now: SystemTime,
+) -> Result<Vec<usize>, ChainError> {
     let leaf = Certificate::parse(leaf)?;
     let intermediates = intermediates.into_iter().map(Certificate::parse).collect::<Result<Vec<_>, _>>()?;
     verify_parsed(&leaf, &intermediates, anchors, purpose, now)
@@ -85,11 +99,12 @@ fn verify_parsed<'a>(
     anchors: impl IntoIterator<Item = &'a [u8]>,
     purpose: Purpose,
     now: SystemTime,
-) -> Result<(), ChainError> {
+) -> Result<Vec<usize>, ChainError> {
     let anchors: Vec<_> = anchors.into_iter().filter_map(|der| Certificate::parse(der).ok()).collect();
     let chains = Search::new(&anchors, intermediates, now).chains(leaf)?;
     let mut refusals = Refusals::default();
-    if chains.iter().any(|chain| refusals.judge(chain, purpose)) { Ok(()) } else { Err(refusals.into()) }
+    let good: Vec<_> = chains.iter().filter(|chain| refusals.judge(chain, purpose)).map(Vec::len).collect();
+    if good.is_empty() { Err(refusals.into()) } else { Ok(good) }
 }
 
 /// Why none of several chains will do.

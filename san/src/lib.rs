@@ -121,9 +121,6 @@ pub enum PeerError {
     /// The leaf certificate cannot be parsed.
     #[error("the certificate cannot be read: it is not X.509 in DER or PEM")]
     Certificate,
-    /// The leaf is a CA certificate. Envoy's treatment of that is not implemented here.
-    #[error("the certificate is a CA's (basic constraints): whether its chain holds is not checked here")]
-    Authority,
 }
 
 impl Policy {
@@ -221,9 +218,10 @@ impl Policy {
         });
         let matches = matches.collect();
         let refusal = match self.refusal(chain, &parsed, names, at, peer) {
-            Some(Refusal::Chain(webpki::Error::CaUsedAsEndEntity)) => return Err(PeerError::Authority),
-            // With ACCEPT_UNTRUSTED, Envoy only logs the refusal.
-            Some(_) if self.accept_untrusted && !matches!(self.trust, Trust::Spiffe(_)) => None,
+            // With ACCEPT_UNTRUSTED, Envoy only logs the refusal. TLS itself needs a key that may sign.
+            Some(_) if self.accept_untrusted && !matches!(self.trust, Trust::Spiffe(_)) => {
+                refusal::key_usage(&parsed, peer).err()
+            }
             refusal => refusal,
         };
         Ok(Verdict { refusal, matches })

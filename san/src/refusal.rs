@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use identity::chain::ChainError;
 use x509_parser::prelude::{ASN1Time, X509Certificate};
 
 use super::Peer;
@@ -19,7 +20,7 @@ pub enum Refusal {
     /// No root of the bundle can be used: all have expired, or (SPIFFE validator) none is self-signed.
     NoRoot,
     /// The chain does not lead to a root.
-    Chain(webpki::Error),
+    Chain(ChainError),
     /// The chain is too long.
     Depth {
         /// The number of certificates above the leaf.
@@ -70,10 +71,10 @@ impl fmt::Display for Refusal {
             Self::NoRoot => f.write_str(
                 "the bundle has no root that is valid at this time (the SPIFFE validator wants self-signed ones)",
             ),
-            Self::Chain(webpki::Error::UnknownIssuer) => {
+            Self::Chain(ChainError::UnknownAuthority(_)) => {
                 f.write_str("the chain leads to none of the roots (UnknownIssuer)")
             }
-            Self::Chain(reason) => write!(f, "the chain does not hold: {reason:?}"),
+            Self::Chain(reason) => write!(f, "the chain does not hold: {reason}"),
             Self::Depth { depth, most } => {
                 write!(f, "{depth} certificates above the leaf, and max_verify_depth is {most}")
             }
@@ -99,7 +100,7 @@ pub(super) fn spiffe_leaf(leaf: &X509Certificate<'_>) -> Result<(), Refusal> {
     if leaf.is_ca() || signs { Err(Refusal::Authority) } else { Ok(()) }
 }
 
-/// Checks the part of BoringSSL's purposes `ssl_client` and `ssl_server` that webpki does not check.
+/// Checks the part of BoringSSL's purposes `ssl_client` and `ssl_server` that `identity::chain` does not check.
 pub(super) fn key_usage(leaf: &X509Certificate<'_>, peer: Peer) -> Result<(), Refusal> {
     let Some(usage) = leaf.key_usage().ok().flatten() else { return Ok(()) };
     let usage = usage.value;

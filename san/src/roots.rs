@@ -1,16 +1,14 @@
 //! Roots, and whether a chain leads to one of them as BoringSSL sees it.
 //!
-//! webpki builds the path. Where the two differ, this follows Envoy: with `trusted_ca` every certificate of the
+//! [`identity::chain`] builds the path. Where the two differ, this follows Envoy: with `trusted_ca` every certificate of the
 //! bundle may end the path, with the SPIFFE validator only a self-issued one; roots expire, too; and the SPIFFE
 //! validator checks neither the extended key usage nor the length of the path.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use identity::chain::{self, ChainError, Purpose};
 use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{
-    CertificateDer, CertificateRevocationListDer, SignatureVerificationAlgorithm, TrustAnchor, UnixTime,
-};
-use webpki::{EndEntityCert, ExtendedKeyUsageValidator, KeyPurposeIdIter, KeyUsage};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
 use x509_parser::prelude::{ASN1Time, FromDer as _, X509Certificate};
 
 use super::context::Source;
@@ -77,17 +75,10 @@ impl Roots {
         }
         let ends = |root: &&Certificate| rules.partial || root.self_issued;
         let alive = |root: &&Certificate| root.valid(rules.at).is_ok();
-        let anchors: Vec<TrustAnchor<'_>> = self
-            .certificates
-            .iter()
-            .filter(ends)
-            .filter(alive)
-            .filter_map(|root| webpki::anchor_from_trusted_cert(&root.der).ok())
-            .collect();
-        let known = self.certificates.iter().filter(|known| !known.self_issued);
-        let known = known.map(|root| CertificateDer::from(&*root.der));
-        let between: Vec<CertificateDer<'_>> =
-            intermediates.iter().map(|der| CertificateDer::from(&**der)).chain(known).collect();
+        let anchors: Vec<&[u8]> =
+            self.certificates.iter().filter(ends).filter(alive).map(|root| &*root.der).collect();
+        let known = self.certificates.iter().filter(|known| !known.self_issued).map(|root| &*root.der);
+        let between: Vec<&[u8]> = intermediates.iter().map(|der| &**der).chain(known).collect();
         let mut refusal = Refusal::NoRoot;
         for time in self.times(chain, rules) {
             match path(leaf, &between, &anchors, time, rules) {
@@ -95,7 +86,7 @@ impl Roots {
                 Err(reason) => refusal = reason,
             }
         }
-        if matches!(refusal, Refusal::Chain(webpki::Error::UnknownIssuer)) && anchors.is_empty() {
+        if matches!(refusal, Refusal::Chain(ChainError::UnknownAuthority(_))) && anchors.is_empty() {
             refusal = Refusal::NoRoot;
         }
         Err(refusal)
@@ -120,23 +111,26 @@ impl Roots {
 }
 
 fn path(
-    leaf: &CertificateDer<'_>,
-    between: &[CertificateDer<'_>],
-    anchors: &[TrustAnchor<'_>],
+    leaf: &[u8],
+    between: &[&[u8]],
+    anchors: &[&[u8]],
     time: SystemTime,
     rules: &Rules,
 ) -> Result<(), Refusal> {
-    let time = UnixTime::since_unix_epoch(time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO));
-    let leaf = EndEntityCert::try_from(leaf).map_err(Refusal::Chain)?;
-    let found = leaf
-        .verify_for_usage(ALGORITHMS, anchors, between, time, Usage(rules.usage), None, None)
-        .map_err(|reason| match reason {
-            webpki::Error::CertExpired { not_after, .. } => Refusal::Expired(system_time(not_after)),
-            webpki::Error::CertNotValidYet { not_before, .. } => Refusal::NotYet(system_time(not_before)),
-            other => Refusal::Chain(other),
-        })?;
+    let purpose = match rules.usage {
+        None => Purpose::Any,
+        Some(Peer::Client) => Purpose::Client,
+        Some(Peer::Server) => Purpose::Server,
+    };
+    let lengths = chain::lengths(leaf, between.iter().copied(), anchors.iter().copied(), purpose, time);
+    let lengths = lengths.map_err(|reason| match reason {
+        ChainError::Expired { not_after, .. } => Refusal::Expired(not_after.into()),
+        ChainError::NotYetValid { not_before, .. } => Refusal::NotYet(not_before.into()),
+        other => Refusal::Chain(other),
+    });
+    let shortest = lengths?.into_iter().min().unwrap_or_default();
     // Envoy counts all certificates but the leaf, and treats a limit of 0 as 1.
-    let depth = u32::try_from(found.intermediate_certificates().count() + 1).unwrap_or(u32::MAX);
+    let depth = u32::try_from(shortest.saturating_sub(1)).unwrap_or(u32::MAX);
     match rules.max_depth {
         Some(most) if depth > most.max(1) => Err(Refusal::Depth { depth, most }),
         _ => Ok(()),
@@ -145,7 +139,6 @@ fn path(
 
 impl Certificate {
     fn read(der: CertificateDer<'static>) -> Option<Self> {
-        webpki::anchor_from_trusted_cert(&der).ok()?;
         let (rest, parsed) = X509Certificate::from_der(&der).ok()?;
         if !rest.is_empty() {
             return None;
@@ -183,23 +176,5 @@ fn time(time: ASN1Time) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(u64::try_from(time.timestamp()).unwrap_or(0))
 }
 
-fn system_time(time: UnixTime) -> SystemTime {
-    UNIX_EPOCH + Duration::from_secs(time.as_secs())
-}
-
-/// Checks the extended key usage that the side needs, if the certificate has any. `None` accepts everything.
-struct Usage(Option<Peer>);
-
-impl ExtendedKeyUsageValidator for Usage {
-    fn validate(&self, usages: KeyPurposeIdIter<'_, '_>) -> Result<(), webpki::Error> {
-        match self.0 {
-            None => Ok(()),
-            Some(Peer::Client) => KeyUsage::client_auth().validate(usages),
-            Some(Peer::Server) => KeyUsage::server_auth().validate(usages),
-        }
-    }
-}
-
-const ALGORITHMS: &[&dyn SignatureVerificationAlgorithm] = webpki::ALL_VERIFICATION_ALGS;
 /// The most times that are tried. A bundle has only a few certificates.
 const MOST_TIMES: usize = 64;

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CustomExtension, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, SanType,
 };
 use rustls::ClientConfig;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -72,6 +72,16 @@ impl Peers {
         let mut complete = intermediate.sign(&[b], DAY, ExtendedKeyUsagePurpose::ClientAuth);
         complete.chain.push(intermediate.der.clone());
         all.insert("b by intermediate", complete);
+        for (name, oid, content) in EXTENSIONS {
+            let subordinate = Authority::extended(name, &root, oid, content);
+            let mut shown = subordinate.sign(&[b], DAY, ExtendedKeyUsagePurpose::ClientAuth);
+            shown.chain.push(subordinate.der);
+            all.insert(name, shown);
+        }
+        all.insert(
+            "a subordinate itself",
+            Shown { chain: vec![intermediate.der.clone()], key: intermediate.key.clone() },
+        );
         all.insert("b for servers", root.sign(&[b], DAY, ExtendedKeyUsagePurpose::ServerAuth));
         all.insert("none", Shown { chain: Vec::new(), key: Vec::new() });
         let mut certificates = BTreeMap::new();
@@ -140,10 +150,22 @@ impl Peers {
 
 impl Authority {
     fn new(trust_domain: &str, life: Duration, parent: Option<&Self>) -> Self {
-        let mut params = params(&[&format!("spiffe://{trust_domain}")], life);
-        params
-            .distinguished_name
-            .push(DnType::CommonName, format!("{trust_domain} {life} {}", parent.is_some()));
+        let params = params(&[&format!("spiffe://{trust_domain}")], life);
+        Self::made(&format!("{trust_domain} {life} {}", parent.is_some()), params, parent)
+    }
+
+    /// A subordinate with a critical extension.
+    fn extended(name: &str, parent: &Self, oid: &[u64], content: &[u8]) -> Self {
+        let mut extension = CustomExtension::from_oid_content(oid, content.to_vec());
+        extension.set_criticality(true);
+        let mut params = params(&["spiffe://example.org"], DAY);
+        params.custom_extensions = vec![extension];
+        // A name of its own: BoringSSL follows one issuer of a name and does not come back.
+        Self::made(name, params, Some(parent))
+    }
+
+    fn made(name: &str, mut params: CertificateParams, parent: Option<&Self>) -> Self {
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let key = KeyPair::generate().expect("a key");
@@ -229,6 +251,13 @@ impl ServerCertVerifier for Anyone {
     }
 }
 
+/// Peers by a subordinate, and its critical extension: `certificatePolicies` with `anyPolicy`, as enterprises issue them, and
+/// `nameConstraints` that permit URIs of one host alone.
+const EXTENSIONS: [(&str, &[u64], &[u8]); 3] = [
+    ("b by critical policies", &[2, 5, 29, 32], &[0x30, 8, 0x30, 6, 6, 4, 0x55, 0x1d, 0x20, 0]),
+    ("b by its host alone", &[2, 5, 29, 30], b"\x30\x11\xa0\x0f\x30\x0d\x86\x0bexample.org"),
+    ("b by another host alone", &[2, 5, 29, 30], b"\x30\x0f\xa0\x0d\x30\x0b\x86\x09other.org"),
+];
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: b.local\r\n\r\n";
 const ANSWER: [u8; 12] = *b"HTTP/1.1 200";
 const DAY: Duration = Duration::DAY;
