@@ -66,11 +66,13 @@ impl Tokens {
     ) -> Self {
         let (mailbox, messages) = mpsc::channel(MAILBOX);
         let count = Arc::<AtomicUsize>::default();
+        let keys = bundle.borrow().jwt_authorities.iter().map(|key| key.key_id.clone()).collect();
         let task = Task {
             cache: JwtCache::new(limit),
             count: Arc::clone(&count),
             messages,
             mailbox: mailbox.downgrade(),
+            keys,
             bundle,
             is_kept,
             sign,
@@ -128,6 +130,8 @@ struct Task {
     messages: mpsc::Receiver<Message>,
     mailbox: mpsc::WeakSender<Message>,
     bundle: watch::Receiver<Arc<Bundle>>,
+    /// The IDs of the keys that the bundle had last.
+    keys: HashSet<String>,
     is_kept: IsKept,
     sign: Sign,
     clock: fn() -> SystemTime,
@@ -159,7 +163,7 @@ impl Task {
                     Some(Message::Signed(key, signed)) => self.signed(key, signed),
                     None => return,
                 },
-                Ok(()) = self.bundle.changed() => self.drop_tainted(),
+                Ok(()) = self.bundle.changed() => self.drop_distrusted(),
                 () = tokio::time::sleep_until(alarm) => {}
             }
             for key in self.cache.take_due((self.clock)()) {
@@ -363,9 +367,13 @@ impl Task {
         tainted.map(|authority| authority.key_id.clone()).collect()
     }
 
-    /// Drops the tokens whose key has become tainted. The next caller makes the server sign another one.
-    fn drop_tainted(&mut self) {
-        self.bundle.borrow_and_update();
+    /// Drops the tokens whose key has become tainted or has left the bundle. The next caller makes the server sign another
+    /// one. A key that the bundle has not had yet is a new one of the server's.
+    fn drop_distrusted(&mut self) {
+        let keys: HashSet<String> =
+            self.bundle.borrow_and_update().jwt_authorities.iter().map(|key| key.key_id.clone()).collect();
+        let removed: HashSet<String> = self.keys.difference(&keys).cloned().collect();
+        self.keys = keys;
         let tainted = self.tainted();
         let count = self.cache.drop_where(|_, svid| tainted.contains(&svid.key_id));
         if count > 0 {
@@ -374,6 +382,7 @@ impl Task {
                 "JWT-SVIDs were removed from the JWT cache because they were issued by a tainted authority"
             );
         }
+        self.cache.drop_where(|_, svid| removed.contains(&svid.key_id));
     }
 
     fn alarm(&self) -> Instant {

@@ -168,6 +168,29 @@ async fn tokens_of_a_tainted_key_are_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn tokens_of_a_key_that_has_left_the_bundle_are_dropped() {
+    let fixture = Fixture::new();
+    let entry = entry("e");
+    let keys = |ids: &[&str]| {
+        let key = |id: &&str| JwtAuthority {
+            public_key: bytes::Bytes::new(),
+            key_id: (*id).to_owned(),
+            expires_at: 0,
+            tainted: false,
+        };
+        let keys = ids.iter().map(key).collect();
+        fixture.bundle.send_modify(|bundle| Arc::make_mut(bundle).jwt_authorities = keys);
+        sleep(Duration::from_millis(1))
+    };
+    fixture.get(&entry, "a").await.unwrap();
+    keys(&["other"]).await;
+    assert_eq!(fixture.tokens.count(), 1, "its key is newer than the bundle");
+    keys(&["other", "k"]).await;
+    keys(&["other"]).await;
+    assert_eq!(fixture.tokens.count(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_token_with_an_id_of_its_own_is_not_kept() {
     let fixture = Fixture::new();
     let entry = Entry { jwt_svid_include_jti: true, ..entry("e") };

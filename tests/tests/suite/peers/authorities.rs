@@ -3,15 +3,19 @@
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::Arc;
 
 use harness::{Agent, Conf, build_finial, envoy_program, needs};
 use libtest_mimic::Trial;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, KeyUsagePurpose};
 use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::Command;
 use tokio::time::Instant;
 
-use super::attesting::{attested, served};
+use super::attesting::{attested, served, start};
+use super::clients;
 use super::mesh::{BACKEND, BY_PATH, FRONTEND, Mesh, Pair};
 use super::real::complaints;
 use super::spire_server::SpireServer;
@@ -26,10 +30,53 @@ pub(super) fn trials() -> Vec<Trial> {
         trial_with("real_server_replaces_its_authorities_under_envoys", needed(), by_join_token),
         trial_with("real_server_replaces_its_authorities_under_envoys_x509pop", needed(), by_x509pop),
         trial_with("real_server_replaces_its_upstream_authority_under_envoys", needed(), upstream),
+        trial_with("real_server_replaces_its_jwt_authority_under_a_client", with_go(), jwt),
     ]
 }
 
 type Programs = (PathBuf, PathBuf, PathBuf);
+
+fn with_go() -> Result<Programs, String> {
+    Ok((needs("SPIRE_SERVER", "spire-server")?, needs("SPIRE_AGENT", "spire-agent")?, clients::go("go")?))
+}
+
+/// A client fetches tokens all the time, and validates each by the bundles that it follows.
+async fn jwt((server, real, go): Programs) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let follow = folder.path().join("follow");
+    clients::build(go, "go", "./follow", &follow).await;
+    for program in [build_finial(), real] {
+        let server = SpireServer::start(&server).await;
+        let (conf, parent) = server.agent("").await;
+        let uid = format!("unix:uid:{}", nix::unistd::getuid());
+        server.register("web", &parent, &uid).await;
+        let mut agent = start(&program, &conf);
+        agent.wait_for_socket().await;
+        served(&agent, "spiffe://example.org/web").await;
+        let mut client = Command::new(&follow);
+        client.arg(agent.socket()).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+        let mut client = client.spawn().expect("it starts");
+        let mut printed = BufReader::new(client.stdout.take().expect("piped")).lines();
+        assert_eq!(printed.next_line().await.expect("read").as_deref(), Some("following"));
+        let old = server.shown("jwt", "active", "authority_id").await;
+        server.ask(&["localauthority", "jwt", "prepare"]).await;
+        let new = server.shown("jwt", "prepared", "authority_id").await;
+        // The agent has the new key when it serves an entry of later.
+        for (step, authority) in [("prepare", ""), ("activate", &*new), ("taint", &old), ("revoke", &old)] {
+            if !authority.is_empty() {
+                server.ask(&["localauthority", "jwt", step, "-authorityID", authority]).await;
+            }
+            server.register(step, &parent, &uid).await;
+            served(&agent, &format!("spiffe://example.org/{step}")).await;
+        }
+        agent.logged("JWT-SVIDs were removed from the JWT cache").await;
+        drop(client.stdin.take());
+        let result = printed.next_line().await.expect("read").expect("a line");
+        let whose = program.file_name().unwrap_or_default().display();
+        eprintln!("{whose}: {result}");
+        assert!(whose.to_string() != "finial" || result.ends_with(" of 2 keys, 0 refused"), "{result}");
+    }
+}
 
 async fn by_join_token((server, real, envoy): Programs) {
     for program in [build_finial(), real] {
