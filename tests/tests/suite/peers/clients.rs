@@ -80,6 +80,13 @@ async fn spiffe_crate() {
     let client = WorkloadApiClient::connect_to(&endpoint).await.expect("connected");
     let svid = client.fetch_x509_svid().await.expect("fetched");
     assert_eq!(svid.spiffe_id().to_string(), "spiffe://example.org/web");
+    let token = client.fetch_jwt_svid(["rust"], None).await.expect("fetched");
+    let validated = client.validate_jwt_token("rust", token.token()).await.expect("valid");
+    assert_eq!(validated.spiffe_id(), svid.spiffe_id());
+    assert!(client.validate_jwt_token("another", token.token()).await.is_err());
+    let bundles = client.fetch_jwt_bundles().await.expect("fetched");
+    let keys = bundles.get(svid.spiffe_id().trust_domain()).expect("the own one");
+    assert!(keys.find_jwt_authority(token.key_id()).is_some());
     let source = X509Source::builder().endpoint(&endpoint).build().await.expect("synchronised");
     let mut updates = source.updated();
     let mut seen = BTreeSet::new();
