@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use dev::Entry;
 use futures_util::future::join_all;
-use harness::{Agent, Gate, build_finial, needs, skipped, trial_within, x509_svid};
+use harness::{Agent, Gate, build_finial, channel, jwt_svid_on, needs, skipped, trial_within, x509_svid};
 use libtest_mimic::Trial;
 use tokio::time::Instant;
 
@@ -31,6 +31,7 @@ pub(super) fn trials() -> Vec<Trial> {
     vec![
         quiet,
         trial_with("real_server_behind_a_proxy_that_loses_a_connection", both(), black_hole),
+        trial_with("real_server_away_for_a_minute_costs_no_fetch", both(), away),
         trial_with("real_server_replicas_that_disagree_do_not_take_an_identity_away", server(), replicas),
         trial_with("real_server_of_another_authority_by_rebootstrap_mode", both(), rebootstrap),
     ]
@@ -108,6 +109,41 @@ async fn black_hole((server, real): Programs) {
             lines.lines().count()
         );
         assert!(whose != "finial" || lines.is_empty(), "{lines}");
+    }
+}
+
+/// SVIDs of both kinds are fetched while the server cannot be reached, and a new entry when it is back.
+async fn away((server, real): Programs) {
+    for (whose, program) in [("finial", build_finial()), ("spire-agent", real)] {
+        let server = SpireServer::start(&server).await;
+        let gate = Gate::open(server.address()).await;
+        let (mut conf, parent) = server.agent("").await;
+        conf.server = gate.address().to_string();
+        let agent = start(&program, &conf);
+        let web = Entry::new("spiffe://example.org/web", &*parent, [&*uid()]);
+        server.create(&Entry { id: WEB.into(), x509_svid_ttl: 600, ..web }).await;
+        agent.wait_for_socket().await;
+        served(&agent, "spiffe://example.org/web").await;
+        let channel = channel(&agent.socket()).await;
+        jwt_svid_on(&channel, &["a"], "").await.expect("signed");
+        gate.shut();
+        let (lost, mut slowest, mut count) = (Instant::now(), Duration::ZERO, 0);
+        while lost.elapsed() < Duration::from_mins(1) {
+            let asked = Instant::now();
+            jwt_svid_on(&channel, &["a"], "").await.expect("cached");
+            served(&agent, "spiffe://example.org/web").await;
+            slowest = slowest.max(asked.elapsed());
+            count += 1;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        gate.lead_to(server.address());
+        let back = Instant::now();
+        server.register("late", &parent, &uid()).await;
+        served(&agent, "spiffe://example.org/late").await;
+        let late = back.elapsed().as_secs_f64();
+        eprintln!(
+            "{whose}: {count} fetches of both kinds, {slowest:?} at most; {late:.1} s until a new entry is served"
+        );
     }
 }
 
