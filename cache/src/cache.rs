@@ -137,13 +137,6 @@ impl Cache {
         self.detach(selectors, &ids, now);
     }
 
-    /// Whether there are subscribers that match no entry.
-    #[must_use]
-    pub fn has_unmatched(&self) -> bool {
-        let nothing: &[Arc<str>] = &[];
-        self.views.contains_key(nothing)
-    }
-
     fn replace_bundles(&mut self, own: Option<Arc<Bundle>>, mut federated: Bundles) -> bool {
         let mut changed = false;
         if let Some(own) = own.filter(|own| *own != self.bundle) {

@@ -40,7 +40,7 @@ pub struct Manager {
     bundles: watch::Receiver<Bundles>,
     svids: Arc<AtomicUsize>,
     tokens: Tokens,
-    /// Whether callers wait for the server.
+    /// Whether there are callers, or SVIDs that are missing or old.
     waited_for: Arc<AtomicBool>,
     /// Asks the life for an early sync.
     demand: mpsc::Sender<Demand>,

@@ -54,7 +54,7 @@ pub(super) struct Shared {
     pub(super) all: watch::Sender<Bundles>,
     /// The number of SVIDs.
     pub(super) svids: Arc<AtomicUsize>,
-    /// Whether callers wait for the server.
+    /// Whether there are callers, who hear of changes late while the server is away, or SVIDs that are missing or old.
     pub(super) waited_for: Arc<AtomicBool>,
 }
 
@@ -97,7 +97,8 @@ impl Task {
             }
             self.mint_due();
             self.shared.svids.store(self.cache.svid_count(), Ordering::Relaxed);
-            self.shared.waited_for.store(self.pressing || self.cache.has_unmatched(), Ordering::Relaxed);
+            let waited_for = self.pressing || !self.subscribers.is_empty();
+            self.shared.waited_for.store(waited_for, Ordering::Relaxed);
         }
     }
 

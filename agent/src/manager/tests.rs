@@ -278,7 +278,6 @@ async fn a_caller_that_waits_keeps_the_waits_short() {
     assert!(times[waits_from..].windows(2).all(|pair| pair[1] - pair[0] <= 5.1), "{times:?}");
     fixture.signer.answers.lock().unwrap().clear();
     sleep(MINUTE / 10).await;
-    assert_eq!(fixture.manager.need(), Need::Idle);
     assert_eq!(fixture.demand.try_recv(), Ok(Demand::Reached));
 }
 
@@ -297,14 +296,17 @@ async fn an_svid_near_its_end_keeps_the_waits_short() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_caller_without_an_entry_waits_for_the_server() {
+async fn a_caller_keeps_the_waits_of_syncs_short_until_it_has_gone() {
     let fixture = prefetching();
     fixture.sync([]).await;
     settle().await;
     assert_eq!(fixture.manager.need(), Need::Idle);
-    let _updates = fixture.listen(&Uid(1)).await;
+    let updates = fixture.listen(&Uid(1)).await;
     settle().await;
     assert_eq!(fixture.manager.need(), Need::Urgent);
+    drop(updates);
+    sleep(2 * SWEEP).await;
+    assert_eq!(fixture.manager.need(), Need::Idle);
 }
 
 #[tokio::test(start_paused = true)]

@@ -14,7 +14,7 @@ pub struct Backoff {
 /// How high the ceiling of the waits may grow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
-    /// A caller waits for the server, or an SVID nears its end: at most [`URGENT`].
+    /// A caller is there, or an SVID nears its end: at most [`URGENT`].
     Urgent,
     /// Nobody is worse off yet: at most [`IDLE`], so that a fleet does not press a server that returns.
     Idle,
@@ -74,7 +74,7 @@ fn between(ceiling: Duration) -> Duration {
 pub(crate) const FIRST: Duration = Duration::from_secs(2);
 /// The shortest wait, so that no loop spins.
 const FLOOR: Duration = Duration::from_millis(50);
-/// The longest wait while somebody waits. A server that is back is noticed within it.
+/// The longest wait while somebody is there. A server that is back is noticed within it.
 pub const URGENT: Duration = Duration::from_secs(5);
 /// The longest wait while nobody does (SPIRE: 48 sync intervals of 5 s).
 pub const IDLE: Duration = Duration::from_mins(4);

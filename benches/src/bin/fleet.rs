@@ -39,9 +39,9 @@ async fn run(program: &Path, agents: usize, away: Duration) -> Outcome<()> {
     let fleet = Fleet::start(program, agents, &server, &gate).await?;
     let world = World { server, gate, agents };
     world.heading();
-    world.outage("nobody waits", away).await;
+    world.outage("no callers", away).await;
     let waiting = fleet.wait().await;
-    world.outage("a caller waits at each", away).await;
+    world.outage("a caller at each", away).await;
     drop((waiting, fleet));
     Ok(())
 }
