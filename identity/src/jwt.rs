@@ -17,7 +17,7 @@ use crate::SpiffeId;
 
 /// A JWT-SVID and what is known of it. The token is a secret: whoever has it is the workload.
 pub struct JwtSvid {
-    /// The subject.
+    /// The workload's SPIFFE ID (the claim `sub`, JWT-SVID §3.1).
     pub id: SpiffeId,
     /// The `kid` in its header; empty if it has none.
     pub key_id: String,

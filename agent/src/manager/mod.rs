@@ -82,7 +82,7 @@ pub trait Proof {
 pub(crate) struct Granted(Arc<Entry>);
 
 impl Granted {
-    /// The entry.
+    /// The registration entry that grants the identity.
     #[must_use]
     pub(crate) fn entry(&self) -> &Entry {
         &self.0

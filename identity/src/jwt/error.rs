@@ -127,7 +127,7 @@ pub enum ParseError {
     Member {
         /// Go-jose's name of the member.
         words: &'static str,
-        /// Its kind.
+        /// What the member is, as Go's encoding/json calls it: `string`, `number`, `array` …
         kind: &'static str,
         /// The Go type that it must fit.
         wanted: &'static str,

@@ -20,7 +20,7 @@ use crate::{Bundle, SpiffeId};
 /// A token whose signature, times and audience are good.
 #[derive(Clone, PartialEq)]
 pub struct Validated {
-    /// The subject.
+    /// The SPIFFE ID of the workload that the token stands for (the claim `sub`).
     pub id: SpiffeId,
     /// All claims. Every number is a double, and `aud` is a list.
     pub claims: Map<String, Value>,

@@ -20,7 +20,7 @@ const fn file(rest: &'static str, verdict: Verdict) -> Row {
 
 pub(super) const ROWS: &[Row] = &[
     agent("", Serves),
-    // Server.
+    // The trust domain, and the address and port of the server.
     agent(r#"server_address = """#, Refused("server_address must be configured")),
     agent(r#"server_address = "a b""#, Serves),
     agent(r#"server_address = "a\u0000b""#, Serves),
@@ -83,7 +83,7 @@ pub(super) const ROWS: &[Row] = &[
     agent(r#"trust_domain = "ex\u0000ample""#, OwnWords("could not parse trust_domain")),
     agent(r#"trust_domain = "TD300""#, Ours("trust_domain has 300 characters")),
     agent(r#"trust_domain = "spiffe://TD300""#, Ours("trust_domain has 300 characters")),
-    // Bootstrap.
+    // Join tokens, the first trust bundle, and rebootstrap_mode.
     agent(
         "insecure_bootstrap = false",
         Refused("trust_bundle_path, trust_bundle_url, or trust_bundle_spiffe_workload_api must"),
@@ -130,7 +130,7 @@ pub(super) const ROWS: &[Row] = &[
     ),
     agent(r#"join_token = "a\u0000b""#, Serves),
     agent(r#"join_token = "ü""#, Serves),
-    // Log.
+    // Level, format and file of the log.
     agent(r#"log_level = "PANIC""#, Quiet),
     agent(r#"log_level = "fatal""#, Quiet),
     agent(r#"log_level = "loud""#, Refused("could not start logger: not a valid logrus Level: \"loud\"")),
@@ -252,7 +252,7 @@ pub(super) const ROWS: &[Row] = &[
     agent("other = 1", Refused("unknown configuration detected")),
     agent("enable_sds = true", Refused("unknown configuration detected")),
     agent(r#"configpath = "x" expandenv = true"#, Serves),
-    // Experimental.
+    // Keys of experimental { }.
     agent(r#"experimental { sync_interval = "0s" }"#, Serves),
     agent(r#"experimental { sync_interval = "1ns" }"#, Serves),
     agent(r#"experimental { sync_interval = "2562047h" }"#, Serves),

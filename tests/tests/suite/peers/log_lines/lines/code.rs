@@ -7,7 +7,7 @@ const FAILED: &[&str] = &["error", "subsystem_name"];
 pub(super) const LINES: &[Line] = &[
     // Node attestation.
     code("info", "Bundle is not found", &["subsystem_name"], "start with insecure_bootstrap"),
-    // The server.
+    // Lines about calls to the server that fail.
     code(
         "error",
         "Failed to renew agent",
@@ -90,7 +90,7 @@ pub(super) const LINES: &[Line] = &[
         &["error", "federated_bundle", "status_code", "status_message", "subsystem_name"],
         "an entry federates with a domain whose bundle the server lacks",
     ),
-    // Workloads.
+    // Lines about the attestation of workloads.
     code(
         "info",
         "Waiting for SVID to get cached",

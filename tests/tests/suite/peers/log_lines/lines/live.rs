@@ -114,7 +114,7 @@ pub(super) const LINES: &[Line] = &[
     // The agent's own SVID.
     live("debug", "Rotating agent SVID", &["subsystem_name"], "its SVID is due"),
     live("info", "Successfully rotated agent SVID", &["spiffe_id", "subsystem_name"], "its SVID is due"),
-    // Taint.
+    // Lines after an authority was tainted.
     live(
         "debug",
         "New tainted X.509 authorities found",
@@ -135,7 +135,7 @@ pub(super) const LINES: &[Line] = &[
         &["subsystem_name"],
         "an authority is tainted",
     ),
-    // Callers.
+    // Lines about callers of the APIs.
     live(
         "debug",
         "PID attested to have selectors",
@@ -193,7 +193,7 @@ pub(super) const LINES: &[Line] = &[
     live("info", "GetLogger Called", &["method", "service"], "logger get"),
     live("info", "SetLogLevel Called", &["method", "new_log_level", "service"], "logger set"),
     live("info", "ResetLogLevel Called", &["launch_log_level", "method", "service"], "logger reset"),
-    // The server.
+    // Lines about calls to the server that fail.
     live("error", "Failed to fetch authorized entries", FAILED, "the server is away"),
     live("error", "Synchronize failed", FAILED, "the server is away"),
     live("warning", "Agent needs to re-attest; will attempt to re-attest", FAILED, "the agent is evicted"),
@@ -229,7 +229,7 @@ pub(super) const LINES: &[Line] = &[
         &["subsystem_name", "trust_domain_id"],
         "a domain is no longer federated with",
     ),
-    // Workloads.
+    // Lines about the attestation of workloads.
     live(
         "error",
         "Workload attestation failed",
