@@ -12,14 +12,14 @@ use identity::{
     Bundle, Bundles, Entry, Identity, PrivateKey, Selectors, SpiffeId, TrustDomain, WorkloadUpdate, X509Svid,
 };
 use prost::Message as _;
-use sds::stream::{ACK_PATIENCE, Next, Stream};
-use sds::wire::DiscoveryRequest;
+use sds::machine::{ACK_PATIENCE, Machine, Next};
+use sds::wire::{DiscoveryRequest, Protocol};
 
 const NAMES: [&str; 8] =
     ["", "default", "ROOTCA", "ALL", "spiffe://td", "spiffe://td/0", "spiffe://td/1", "nonsense"];
 
 libfuzzer_sys::fuzz_target!(|ops: Vec<(u8, u8, Vec<u8>)>| {
-    let mut stream = Stream::new(Arc::default(), Arc::default(), 0);
+    let mut stream = Machine::new(Protocol::Sotw, Arc::default(), Arc::default(), 0);
     let (mut now, mut nonce, mut nonces) = (0, String::new(), BTreeSet::new());
     let mut last_push = None;
     let mut latest = None;

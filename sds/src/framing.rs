@@ -8,11 +8,12 @@ use bytes::{Buf, Bytes};
 use http_body::Body;
 
 use crate::sift::{Sift, SiftError};
-use crate::wire::DiscoveryRequest;
+use crate::wire::{DeltaDiscoveryRequest, DiscoveryRequest, Protocol};
 
 /// Cuts a client's bytes into messages. Of an incomplete message it holds only the fields that are read: see `sift`.
 #[derive(Debug, Default)]
 pub struct Intake {
+    protocol: Protocol,
     head: [u8; HEAD],
     /// How many bytes of `head` have come.
     seen: u8,
@@ -32,12 +33,20 @@ impl Message {
         self.0.capacity()
     }
 
-    /// Decodes the request.
+    /// Decodes a request of a state-of-the-world stream.
     ///
     /// # Errors
     /// [`RequestError::Malformed`].
     pub fn request(&self) -> Result<DiscoveryRequest<'_>, RequestError> {
         DiscoveryRequest::decode(&self.0)
+    }
+
+    /// Decodes a request of a delta stream.
+    ///
+    /// # Errors
+    /// [`RequestError::Malformed`].
+    pub fn delta_request(&self) -> Result<DeltaDiscoveryRequest<'_>, RequestError> {
+        DeltaDiscoveryRequest::decode(&self.0)
     }
 }
 
@@ -57,9 +66,9 @@ pub enum RequestError {
         len: u32,
     },
     /// The fields that are read of a message are larger than any client needs.
-    #[error("DiscoveryRequest has more than {} bytes beside its node", crate::sift::KEPT_LIMIT)]
+    #[error("the discovery request has more than {} bytes beside its node", crate::sift::KEPT_LIMIT)]
     TooMuch,
-    /// The message is not a valid DiscoveryRequest.
+    /// The message is not a valid request.
     #[error("{0}")]
     Malformed(String),
     /// The client has ended its side within a message.
@@ -68,6 +77,12 @@ pub enum RequestError {
 }
 
 impl Intake {
+    /// Reads the requests of this protocol.
+    #[must_use]
+    pub fn new(protocol: Protocol) -> Self {
+        Self { protocol, ..Self::default() }
+    }
+
     /// Reads from `bytes` up to the end of the next message. With `skip_node` the message's `Node` is dropped,
     /// because the stream's is known already.
     ///
@@ -119,7 +134,7 @@ impl Intake {
             if len > MESSAGE_LIMIT {
                 return Err(RequestError::TooLong { len });
             }
-            (self.left, self.message) = (len, Some(Sift::new(len, skip_node)));
+            (self.left, self.message) = (len, Some(Sift::new(len, self.protocol, skip_node)));
         }
         Ok(())
     }
@@ -150,8 +165,8 @@ pub(crate) struct Inbound<B> {
 }
 
 impl<B: Body<Data = Bytes> + Unpin> Inbound<B> {
-    pub(crate) fn new(body: B) -> Self {
-        Self { body, intake: Intake::default(), rest: Bytes::new() }
+    pub(crate) fn new(protocol: Protocol, body: B) -> Self {
+        Self { body, intake: Intake::new(protocol), rest: Bytes::new() }
     }
 
     /// Bytes of memory that an incomplete message takes.

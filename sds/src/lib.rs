@@ -1,27 +1,28 @@
 //! Envoy's Secret Discovery Service v3 (SDS): serves X.509-SVIDs as TLS certificates, and bundles as validation
-//! contexts.
+//! contexts, by state of the world or by differences.
 //!
 //! - [`names`]: what a resource name means;
 //! - [`secret`]: an SVID or a bundle as an encoded resource, made once and shared by all streams;
-//! - [`stream`]: the state machine of one stream, without I/O, clock or runtime;
+//! - [`machine`]: the state machine of one stream, without I/O, clock or runtime;
 //! - `resolve`: looks up what the names of a request mean for one caller; `node`: what an Envoy says of itself;
 //! - [`framing`], `sift`: cut requests out of DATA frames and drop the parts that are not read; [`wire`]: the
-//!   messages; `reply`: responses as DATA frames;
+//!   messages; `requests`: gives them to the machine; `reply`: responses as DATA frames;
 //! - `session`: one open stream, as the body of its own response;
 //! - [`service`]: the gRPC service, written by hand where tonic would cost memory.
 //!
 //! The agent provides one thing, an implementation of [`Admit`]: who may subscribe, and to what.
 
 pub mod framing;
+pub mod machine;
 pub mod names;
 mod node;
 mod reply;
+mod requests;
 mod resolve;
 pub mod secret;
 pub mod service;
 mod session;
 mod sift;
-pub mod stream;
 pub mod wire;
 
 #[cfg(test)]

@@ -26,6 +26,32 @@ impl NameList {
         Self { ends: ends.collect(), text: names.concat().into() }
     }
 
+    /// The list with these names added, and then those taken away. All are ascending.
+    pub(crate) fn changed(&self, add: &[&str], remove: &[&str], options: &Options) -> Self {
+        let mut old = self.iter().map(|(_, name, meaning)| (name, meaning)).peekable();
+        let mut new = add.iter().map(|name| (*name, Meaning::of(name, options))).peekable();
+        let (mut text, mut ends) = (String::new(), Vec::new());
+        while let Some(next) = match (old.peek(), new.peek()) {
+            (Some(a), Some(b)) => match a.0.cmp(b.0) {
+                Ordering::Less => old.next(),
+                Ordering::Greater => new.next(),
+                Ordering::Equal => {
+                    old.next();
+                    new.next()
+                }
+            },
+            (Some(_), None) => old.next(),
+            (None, _) => new.next(),
+        } {
+            let (name, meaning) = next;
+            if remove.binary_search(&name).is_err() {
+                text.push_str(name);
+                ends.push((u32::try_from(text.len()).expect("names are limited"), meaning));
+            }
+        }
+        Self { text: text.into(), ends: ends.into() }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.ends.len()
     }

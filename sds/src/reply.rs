@@ -11,31 +11,34 @@ use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 use tonic::Status;
 
 use crate::secret::Encoded;
-use crate::stream::Push;
+use crate::machine::{Hex, Push};
+use crate::wire::Protocol;
 
 impl Push {
-    /// Encodes the response as one gRPC message (`envoy.service.discovery.v3.DiscoveryResponse`). It is cut into
-    /// buffers: this stream's own fields, and each resource where it lies in memory, shared by all streams.
+    /// Encodes the response as one gRPC message (`envoy.service.discovery.v3.DiscoveryResponse`, or
+    /// `DeltaDiscoveryResponse`). It is cut into buffers: this stream's own fields, and each resource where it lies in
+    /// memory, shared by all streams.
     #[must_use]
     pub fn frames(&self) -> Frames {
         let own = [(1, self.version.as_bytes()), (4, self.type_url.as_bytes()), (5, self.nonce.as_bytes())];
         let own = own.into_iter().filter(|(_, text)| !text.is_empty());
-        let own_len: usize = own.clone().map(|(_, text)| key_len(text.len()) + text.len()).sum();
-        let lens = self.resources.iter().map(|encoded| encoded.resource.len());
-        let len = own_len + lens.clone().map(|len| key_len(len) + len).sum::<usize>();
+        let own = own.chain(self.removed.iter().map(|name| (6, name.as_bytes())));
+        let own_len: usize = own.clone().map(|(_, text)| field_len(text.len())).sum();
+        let lens = self.resources.iter().map(|encoded| field_len(self.resource_len(encoded)));
+        let len = own_len + lens.sum::<usize>();
+        let first = self.resources.first().map_or(0, |encoded| self.before_len(encoded));
         // The capacity is exact: a vector with spare room is copied when it becomes `Bytes`.
-        let mut head = Vec::with_capacity(HEAD + own_len + lens.clone().next().map_or(0, key_len));
+        let mut head = Vec::with_capacity(HEAD + own_len + first);
         head.put_u8(0);
         head.put_u32(u32::try_from(len).expect("far below 4 GiB"));
         for (tag, text) in own {
-            key(tag, text.len(), &mut head);
-            head.put_slice(text);
+            field(tag, text, &mut head);
         }
         let mut waiting = Vec::with_capacity(2 * self.resources.len().max(1));
-        for Encoded { resource, .. } in self.resources.iter().map(|encoded| &**encoded) {
-            head.reserve_exact(key_len(resource.len()));
-            key(2, resource.len(), &mut head);
-            waiting.extend([std::mem::take(&mut head).into(), resource.clone()]);
+        for encoded in self.resources.iter().map(|encoded| &**encoded) {
+            head.reserve_exact(self.before_len(encoded));
+            self.before(encoded, &mut head);
+            waiting.extend([std::mem::take(&mut head).into(), encoded.resource.clone()]);
         }
         if waiting.is_empty() {
             waiting.push(head.into());
@@ -43,6 +46,41 @@ impl Push {
         waiting.reverse();
         Frames { waiting }
     }
+
+    /// Writes what stands before a resource in the response: a delta response wraps it into a `Resource`.
+    fn before(&self, encoded: &Encoded, out: &mut Vec<u8>) {
+        key(2, self.resource_len(encoded), out);
+        if self.protocol == Protocol::Delta {
+            field(3, encoded.name.as_bytes(), out);
+            field(1, Hex::of_digest(&encoded.digest).as_bytes(), out);
+            key(2, encoded.resource.len(), out);
+        }
+    }
+
+    fn before_len(&self, encoded: &Encoded) -> usize {
+        let whole = self.resource_len(encoded);
+        key_len(whole) + whole - encoded.resource.len()
+    }
+
+    /// The length of the field that holds a resource.
+    fn resource_len(&self, encoded: &Encoded) -> usize {
+        match self.protocol {
+            Protocol::Sotw => encoded.resource.len(),
+            Protocol::Delta => {
+                field_len(encoded.name.len()) + field_len(VERSION) + field_len(encoded.resource.len())
+            }
+        }
+    }
+}
+
+/// Writes a length-delimited field.
+fn field(tag: u32, content: &[u8], out: &mut Vec<u8>) {
+    key(tag, content.len(), out);
+    out.put_slice(content);
+}
+
+fn field_len(len: usize) -> usize {
+    key_len(len) + len
 }
 
 /// Writes the key and the length before a length-delimited field.
@@ -115,3 +153,5 @@ impl Body for Unary {
 
 /// Bytes of a message's prefix: flag and length.
 const HEAD: usize = 5;
+/// Bytes of a resource's version.
+const VERSION: usize = 16;

@@ -31,15 +31,27 @@ pub(crate) struct Resolved {
 }
 
 impl Resolve<'_> {
-    pub(crate) fn names(&self, names: &NameList) -> Result<Resolved, Refusal> {
+    /// Looks up the names, and with `everything` all that the caller may have besides.
+    pub(crate) fn names(&self, names: &NameList, everything: bool) -> Result<Resolved, Refusal> {
         let mut resolved = Resolved::default();
-        if names.is_empty() {
-            self.everything(&mut resolved);
-        }
         for (place, name, meaning) in names.iter() {
             self.one(place, name, meaning, &mut resolved)?;
         }
+        if everything {
+            self.everything(&mut resolved);
+        }
         Ok(resolved)
+    }
+
+    /// Whether there is nothing under this name any more, as opposed to an SVID that is not minted or has expired.
+    pub(crate) fn is_gone(&self, name: &str) -> bool {
+        match Meaning::of(name, self.options) {
+            Meaning::DefaultBundle | Meaning::AllBundles => false,
+            Meaning::Bundle => self.bundle_of(name).is_none(),
+            Meaning::DefaultSvid => self.update.identities.is_empty(),
+            Meaning::Svid => self.granting(name).is_none(),
+            Meaning::Nothing => true,
+        }
     }
 
     fn everything(&self, resolved: &mut Resolved) {

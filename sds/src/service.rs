@@ -25,13 +25,13 @@ use tonic::server::NamedService;
 use tonic::{Code, Status};
 use transport::Peer;
 
-use crate::framing::{Inbound, Message, RequestError};
-use crate::node::NodeFacts;
+use crate::framing::{Inbound, RequestError};
+use crate::machine::{self, Machine, Push};
 use crate::reply::Unary;
 use crate::secret::Secrets;
 use crate::session::Session;
-use crate::stream::{self, Push};
-use crate::wire::DiscoveryRequest;
+use crate::requests::take;
+use crate::wire::{DiscoveryRequest, Protocol};
 use crate::{Options, Refusal};
 
 /// What the service needs of the agent: who may subscribe, and to what.
@@ -61,7 +61,7 @@ pub trait Admit: Send + Sync + 'static {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Called {
     /// The caller opens a stream.
-    StreamSecrets,
+    Stream(Protocol),
     /// The caller fetches secrets once.
     FetchSecrets,
     /// The caller holds a stream and is attested anew, because its selectors may have become more.
@@ -123,14 +123,18 @@ impl<A: Admit> Service<A> {
         let shared = Arc::clone(&self.shared);
         match request.uri().path() {
             STREAM_SECRETS => {
-                let session = stream_secrets(shared, peer, Inbound::new(request.into_body())).await?;
+                let session = open_stream(shared, peer, Protocol::Sotw, request.into_body()).await?;
+                Ok(response(Kind::Stream(session)))
+            }
+            DELTA_SECRETS => {
+                let session = open_stream(shared, peer, Protocol::Delta, request.into_body()).await?;
                 Ok(response(Kind::Stream(session)))
             }
             FETCH_SECRETS => {
-                let push = fetch_secrets(shared, peer, Inbound::new(request.into_body())).await?;
+                let inbound = Inbound::new(Protocol::Sotw, request.into_body());
+                let push = fetch_secrets(shared, peer, inbound).await?;
                 Ok(response(Kind::Unary(Unary::new(push))))
             }
-            DELTA_SECRETS => Err(Status::unimplemented("Method is not implemented")),
             path => Err(Status::unimplemented(format!("unknown method {path}"))),
         }
     }
@@ -172,46 +176,45 @@ impl<A: Admit, B: Body<Data = Bytes> + Unpin> Body for ResponseBody<A, B> {
     }
 }
 
-async fn stream_secrets<A: Admit, B: Body<Data = Bytes> + Unpin>(
+async fn open_stream<A: Admit, B: Body<Data = Bytes> + Unpin>(
     shared: Arc<Shared<A>>,
     peer: Arc<Peer>,
-    mut inbound: Inbound<B>,
+    protocol: Protocol,
+    body: B,
 ) -> Result<Session<A, B>, Status> {
-    let mut admitted = Box::pin(shared.admit.admit(Arc::clone(&peer), Called::StreamSecrets));
-    let mut first: Option<Message> = None;
-    let mut node = NodeFacts::default();
+    let mut inbound = Inbound::new(protocol, body);
+    let (options, secrets) = (Arc::clone(&shared.options), Arc::clone(&shared.secrets));
+    let mut machine = Machine::new(protocol, options, secrets, shared.admit.random());
+    let mut admitted = Box::pin(shared.admit.admit(Arc::clone(&peer), Called::Stream(protocol)));
     let mut kept = peer.account().charge(0).map_err(no_room)?;
     // Requests are read while the agent is starting: otherwise many Envoys would fill their windows with their nodes.
-    // Only the last request counts, and the node of the first one that has it.
     let admission = poll_fn(|cx| {
         if let Poll::Ready(admitted) = admitted.as_mut().poll(cx) {
             return Poll::Ready(admitted);
         }
         loop {
-            let Poll::Ready(message) = inbound.poll_message(cx, node.seen) else {
-                let now = inbound.kept() + first.as_ref().map_or(0, Message::kept);
-                return match kept.set(now) {
+            let Poll::Ready(message) = inbound.poll_message(cx, machine.knows_node()) else {
+                return match kept.set(inbound.kept() + machine.kept()) {
                     Ok(()) => Poll::Pending,
                     Err(refused) => Poll::Ready(Err(no_room(refused))),
                 };
             };
-            let latched = message.map(|message| {
-                let message = message?;
-                node.latch(message.request()?.node.as_ref());
-                Ok(message)
+            let taken = message.map(|message| {
+                let message = message.map_err(|reason| status_of_request(&reason))?;
+                take(&mut machine, &peer, &message)
             });
-            match latched {
-                Some(Ok(message)) => first = Some(message),
-                Some(Err(reason)) => return Poll::Ready(Err(status_of_request(&reason))),
+            match taken {
+                Some(Ok(())) => {}
+                Some(Err(status)) => return Poll::Ready(Err(status)),
                 // The client has ended its side, or has gone away, without a request.
-                None if first.is_none() => return Poll::Ready(Err(Status::ok(""))),
+                None if !machine.was_asked() => return Poll::Ready(Err(Status::ok(""))),
                 None => return Poll::Pending,
             }
         }
     })
     .await?;
     drop(admitted);
-    Session::new(shared, peer, inbound, admission, first.map(|message| (message, node)), kept)
+    Ok(Session::new(shared, peer, inbound, machine, admission, kept))
 }
 
 async fn fetch_secrets<A: Admit, B: Body<Data = Bytes> + Unpin>(
@@ -253,7 +256,7 @@ fn fetch<A>(
     request: DiscoveryRequest<'_>,
     update: &WorkloadUpdate,
 ) -> Result<Push, Refusal> {
-    stream::fetch(&shared.options, &shared.secrets, request, update, SystemTime::now())
+    machine::fetch(&shared.options, &shared.secrets, request, update, SystemTime::now())
 }
 
 fn response<A, B>(kind: Kind<A, B>) -> Response<ResponseBody<A, B>> {

@@ -3,7 +3,6 @@
 //! its own, and a test limits its size: a node has hundreds of streams, a gateway thousands, nearly all of them idle.
 
 use std::convert::Infallible;
-use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -18,14 +17,14 @@ use tokio::time::{Instant, Sleep};
 use tokio_stream::Stream as _;
 use tokio_stream::wrappers::WatchStream;
 use tonic::Status;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, info};
 use transport::{Peer, Words};
 
-use crate::framing::{Inbound, Message};
-use crate::node::NodeFacts;
+use crate::framing::Inbound;
+use crate::machine::{Machine, Next, Push};
 use crate::reply::{self, Frames};
+use crate::requests::{Names, take};
 use crate::service::{Admission, Admit, BoxFuture, Called, Shared, no_room, status_of, status_of_request};
-use crate::stream::{Next, Push, RequestKind, Stream};
 
 /// One open stream, as a response body.
 pub(crate) struct Session<A, B> {
@@ -33,7 +32,7 @@ pub(crate) struct Session<A, B> {
     peer: Arc<Peer>,
     inbound: Inbound<B>,
     updates: Updates<WorkloadUpdate>,
-    machine: Stream,
+    machine: Machine,
     start: Instant,
     out: Frames,
     /// When the machine must be asked again without an event.
@@ -60,22 +59,21 @@ struct Held {
 }
 
 impl<A: Admit, B: Body<Data = Bytes> + Unpin> Session<A, B> {
-    /// A stream for an admitted caller. `first` is the request that came before, and what the client said of itself.
+    /// A stream for an admitted caller. The machine has taken the requests that came before.
     pub(crate) fn new(
         shared: Arc<Shared<A>>,
         peer: Arc<Peer>,
         inbound: Inbound<B>,
+        machine: Machine,
         admission: Admission,
-        first: Option<(Message, NodeFacts)>,
         kept: Charge,
-    ) -> Result<Self, Status> {
-        let salt = shared.admit.random();
-        let mut session = Self {
-            machine: Stream::new(Arc::clone(&shared.options), Arc::clone(&shared.secrets), salt),
+    ) -> Self {
+        Self {
             shared,
             peer,
             inbound,
             updates: admission.updates,
+            machine,
             start: Instant::now(),
             out: Frames::default(),
             timer: None,
@@ -83,12 +81,7 @@ impl<A: Admit, B: Body<Data = Bytes> + Unpin> Session<A, B> {
             kept,
             request_ended: false,
             over: false,
-        };
-        if let Some((message, node)) = first {
-            session.machine.set_node(node);
-            session.request(&message)?;
         }
-        Ok(session)
     }
 
     /// The next response; `None` at the end of the call.
@@ -99,16 +92,22 @@ impl<A: Admit, B: Body<Data = Bytes> + Unpin> Session<A, B> {
             let next = if self.machine.is_settled() {
                 Ok(Next::Wait(None))
             } else {
+                let names = self.machine.names_to_look_up();
+                if names > NAMES_FREE {
+                    self.peer.account().work(names as u64 * LOOKUP);
+                }
                 self.machine.next(self.start.elapsed(), SystemTime::now())
             };
             match next {
                 Ok(Next::Push(push)) => {
+                    let method = self.machine.protocol().method();
                     debug!(
                         pid = self.peer.process.pid,
                         version_info = push.version_info(),
                         nonce = push.nonce(),
                         count = push.resources.len(),
-                        "Sending StreamSecrets response"
+                        removed = push.removed.len(),
+                        "Sending {method} response"
                     );
                     self.settle();
                     return Poll::Ready(Ok(Some(push)));
@@ -146,7 +145,7 @@ impl<A: Admit, B: Body<Data = Bytes> + Unpin> Session<A, B> {
             && let Poll::Ready(message) = self.inbound.poll_message(cx, self.machine.knows_node())
         {
             match message {
-                Some(Ok(message)) => self.request(&message)?,
+                Some(Ok(message)) => take(&mut self.machine, &self.peer, &message)?,
                 Some(Err(reason)) => return Err(status_of_request(&reason)),
                 None => self.request_ended = true,
             }
@@ -165,31 +164,6 @@ impl<A: Admit, B: Body<Data = Bytes> + Unpin> Session<A, B> {
             return Ok(());
         }
         self.kept.set(kept).map_err(no_room)
-    }
-
-    fn request(&mut self, message: &Message) -> Result<(), Status> {
-        let request = message.request().map_err(|reason| status_of_request(&reason))?;
-        let pid = self.peer.process.pid;
-        debug!(pid, resource_names = %Names(request.resource_names.iter().copied()), version_info = %Words(request.version_info),
-            nonce = %Words(request.response_nonce), "Received StreamSecrets request");
-        let nonce = request.response_nonce;
-        match self.machine.request(request).map_err(|refusal| status_of(&refusal))? {
-            RequestKind::Nack(reason) if self.peer.complain("nack") => {
-                // Read once more, because the machine has taken the request.
-                let request = message.request().map_err(|reason| status_of_request(&reason))?;
-                error!(pid, resource_names = %Names(request.resource_names.iter().copied()), error = %Words(&reason),
-                    "Envoy reported errors applying secrets");
-                let expected = self.machine.last_version();
-                error!(pid, version_info = %Words(request.version_info), expect = expected.as_str(),
-                    "Client rejected expected version and rolled back");
-            }
-            // After two pushes in a row the first ACK looks like this, which is harmless.
-            RequestKind::Stale { expected } if self.peer.complain("stale nonce") => {
-                warn!(pid, nonce = %Words(nonce), expect = %expected, "Received unexpected nonce; ignoring request");
-            }
-            RequestKind::Asked | RequestKind::Ack | RequestKind::Nack(_) | RequestKind::Stale { .. } => {}
-        }
-        Ok(())
     }
 
     fn set_timer(&mut self, until: Option<Instant>) {
@@ -312,24 +286,11 @@ impl<A: Admit, B: Body<Data = Bytes> + Unpin> Body for Session<A, B> {
     }
 }
 
-/// Names that a caller asks for, cut for the log.
-struct Names<I>(I);
-
-impl<'a, I: ExactSizeIterator<Item = &'a str> + Clone> fmt::Display for Names<I> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(names) = self;
-        f.write_str("[")?;
-        for (place, name) in names.clone().take(NAMES_SHOWN).enumerate() {
-            write!(f, "{}\"{}\"", if place > 0 { ", " } else { "" }, Words(name))?;
-        }
-        match names.len().saturating_sub(NAMES_SHOWN) {
-            0 => f.write_str("]"),
-            more => write!(f, " and {more} more]"),
-        }
-    }
-}
-
-const NAMES_SHOWN: usize = 8;
+/// Nanoseconds that it takes to look up a name. A request of a few bytes can have all names of its stream looked up,
+/// so streams with many names pay for it.
+const LOOKUP: u64 = 100;
+/// Names that are looked up without being counted.
+const NAMES_FREE: usize = 16;
 /// Bytes that a waiting stream takes beside itself: its timer, and its attestation while one runs.
 const HELD_BYTES: usize = 1024;
 /// Pause before the second attestation, and the least between two.

@@ -1,4 +1,4 @@
-//! Reduces a DiscoveryRequest to the fields that are read, while its bytes arrive.
+//! Reduces a request to the fields that are read, while its bytes arrive.
 //!
 //! Every message of an Envoy carries 61 KB of `Node`, nearly all of it extensions that do not matter here. They are
 //! skipped where they lie. The kept bytes are a valid message, too, of about 200 bytes, and that one is decoded. Once
@@ -13,6 +13,7 @@ use std::ops::RangeInclusive;
 use prost::encoding::{encode_varint, encoded_len_varint};
 
 use crate::node::METADATA_KEY;
+use crate::wire::Protocol;
 
 /// One message whose bytes are arriving.
 #[derive(Debug)]
@@ -25,6 +26,7 @@ pub(crate) struct Sift {
     kept: Vec<u8>,
     /// Where in `kept` the last field begins.
     field_at: usize,
+    protocol: Protocol,
     skip_node: bool,
 }
 
@@ -60,17 +62,18 @@ struct Varint {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SiftError {
     /// It is not a valid protobuf message.
-    #[error("malformed DiscoveryRequest: {0}")]
+    #[error("malformed discovery request: {0}")]
     Malformed(String),
     /// The kept fields are larger than any client needs.
-    #[error("DiscoveryRequest has more than {KEPT_LIMIT} bytes beside its node")]
+    #[error("the discovery request has more than {KEPT_LIMIT} bytes beside its node")]
     TooMuch,
 }
 
 impl Sift {
     /// A message of `len` bytes. With `skip_node` its `Node` is skipped.
-    pub(crate) fn new(len: u32, skip_node: bool) -> Self {
-        Self { stage: Stage::key(), depth: 0, left: [len, 0, 0], kept: Vec::new(), field_at: 0, skip_node }
+    pub(crate) fn new(len: u32, protocol: Protocol, skip_node: bool) -> Self {
+        let (stage, left) = (Stage::key(), [len, 0, 0]);
+        Self { stage, depth: 0, left, kept: Vec::new(), field_at: 0, protocol, skip_node }
     }
 
     /// Takes more bytes of the message. The caller never passes more than the message has left.
@@ -228,7 +231,7 @@ impl Sift {
                 self.take(len)?;
                 if self.depth == REQUEST {
                     // An empty node is kept in any case: that the request had one counts.
-                    self.kept.extend([NODE_KEY, 0]);
+                    self.kept.extend([self.node_key(), 0]);
                 }
                 self.depth += 1;
                 self.left[self.depth] = len;
@@ -244,11 +247,42 @@ impl Sift {
 
     fn fate(&self, field: u32, len: u32) -> Fate {
         match (self.depth, field) {
-            (REQUEST, NODE) if self.skip_node => Fate::Skip,
-            (REQUEST, NODE) | (IN_NODE, METADATA) => Fate::Enter,
-            (REQUEST, 1 | 3..=6) | (IN_NODE, BUILD_VERSION) => Fate::Keep,
+            (REQUEST, field) if field == self.node() => {
+                if self.skip_node {
+                    Fate::Skip
+                } else {
+                    Fate::Enter
+                }
+            }
+            (REQUEST, field) if field <= self.last() => Fate::Keep,
+            (IN_NODE, METADATA) => Fate::Enter,
+            (IN_NODE, BUILD_VERSION) => Fate::Keep,
             (IN_METADATA, FIELDS) if METADATA_ENTRY.contains(&len) => Fate::Keep,
             _ => Fate::Skip,
+        }
+    }
+
+    /// The number of the field that holds the client's node.
+    fn node(&self) -> u32 {
+        match self.protocol {
+            Protocol::Sotw => 2,
+            Protocol::Delta => 1,
+        }
+    }
+
+    /// The key of that field on the wire.
+    fn node_key(&self) -> u8 {
+        match self.protocol {
+            Protocol::Sotw => 0x12,
+            Protocol::Delta => 0x0a,
+        }
+    }
+
+    /// The number of the last field that is read of the request itself.
+    fn last(&self) -> u32 {
+        match self.protocol {
+            Protocol::Sotw => 6,
+            Protocol::Delta => 7,
         }
     }
 
@@ -262,8 +296,8 @@ impl Sift {
         let sized = |len: u64| 1 + encoded_len_varint(len) as u64 + len;
         let path: &[u32] = match self.depth {
             REQUEST => &[field],
-            IN_NODE => &[NODE, field],
-            _ => &[NODE, METADATA, field],
+            IN_NODE => &[self.node(), field],
+            _ => &[self.node(), METADATA, field],
         };
         for (place, field) in path.iter().enumerate() {
             let nested = path.len() - 1 - place;
@@ -318,13 +352,10 @@ const MAX_DEPTH: usize = 3;
 const REQUEST: usize = 0;
 const IN_NODE: usize = 1;
 const IN_METADATA: usize = 2;
-/// Field numbers: `DiscoveryRequest.node`, `Node.metadata`, `Node.user_agent_build_version`, `Struct.fields`.
-const NODE: u32 = 2;
+/// Field numbers: `Node.metadata`, `Node.user_agent_build_version`, `Struct.fields`.
 const METADATA: u32 = 3;
 const BUILD_VERSION: u32 = 8;
 const FIELDS: u32 = 1;
-/// The key of [`NODE`] on the wire.
-const NODE_KEY: u8 = 0x12;
 /// Wire types.
 const VARINT: u64 = 0;
 const FIXED64: u64 = 1;

@@ -9,6 +9,26 @@ use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_f
 
 use crate::framing::RequestError;
 
+/// How a client asks, and is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Protocol {
+    /// State of the world: a request names everything that the client wants.
+    #[default]
+    Sotw,
+    /// Requests and responses are differences.
+    Delta,
+}
+
+impl Protocol {
+    /// The name of the method.
+    pub(crate) fn method(self) -> &'static str {
+        match self {
+            Self::Sotw => "StreamSecrets",
+            Self::Delta => "DeltaSecrets",
+        }
+    }
+}
+
 /// `envoy.service.discovery.v3.DiscoveryRequest`, borrowed from the message: every ACK of every stream is one, and
 /// copying its texts would cost more than everything else that is done with them.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -53,16 +73,81 @@ impl<'a> DiscoveryRequest<'a> {
     }
 }
 
+/// `envoy.service.discovery.v3.DeltaDiscoveryRequest`, borrowed from the message.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct DeltaDiscoveryRequest<'a> {
+    /// What the client says of itself.
+    pub node: Option<Node>,
+    /// The type URL. It is echoed and not checked.
+    pub type_url: &'a str,
+    /// The names that the client wants from now on (`resource_names_subscribe`).
+    pub subscribe: Vec<&'a str>,
+    /// The names that it wants no longer (`resource_names_unsubscribe`).
+    pub unsubscribe: Vec<&'a str>,
+    /// The resources that the client has from an earlier stream, with their versions. It counts in the first request.
+    pub initial_resource_versions: Vec<(&'a str, &'a str)>,
+    /// The nonce of the response that this request answers, if it answers one.
+    pub response_nonce: &'a str,
+    /// Why the client rejected that response, if it did.
+    pub error_detail: Option<Rejection>,
+}
+
+impl<'a> DeltaDiscoveryRequest<'a> {
+    /// Decodes a message.
+    ///
+    /// # Errors
+    /// [`RequestError::Malformed`].
+    pub fn decode(mut message: &'a [u8]) -> Result<Self, RequestError> {
+        let mut request = Self::default();
+        while !message.is_empty() {
+            let (field, wire_type) = decode_key(&mut message)?;
+            match field {
+                _ if wire_type != WireType::LengthDelimited => {
+                    skip_field(wire_type, field, &mut message, DecodeContext::default())?;
+                }
+                1 => request.node.get_or_insert_default().merge_length_delimited(&mut message)?,
+                2 => request.type_url = text(&mut message)?,
+                3 => request.subscribe.push(text(&mut message)?),
+                4 => request.unsubscribe.push(text(&mut message)?),
+                5 => request.initial_resource_versions.push(map_entry(&mut message)?),
+                6 => request.response_nonce = text(&mut message)?,
+                7 => request.error_detail.get_or_insert_default().merge_length_delimited(&mut message)?,
+                _ => skip_field(wire_type, field, &mut message, DecodeContext::default())?,
+            }
+        }
+        Ok(request)
+    }
+}
+
+/// Reads an entry of a `map<string, string>` at the beginning of `message`.
+fn map_entry<'a>(message: &mut &'a [u8]) -> Result<(&'a str, &'a str), RequestError> {
+    let mut entry = bytes(message)?;
+    let (mut key, mut value) = ("", "");
+    while !entry.is_empty() {
+        match decode_key(&mut entry)? {
+            (1, WireType::LengthDelimited) => key = text(&mut entry)?,
+            (2, WireType::LengthDelimited) => value = text(&mut entry)?,
+            (field, wire_type) => skip_field(wire_type, field, &mut entry, DecodeContext::default())?,
+        }
+    }
+    Ok((key, value))
+}
+
 /// Reads a length-prefixed text at the beginning of `message`.
 fn text<'a>(message: &mut &'a [u8]) -> Result<&'a str, RequestError> {
+    std::str::from_utf8(bytes(message)?).map_err(|_| malformed("a text is not UTF-8"))
+}
+
+/// Reads a length-prefixed field at the beginning of `message`.
+fn bytes<'a>(message: &mut &'a [u8]) -> Result<&'a [u8], RequestError> {
     let len = usize::try_from(decode_varint(message)?).unwrap_or(usize::MAX);
-    let (text, rest) = message.split_at_checked(len).ok_or_else(|| malformed("a text is cut short"))?;
+    let (bytes, rest) = message.split_at_checked(len).ok_or_else(|| malformed("a field is cut short"))?;
     *message = rest;
-    std::str::from_utf8(text).map_err(|_| malformed("a text is not UTF-8"))
+    Ok(bytes)
 }
 
 fn malformed(what: &str) -> RequestError {
-    RequestError::Malformed(format!("malformed DiscoveryRequest: {what}"))
+    RequestError::Malformed(format!("malformed discovery request: {what}"))
 }
 
 /// `envoy.config.core.v3.Node`.

@@ -19,7 +19,7 @@ use serde_json::Value;
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
-pub use sidecar::Sidecar;
+pub use sidecar::{Asks, Sidecar};
 
 use crate::needs;
 use sidecar::SDS_CLUSTER;

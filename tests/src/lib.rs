@@ -14,7 +14,7 @@ pub use client::{
     Sds, channel, health, jwt_bundles, jwt_svid_on, narrow_channel, sds_request, x509_bundles, x509_svid,
     x509_svid_on,
 };
-pub use envoy::{Certificates, Envoy, Sidecar, envoy_program};
+pub use envoy::{Asks, Certificates, Envoy, Sidecar, envoy_program};
 pub use gate::Gate;
 pub use proc::Proc;
 pub use program::{build_finial, needs, python};

@@ -84,7 +84,7 @@ const SERVICES: &[Service<Public>] = &[
         methods: &[
             secrets("StreamSecrets", Some(Rate::StreamSecrets)),
             secrets("FetchSecrets", Some(Rate::FetchSecrets)),
-            secrets("DeltaSecrets", None),
+            secrets("DeltaSecrets", Some(Rate::StreamSecrets)),
         ],
     },
     Service {
@@ -199,7 +199,7 @@ pub(crate) struct Door(Arc<Admission>);
 impl sds::Admit for Door {
     async fn admit(&self, peer: Arc<Peer>, called: sds::Called) -> Result<sds::Admission, Status> {
         let rate = match called {
-            sds::Called::StreamSecrets => Some(Rate::StreamSecrets),
+            sds::Called::Stream(_) => Some(Rate::StreamSecrets),
             sds::Called::FetchSecrets => Some(Rate::FetchSecrets),
             sds::Called::HeldStream => None,
         };

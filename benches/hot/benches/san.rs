@@ -10,7 +10,7 @@ use hot::update_of;
 use san::Peer;
 use sds::Options;
 use sds::secret::Secrets;
-use sds::stream::fetch;
+use sds::machine::fetch;
 use sds::wire::DiscoveryRequest;
 
 fn peers(criterion: &mut Criterion) {

@@ -15,8 +15,8 @@ use identity::{
 };
 use sds::Frames;
 use sds::secret::Secrets;
-use sds::stream::{Next, Push, Stream};
-use sds::wire::DiscoveryRequest;
+use sds::machine::{Machine, Next, Push};
+use sds::wire::{DiscoveryRequest, Protocol};
 
 /// Entry number `n` of a namespace where all share `k8s:ns`.
 ///
@@ -96,7 +96,7 @@ pub fn update(version: u8) -> Arc<WorkloadUpdate> {
 /// A stream that asks for the identity of [`update`] and acknowledges every push.
 #[derive(Debug)]
 pub struct Rotating {
-    stream: Stream,
+    stream: Machine,
     name: String,
 }
 
@@ -108,7 +108,7 @@ impl Rotating {
     #[must_use]
     pub fn new(secrets: &Arc<Secrets>, first: &Arc<WorkloadUpdate>) -> Self {
         let name = first.identities[0].entry.spiffe_id.to_string();
-        let stream = Stream::new(Arc::default(), Arc::clone(secrets), 1);
+        let stream = Machine::new(Protocol::Sotw, Arc::default(), Arc::clone(secrets), 1);
         let mut rotating = Self { stream, name };
         rotating.ask(None);
         drop(rotating.push(first));

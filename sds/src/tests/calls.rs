@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use budget::Budget;
 use bytes::{BufMut, Bytes};
-use envoy_types::pb::envoy::service::discovery::v3::DiscoveryRequest;
+use envoy_types::pb::envoy::service::discovery::v3::{
+    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest,
+};
 use futures_util::FutureExt as _;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
@@ -108,7 +110,7 @@ fn names(list: &[&str]) -> DiscoveryRequest {
     DiscoveryRequest { resource_names, ..DiscoveryRequest::default() }
 }
 
-fn framed(request: &DiscoveryRequest) -> Vec<u8> {
+fn framed(request: &impl prost::Message) -> Vec<u8> {
     let message = request.encode_to_vec();
     let mut bytes = vec![0];
     bytes.put_u32(message.len().try_into().unwrap());
@@ -202,9 +204,7 @@ async fn refusals_are_trailers_alone() {
     let (_said, response) = shut.open("StreamSecrets").await;
     assert_eq!(status(response.headers()), Code::Unavailable);
     let open = bench(Some(Code::Ok)).await;
-    for method in ["DeltaSecrets", "Nothing"] {
-        assert_eq!(status(open.open(method).await.1.headers()), Code::Unimplemented);
-    }
+    assert_eq!(status(open.open("Nothing").await.1.headers()), Code::Unimplemented);
     let (_said, mut request) = open.request("StreamSecrets");
     request.headers_mut().insert("grpc-encoding", "gzip".parse().unwrap());
     let response = open.call(request).await;
@@ -270,4 +270,31 @@ async fn one_answer_to_fetch_secrets() {
     let mut response = bench.call(request).await;
     next(&mut response).await.unwrap();
     assert_eq!(status(&next(&mut response).await.unwrap_err()), Code::Ok);
+}
+
+#[tokio::test]
+async fn a_delta_stream() {
+    let bench = bench(None).await;
+    let (said, request) = bench.request("DeltaSecrets");
+    let subscribe = |name: &str| DeltaDiscoveryRequest {
+        resource_names_subscribe: vec![name.into()],
+        ..DeltaDiscoveryRequest::default()
+    };
+    // Both are subscribed to before the agent has started.
+    say(&said, &framed(&subscribe(WEB)));
+    say(&said, &framed(&subscribe("ROOTCA")));
+    let mut opening = Box::pin(bench.call(request));
+    assert!(opening.as_mut().now_or_never().is_none());
+    bench.open.send(Some(Code::Ok)).unwrap();
+    let mut response = opening.await;
+    let message = next(&mut response).await.unwrap();
+    let first = DeltaDiscoveryResponse::decode(&message[5..]).unwrap();
+    let names: Vec<_> = first.resources.iter().map(|resource| &*resource.name).collect();
+    assert_eq!(names, ["ROOTCA", WEB]);
+    let ack = DeltaDiscoveryRequest { response_nonce: first.nonce, ..DeltaDiscoveryRequest::default() };
+    say(&said, &framed(&ack));
+    bench.updates.publish(update(vec![], 1));
+    let message = next(&mut response).await.unwrap();
+    let second = DeltaDiscoveryResponse::decode(&message[5..]).unwrap();
+    assert_eq!((second.resources.len(), second.removed_resources), (0, vec![WEB.to_owned()]));
 }

@@ -1,8 +1,9 @@
 //! Tests against Envoy's own definitions and recordings.
 
 mod calls;
+mod delta;
 mod requests;
-mod stream;
+mod sotw;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,7 +13,7 @@ use identity::{
     Bundle, Bundles, Entry, Identity, PrivateKey, Selector, SpiffeId, TrustDomain, WorkloadUpdate, X509Svid,
 };
 
-use crate::stream::Push;
+use crate::machine::Push;
 use crate::wire::DiscoveryRequest;
 
 const WEB: &str = "spiffe://td/web";

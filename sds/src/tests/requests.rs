@@ -11,7 +11,7 @@ use prost::Message as _;
 
 use crate::framing::{Intake, Message, RequestError};
 use crate::node::NodeFacts;
-use crate::wire::{DiscoveryRequest, Rejection};
+use crate::wire::{DeltaDiscoveryRequest, DiscoveryRequest, Protocol, Rejection};
 
 fn framed(message: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0];
@@ -25,7 +25,15 @@ fn messages<'a>(
     frames: impl IntoIterator<Item = &'a [u8]>,
     skip_node: bool,
 ) -> Result<Vec<Message>, RequestError> {
-    let mut intake = Intake::default();
+    messages_by(Protocol::Sotw, frames, skip_node)
+}
+
+fn messages_by<'a>(
+    protocol: Protocol,
+    frames: impl IntoIterator<Item = &'a [u8]>,
+    skip_node: bool,
+) -> Result<Vec<Message>, RequestError> {
+    let mut intake = Intake::new(protocol);
     let mut messages = Vec::new();
     for frame in frames {
         let mut rest = Bytes::copy_from_slice(frame);
@@ -164,6 +172,20 @@ prop_compose! {
     }
 }
 
+prop_compose! {
+    fn delta_request()(
+        like in request(),
+        versions in prop::collection::hash_map("[a-z:/]{0,40}", "[0-9a-f]{0,16}", 0..4),
+        unsubscribe in prop::collection::vec("[a-z:/*]{0,40}", 0..4),
+    ) -> discovery::DeltaDiscoveryRequest {
+        discovery::DeltaDiscoveryRequest {
+            node: like.node, type_url: like.type_url, resource_names_subscribe: like.resource_names,
+            resource_names_unsubscribe: unsubscribe, initial_resource_versions: versions,
+            response_nonce: like.response_nonce, error_detail: like.error_detail, ..Default::default()
+        }
+    }
+}
+
 /// Splits a request into the facts of its node and the rest.
 fn split(mut request: DiscoveryRequest<'_>) -> (DiscoveryRequest<'_>, NodeFacts) {
     let mut facts = NodeFacts::default();
@@ -184,7 +206,52 @@ fn expected(request: &discovery::DiscoveryRequest) -> (DiscoveryRequest<'_>, Nod
     })
 }
 
+fn expected_delta(request: &discovery::DeltaDiscoveryRequest) -> (DeltaDiscoveryRequest<'_>, NodeFacts) {
+    let node =
+        request.node.as_ref().map(|node| crate::wire::Node::decode(&*node.encode_to_vec()).unwrap());
+    let mut facts = NodeFacts::default();
+    facts.latch(node.as_ref());
+    let versions = request.initial_resource_versions.iter();
+    let mut versions: Vec<_> = versions.map(|(name, version)| (&**name, &**version)).collect();
+    versions.sort_unstable();
+    let error = request.error_detail.as_ref();
+    let request = DeltaDiscoveryRequest {
+        node: None,
+        type_url: &request.type_url,
+        subscribe: request.resource_names_subscribe.iter().map(|name| &**name).collect(),
+        unsubscribe: request.resource_names_unsubscribe.iter().map(|name| &**name).collect(),
+        initial_resource_versions: versions,
+        response_nonce: &request.response_nonce,
+        error_detail: error.map(|status| Rejection { code: status.code, message: status.message.clone() }),
+    };
+    (request, facts)
+}
+
+fn split_delta(message: &Message) -> (DeltaDiscoveryRequest<'_>, NodeFacts) {
+    let mut request = message.delta_request().unwrap();
+    let mut facts = NodeFacts::default();
+    facts.latch(request.node.take().as_ref());
+    request.initial_resource_versions.sort_unstable();
+    (request, facts)
+}
+
 proptest! {
+    /// The same for requests of delta streams.
+    #[test]
+    fn frames_of_delta_requests_are_cut_anywhere(
+        sent in prop::collection::vec(delta_request(), 1..4),
+        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..9),
+    ) {
+        let bytes: Vec<u8> = sent.iter().flat_map(|request| framed(&request.encode_to_vec())).collect();
+        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len())).collect();
+        cuts.extend([0, bytes.len()]);
+        cuts.sort_unstable();
+        let frames = cuts.windows(2).map(|cut| &bytes[cut[0]..cut[1]]);
+        let got = messages_by(Protocol::Delta, frames, false).unwrap();
+        let got: Vec<_> = got.iter().map(split_delta).collect();
+        prop_assert_eq!(got, sent.iter().map(expected_delta).collect::<Vec<_>>());
+    }
+
     /// The requests are the same, however their bytes are cut into frames.
     #[test]
     fn frames_are_cut_anywhere(

@@ -5,6 +5,18 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+/// How an Envoy asks for its secrets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Asks {
+    /// By Envoy's own gRPC client, state of the world (`GRPC`).
+    #[default]
+    ByName,
+    /// The same by Google's gRPC library.
+    ByGoogleGrpc,
+    /// By Envoy's own gRPC client, in differences (`DELTA_GRPC`).
+    ByDelta,
+}
+
 /// The values that the configuration of one Envoy depends on.
 #[derive(Debug, Clone, Copy)]
 pub struct Sidecar<'a> {
@@ -18,8 +30,10 @@ pub struct Sidecar<'a> {
     pub callers: &'a [&'a str],
     /// The name and port of the workload that it calls. Without one, Envoy answers itself.
     pub upstream: Option<(&'a str, u16)>,
-    /// Whether Envoy fetches secrets with Google's gRPC library instead of its own.
-    pub google_grpc: bool,
+    /// How it asks for its secrets.
+    pub asks: Asks,
+    /// The names under which it asks for its certificate and for its roots, instead of the SPIFFE IDs.
+    pub names: Option<(&'a str, &'a str)>,
     /// Whether Envoy listens after a second even without secrets.
     pub impatient: bool,
 }
@@ -27,7 +41,7 @@ pub struct Sidecar<'a> {
 impl Sidecar<'_> {
     pub(super) fn bootstrap(&self) -> Value {
         let mut clusters = Vec::new();
-        if !self.google_grpc {
+        if self.asks != Asks::ByGoogleGrpc {
             clusters.push(self.sds_cluster());
         }
         clusters.extend(self.upstream.map(|(name, port)| self.upstream(name, port)));
@@ -105,29 +119,32 @@ impl Sidecar<'_> {
 
     fn tls(&self, peers: &[&str]) -> Value {
         let exact = |peer: &&str| json!({ "san_type": "URI", "matcher": { "exact": self.id(peer) } });
+        let (certificate, roots) = (self.id(self.name), format!("spiffe://{}", self.trust_domain));
+        let (certificate, roots) = self.names.unwrap_or((&certificate, &roots));
         json!({
-            "tls_certificate_sds_secret_configs": [self.secret(&self.id(self.name))],
+            "tls_certificate_sds_secret_configs": [self.secret(certificate)],
             "combined_validation_context": {
                 "default_validation_context": {
                     "match_typed_subject_alt_names": peers.iter().map(exact).collect::<Vec<_>>(),
                 },
-                "validation_context_sds_secret_config": self.secret(&format!("spiffe://{}", self.trust_domain)),
+                "validation_context_sds_secret_config": self.secret(roots),
             },
         })
     }
 
     fn secret(&self, name: &str) -> Value {
-        let service = if self.google_grpc {
+        let service = if self.asks == Asks::ByGoogleGrpc {
             let target = format!("unix:{}", self.agent.display());
             json!({ "google_grpc": { "target_uri": target, "stat_prefix": "agent" } })
         } else {
             json!({ "envoy_grpc": { "cluster_name": SDS_CLUSTER } })
         };
+        let kind = if self.asks == Asks::ByDelta { "DELTA_GRPC" } else { "GRPC" };
         json!({ "name": name, "sds_config": {
             "resource_api_version": "V3",
             "initial_fetch_timeout": if self.impatient { "1s" } else { "15s" },
             "api_config_source": {
-                "api_type": "GRPC",
+                "api_type": kind,
                 "transport_api_version": "V3",
                 "grpc_services": [service],
             },

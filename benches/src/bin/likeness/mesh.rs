@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use benches::running::Outcome;
-use harness::{Envoy, Sidecar};
+use harness::{Asks, Envoy, Sidecar};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
@@ -85,7 +85,8 @@ fn sidecar(agent: &Path) -> Sidecar<'_> {
         agent,
         callers: &[],
         upstream: None,
-        google_grpc: false,
+        asks: Asks::ByName,
+        names: None,
         impatient: false,
     }
 }

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use dev::{Entry, Options, Server};
-use harness::{Agent, Conf, Envoy, Sidecar, envoy_program};
+use harness::{Agent, Asks, Conf, Envoy, Sidecar, envoy_program};
 use libtest_mimic::Trial;
 use tokio::time::Instant;
 
 use super::super::server_with;
-use super::mesh::{BACKEND, BY_PATH, FRONTEND, Mesh};
+use super::mesh::{BACKEND, BY_PATH, FRONTEND, Mesh, Pair};
 use super::trial_with;
 
 pub(super) fn trials() -> Vec<Trial> {
@@ -19,9 +19,13 @@ pub(super) fn trials() -> Vec<Trial> {
         trial_with("envoys_in_mtls_over_sds", envoy.clone(), mtls),
         trial_with("a_stranger_gets_503", envoy.clone(), stranger),
         trial_with("envoy_gets_its_secret_after_late_registration", envoy.clone(), |envoy| {
-            late(envoy, false)
+            late(envoy, Asks::ByName)
         }),
-        trial_with("envoy_google_grpc_gets_its_secrets", envoy.clone(), |envoy| late(envoy, true)),
+        trial_with("envoy_google_grpc_gets_its_secrets", envoy.clone(), |envoy| {
+            late(envoy, Asks::ByGoogleGrpc)
+        }),
+        trial_with("envoy_delta_grpc_gets_its_secrets", envoy.clone(), |envoy| late(envoy, Asks::ByDelta)),
+        trial_with("envoys_by_delta_over_rotations_and_restarts", envoy.clone(), delta),
         trial_with("envoy_survives_agent_restart", envoy, restart),
     ]
 }
@@ -64,10 +68,10 @@ async fn stranger(envoy: PathBuf) {
 }
 
 /// An unregistered Envoy has no certificate and its calls fail. Both change with its registration, without a restart.
-async fn late(envoy: PathBuf, google_grpc: bool) {
+async fn late(envoy: PathBuf, asks: Asks) {
     let world = World::new(&envoy, 3600).await;
     world.register("backend");
-    let sidecar = |name| Sidecar { google_grpc, ..world.mesh.sidecar(name) };
+    let sidecar = |name| Sidecar { asks, ..world.mesh.sidecar(name) };
     let backend = world.mesh.start(Sidecar { callers: &["frontend"], ..sidecar("backend") }).await;
     let upstream = Some(("backend", backend.port().await));
     backend.serial(BACKEND).await;
@@ -85,27 +89,46 @@ async fn late(envoy: PathBuf, google_grpc: bool) {
 }
 
 async fn restart(envoy: PathBuf) {
-    let mut world = World::new(&envoy, 30).await;
+    let world = World::new(&envoy, 30).await;
     world.register("frontend");
     world.register("backend");
     let pair = world.mesh.pair().await;
-    let over = Cell::new(false);
-    let restart = async {
-        let folder = world.agent.folder();
-        assert_eq!(world.agent.stop().await.code, Some(0));
-        world.conf.join_token = None;
-        let agent = Agent::start_in(&world.conf, folder);
-        agent.wait_for_socket().await;
-        over.set(true);
-        agent
-    };
-    let (through, _agent) = tokio::join!(pair.drive(|_| over.get()), restart);
-    assert!(through.failures.is_empty(), "{through:?}");
+    let world = world.restarted_under(&pair).await;
     // One serial that it had or gets when its stream is open again, and one more on that stream.
     let after = pair.drive(|figures| figures.serials_of_each() >= 3).await;
     assert!(after.failures.is_empty(), "{after:?}");
     pair.connected_once().await;
     assert_eq!(world.server.counters().attest_calls, 1);
+}
+
+/// Rotations, a restart of the agent, and the removal of an entry, which Envoy acknowledges and survives.
+async fn delta(envoy: PathBuf) {
+    let world = World::new(&envoy, 16).await;
+    let frontend = world.register("frontend");
+    world.register("backend");
+    let pair = world.mesh.pair_of(|sidecar| Sidecar { asks: Asks::ByDelta, ..sidecar }).await;
+    let figures = pair.drive(|figures| figures.serials_of_each() >= 3).await;
+    assert!(figures.failures.is_empty(), "{figures:?}");
+    let world = world.restarted_under(&pair).await;
+    let after = pair.drive(|figures| figures.serials_of_each() >= 3).await;
+    assert!(after.failures.is_empty(), "{after:?}");
+    pair.connected_once().await;
+    let stat = |name| format!("sds.{}.{name}", FRONTEND.replace("://", "_"));
+    let before = pair.frontend.stat(&stat("update_success")).await;
+    let had = pair.frontend.serial(FRONTEND).await;
+    world.server.delete_entry(&frontend);
+    let removed = async || (pair.frontend.stat(&stat("update_success")).await > before).then_some(());
+    pair.frontend.until("has heard of the removal", removed).await;
+    assert_eq!(pair.frontend.serial(FRONTEND).await, had, "Envoy keeps what it has");
+    world.register("frontend");
+    let renewed = async || (pair.frontend.serial(FRONTEND).await != had).then_some(());
+    pair.frontend.until("has a certificate of the new entry", renewed).await;
+    for envoy in [&pair.frontend, &pair.backend] {
+        for name in [FRONTEND, BACKEND, "spiffe://example.org"] {
+            let rejected = format!("sds.{}.update_rejected", name.replace("://", "_"));
+            assert_eq!(envoy.stat(&rejected).await, 0, "{name}");
+        }
+    }
 }
 
 /// A server, an agent and a mesh.
@@ -134,9 +157,27 @@ impl World {
         Self { server, conf, parent, agent, mesh }
     }
 
-    fn register(&self, name: &str) {
+    fn register(&self, name: &str) -> String {
         let entry =
             Entry::new(format!("spiffe://example.org/{name}"), &*self.parent, [&*self.mesh.selector(name)]);
-        self.server.create_entry(entry);
+        self.server.create_entry(entry)
+    }
+
+    /// Restarts the agent while requests go through both Envoys, none of which fails.
+    async fn restarted_under(self, pair: &Pair) -> Self {
+        let Self { server, mut conf, parent, agent, mesh } = self;
+        conf.join_token = None;
+        let over = Cell::new(false);
+        let restart = async {
+            let folder = agent.folder();
+            assert_eq!(agent.stop().await.code, Some(0));
+            let agent = Agent::start_in(&conf, folder);
+            agent.wait_for_socket().await;
+            over.set(true);
+            agent
+        };
+        let (through, agent) = tokio::join!(pair.drive(|_| over.get()), restart);
+        assert!(through.failures.is_empty(), "{through:?}");
+        Self { server, conf, parent, agent, mesh }
     }
 }

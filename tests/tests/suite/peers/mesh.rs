@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use harness::{Agent, Envoy, Sidecar};
+use harness::{Agent, Asks, Envoy, Sidecar};
 use tokio::time::{Instant, MissedTickBehavior};
 
 /// A group of Envoys. The agent distinguishes them by the path of their program, so each has its own link to Envoy.
@@ -37,7 +37,8 @@ impl Mesh {
             agent: &self.socket,
             callers: &[],
             upstream: None,
-            google_grpc: false,
+            asks: Asks::ByName,
+            names: None,
             impatient: false,
         }
     }
@@ -58,9 +59,16 @@ impl Mesh {
 
     /// Starts frontend and backend, which must both be registered.
     pub(super) async fn pair(&self) -> Pair {
-        let backend = self.backend("frontend").await;
+        self.pair_of(|sidecar| sidecar).await
+    }
+
+    /// The same with configurations that `changed` has changed.
+    pub(super) async fn pair_of(&self, changed: impl for<'a> Fn(Sidecar<'a>) -> Sidecar<'a>) -> Pair {
+        let backend = changed(Sidecar { callers: &["frontend"], ..self.sidecar("backend") });
+        let backend = self.start(backend).await;
         let upstream = Some(("backend", backend.port().await));
-        let frontend = self.start(Sidecar { upstream, ..self.sidecar("frontend") }).await;
+        let frontend = changed(Sidecar { upstream, ..self.sidecar("frontend") });
+        let frontend = self.start(frontend).await;
         let port = frontend.port().await;
         frontend.serial(FRONTEND).await;
         backend.serial(BACKEND).await;

@@ -1,4 +1,4 @@
-//! Tests of the state machine.
+//! Tests of the state machine, by state of the world.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,29 +11,29 @@ use prost::Message as _;
 
 use super::{DB, WEB, answer, identity, names, svid, update, wall, with_foreign};
 use crate::secret::Secrets;
-use crate::stream::{ACK_PATIENCE, Next, Push, RequestKind, Stream, fetch};
+use crate::machine::{ACK_PATIENCE, Machine, Next, Push, RequestKind, fetch};
 use crate::wire::{
-    BuildVersion, DiscoveryRequest, Kind, Metadata, MetadataEntry, Node, Rejection, SECRET_TYPE_URL,
-    SemanticVersion, Value,
+    BuildVersion, DiscoveryRequest, Kind, Metadata, MetadataEntry, Node, Protocol, Rejection,
+    SECRET_TYPE_URL, SemanticVersion, Value,
 };
 use crate::{Options, Refusal, UnknownNames};
 
-fn stream(options: Options) -> Stream {
-    Stream::new(Arc::new(options), Arc::default(), 7)
+fn stream(options: Options) -> Machine {
+    Machine::new(Protocol::Sotw, Arc::new(options), Arc::default(), 7)
 }
 
 fn at(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-fn pushed(stream: &mut Stream, now: u64) -> Push {
+fn pushed(stream: &mut Machine, now: u64) -> Push {
     match stream.next(at(now), wall()) {
         Ok(Next::Push(push)) => push,
         other => panic!("no push: {other:?}"),
     }
 }
 
-fn silent(stream: &mut Stream, now: u64) -> Option<Duration> {
+fn silent(stream: &mut Machine, now: u64) -> Option<Duration> {
     match stream.next(at(now), wall()) {
         Ok(Next::Wait(until)) => until,
         other => panic!("not silent: {other:?}"),
@@ -458,7 +458,7 @@ fn secrets_are_encoded_once_and_shared() {
     let shared = Arc::new(Secrets::default());
     let one = update(vec![identity(1, WEB, svid(WEB, 3, 60))], 1);
     let mut streams = [0, 1].map(|salt| {
-        let mut stream = Stream::new(Arc::default(), Arc::clone(&shared), salt);
+        let mut stream = Machine::new(Protocol::Sotw, Arc::default(), Arc::clone(&shared), salt);
         stream.request(names(&[WEB])).unwrap();
         stream.update(Arc::clone(&one));
         stream
