@@ -238,6 +238,8 @@ pub struct Sds {
     pub disable_spiffe_cert_validation: bool,
     /// Finial's own: what a stream does with a name that does not exist (yet).
     pub unknown_names: UnknownNames,
+    /// Finial's own: whether JWT-SVIDs are served as generic secrets, under names that begin with `jwt-svid?`.
+    pub jwt: bool,
 }
 
 /// Finial's own: what SDS does with a name that does not exist (`agent.sds.unknown_names`).

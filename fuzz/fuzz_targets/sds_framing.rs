@@ -2,16 +2,35 @@
 //! the complete messages. Nothing panics, and no message is longer than the limit.
 #![no_main]
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
 use prost::Message as _;
 use sds::framing::{Intake, Message, RequestError};
-use sds::wire::{Node, Rejection};
+use sds::wire::{Node, Protocol, Rejection};
 
 libfuzzer_sys::fuzz_target!(|input: (Vec<u8>, bool, Vec<u8>)| {
     let (cuts, skip_node, bytes) = input;
-    let whole = read([&*bytes], skip_node);
-    assert_eq!(whole, read(pieces(&bytes, &cuts), skip_node));
-    assert_eq!(whole, read(bytes.chunks(1), skip_node));
+    for protocol in [Protocol::Delta, Protocol::Sotw] {
+        let whole = read(protocol, [&*bytes], skip_node);
+        assert_eq!(whole, read(protocol, pieces(&bytes, &cuts), skip_node));
+        assert_eq!(whole, read(protocol, bytes.chunks(1), skip_node));
+    }
+    let deltas = read(Protocol::Delta, [&*bytes], skip_node);
+    for (message, ours) in messages(&bytes).zip(deltas.0) {
+        if let Ok(theirs) = DeltaDiscoveryRequest::decode(message) {
+            let ours = ours.delta_request().expect("prost reads it");
+            assert_eq!(ours.subscribe, theirs.subscribe);
+            assert_eq!(ours.unsubscribe, theirs.unsubscribe);
+            assert_eq!(ours.type_url, theirs.type_url);
+            assert_eq!(ours.response_nonce, theirs.response_nonce);
+            assert_eq!(ours.error_detail, theirs.error_detail);
+            let versions: HashMap<_, _> = ours.initial_resource_versions.into_iter().collect();
+            let theirs = theirs.initial_resource_versions.iter();
+            assert_eq!(versions, theirs.map(|(name, version)| (&**name, &**version)).collect());
+        }
+    }
+    let whole = read(Protocol::Sotw, [&*bytes], skip_node);
     for (message, ours) in messages(&bytes).zip(whole.0) {
         // Compared only if both decode it: our decoder is stricter (groups) and more lenient (it does not check the
         // parts that it skips).
@@ -46,12 +65,30 @@ struct DiscoveryRequest {
     error_detail: Option<Rejection>,
 }
 
+/// `envoy.service.discovery.v3.DeltaDiscoveryRequest`, without its node.
+#[derive(prost::Message)]
+struct DeltaDiscoveryRequest {
+    #[prost(string, tag = "2")]
+    type_url: String,
+    #[prost(string, repeated, tag = "3")]
+    subscribe: Vec<String>,
+    #[prost(string, repeated, tag = "4")]
+    unsubscribe: Vec<String>,
+    #[prost(map = "string, string", tag = "5")]
+    initial_resource_versions: HashMap<String, String>,
+    #[prost(string, tag = "6")]
+    response_nonce: String,
+    #[prost(message, optional, tag = "7")]
+    error_detail: Option<Rejection>,
+}
+
 /// The messages that our decoder reads, and the error that ended it.
 fn read<'a>(
+    protocol: Protocol,
     frames: impl IntoIterator<Item = &'a [u8]>,
     skip_node: bool,
 ) -> (Vec<Message>, Option<RequestError>) {
-    let (mut intake, mut messages) = (Intake::default(), Vec::new());
+    let (mut intake, mut messages) = (Intake::new(protocol), Vec::new());
     for frame in frames {
         let mut rest = Bytes::copy_from_slice(frame);
         while !rest.is_empty() {

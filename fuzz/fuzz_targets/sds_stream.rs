@@ -1,9 +1,10 @@
-//! Any sequence of requests (including raw bytes), updates and waits. A stream never sends a secret that the caller may
-//! not have, an empty version or nonce, or a nonce twice, and it has at most one unanswered response within five
-//! seconds.
+//! Any sequence of requests (including raw bytes), updates, waits and reconnections, of both protocols. A stream never
+//! sends a secret that the caller may not have, an empty version or nonce, or a nonce twice, and it has at most one
+//! unanswered response within five seconds. Clients of both protocols that ask for the same end with the same secrets,
+//! and a client of the differences with nothing that it may not have any more.
 #![no_main]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -12,65 +13,198 @@ use identity::{
     Bundle, Bundles, Entry, Identity, PrivateKey, Selectors, SpiffeId, TrustDomain, WorkloadUpdate, X509Svid,
 };
 use prost::Message as _;
-use sds::machine::{ACK_PATIENCE, Machine, Next};
-use sds::wire::{DiscoveryRequest, Protocol};
+use sds::Options;
+use sds::machine::{ACK_PATIENCE, Machine, Next, Push, fetch};
+use sds::secret::Secrets;
+use sds::wire::{DeltaDiscoveryRequest, DiscoveryRequest, Protocol};
 
-const NAMES: [&str; 8] =
-    ["", "default", "ROOTCA", "ALL", "spiffe://td", "spiffe://td/0", "spiffe://td/1", "nonsense"];
+const NAMES: [&str; 7] =
+    ["default", "ROOTCA", "ALL", "spiffe://td", "spiffe://td/0", "spiffe://td/1", "nonsense"];
 
 libfuzzer_sys::fuzz_target!(|ops: Vec<(u8, u8, Vec<u8>)>| {
-    let mut stream = Machine::new(Protocol::Sotw, Arc::default(), Arc::default(), 0);
-    let (mut now, mut nonce, mut nonces) = (0, String::new(), BTreeSet::new());
-    let mut last_push = None;
-    let mut latest = None;
+    let mut sotw = Client::new(Protocol::Sotw);
+    let mut delta = Client::new(Protocol::Delta);
+    let (mut now, mut asked, mut latest, mut is_raw) = (0, BTreeSet::new(), None, false);
     for (op, parameter, bytes) in ops {
-        match op % 5 {
+        match op % 7 {
             0 => {
-                let names = (0..8).filter(|bit| parameter & (1 << bit) != 0).map(|bit| NAMES[bit]).collect();
-                let request =
-                    DiscoveryRequest { resource_names: names, response_nonce: &nonce, ..Default::default() };
-                let _ = stream.request(request);
+                let names = NAMES.iter().enumerate().filter(|(bit, _)| parameter & (1 << bit) != 0);
+                let names = names.map(|(_, name)| *name).collect();
+                is_raw |= !sotw.ask(&names, &asked) || !delta.ask(&names, &asked);
+                asked = names;
             }
             1 => {
-                if let Ok(request) = DiscoveryRequest::decode(&bytes) {
-                    let _ = stream.request(request);
+                is_raw = true;
+                let request = DiscoveryRequest::decode(&bytes).ok();
+                let taken = request.is_some_and(|request| sotw.machine.request(request).is_ok());
+                let request = DeltaDiscoveryRequest::decode(&bytes).ok();
+                let also = request.is_some_and(|request| delta.machine.delta_request(request).is_ok());
+                if !taken && !also {
+                    return;
                 }
             }
-            2 => {
-                let update = update(parameter);
+            2 | 3 => {
+                let update = update(if op % 7 == 2 { parameter } else { 0 });
                 latest = Some(Arc::clone(&update));
-                stream.update(update);
+                sotw.machine.update(Arc::clone(&update));
+                delta.machine.update(update);
             }
-            3 => now += u64::from(parameter % 8),
+            4 => now += u64::from(parameter % 8),
+            5 => {
+                sotw.answer(&asked);
+                delta.answer(&asked);
+            }
             _ => {
-                let update = update(0);
-                latest = Some(Arc::clone(&update));
-                stream.update(update);
+                is_raw |= !sotw.reconnect(&asked, &latest) || !delta.reconnect(&asked, &latest);
             }
         }
-        let unanswered = !stream.answered();
-        match stream.next(Duration::from_secs(now), SystemTime::UNIX_EPOCH) {
-            Ok(Next::Push(push)) => {
-                assert!(
-                    !push.resources.is_empty() && !push.version_info().is_empty() && !push.nonce().is_empty()
-                );
-                for encoded in &push.resources {
-                    assert!(
-                        is_authorized(&encoded.resource, &latest),
-                        "a secret that the caller may not have"
-                    );
+        if !sotw.take(now, &latest) || !delta.take(now, &latest) {
+            return;
+        }
+    }
+    for _ in 0..3 {
+        sotw.answer(&asked);
+        delta.answer(&asked);
+        if !sotw.take(now, &latest) || !delta.take(now, &latest) {
+            return;
+        }
+    }
+    if let Some(latest) = latest.filter(|_| !is_raw && !asked.is_empty()) {
+        for name in NAMES.into_iter().filter(|name| asked.contains(name)) {
+            let is_gone = match name {
+                "default" => latest.identities.is_empty(),
+                "nonsense" => true,
+                name => name.len() > 11 && latest.granting(name).next().is_none(),
+            };
+            let request = DiscoveryRequest { resource_names: vec![name], ..Default::default() };
+            let fetched =
+                fetch(&Options::default(), &Secrets::default(), request, &latest, SystemTime::UNIX_EPOCH);
+            match fetched {
+                Ok(push) => {
+                    let resource = &push.resources[0].resource;
+                    assert_eq!(sotw.held.get(name).map(|held| &held.1), Some(resource), "{name}");
+                    assert_eq!(delta.held.get(name).map(|held| &held.1), Some(resource), "{name}");
                 }
-                assert!(nonces.insert(push.nonce().to_owned()), "a nonce is repeated");
-                if let Some(last) = last_push.filter(|_| unanswered) {
-                    assert!(now >= last + ACK_PATIENCE.as_secs(), "two unanswered responses");
-                }
-                (nonce, last_push) = (push.nonce().to_owned(), Some(now));
+                Err(_) => assert!(!is_gone || !delta.held.contains_key(name), "{name} was not removed"),
             }
-            Ok(Next::Wait(_)) => {}
-            Err(_) => return,
         }
     }
 });
+
+/// A client and its stream.
+struct Client {
+    machine: Machine,
+    nonce: String,
+    nonces: BTreeSet<String>,
+    last_push: Option<u64>,
+    /// By name: version and content.
+    held: BTreeMap<String, (String, Bytes)>,
+}
+
+impl Client {
+    fn new(protocol: Protocol) -> Self {
+        Self {
+            machine: Machine::new(protocol, Arc::default(), Arc::default(), 0),
+            nonce: String::new(),
+            nonces: BTreeSet::new(),
+            last_push: None,
+            held: BTreeMap::new(),
+        }
+    }
+
+    /// Asks for these names after others. Returns whether the stream goes on.
+    fn ask(&mut self, names: &BTreeSet<&'static str>, before: &BTreeSet<&'static str>) -> bool {
+        if names.is_empty() {
+            // Nothing means everything to one protocol, and no change to the other.
+            return false;
+        }
+        self.held.retain(|name, _| names.contains(&**name));
+        let is_first = !self.machine.was_asked();
+        match self.machine.protocol() {
+            Protocol::Sotw => {
+                let resource_names = names.iter().copied().collect();
+                let request =
+                    DiscoveryRequest { resource_names, response_nonce: &self.nonce, ..Default::default() };
+                self.machine.request(request).is_ok()
+            }
+            Protocol::Delta => {
+                let versions = self.held.iter().map(|(name, held)| (&**name, &*held.0)).collect();
+                let request = DeltaDiscoveryRequest {
+                    subscribe: names
+                        .iter()
+                        .filter(|name| is_first || !before.contains(*name))
+                        .copied()
+                        .collect(),
+                    unsubscribe: before.difference(names).copied().collect(),
+                    initial_resource_versions: if is_first { versions } else { Vec::new() },
+                    ..Default::default()
+                };
+                self.machine.delta_request(request).is_ok()
+            }
+        }
+    }
+
+    fn answer(&mut self, asked: &BTreeSet<&'static str>) {
+        if self.nonce.is_empty() {
+            return;
+        }
+        let taken = match self.machine.protocol() {
+            Protocol::Sotw => {
+                let resource_names = asked.iter().copied().collect();
+                let request =
+                    DiscoveryRequest { resource_names, response_nonce: &self.nonce, ..Default::default() };
+                self.machine.request(request)
+            }
+            Protocol::Delta => {
+                let request = DeltaDiscoveryRequest { response_nonce: &self.nonce, ..Default::default() };
+                self.machine.delta_request(request)
+            }
+        };
+        taken.expect("an answer");
+    }
+
+    fn reconnect(&mut self, asked: &BTreeSet<&'static str>, latest: &Option<Arc<WorkloadUpdate>>) -> bool {
+        self.machine = Machine::new(self.machine.protocol(), Arc::default(), Arc::default(), 0);
+        (self.nonce, self.nonces, self.last_push) = Default::default();
+        if let Some(latest) = latest {
+            self.machine.update(Arc::clone(latest));
+        }
+        self.ask(asked, asked)
+    }
+
+    /// Takes what the stream sends now. Returns whether it goes on.
+    fn take(&mut self, now: u64, latest: &Option<Arc<WorkloadUpdate>>) -> bool {
+        let unanswered = !self.machine.answered();
+        let push = match self.machine.next(Duration::from_secs(now), SystemTime::UNIX_EPOCH) {
+            Ok(Next::Push(push)) => push,
+            Ok(Next::Wait(_)) => return true,
+            Err(_) => return false,
+        };
+        self.check(&push, latest);
+        assert!(self.nonces.insert(push.nonce().to_owned()), "a nonce is repeated");
+        if let Some(last) = self.last_push.filter(|_| unanswered) {
+            assert!(now >= last + ACK_PATIENCE.as_secs(), "two unanswered responses");
+        }
+        (self.nonce, self.last_push) = (push.nonce().to_owned(), Some(now));
+        for encoded in &push.resources {
+            let version = encoded.digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+            self.held.insert(encoded.name.to_string(), (version, encoded.resource.clone()));
+        }
+        for name in &push.removed {
+            self.held.remove(&**name);
+        }
+        true
+    }
+
+    fn check(&self, push: &Push, latest: &Option<Arc<WorkloadUpdate>>) {
+        assert!(!push.resources.is_empty() || !push.removed.is_empty());
+        assert!(push.removed.is_empty() || self.machine.protocol() == Protocol::Delta);
+        assert!(!push.version_info().is_empty() && !push.nonce().is_empty());
+        for encoded in &push.resources {
+            assert!(is_authorized(&encoded.resource, latest), "a secret that the caller may not have");
+        }
+    }
+}
 
 /// `google.protobuf.Any`.
 #[derive(prost::Message)]

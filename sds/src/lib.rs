@@ -1,5 +1,5 @@
-//! Envoy's Secret Discovery Service v3 (SDS): serves X.509-SVIDs as TLS certificates, and bundles as validation
-//! contexts, by state of the world or by differences.
+//! Envoy's Secret Discovery Service v3 (SDS): serves X.509-SVIDs as TLS certificates, bundles as validation contexts,
+//! and JWT-SVIDs as generic secrets, by state of the world or by differences.
 //!
 //! - [`names`]: what a resource name means;
 //! - [`secret`]: an SVID or a bundle as an encoded resource, made once and shared by all streams;
@@ -7,6 +7,7 @@
 //! - `resolve`: looks up what the names of a request mean for one caller; `node`: what an Envoy says of itself;
 //! - [`framing`], `sift`: cut requests out of DATA frames and drop the parts that are not read; [`wire`]: the
 //!   messages; `requests`: gives them to the machine; `reply`: responses as DATA frames;
+//! - `tokens`: the JWT-SVIDs of a stream, which are pushed whenever a new one comes;
 //! - `session`: one open stream, as the body of its own response;
 //! - [`service`]: the gRPC service, written by hand where tonic would cost memory.
 //!
@@ -23,6 +24,7 @@ pub mod secret;
 pub mod service;
 mod session;
 mod sift;
+mod tokens;
 pub mod wire;
 
 #[cfg(test)]
@@ -30,6 +32,7 @@ mod tests;
 
 pub use reply::Frames;
 pub use service::{Admission, Admit, Called, ResponseBody, Service};
+pub use tokens::Following;
 
 /// The agent's settings for SDS.
 #[derive(Debug, Clone)]
@@ -45,6 +48,8 @@ pub struct Options {
     pub disable_spiffe_cert_validation: bool,
     /// What happens to a stream that asks for a name that its caller may not have.
     pub unknown_names: UnknownNames,
+    /// Whether JWT-SVIDs are served as generic secrets (`sds.jwt`).
+    pub jwt: bool,
 }
 
 /// What a stream does with a name that its caller may not have (`sds.unknown_names`).
@@ -65,6 +70,7 @@ impl Default for Options {
             default_all_bundles_name: "ALL".into(),
             disable_spiffe_cert_validation: false,
             unknown_names: UnknownNames::default(),
+            jwt: true,
         }
     }
 }
@@ -77,17 +83,24 @@ pub enum Refusal {
     /// The request asks for all bundles in one resource, which only Envoy's SPIFFE validator can use. It is disabled,
     /// or this Envoy is too old for it.
     NeedsValidator,
+    /// The name of a JWT-SVID cannot be read.
+    BadName {
+        /// The name.
+        name: Box<str>,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The request has too many names.
     TooManyNames {
         /// The most bytes that the names may have together.
         limit: usize,
     },
-    /// The X.509-SVID has expired and the server has not signed another. An expired SVID is never sent.
+    /// The SVID has expired and the server has not signed another. An expired SVID is never sent.
     Expired {
         /// The SPIFFE ID of the SVID.
         spiffe_id: String,
     },
-    /// The X.509-SVID is not minted yet (FetchSecrets only; a stream waits for it).
+    /// The SVID is not signed yet (FetchSecrets only; a stream waits for it).
     NotMinted {
         /// The SPIFFE ID of the SVID.
         spiffe_id: String,
@@ -105,11 +118,12 @@ impl std::fmt::Display for Refusal {
                 f.write_str("]")
             }
             Self::NeedsValidator => f.write_str("unable to use \"SPIFFE validator\" on Envoy below 1.17"),
+            Self::BadName { name, reason } => write!(f, "resource name {name:?}: {reason}"),
             Self::TooManyNames { limit } => write!(f, "resource names exceed {limit} bytes"),
             Self::Expired { spiffe_id } => {
                 write!(f, "X.509-SVID of {spiffe_id} has expired and the server has not renewed it yet")
             }
-            Self::NotMinted { spiffe_id } => write!(f, "X.509-SVID of {spiffe_id} is not available yet"),
+            Self::NotMinted { spiffe_id } => write!(f, "SVID of {spiffe_id} is not available yet"),
         }
     }
 }

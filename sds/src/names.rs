@@ -104,6 +104,8 @@ pub enum Meaning {
     DefaultBundle,
     /// `default_all_bundles_name`: the own bundle and all federated ones.
     AllBundles,
+    /// `jwt-svid?audience=…`: a JWT-SVID ([`TokenName`]).
+    Token,
     /// The name can never be served.
     Nothing,
 }
@@ -119,6 +121,10 @@ impl Meaning {
             Self::AllBundles
         } else if name == options.default_svid_name {
             Self::DefaultSvid
+        } else if options.jwt
+            && (name == TOKEN || name.strip_prefix(TOKEN).is_some_and(|rest| rest.starts_with('?')))
+        {
+            Self::Token
         } else {
             match SpiffeId::parse(name) {
                 Ok(id) if id.path().is_empty() => Self::Bundle,
@@ -129,9 +135,81 @@ impl Meaning {
     }
 }
 
+/// What the name of a JWT-SVID asks for: `jwt-svid?audience=A[&audience=B][&spiffe_id=S]`, encoded as the query of a
+/// URL.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct TokenName {
+    /// Who must accept the token; at least one.
+    pub(crate) audience: Vec<String>,
+    /// Whose token it is; `None` for the caller's first identity.
+    pub(crate) spiffe_id: Option<SpiffeId>,
+}
+
+impl TokenName {
+    /// Reads a name. The error says what is wrong with it.
+    pub(crate) fn parse(name: &str) -> Result<Self, String> {
+        if name.len() > TOKEN_LIMIT {
+            return Err(format!("it is longer than {TOKEN_LIMIT} bytes"));
+        }
+        let (_, query) = name.split_once('?').unwrap_or_default();
+        let (mut audience, mut spiffe_id) = (Vec::new(), None);
+        for (key, value) in form_urlencoded::parse(query.as_bytes()) {
+            match &*key {
+                "audience" if value.is_empty() => return Err("an audience is empty".into()),
+                "audience" => audience.push(value.into_owned()),
+                "spiffe_id" if spiffe_id.is_some() => return Err("it has more than one spiffe_id".into()),
+                "spiffe_id" => {
+                    let id = SpiffeId::parse(&value).map_err(|reason| format!("spiffe_id: {reason}"))?;
+                    spiffe_id = Some(id);
+                }
+                other => return Err(format!("{other:?} is neither audience nor spiffe_id")),
+            }
+        }
+        if audience.is_empty() {
+            return Err("it needs an audience: jwt-svid?audience=A".into());
+        }
+        Ok(Self { audience, spiffe_id })
+    }
+}
+
+/// The first part of the name of a JWT-SVID.
+const TOKEN: &str = "jwt-svid";
+/// The longest name of a JWT-SVID, as long as a request of FetchJWTSVID may be.
+const TOKEN_LIMIT: usize = 4 * 1024;
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_tokens() {
+        let read = |name: &str| TokenName::parse(name);
+        let id = SpiffeId::parse("spiffe://td/web").ok();
+        let two =
+            read("jwt-svid?audience=https%3A%2F%2Fa%26b&audience=c+d&spiffe_id=spiffe://td/web").unwrap();
+        assert_eq!(two, TokenName { audience: vec!["https://a&b".into(), "c d".into()], spiffe_id: id });
+        let plain = TokenName { audience: vec!["spiffe://td/db".into()], spiffe_id: None };
+        assert_eq!(read("jwt-svid?audience=spiffe://td/db").unwrap(), plain);
+        let long = format!("jwt-svid?audience={}", "x".repeat(5000));
+        for (name, reason) in [
+            ("jwt-svid", "it needs an audience: jwt-svid?audience=A"),
+            ("jwt-svid?audience=", "an audience is empty"),
+            ("jwt-svid?audiense=a", "\"audiense\" is neither audience nor spiffe_id"),
+            (
+                "jwt-svid?audience=a&spiffe_id=spiffe://td/a&spiffe_id=spiffe://td/b",
+                "it has more than one spiffe_id",
+            ),
+            (&*long, "it is longer than 4096 bytes"),
+        ] {
+            assert_eq!(read(name).unwrap_err(), reason);
+        }
+        assert!(read("jwt-svid?audience=a&spiffe_id=web").unwrap_err().starts_with("spiffe_id: "));
+        let (on, off) = (Options::default(), Options { jwt: false, ..Options::default() });
+        for name in ["jwt-svid?audience=a", "jwt-svid"] {
+            assert_eq!((Meaning::of(name, &on), Meaning::of(name, &off)), (Meaning::Token, Meaning::Nothing));
+        }
+        assert_eq!(Meaning::of("jwt-svids", &on), Meaning::Nothing);
+    }
 
     #[test]
     fn a_list_is_what_it_was_made_of() {

@@ -10,8 +10,8 @@ use http_body::{Body, Frame};
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 use tonic::Status;
 
-use crate::secret::Encoded;
 use crate::machine::{Hex, Push};
+use crate::secret::Encoded;
 use crate::wire::Protocol;
 
 impl Push {

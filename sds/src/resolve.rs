@@ -5,9 +5,10 @@ use std::time::SystemTime;
 
 use identity::{Bundle, Identity, WorkloadUpdate};
 
-use crate::names::{Meaning, NameList};
+use crate::names::{Meaning, NameList, TokenName};
 use crate::node::NodeFacts;
 use crate::secret::{Encoded, Naming, Secrets, Validation};
+use crate::tokens::Token;
 use crate::{Options, Refusal};
 
 /// Everything that the lookup depends on.
@@ -16,6 +17,8 @@ pub(crate) struct Resolve<'a> {
     pub(crate) secrets: &'a Secrets,
     pub(crate) node: NodeFacts,
     pub(crate) update: &'a WorkloadUpdate,
+    /// The JWT-SVIDs of the last lookup, and those that have come since.
+    pub(crate) tokens: &'a [Token],
     pub(crate) wall: SystemTime,
 }
 
@@ -28,6 +31,8 @@ pub(crate) struct Resolved {
     pub(crate) missing: Vec<u32>,
     pub(crate) expired: Option<String>,
     pub(crate) pending: Option<String>,
+    /// The JWT-SVIDs that the names mean.
+    pub(crate) tokens: Vec<Token>,
 }
 
 impl Resolve<'_> {
@@ -50,6 +55,7 @@ impl Resolve<'_> {
             Meaning::Bundle => self.bundle_of(name).is_none(),
             Meaning::DefaultSvid => self.update.identities.is_empty(),
             Meaning::Svid => self.granting(name).is_none(),
+            Meaning::Token => TokenName::parse(name).is_ok_and(|token| self.bearer(&token).is_none()),
             Meaning::Nothing => true,
         }
     }
@@ -84,9 +90,37 @@ impl Resolve<'_> {
                 Some(identity) => self.svid(Naming::SpiffeId, text, identity, resolved),
                 None => resolved.missing.push(place),
             },
+            Meaning::Token => self.token(place, text, resolved)?,
             Meaning::Nothing => resolved.missing.push(place),
         }
         Ok(())
+    }
+
+    fn token(&self, place: u32, text: &str, resolved: &mut Resolved) -> Result<(), Refusal> {
+        let name = TokenName::parse(text).map_err(|reason| Refusal::BadName { name: text.into(), reason })?;
+        let Some(identity) = self.bearer(&name) else {
+            resolved.missing.push(place);
+            return Ok(());
+        };
+        let entry = &identity.entry;
+        let known = self.tokens.iter().find(|token| *token.name == *text && token.entry.id == entry.id);
+        let svid = known.and_then(|token| token.svid.as_ref());
+        let svid = svid.filter(|svid| svid.id == entry.spiffe_id && !svid.expired(self.wall));
+        match svid {
+            Some(svid) => resolved.found.push(self.secrets.token(text, svid)),
+            None => resolved.pending = Some(entry.spiffe_id.to_string()),
+        }
+        let (entry, svid) = (Arc::clone(entry), svid.cloned());
+        resolved.tokens.push(Token { name: text.into(), entry, audience: name.audience, svid });
+        Ok(())
+    }
+
+    /// The identity whose JWT-SVID is asked for. Its X.509-SVID does not matter.
+    fn bearer(&self, name: &TokenName) -> Option<&Identity> {
+        match &name.spiffe_id {
+            Some(id) => self.update.granting(id.as_str()).next(),
+            None => self.update.identities.first(),
+        }
     }
 
     /// The identity with this SPIFFE ID. If several entries grant it, the first whose SVID is valid is taken, or else

@@ -2,20 +2,22 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::digest::{Context, SHA256};
 use bytes::Bytes;
-use identity::{Bundle, X509Svid};
+use identity::{Bundle, JwtSvid, X509Svid};
 use prost::Message as _;
 use zeroize::Zeroizing;
 
 use crate::wire::{
-    Any, DataSource, ExtensionConfig, SECRET_TYPE_URL, Secret, SpiffeValidator, TlsCertificate,
-    VALIDATOR_NAME, VALIDATOR_TYPE_URL, ValidationContext, ValidatorDomain,
+    Any, DataSource, ExtensionConfig, GenericSecret, SECRET_TYPE_URL, Secret, SpiffeValidator,
+    TlsCertificate, VALIDATOR_NAME, VALIDATOR_TYPE_URL, ValidationContext, ValidatorDomain,
 };
 
-/// A digest of the *public* content of a secret. Envoy publishes the version that is made of it, so no private key
-/// goes into it. A new key always comes with a new certificate.
+/// A digest of the *public* content of a secret. Envoy publishes the version that is made of it, so no private key and
+/// no token goes into it. A new key always comes with a new certificate, and of two tokens that are signed by the same
+/// key in the same second one is as good as the other.
 pub type Digest = [u8; 32];
 
 /// One resource as it is sent: an encoded `Any` that holds the `Secret`. Every stream that has sent it holds it, so
@@ -78,11 +80,21 @@ struct Key {
     naming: Naming,
     validation: Option<Validation>,
     source: usize,
+    more: More,
+}
+
+/// The rest of a [`Key`], where the source's address is not enough.
+#[derive(PartialEq, Eq, Hash)]
+enum More {
+    Nothing,
     /// The addresses of all bundles, if the resource holds all of them.
-    more: Box<[usize]>,
+    Bundles(Box<[usize]>),
+    /// The name of a token, which can be written in many ways.
+    Name(Box<str>),
 }
 
 enum Source {
+    Token(#[expect(dead_code, reason = "held for its address")] Arc<JwtSvid>),
     Svid(#[expect(dead_code, reason = "held for its address")] Arc<X509Svid>),
     Bundles(#[expect(dead_code, reason = "held for its address")] Vec<Arc<Bundle>>),
 }
@@ -90,8 +102,15 @@ enum Source {
 impl Secrets {
     /// The TLS certificate of an SVID. `name` is the resource's name, and `naming` tells which of its names that is.
     pub fn certificate(&self, naming: Naming, name: &str, svid: &Arc<X509Svid>) -> Arc<Encoded> {
-        let key = Key { naming, validation: None, source: address(svid), more: Box::default() };
+        let key = Key { naming, validation: None, source: address(svid), more: More::Nothing };
         self.shared(key, || encode_certificate(name, svid))
+    }
+
+    /// The generic secret of a JWT-SVID.
+    pub fn token(&self, name: &str, svid: &Arc<JwtSvid>) -> Arc<Encoded> {
+        let more = More::Name(name.into());
+        let key = Key { naming: Naming::Alias, validation: None, source: address(svid), more };
+        self.shared(key, || encode_token(name, svid))
     }
 
     /// The validation context of one bundle.
@@ -102,7 +121,7 @@ impl Secrets {
         bundle: &Arc<Bundle>,
         validation: Validation,
     ) -> Arc<Encoded> {
-        let key = Key { naming, validation: Some(validation), source: address(bundle), more: Box::default() };
+        let key = Key { naming, validation: Some(validation), source: address(bundle), more: More::Nothing };
         self.shared(key, || encode_validation(name, std::slice::from_ref(bundle), validation))
     }
 
@@ -113,7 +132,7 @@ impl Secrets {
             naming: Naming::Alias,
             validation: Some(validation),
             source: usize::MAX,
-            more: bundles.iter().map(address).collect(),
+            more: More::Bundles(bundles.iter().map(address).collect()),
         };
         self.shared(key, || encode_validation(name, bundles, validation))
     }
@@ -147,9 +166,24 @@ fn encode_certificate(name: &str, svid: &Arc<X509Svid>) -> Encoded {
             certificate_chain: Some(DataSource { inline_bytes: chain.into() }),
             private_key: Some(DataSource { inline_bytes: key }),
         }),
-        validation_context: None,
+        ..Secret::default()
     };
     Encoded { name: name.into(), resource: encode(&secret), digest, _source: Source::Svid(Arc::clone(svid)) }
+}
+
+fn encode_token(name: &str, svid: &Arc<JwtSvid>) -> Encoded {
+    let seconds =
+        |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs().to_be_bytes();
+    let (issued_at, expires_at) = (seconds(svid.issued_at), seconds(svid.expires_at));
+    let parts = [name.as_bytes(), b"token", svid.id.as_str().as_bytes(), svid.key_id.as_bytes()];
+    let digest = digest(parts.into_iter().chain([&issued_at[..], &expires_at]));
+    let token = Bytes::from_owner(Zeroizing::new(svid.token().as_bytes().to_vec()));
+    let secret = Secret {
+        name: name.into(),
+        generic_secret: Some(GenericSecret { secret: Some(DataSource { inline_bytes: token }) }),
+        ..Secret::default()
+    };
+    Encoded { name: name.into(), resource: encode(&secret), digest, _source: Source::Token(Arc::clone(svid)) }
 }
 
 fn encode_validation(name: &str, bundles: &[Arc<Bundle>], validation: Validation) -> Encoded {
@@ -184,7 +218,7 @@ fn encode_validation(name: &str, bundles: &[Arc<Bundle>], validation: Validation
             }
         }
     };
-    let secret = Secret { name: name.into(), tls_certificate: None, validation_context: Some(context) };
+    let secret = Secret { name: name.into(), validation_context: Some(context), ..Secret::default() };
     let source = Source::Bundles(bundles.to_vec());
     Encoded { name: name.into(), resource: encode(&secret), digest, _source: source }
 }

@@ -26,12 +26,13 @@ use tonic::{Code, Status};
 use transport::Peer;
 
 use crate::framing::{Inbound, RequestError};
-use crate::machine::{self, Machine, Push};
+use crate::machine::{Machine, Push, TOKEN_BYTES, fetch_with};
 use crate::reply::Unary;
+use crate::requests::take;
 use crate::secret::Secrets;
 use crate::session::Session;
-use crate::requests::take;
-use crate::wire::{DiscoveryRequest, Protocol};
+use crate::tokens::{Following, Token};
+use crate::wire::Protocol;
 use crate::{Options, Refusal};
 
 /// What the service needs of the agent: who may subscribe, and to what.
@@ -49,6 +50,18 @@ pub trait Admit: Send + Sync + 'static {
     /// A stream waits for these names, which no entry grants its caller yet. The agent may attest the caller more
     /// deeply.
     fn sought<'a>(&self, peer: &Peer, names: impl Iterator<Item = &'a str>);
+
+    /// Follows the JWT-SVID of an identity of this update, by the ID of its entry, for an audience. The server is asked
+    /// for a new one before half the life of the last one is over.
+    ///
+    /// # Errors
+    /// The status that ends the call.
+    fn follow(
+        &self,
+        update: &WorkloadUpdate,
+        entry_id: &str,
+        audience: &[String],
+    ) -> impl Future<Output = Result<Following, Status>> + Send;
 
     /// A counter that grows when a new attestation of a caller may find more selectors than before.
     fn news(&self) -> watch::Receiver<u64>;
@@ -236,27 +249,43 @@ async fn fetch_secrets<A: Admit, B: Body<Data = Bytes> + Unpin>(
     let request = message.request().map_err(|reason| status_of_request(&reason))?;
     let mut updates = shared.admit.admit(peer, Called::FetchSecrets).await?.updates;
     let until = Instant::now() + MINT_PATIENCE;
+    let mut tokens = Vec::new();
     loop {
         let update = updates.latest();
-        match fetch(&shared, request.clone(), &update) {
+        let (options, secrets, wall) = (&shared.options, &shared.secrets, SystemTime::now());
+        let refusal = match fetch_with(options, secrets, request.clone(), &update, &mut tokens, wall) {
             Ok(push) => return Ok(push),
-            Err(refusal @ Refusal::NotMinted { .. }) => {
-                let changed = tokio::time::timeout_at(until, updates.changed()).await;
-                if !matches!(changed, Ok(Ok(()))) {
-                    return Err(status_of(&refusal));
-                }
-            }
+            Err(refusal @ Refusal::NotMinted { .. }) => refusal,
             Err(refusal) => return Err(status_of(&refusal)),
+        };
+        kept.set(message.kept() + tokens.len() * TOKEN_BYTES).map_err(no_room)?;
+        let changed = if let Some(token) = tokens.iter_mut().find(|token| token.svid.is_none()) {
+            tokio::time::timeout_at(until, signed(&shared, &update, token)).await
+        } else {
+            tokio::time::timeout_at(until, updates.changed()).await.map(|changed| Ok(changed.is_ok()))
+        };
+        match changed {
+            Ok(Ok(true)) => {}
+            Ok(Err(status)) => return Err(status),
+            Ok(Ok(false)) | Err(_) => return Err(status_of(&refusal)),
         }
     }
 }
 
-fn fetch<A>(
+/// Waits until a JWT-SVID is there. Returns whether it is.
+async fn signed<A: Admit>(
     shared: &Shared<A>,
-    request: DiscoveryRequest<'_>,
     update: &WorkloadUpdate,
-) -> Result<Push, Refusal> {
-    machine::fetch(&shared.options, &shared.secrets, request, update, SystemTime::now())
+    token: &mut Token,
+) -> Result<bool, Status> {
+    let mut following = shared.admit.follow(update, &token.entry.id, &token.audience).await?;
+    while following.changed().await.is_ok() {
+        if let Some(svid) = &*following.latest() {
+            token.svid = Some(Arc::clone(svid));
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn response<A, B>(kind: Kind<A, B>) -> Response<ResponseBody<A, B>> {
@@ -301,7 +330,7 @@ pub(crate) fn no_room(refused: Refused) -> Status {
 
 pub(crate) fn status_of(refusal: &Refusal) -> Status {
     let code = match refusal {
-        Refusal::NotAuthorized(_) => Code::InvalidArgument,
+        Refusal::NotAuthorized(_) | Refusal::BadName { .. } => Code::InvalidArgument,
         Refusal::NeedsValidator => Code::Internal,
         Refusal::TooManyNames { .. } => Code::ResourceExhausted,
         Refusal::Expired { .. } | Refusal::NotMinted { .. } => Code::Unavailable,

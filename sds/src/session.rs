@@ -25,6 +25,7 @@ use crate::machine::{Machine, Next, Push};
 use crate::reply::{self, Frames};
 use crate::requests::{Names, take};
 use crate::service::{Admission, Admit, BoxFuture, Called, Shared, no_room, status_of, status_of_request};
+use crate::tokens::Feeds;
 
 /// One open stream, as a response body.
 pub(crate) struct Session<A, B> {
@@ -38,6 +39,8 @@ pub(crate) struct Session<A, B> {
     /// When the machine must be asked again without an event.
     timer: Option<Pin<Box<Sleep>>>,
     held: Option<Box<Held>>,
+    /// The JWT-SVIDs that are followed; most streams have none.
+    feeds: Option<Box<Feeds>>,
     /// Memory that the stream takes beside its own type.
     kept: Charge,
     /// The client has ended its side. What it has asked for is still sent.
@@ -78,6 +81,7 @@ impl<A: Admit, B: Body<Data = Bytes> + Unpin> Session<A, B> {
             out: Frames::default(),
             timer: None,
             held: None,
+            feeds: None,
             kept,
             request_ended: false,
             over: false,
@@ -112,7 +116,12 @@ impl<A: Admit, B: Body<Data = Bytes> + Unpin> Session<A, B> {
                     self.settle();
                     return Poll::Ready(Ok(Some(push)));
                 }
-                Ok(Next::Wait(until)) => self.set_timer(until.map(|until| self.start + until)),
+                Ok(Next::Wait(until)) => {
+                    self.set_timer(until.map(|until| self.start + until));
+                    if self.follow() {
+                        continue;
+                    }
+                }
                 Err(refusal) => {
                     if self.peer.complain("refused") {
                         let words = refusal.to_string();
@@ -153,7 +162,19 @@ impl<A: Admit, B: Body<Data = Bytes> + Unpin> Session<A, B> {
         while let Poll::Ready(update) = self.updates.poll_next(cx) {
             self.machine.update(update.ok_or_else(|| Status::unavailable("agent is shutting down"))?);
         }
+        if let Some(feeds) = &mut self.feeds {
+            feeds.poll(cx, &mut self.machine)?;
+        }
         self.charge()
+    }
+
+    /// Follows the JWT-SVIDs that the stream asks for. Returns whether there is something new to poll.
+    fn follow(&mut self) -> bool {
+        if self.machine.tokens().0.is_empty() {
+            self.feeds = None;
+            return false;
+        }
+        self.feeds.get_or_insert_default().follow(&self.machine, &self.shared, &self.peer)
     }
 
     /// Charges the memory that is kept now.

@@ -239,6 +239,16 @@ pub(crate) struct Secret {
     pub(crate) tls_certificate: Option<TlsCertificate>,
     #[prost(message, optional, tag = "4")]
     pub(crate) validation_context: Option<ValidationContext>,
+    #[prost(message, optional, tag = "5")]
+    pub(crate) generic_secret: Option<GenericSecret>,
+}
+
+/// `GenericSecret` of the same package.
+#[derive(Clone, PartialEq, prost::Message)]
+#[prost(skip_debug)]
+pub(crate) struct GenericSecret {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) secret: Option<DataSource>,
 }
 
 /// `TlsCertificate` of the same package.
@@ -314,7 +324,7 @@ macro_rules! opaque {
     )+};
 }
 
-opaque!(Secret, TlsCertificate, DataSource, Any);
+opaque!(Secret, TlsCertificate, GenericSecret, DataSource, Any);
 
 /// The type URL of every resource of this service.
 pub const SECRET_TYPE_URL: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";

@@ -6,6 +6,7 @@ use std::time::Duration;
 use config::Settings;
 use http::{Request, Response};
 use http2::RequestBody;
+use identity::WorkloadUpdate;
 use tokio::sync::watch;
 use tonic::Status;
 use tonic::server::NamedService as _;
@@ -19,6 +20,7 @@ use super::table::{Handler, Method, Responded, Service, Shape, many, one, unimpl
 use super::validate::Validate;
 use super::workload::{self, Workload};
 use crate::door::{Admission, Patience, Rate};
+use crate::manager::{Following, Granted};
 use crate::status;
 
 /// The services of the public socket.
@@ -213,6 +215,18 @@ impl sds::Admit for Door {
         self.0.sought(peer, names);
     }
 
+    async fn follow(
+        &self,
+        update: &WorkloadUpdate,
+        entry_id: &str,
+        audience: &[String],
+    ) -> Result<Following, Status> {
+        let stopping = || Status::unavailable("agent is shutting down");
+        let manager = self.0.manager().ok_or_else(stopping)?;
+        let granted = Granted::by(update, entry_id).ok_or_else(stopping)?;
+        manager.follow_jwt_svid(&granted, audience).await.map_err(|reason| workload::no_token(&reason))
+    }
+
     fn news(&self) -> watch::Receiver<u64> {
         self.0.news()
     }
@@ -233,6 +247,7 @@ fn sds_options(settings: &Settings) -> sds::Options {
             config::UnknownNames::Hold => sds::UnknownNames::Hold,
             config::UnknownNames::Reject => sds::UnknownNames::Reject,
         },
+        jwt: sds.jwt,
     }
 }
 

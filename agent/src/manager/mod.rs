@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use self::task::{Shared, Task};
 use self::tokens::Tokens;
-pub(crate) use self::tokens::{Sign, TokenError};
+pub(crate) use self::tokens::{Following, Sign, TokenError};
 use crate::upstream::ServerError;
 use crate::upstream::backoff::Need;
 use crate::upstream::mint::Outcome;
@@ -82,6 +82,13 @@ pub trait Proof {
 pub(crate) struct Granted(Arc<Entry>);
 
 impl Granted {
+    /// The identity of the entry with this ID in an update, which goes only to those who match its entries.
+    #[must_use]
+    pub(crate) fn by(update: &WorkloadUpdate, entry_id: &str) -> Option<Self> {
+        let place = update.identities.binary_search_by(|identity| (*identity.entry.id).cmp(entry_id)).ok()?;
+        Some(Self(Arc::clone(&update.identities[place].entry)))
+    }
+
     /// The registration entry that grants the identity.
     #[must_use]
     pub(crate) fn entry(&self) -> &Entry {
@@ -205,6 +212,18 @@ impl Manager {
         audience: &[String],
     ) -> Result<Arc<JwtSvid>, TokenError> {
         self.tokens.get(&granted.0, audience).await
+    }
+
+    /// Follows the JWT-SVID of a granted entry for an audience.
+    ///
+    /// # Errors
+    /// [`TokenError`].
+    pub(crate) async fn follow_jwt_svid(
+        &self,
+        granted: &Granted,
+        audience: &[String],
+    ) -> Result<Following, TokenError> {
+        self.tokens.follow(&granted.0, audience).await
     }
 
     /// Requests an early sync, because a new process matched no entry and its entry may be younger than the last sync.

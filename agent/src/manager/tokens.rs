@@ -3,6 +3,8 @@
 //! A cached token is handed out without a call to the server, also while it is being refreshed, so callers do not notice an
 //! outage until a token has expired. Callers that ask for the same token wait for one call.
 
+mod follow;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,12 +13,14 @@ use std::time::{Duration, SystemTime};
 use cache::{Found, JwtCache, JwtKey};
 use futures_util::future::BoxFuture;
 use identity::{Bundle, Entry, JwtSvid};
+use latest::Updates;
 use rand::Rng as _;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tonic::Code;
 use tracing::{debug, error, info, warn};
 
+use self::follow::Followers;
 use super::Stopped;
 use crate::upstream::backoff::{Backoff, Need};
 use crate::upstream::{ServerError, failed};
@@ -43,6 +47,9 @@ pub(crate) enum TokenError {
     /// Too many tokens wait for the server already.
     #[error("too many JWT-SVIDs are being signed")]
     Busy,
+    /// The entry's tokens are for one use each, so they cannot be sent to a proxy that uses one again and again.
+    #[error("jwt_svid_include_jti is set in the entry: its JWT-SVIDs are for one use each")]
+    ForOneUse,
     /// The agent is stopping.
     #[error(transparent)]
     Stopped(#[from] Stopped),
@@ -52,8 +59,12 @@ type Answer = Result<Arc<JwtSvid>, TokenError>;
 
 enum Message {
     Get(Arc<Entry>, JwtKey, oneshot::Sender<Answer>),
+    Follow(Arc<Entry>, JwtKey, oneshot::Sender<Result<Following, TokenError>>),
     Signed(JwtKey, Result<JwtSvid, ServerError>),
 }
+
+/// The newest token; `None` until one is signed.
+pub(crate) type Following = Updates<Option<Arc<JwtSvid>>>;
 
 impl Tokens {
     /// Starts the task. It holds at most `limit` tokens, and drops those whose key `bundle` says is tainted.
@@ -69,6 +80,7 @@ impl Tokens {
         let keys = bundle.borrow().jwt_authorities.iter().map(|key| key.key_id.clone()).collect();
         let task = Task {
             cache: JwtCache::new(limit),
+            followers: Followers::default(),
             count: Arc::clone(&count),
             messages,
             mailbox: mailbox.downgrade(),
@@ -107,6 +119,18 @@ impl Tokens {
         self.mailbox.send(Message::Get(Arc::clone(entry), key, reply)).await.map_err(|_| Stopped)?;
         answer.await.map_err(|_| Stopped)?
     }
+
+    /// Follows the JWT-SVID of an entry for an audience: a new one comes before half the life of the last is over.
+    pub(super) async fn follow(
+        &self,
+        entry: &Arc<Entry>,
+        audience: &[String],
+    ) -> Result<Following, TokenError> {
+        let key = JwtKey::new(Arc::clone(&entry.id), audience);
+        let (reply, answer) = oneshot::channel();
+        self.mailbox.send(Message::Follow(Arc::clone(entry), key, reply)).await.map_err(|_| Stopped)?;
+        answer.await.map_err(|_| Stopped)?
+    }
 }
 
 /// A token that the server was or will be asked for.
@@ -126,6 +150,7 @@ impl Asked {
 
 struct Task {
     cache: JwtCache,
+    followers: Followers,
     count: Arc<AtomicUsize>,
     messages: mpsc::Receiver<Message>,
     mailbox: mpsc::WeakSender<Message>,
@@ -160,6 +185,7 @@ impl Task {
             tokio::select! {
                 message = self.messages.recv() => match message {
                     Some(Message::Get(entry, key, reply)) => self.get(entry, key, reply),
+                    Some(Message::Follow(entry, key, reply)) => self.follow(entry, key, reply),
                     Some(Message::Signed(key, signed)) => self.signed(key, signed),
                     None => return,
                 },
@@ -172,6 +198,9 @@ impl Task {
                 } else {
                     self.cache.drop_where(|held, _| *held == key);
                 }
+            }
+            for key in self.followers.take_due((self.clock)()) {
+                self.refresh(key);
             }
             self.call();
             self.count.store(self.cache.len(), Ordering::Relaxed);
@@ -198,6 +227,25 @@ impl Task {
         }
     }
 
+    fn follow(
+        &mut self,
+        entry: Arc<Entry>,
+        key: JwtKey,
+        reply: oneshot::Sender<Result<Following, TokenError>>,
+    ) {
+        let id = entry.spiffe_id.clone();
+        let added = self.followers.add(entry, key.clone());
+        let is_wanted = matches!(added, Ok((_, true)));
+        let _ = reply.send(added.map(|(updates, _)| updates));
+        if is_wanted {
+            let now = (self.clock)();
+            match self.cache.get(&key, &id, now) {
+                Found::Fresh(svid) | Found::Aging(svid) => self.followers.put_cached(&key, &svid, now),
+                Found::Missing => self.refresh(key),
+            }
+        }
+    }
+
     /// Puts a token into the queue for a caller, unless it is there already.
     fn ask(&mut self, entry: Arc<Entry>, key: JwtKey, reply: oneshot::Sender<Answer>) {
         let failures = [self.away.as_ref(), self.refused.get(&key)];
@@ -220,8 +268,14 @@ impl Task {
         } else if self.enqueue(key.clone()) {
             self.asked.insert(key, Asked { callers: Vec::new(), is_refresh: true });
         } else {
-            self.cache.failed(&key, (self.clock)() + REFUSED);
+            self.put_off(&key, (self.clock)() + REFUSED);
         }
+    }
+
+    /// Asks for a token that is held or followed at this time instead of now.
+    fn put_off(&mut self, key: &JwtKey, until: SystemTime) {
+        self.cache.failed(key, until);
+        self.followers.retry(key, until);
     }
 
     /// Returns false if too many wait already: of this entry, or in all. Those that nobody waits for any more make room.
@@ -308,9 +362,11 @@ impl Task {
                 debug!(entry = %key.entry_id(), spiffe_id = %svid.id, "JWT-SVID updated");
                 if self.tainted().contains(&svid.key_id) {
                     // A replica that lags behind still signs with that key.
-                    self.cache.failed(&key, now + REFUSED);
+                    self.put_off(&key, now + REFUSED);
                 } else {
-                    self.cache.put(key, Arc::clone(&svid), rand::rng().random(), now);
+                    let draw = rand::rng().random();
+                    self.followers.put(&key, &svid, draw, now);
+                    self.cache.put(key, Arc::clone(&svid), draw, now);
                 }
                 for (entry, reply) in callers {
                     let _ = reply.send(of_entry(&entry, &svid));
@@ -333,10 +389,10 @@ impl Task {
         // What the server says of one token says nothing of the others.
         if matches!(reason.code(), None | Some(Code::Unavailable)) {
             let wait = self.backoff.wait(Need::urgent_if(!callers.is_empty()));
-            self.cache.failed(&key, now + wait.max(asks_for));
+            self.put_off(&key, now + wait.max(asks_for));
             self.away = Some((Instant::now(), failure.clone()));
         } else {
-            self.cache.failed(&key, now + REFUSED.max(asks_for));
+            self.put_off(&key, now + REFUSED.max(asks_for));
             self.refused.retain(|_, (at, _)| at.elapsed() < PAUSE);
             if self.refused.len() < WAITING {
                 self.refused.insert(key, (Instant::now(), failure.clone()));
@@ -383,10 +439,12 @@ impl Task {
             );
         }
         self.cache.drop_where(|_, svid| removed.contains(&svid.key_id));
+        self.followers.distrust(|key| tainted.contains(key) || removed.contains(key), (self.clock)());
     }
 
     fn alarm(&self) -> Instant {
-        let due = self.cache.wake_at().map(|at| at.duration_since((self.clock)()).unwrap_or_default());
+        let due = self.cache.wake_at().into_iter().chain(self.followers.wake_at()).min();
+        let due = due.map(|at| at.duration_since((self.clock)()).unwrap_or_default());
         Instant::now() + due.unwrap_or(LONGEST).min(LONGEST)
     }
 }

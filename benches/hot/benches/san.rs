@@ -9,8 +9,8 @@ use hot::peer::{self, chain, policy};
 use hot::update_of;
 use san::Peer;
 use sds::Options;
-use sds::secret::Secrets;
 use sds::machine::fetch;
+use sds::secret::Secrets;
 use sds::wire::DiscoveryRequest;
 
 fn peers(criterion: &mut Criterion) {

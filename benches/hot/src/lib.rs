@@ -14,8 +14,8 @@ use identity::{
     X509Svid,
 };
 use sds::Frames;
-use sds::secret::Secrets;
 use sds::machine::{Machine, Next, Push};
+use sds::secret::Secrets;
 use sds::wire::{DiscoveryRequest, Protocol};
 
 /// Entry number `n` of a namespace where all share `k8s:ns`.

@@ -22,6 +22,7 @@ pub(super) fn sds(section: Section<'_>) -> Sds {
             "reject" => Ok(UnknownNames::Reject),
             _ => Err(format!("sds.unknown_names is \"hold\" or \"reject\", not {name:?}")),
         }),
+        jwt: section.flag("jwt").is_none_or(|flag| flag.value),
     };
     if sds.default_bundle_name == sds.default_all_bundles_name {
         section.report().warn(Warning::from(SAME_NAMES.to_owned()));

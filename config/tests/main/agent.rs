@@ -31,7 +31,7 @@ fn defaults_are_those_of_spire_agent() {
     assert_eq!(settings.sds.default_svid_name, "default");
     assert_eq!(settings.sds.default_bundle_name, "ROOTCA");
     assert_eq!(settings.sds.default_all_bundles_name, "ALL");
-    assert_eq!(settings.sds.unknown_names, UnknownNames::Hold);
+    assert_eq!((settings.sds.unknown_names, settings.sds.jwt), (UnknownNames::Hold, true));
     assert_eq!(settings.experimental.sync_interval, Duration::from_secs(5));
     assert!(settings.experimental.use_sync_authorized_entries);
     assert_eq!(settings.experimental.jwt_svid_cache_hit_timeout, Duration::from_secs(30));
@@ -53,7 +53,7 @@ fn values_are_read_by_the_rules_of_hcl_1() {
            log_selectors = [\"k8s\"] log_selectors = [\"unix:uid\", 7] allowed_foreign_jwt_claims = [\"team\"] x509_svid_cache_max_size = \"0x10\"
            jwt_svid_cache_max_size = 010 join_token = 12345 log_format = \"JSON\"
            workload_x509_svid_key_type = \"RSA-2048\" availability_target = \"24h\" }}
-         agent {{ sds {{ default_bundle_name = \"b\" unknown_names = \"reject\" }}
+         agent {{ sds {{ default_bundle_name = \"b\" unknown_names = \"reject\" jwt = false }}
            experimental {{ x509_svid_prefetch = \"live\" withdrawal = \"immediate\" pod_source = \"api-server\"
              cri_socket_path = \"unix:///run/containerd/containerd.sock\" }} configpath = \"x\" ExpandEnv = true }}
          health_checks {{ bind_address = \"[::1]\" bind_port = 8080 }}",
@@ -73,7 +73,7 @@ fn values_are_read_by_the_rules_of_hcl_1() {
         (settings.sds.default_svid_name.as_str(), settings.sds.default_bundle_name.as_str()),
         ("a", "b")
     );
-    assert_eq!(settings.sds.unknown_names, UnknownNames::Reject);
+    assert_eq!((settings.sds.unknown_names, settings.sds.jwt), (UnknownNames::Reject, false));
     assert_eq!(settings.experimental.x509_svid_prefetch, Prefetch::Live);
     assert_eq!(settings.experimental.withdrawal, Withdrawal::Immediate);
     assert_eq!(settings.experimental.pod_source, PodSource::ApiServer);

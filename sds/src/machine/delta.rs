@@ -97,8 +97,7 @@ impl Machine {
     fn claim_first(&mut self, versions: Vec<(&str, &str)>) -> Result<(), Refusal> {
         within_limit(versions.iter().map(|(name, _)| name.len()))?;
         let claims = versions.into_iter();
-        let claims =
-            claims.map(|(name, version)| Claim { name: name.into(), version: Hex::parse(version) });
+        let claims = claims.map(|(name, version)| Claim { name: name.into(), version: Hex::parse(version) });
         self.claim(claims.collect());
         Ok(())
     }

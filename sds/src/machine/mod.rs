@@ -21,16 +21,18 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use identity::WorkloadUpdate;
+use identity::{JwtSvid, WorkloadUpdate};
 
-pub use self::push::Push;
-pub(crate) use self::push::Hex;
-pub use self::sotw::fetch;
 use self::delta::Claims;
+pub(crate) use self::push::Hex;
+pub use self::push::Push;
+pub use self::sotw::fetch;
+pub(crate) use self::sotw::fetch_with;
 use crate::names::NameList;
 use crate::node::NodeFacts;
 use crate::resolve::{Resolve, Resolved};
 use crate::secret::{Digest, Encoded, Secrets};
+use crate::tokens::{Token, Tokens};
 use crate::wire::{Protocol, SECRET_TYPE_URL};
 use crate::{Options, Refusal, UnknownNames};
 
@@ -45,8 +47,10 @@ pub struct Machine {
     update: Option<Arc<WorkloadUpdate>>,
     /// The resources that the client has, by ascending name, without those that it has asked for anew.
     sent: Vec<Arc<Encoded>>,
-    /// What the client of a delta stream says it has from an earlier stream.
+    /// What the client of a delta stream has, but must be compared anew.
     claims: Option<Box<Claims>>,
+    /// The JWT-SVIDs that the names mean, as of the last look.
+    tokens: Option<Box<Tokens>>,
     /// When the last response was sent; `None` once it is answered.
     unanswered: Option<Duration>,
     nonces: Nonces,
@@ -110,6 +114,7 @@ impl Machine {
             update: None,
             sent: Vec::new(),
             claims: None,
+            tokens: None,
             unanswered: None,
             nonces: Nonces { salt, count: 0 },
             dirty: false,
@@ -175,8 +180,8 @@ impl Machine {
         if !std::mem::take(&mut self.dirty) {
             return Ok(Next::Wait(None));
         }
-        let resolve =
-            Resolve { options: &self.options, secrets: &self.secrets, node: self.node, update, wall };
+        let (options, secrets, tokens) = (&self.options, &self.secrets, Tokens::all(self.tokens.as_deref()));
+        let resolve = Resolve { options, secrets, node: self.node, update, tokens, wall };
         let mut resolved = resolve.names(&wanted.names, wanted.everything)?;
         // An expired SVID does not keep the others from being sent.
         let is_unserved = self.sent.is_empty() && resolved.found.is_empty();
@@ -193,8 +198,9 @@ impl Machine {
                 delta::settle(&mut self.claims, &mut self.sent, &resolved, is_gone)
             }
         };
-        let Resolved { found: mut resources, missing, .. } = resolved;
+        let Resolved { found: mut resources, missing, tokens, .. } = resolved;
         self.unresolved = missing.into();
+        self.tokens = (!tokens.is_empty()).then(|| Box::new(Tokens(tokens)));
         resources.retain(|encoded| digest_of(&self.sent, encoded) != Some(&encoded.digest));
         if resources.is_empty() && removed.is_empty() {
             return Ok(Next::Wait(None));
@@ -218,6 +224,21 @@ impl Machine {
         self.sent.shrink_to_fit();
     }
 
+    /// The JWT-SVIDs that the stream wants, and the update that grants them.
+    pub(crate) fn tokens(&self) -> (&[Token], Option<&Arc<WorkloadUpdate>>) {
+        (Tokens::all(self.tokens.as_deref()), self.update.as_ref())
+    }
+
+    /// Takes a JWT-SVID under the name that asks for it.
+    pub(crate) fn token(&mut self, name: &str, svid: Arc<JwtSvid>) {
+        if let Some(token) =
+            self.tokens.iter_mut().flat_map(|tokens| &mut tokens.0).find(|token| *token.name == *name)
+        {
+            token.svid = Some(svid);
+            self.dirty = true;
+        }
+    }
+
     /// The names that the stream waits for, because its caller may not have them (yet).
     #[must_use]
     pub fn unresolved(&self) -> impl ExactSizeIterator<Item = &str> + Clone {
@@ -232,7 +253,10 @@ impl Machine {
         let claims = self.claims.as_ref().map_or(0, |claims| claims.allocated());
         let texts = names + claims + size_of_val(&*self.unresolved);
         // The allocator's size classes are a quarter apart at most.
-        texts + texts / 4 + self.sent.capacity() * size_of::<Arc<Encoded>>()
+        texts
+            + texts / 4
+            + self.sent.capacity() * size_of::<Arc<Encoded>>()
+            + self.tokens().0.len() * TOKEN_BYTES
     }
 
     /// Whether the last response was answered.
@@ -304,3 +328,5 @@ pub const ACK_PATIENCE: Duration = Duration::from_secs(5);
 /// stream.
 const NAMES_LIMIT: usize = 64 * 1024;
 const NAME_OVERHEAD: usize = 24;
+/// Bytes that a JWT-SVID takes: it, its secret, what it is known by, and those who wait for it.
+pub(crate) const TOKEN_BYTES: usize = 6 * 1024;

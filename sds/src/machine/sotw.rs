@@ -10,6 +10,7 @@ use crate::names::NameList;
 use crate::node::NodeFacts;
 use crate::resolve::Resolve;
 use crate::secret::Secrets;
+use crate::tokens::Token;
 use crate::wire::{DiscoveryRequest, Protocol};
 use crate::{Options, Refusal};
 
@@ -64,10 +65,24 @@ pub fn fetch(
     update: &WorkloadUpdate,
     wall: SystemTime,
 ) -> Result<Push, Refusal> {
+    fetch_with(options, secrets, request, update, &mut Vec::new(), wall)
+}
+
+/// The same with JWT-SVIDs. Those that are asked for are in `tokens` afterwards.
+pub(crate) fn fetch_with(
+    options: &Options,
+    secrets: &Secrets,
+    request: DiscoveryRequest<'_>,
+    update: &WorkloadUpdate,
+    tokens: &mut Vec<Token>,
+    wall: SystemTime,
+) -> Result<Push, Refusal> {
     let mut node = NodeFacts::default();
     node.latch(request.node.as_ref());
     let names = NameList::new(&in_order(request.resource_names)?, options);
-    let resolved = Resolve { options, secrets, node, update, wall }.names(&names, names.is_empty())?;
+    let resolve = Resolve { options, secrets, node, update, tokens, wall };
+    let resolved = resolve.names(&names, names.is_empty())?;
+    *tokens = resolved.tokens;
     if !resolved.missing.is_empty() {
         return Err(not_authorized(&names, &resolved.missing));
     }

@@ -2,18 +2,21 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use budget::Budget;
 use bytes::{BufMut, Bytes};
+use envoy_types::pb::envoy::config::core::v3::data_source::Specifier;
+use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{Secret, secret};
 use envoy_types::pb::envoy::service::discovery::v3::{
-    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest,
+    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
 };
 use futures_util::FutureExt as _;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
-use identity::WorkloadUpdate;
+use identity::{JwtSvid, SpiffeId, WorkloadUpdate};
 use latest::Publisher;
 use prost::Message as _;
 use tokio::net::UnixStream;
@@ -25,13 +28,14 @@ use tonic::{Code, Status};
 use transport::{Listener, Options as Callers, Peer};
 
 use super::{WEB, identity, svid, update};
-use crate::{Admission, Admit, Called, Options, ResponseBody, Service};
+use crate::{Admission, Admit, Called, Following, Options, ResponseBody, Service};
 
 /// An [`Admit`] that waits until the test opens or shuts it.
 struct Door {
     updates: Arc<Publisher<WorkloadUpdate>>,
     open: watch::Receiver<Option<Code>>,
     news: watch::Sender<u64>,
+    token: Arc<Publisher<Option<Arc<JwtSvid>>>>,
 }
 
 impl Admit for Door {
@@ -46,6 +50,14 @@ impl Admit for Door {
 
     fn sought<'a>(&self, _: &Peer, _: impl Iterator<Item = &'a str>) {}
 
+    async fn follow(&self, _: &WorkloadUpdate, _: &str, audience: &[String]) -> Result<Following, Status> {
+        if audience == ["refused"] {
+            Err(Status::failed_precondition("no"))
+        } else {
+            Ok(self.token.subscribe())
+        }
+    }
+
     fn news(&self) -> watch::Receiver<u64> {
         self.news.subscribe()
     }
@@ -58,6 +70,7 @@ impl Admit for Door {
 struct Bench {
     service: Service<Door>,
     updates: Arc<Publisher<WorkloadUpdate>>,
+    token: Arc<Publisher<Option<Arc<JwtSvid>>>>,
     open: watch::Sender<Option<Code>>,
     peer: Arc<Peer>,
     _caller: UnixStream,
@@ -79,9 +92,15 @@ async fn bench(open: Option<Code>) -> Bench {
     let peer = listener.accept().await.peer();
     let (open, opened) = watch::channel(open);
     let updates = update(vec![identity(1, WEB, svid(WEB, 3, u64::from(u32::MAX)))], 1);
-    let updates = Arc::new(Publisher::new(updates));
-    let door = Door { updates: Arc::clone(&updates), open: opened, news: watch::Sender::new(0) };
-    Bench { service: Service::new(door, Options::default()), updates, open, peer, _caller: caller }
+    let (updates, token) = (Arc::new(Publisher::new(updates)), Arc::new(Publisher::new(Arc::new(None))));
+    let door = Door {
+        updates: Arc::clone(&updates),
+        open: opened,
+        news: watch::Sender::new(0),
+        token: Arc::clone(&token),
+    };
+    let service = Service::new(door, Options::default());
+    Bench { service, updates, token, open, peer, _caller: caller }
 }
 
 type Said = mpsc::UnboundedSender<Frame<Bytes>>;
@@ -297,4 +316,83 @@ async fn a_delta_stream() {
     let message = next(&mut response).await.unwrap();
     let second = DeltaDiscoveryResponse::decode(&message[5..]).unwrap();
     assert_eq!((second.resources.len(), second.removed_resources), (0, vec![WEB.to_owned()]));
+}
+
+fn token(second: u64) -> Arc<JwtSvid> {
+    let id = SpiffeId::parse(WEB).unwrap();
+    let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+    Arc::new(JwtSvid::new(id, format!("token-{second}"), at(second), at(u64::from(u32::MAX))))
+}
+
+/// The secrets of a response, by Envoy's definitions: the name and the token of each.
+fn tokens(message: &[u8]) -> Vec<(String, String)> {
+    let response = DiscoveryResponse::decode(&message[5..]).unwrap();
+    let secrets = response.resources.iter().map(|any| Secret::decode(&*any.value).unwrap());
+    let read = secrets.map(|secret| {
+        let Some(secret::Type::GenericSecret(generic)) = secret.r#type else {
+            panic!("not a generic secret")
+        };
+        match generic.secret.and_then(|source| source.specifier) {
+            Some(Specifier::InlineBytes(token)) => (secret.name, String::from_utf8(token).unwrap()),
+            other => panic!("not inline bytes: {other:?}"),
+        }
+    });
+    read.collect()
+}
+
+#[tokio::test]
+async fn a_token_is_pushed_whenever_a_new_one_comes() {
+    let bench = bench(Some(Code::Ok)).await;
+    let (said, mut response) = bench.open("StreamSecrets").await;
+    let name = "jwt-svid?audience=a&spiffe_id=spiffe://td/web";
+    say(&said, &framed(&names(&[name])));
+    let mut nonce = String::new();
+    for second in 1..4 {
+        bench.token.publish(Arc::new(Some(token(second))));
+        let message = next(&mut response).await.unwrap();
+        assert_eq!(tokens(&message), [(name.to_owned(), format!("token-{second}"))]);
+        let response = DiscoveryResponse::decode(&message[5..]).unwrap();
+        assert_ne!(std::mem::replace(&mut nonce, response.nonce), nonce);
+        assert!(!response.version_info.contains("token"));
+        say(&said, &framed(&DiscoveryRequest { response_nonce: nonce.clone(), ..names(&[name]) }));
+    }
+    // Without the entry nothing more comes, and the token is followed no longer.
+    bench.updates.publish(update(vec![], 1));
+    bench.token.publish(Arc::new(Some(token(9))));
+    assert!(next(&mut response).now_or_never().is_none());
+    assert!(!bench.token.has_listeners());
+    bench.updates.publish(update(vec![identity(1, WEB, None)], 1));
+    let message = next(&mut response).await.unwrap();
+    assert_eq!(tokens(&message)[0].1, "token-9", "it does not wait for the X.509-SVID");
+    drop(response);
+    assert!(!bench.token.has_listeners());
+}
+
+#[tokio::test]
+async fn a_token_is_fetched_once() {
+    let bench = bench(Some(Code::Ok)).await;
+    bench.token.publish(Arc::new(Some(token(1))));
+    let (said, request) = bench.request("FetchSecrets");
+    say(&said, &framed(&names(&["jwt-svid?audience=a", "jwt-svid?audience=b"])));
+    drop(said);
+    let mut response = bench.call(request).await;
+    assert_eq!(tokens(&next(&mut response).await.unwrap()).len(), 2);
+    assert!(!bench.token.has_listeners());
+}
+
+#[tokio::test]
+async fn a_token_that_cannot_be_asked_for_ends_the_call() {
+    for (name, code) in [
+        ("jwt-svid", Code::InvalidArgument),
+        ("jwt-svid?audience=a&spiffe_id=web", Code::InvalidArgument),
+        ("jwt-svid?audience=refused", Code::FailedPrecondition),
+    ] {
+        let bench = bench(Some(Code::Ok)).await;
+        let (said, mut response) = bench.open("StreamSecrets").await;
+        say(&said, &framed(&names(&[name])));
+        assert_eq!(status(&next(&mut response).await.unwrap_err()), code);
+        let (said, request) = bench.request("FetchSecrets");
+        say(&said, &framed(&names(&[name])));
+        assert_eq!(status(bench.call(request).await.headers()), code);
+    }
 }

@@ -207,8 +207,7 @@ fn expected(request: &discovery::DiscoveryRequest) -> (DiscoveryRequest<'_>, Nod
 }
 
 fn expected_delta(request: &discovery::DeltaDiscoveryRequest) -> (DeltaDiscoveryRequest<'_>, NodeFacts) {
-    let node =
-        request.node.as_ref().map(|node| crate::wire::Node::decode(&*node.encode_to_vec()).unwrap());
+    let node = request.node.as_ref().map(|node| crate::wire::Node::decode(&*node.encode_to_vec()).unwrap());
     let mut facts = NodeFacts::default();
     facts.latch(node.as_ref());
     let versions = request.initial_resource_versions.iter();

@@ -10,8 +10,8 @@ use proptest::prelude::*;
 use prost::Message as _;
 
 use super::{DB, WEB, answer, identity, names, svid, update, wall, with_foreign};
-use crate::secret::Secrets;
 use crate::machine::{ACK_PATIENCE, Machine, Next, Push, RequestKind, fetch};
+use crate::secret::Secrets;
 use crate::wire::{
     BuildVersion, DiscoveryRequest, Kind, Metadata, MetadataEntry, Node, Protocol, Rejection,
     SECRET_TYPE_URL, SemanticVersion, Value,

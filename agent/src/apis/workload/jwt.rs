@@ -81,6 +81,7 @@ pub(crate) fn no_token(reason: &TokenError) -> Status {
     let words = format!("could not fetch JWT-SVID: {reason}");
     match reason {
         TokenError::Busy => Status::resource_exhausted(words),
+        TokenError::ForOneUse => Status::failed_precondition(words),
         TokenError::Server(_) | TokenError::Stopped(_) => Status::unavailable(words),
     }
 }

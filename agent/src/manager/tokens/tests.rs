@@ -278,3 +278,118 @@ async fn entries_take_turns() {
 }
 
 const MINUTE: Duration = Duration::from_mins(1);
+
+async fn follow(fixture: &Fixture, entry: &Entry, audience: &str) -> Result<Following, TokenError> {
+    fixture.tokens.follow(&Arc::new(entry.clone()), &[audience.to_owned()]).await
+}
+
+async fn following(updates: &mut Following) -> String {
+    loop {
+        updates.changed().await.unwrap();
+        if let Some(svid) = &*updates.latest() {
+            return svid.token().to_owned();
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_is_followed_is_replaced_before_half_of_its_life() {
+    let fixture = Fixture::new();
+    let entry = entry("e");
+    let mut updates = follow(&fixture, &entry, "a").await.unwrap();
+    let mut also = follow(&fixture, &entry, "a").await.unwrap();
+    let mut last = following(&mut updates).await;
+    for _ in 0..5 {
+        let began = Instant::now();
+        let next = following(&mut updates).await;
+        assert_ne!(std::mem::replace(&mut last, next), last);
+        // The server takes a second.
+        assert!(began.elapsed() <= MINUTE / 2 + Duration::from_secs(1), "{:?}", began.elapsed());
+    }
+    assert_eq!(following(&mut also).await, last, "two followers, one token");
+    assert_eq!(fixture.signer.count(), 6);
+    assert_eq!(fixture.get(&entry, "a").await.unwrap(), last, "it is the one of the cache");
+    drop((updates, also));
+    sleep(4 * MINUTE).await;
+    assert!(fixture.signer.count() <= 8, "nobody follows it any more: {}", fixture.signer.count());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_follower_gets_what_the_cache_has() {
+    let fixture = Fixture::new();
+    let entry = entry("e");
+    let cached = fixture.get(&entry, "a").await.unwrap();
+    sleep(MINUTE / 3).await;
+    let mut updates = follow(&fixture, &entry, "a").await.unwrap();
+    let began = Instant::now();
+    assert_eq!(following(&mut updates).await, cached);
+    assert!(began.elapsed().is_zero());
+    assert_ne!(following(&mut updates).await, cached);
+    assert!(began.elapsed() <= MINUTE / 6 + Duration::from_secs(1), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_follower_waits_through_an_outage() {
+    let fixture = Fixture::new();
+    let entry = entry("e");
+    fixture.signer.away(true);
+    let mut updates = follow(&fixture, &entry, "a").await.unwrap();
+    sleep(10 * MINUTE).await;
+    fixture.signer.away(false);
+    following(&mut updates).await;
+    // It is also asked for when it has expired meanwhile.
+    fixture.signer.away(true);
+    sleep(10 * MINUTE).await;
+    fixture.signer.away(false);
+    following(&mut updates).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_distrusted_key_is_replaced_at_once_for_followers() {
+    let fixture = Fixture::new();
+    let mut updates = follow(&fixture, &entry("e"), "a").await.unwrap();
+    let first = following(&mut updates).await;
+    let began = Instant::now();
+    let of = |tainted| {
+        let key_id = "k".to_owned();
+        let key = JwtAuthority { public_key: bytes::Bytes::new(), key_id, expires_at: 0, tainted };
+        let mut bundle = Bundle::of_x509(TrustDomain::parse("td").unwrap(), []);
+        bundle.jwt_authorities = vec![key];
+        Arc::new(bundle)
+    };
+    fixture.bundle.send(of(true)).unwrap();
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(fixture.signer.count(), 2);
+    // The server still signs with that key; once it does not, the next token is sent.
+    fixture.bundle.send(of(false)).unwrap();
+    assert_ne!(following(&mut updates).await, first);
+    assert!(began.elapsed() < MINUTE / 2, "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_entry_that_grants_another_id_gives_followers_no_token_of_the_old_one() {
+    let fixture = Fixture::new();
+    let mut old = follow(&fixture, &entry("e"), "a").await.unwrap();
+    following(&mut old).await;
+    let other = Entry { spiffe_id: SpiffeId::parse("spiffe://td/db").unwrap(), ..entry("e") };
+    let mut new = follow(&fixture, &other, "a").await.unwrap();
+    assert!(new.latest().is_none());
+    sleep(MINUTE).await;
+    assert!(new.latest().is_none(), "the server of this test signs for the old one only");
+}
+
+#[tokio::test(start_paused = true)]
+async fn followers_are_limited_and_tokens_of_one_use_are_not_followed() {
+    let fixture = Fixture::new();
+    let once = Entry { jwt_svid_include_jti: true, ..entry("once") };
+    let refused = follow(&fixture, &once, "a").await.unwrap_err();
+    assert!(matches!(refused, TokenError::ForOneUse));
+    let mut held = Vec::new();
+    for number in 0..64 {
+        held.push(follow(&fixture, &entry("e"), &number.to_string()).await.unwrap());
+    }
+    assert!(matches!(follow(&fixture, &entry("e"), "more").await, Err(TokenError::Busy)));
+    follow(&fixture, &entry("other"), "a").await.unwrap();
+    held.clear();
+    follow(&fixture, &entry("e"), "more").await.unwrap();
+}
