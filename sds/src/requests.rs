@@ -50,13 +50,13 @@ fn sotw(machine: &mut Machine, peer: &Peer, message: &Message) -> Result<(), Sta
 fn delta(machine: &mut Machine, peer: &Peer, message: &Message) -> Result<(), Status> {
     let request = message.delta_request().map_err(|reason| status_of_request(&reason))?;
     let pid = peer.process.pid;
-    debug!(pid, subscribe = %Names(request.subscribe.iter().copied()), unsubscribe = %Names(request.unsubscribe.iter().copied()),
+    debug!(target: DELTA, pid, subscribe = %Names(request.subscribe.iter().copied()), unsubscribe = %Names(request.unsubscribe.iter().copied()),
         nonce = %Words(request.response_nonce), "Received DeltaSecrets request");
     if let RequestKind::Nack(reason) =
         machine.delta_request(request).map_err(|refusal| status_of(&refusal))?
         && peer.complain("nack")
     {
-        error!(pid, error = %Words(&reason), "Envoy reported errors applying secrets");
+        error!(target: DELTA, pid, error = %Words(&reason), "Envoy reported errors applying secrets");
     }
     Ok(())
 }
@@ -78,4 +78,6 @@ impl<'a, I: ExactSizeIterator<Item = &'a str> + Clone> fmt::Display for Names<I>
     }
 }
 
+/// The target of what is logged of delta streams, by which the agent knows the method.
+pub(crate) const DELTA: &str = "sds::delta";
 const NAMES_SHOWN: usize = 8;

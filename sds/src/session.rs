@@ -23,9 +23,10 @@ use transport::{Peer, Words};
 use crate::framing::Inbound;
 use crate::machine::{Machine, Next, Push};
 use crate::reply::{self, Frames};
-use crate::requests::{Names, take};
+use crate::requests::{DELTA, Names, take};
 use crate::service::{Admission, Admit, BoxFuture, Called, Shared, no_room, status_of, status_of_request};
 use crate::tokens::Feeds;
+use crate::wire::Protocol;
 
 /// One open stream, as a response body.
 pub(crate) struct Session<A, B> {
@@ -104,15 +105,17 @@ impl<A: Admit, B: Body<Data = Bytes> + Unpin> Session<A, B> {
             };
             match next {
                 Ok(Next::Push(push)) => {
-                    let method = self.machine.protocol().method();
-                    debug!(
-                        pid = self.peer.process.pid,
-                        version_info = push.version_info(),
-                        nonce = push.nonce(),
-                        count = push.resources.len(),
-                        removed = push.removed.len(),
-                        "Sending {method} response"
-                    );
+                    let (pid, version_info, nonce) =
+                        (self.peer.process.pid, push.version_info(), push.nonce());
+                    let (count, removed) = (push.resources.len(), push.removed.len());
+                    match self.machine.protocol() {
+                        Protocol::Sotw => {
+                            debug!(pid, version_info, nonce, count, "Sending StreamSecrets response");
+                        }
+                        Protocol::Delta => {
+                            debug!(target: DELTA, pid, version_info, nonce, count, removed, "Sending DeltaSecrets response");
+                        }
+                    }
                     self.settle();
                     return Poll::Ready(Ok(Some(push)));
                 }

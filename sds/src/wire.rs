@@ -19,16 +19,6 @@ pub enum Protocol {
     Delta,
 }
 
-impl Protocol {
-    /// The name of the method.
-    pub(crate) fn method(self) -> &'static str {
-        match self {
-            Self::Sotw => "StreamSecrets",
-            Self::Delta => "DeltaSecrets",
-        }
-    }
-}
-
 /// `envoy.service.discovery.v3.DiscoveryRequest`, borrowed from the message: every ACK of every stream is one, and
 /// copying its texts would cost more than everything else that is done with them.
 #[derive(Debug, Clone, Default, PartialEq)]

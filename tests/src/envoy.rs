@@ -77,9 +77,18 @@ impl Envoy {
     /// # Panics
     /// If it does not start.
     pub async fn start_with(program: &Path, folder: &Path, name: &str, configuration: &Value) -> Self {
+        // JSON is YAML.
+        Self::start_yaml(program, folder, name, &configuration.to_string()).await
+    }
+
+    /// Starts an Envoy with any configuration, as YAML.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub async fn start_yaml(program: &Path, folder: &Path, name: &str, configuration: &str) -> Self {
         let file = |kind: &str| folder.join(format!("{name}.{kind}"));
-        let (bootstrap, address, log) = (file("json"), file("admin"), file("log"));
-        std::fs::write(&bootstrap, configuration.to_string()).expect("written");
+        let (bootstrap, address, log) = (file("yaml"), file("admin"), file("log"));
+        std::fs::write(&bootstrap, configuration).expect("written");
         let output = File::create(&log).expect("created");
         let mut command = Command::new(program);
         command.arg("-c").arg(&bootstrap).arg("--admin-address-path").arg(&address);
@@ -141,6 +150,14 @@ impl Envoy {
     /// If there is no answer.
     pub async fn request(port: u16) -> Result<u16, String> {
         http::get(port, "/").await.map(|(status, _)| status)
+    }
+
+    /// Sends a GET to a listener, and returns the status and the body.
+    ///
+    /// # Errors
+    /// If there is no answer.
+    pub async fn get(port: u16) -> Result<(u16, String), String> {
+        http::get(port, "/").await
     }
 
     /// The present certificates in `/certs`.

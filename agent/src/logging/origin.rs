@@ -41,6 +41,8 @@ const ORIGINS: &[(&str, &[Constant])] = &[
         ],
     ),
     ("attestors::workload", &[(SUBSYSTEM, "workload_attestor")]),
+    ("sds::delta", &[(SUBSYSTEM, "endpoints"), ("service", "SDS.v3"), ("method", "DeltaSecrets")]),
+    ("sds::requests", &[(SUBSYSTEM, "endpoints"), ("service", "SDS.v3"), ("method", "StreamSecrets")]),
     ("sds::session", &[(SUBSYSTEM, "endpoints"), ("service", "SDS.v3"), ("method", "StreamSecrets")]),
     ("sds", &[(SUBSYSTEM, "endpoints"), ("service", "SDS.v3")]),
     ("transport", &[(SUBSYSTEM, "endpoints")]),

@@ -44,12 +44,21 @@ impl Mesh {
     }
 
     pub(super) async fn start(&self, sidecar: Sidecar<'_>) -> Envoy {
-        let program = self.folder.join(sidecar.name);
+        Envoy::start(&self.program_of(sidecar.name), &self.folder, &sidecar).await
+    }
+
+    /// Starts an Envoy with this configuration, in YAML.
+    pub(super) async fn start_yaml(&self, name: &str, configuration: &str) -> Envoy {
+        Envoy::start_yaml(&self.program_of(name), &self.folder, name, configuration).await
+    }
+
+    fn program_of(&self, name: &str) -> PathBuf {
+        let program = self.folder.join(name);
         if std::fs::hard_link(&self.program, &program).is_err() {
             // A hard link fails across file systems, and to a file of another owner.
             std::fs::copy(&self.program, &program).expect("copied");
         }
-        Envoy::start(&program, &self.folder, &sidecar).await
+        program
     }
 
     /// Starts an Envoy that only `caller` may call.

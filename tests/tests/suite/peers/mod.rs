@@ -2,6 +2,7 @@
 //!
 //! * `admin`: the admin socket, and a Go program that asks there for the identities of others.
 //! * `authorities`: the real server's authorities are replaced, tainted and revoked while Envoys talk.
+//! * `bearer`: Envoys that send the JWT-SVID that they get by SDS.
 //! * `clients`: libraries in four languages. Those in Python and Go run in the programs of `tests/peers`.
 //! * `command_lines`: each agent's own commands, against finial and against the real agent (`agents` runs both on one
 //!   server).
@@ -20,6 +21,7 @@ mod admin;
 mod agents;
 mod attesting;
 mod authorities;
+mod bearer;
 mod clients;
 mod command_lines;
 mod envoys;
@@ -43,6 +45,7 @@ pub(super) fn trials() -> Vec<Trial> {
     [
         admin::trials(),
         authorities::trials(),
+        bearer::trials(),
         clients::trials(),
         command_lines::trials(),
         envoys::trials(),
