@@ -130,7 +130,8 @@ fn member<'a>(value: &'a serde_json::Value, name: &str) -> Option<&'a serde_json
 }
 
 /// `CERTIFICATE` blocks of DER certificates, each ending in a newline.
-pub(crate) fn certificates_pem<'a>(ders: impl IntoIterator<Item = &'a Bytes>) -> String {
+#[must_use]
+pub fn certificates_pem<'a>(ders: impl IntoIterator<Item = &'a Bytes>) -> String {
     let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
     ders.into_iter()
         .map(|der| pem::encode_config(&pem::Pem::new("CERTIFICATE", der.to_vec()), config))

@@ -19,7 +19,7 @@ mod update;
 mod url;
 
 pub use blocks::pem_certificates;
-pub use bundle::{Authority, Bundle, BundleError, Bundles, JwtAuthority};
+pub use bundle::{Authority, Bundle, BundleError, Bundles, JwtAuthority, certificates_pem};
 pub use entry::{Entry, EntryError};
 pub use id::{IdError, SpiffeId, TrustDomain};
 pub use jwt::{JwtError, JwtSvid, ParseError, Validated, validate as validate_jwt};

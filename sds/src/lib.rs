@@ -7,12 +7,13 @@
 //! - `resolve`: looks up what the names of a request mean for one caller; `node`: what an Envoy says of itself;
 //! - [`framing`], `sift`: cut requests out of DATA frames and drop the parts that are not read; [`wire`]: the
 //!   messages; `requests`: gives them to the machine; `reply`: responses as DATA frames;
-//! - `tokens`: the JWT-SVIDs of a stream, which are pushed whenever a new one comes;
+//! - `feeds`: what a stream asks for besides its caller's identities and bundles;
 //! - `session`: one open stream, as the body of its own response;
 //! - [`service`]: the gRPC service, written by hand where tonic would cost memory.
 //!
 //! The agent provides one thing, an implementation of [`Admit`]: who may subscribe, and to what.
 
+mod feeds;
 pub mod framing;
 pub mod machine;
 pub mod names;
@@ -24,15 +25,14 @@ pub mod secret;
 pub mod service;
 mod session;
 mod sift;
-mod tokens;
 pub mod wire;
 
 #[cfg(test)]
 mod tests;
 
+pub use feeds::{Following, SystemRoots};
 pub use reply::Frames;
 pub use service::{Admission, Admit, Called, ResponseBody, Service};
-pub use tokens::Following;
 
 /// The agent's settings for SDS.
 #[derive(Debug, Clone)]

@@ -106,6 +106,8 @@ pub enum Meaning {
     AllBundles,
     /// `jwt-svid?audience=…`: a JWT-SVID ([`TokenName`]).
     Token,
+    /// `file-root:system`: the authorities that the host trusts (Istio's name for them).
+    SystemRoots,
     /// The name can never be served.
     Nothing,
 }
@@ -125,6 +127,8 @@ impl Meaning {
             && (name == TOKEN || name.strip_prefix(TOKEN).is_some_and(|rest| rest.starts_with('?')))
         {
             Self::Token
+        } else if name == SYSTEM_ROOTS {
+            Self::SystemRoots
         } else {
             match SpiffeId::parse(name) {
                 Ok(id) if id.path().is_empty() => Self::Bundle,
@@ -172,6 +176,8 @@ impl TokenName {
     }
 }
 
+/// Istio's name for the host's CA file (istio `security.FileRootSystemCACert`).
+const SYSTEM_ROOTS: &str = "file-root:system";
 /// The first part of the name of a JWT-SVID.
 const TOKEN: &str = "jwt-svid";
 /// The longest name of a JWT-SVID, as long as a request of FetchJWTSVID may be.

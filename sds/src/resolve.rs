@@ -5,10 +5,10 @@ use std::time::SystemTime;
 
 use identity::{Bundle, Identity, WorkloadUpdate};
 
+use crate::feeds::{Fed, Token};
 use crate::names::{Meaning, NameList, TokenName};
 use crate::node::NodeFacts;
 use crate::secret::{Encoded, Naming, Secrets, Validation};
-use crate::tokens::Token;
 use crate::{Options, Refusal};
 
 /// Everything that the lookup depends on.
@@ -17,8 +17,8 @@ pub(crate) struct Resolve<'a> {
     pub(crate) secrets: &'a Secrets,
     pub(crate) node: NodeFacts,
     pub(crate) update: &'a WorkloadUpdate,
-    /// The JWT-SVIDs of the last lookup, and those that have come since.
-    pub(crate) tokens: &'a [Token],
+    /// What the last lookup asked for besides the update, and what of it has come since.
+    pub(crate) fed: Option<&'a Fed>,
     pub(crate) wall: SystemTime,
 }
 
@@ -31,8 +31,8 @@ pub(crate) struct Resolved {
     pub(crate) missing: Vec<u32>,
     pub(crate) expired: Option<String>,
     pub(crate) pending: Option<String>,
-    /// The JWT-SVIDs that the names mean.
-    pub(crate) tokens: Vec<Token>,
+    /// What the names mean that does not come with the update.
+    pub(crate) fed: Fed,
 }
 
 impl Resolve<'_> {
@@ -51,7 +51,7 @@ impl Resolve<'_> {
     /// Whether there is nothing under this name any more, as opposed to an SVID that is not minted or has expired.
     pub(crate) fn is_gone(&self, name: &str) -> bool {
         match Meaning::of(name, self.options) {
-            Meaning::DefaultBundle | Meaning::AllBundles => false,
+            Meaning::DefaultBundle | Meaning::AllBundles | Meaning::SystemRoots => false,
             Meaning::Bundle => self.bundle_of(name).is_none(),
             Meaning::DefaultSvid => self.update.identities.is_empty(),
             Meaning::Svid => self.granting(name).is_none(),
@@ -91,6 +91,7 @@ impl Resolve<'_> {
                 None => resolved.missing.push(place),
             },
             Meaning::Token => self.token(place, text, resolved)?,
+            Meaning::SystemRoots => self.system_roots(text, resolved),
             Meaning::Nothing => resolved.missing.push(place),
         }
         Ok(())
@@ -103,7 +104,11 @@ impl Resolve<'_> {
             return Ok(());
         };
         let entry = &identity.entry;
-        let known = self.tokens.iter().find(|token| *token.name == *text && token.entry.id == entry.id);
+        let known = self
+            .fed
+            .iter()
+            .flat_map(|fed| &fed.tokens)
+            .find(|token| *token.name == *text && token.entry.id == entry.id);
         let svid = known.and_then(|token| token.svid.as_ref());
         let svid = svid.filter(|svid| svid.id == entry.spiffe_id && !svid.expired(self.wall));
         match svid {
@@ -111,8 +116,17 @@ impl Resolve<'_> {
             None => resolved.pending = Some(entry.spiffe_id.to_string()),
         }
         let (entry, svid) = (Arc::clone(entry), svid.cloned());
-        resolved.tokens.push(Token { name: text.into(), entry, audience: name.audience, svid });
+        resolved.fed.tokens.push(Token { name: text.into(), entry, audience: name.audience, svid });
         Ok(())
+    }
+
+    fn system_roots(&self, name: &str, resolved: &mut Resolved) {
+        let roots = self.fed.and_then(|fed| fed.roots.as_ref());
+        match roots {
+            Some(roots) => resolved.found.push(self.secrets.system_roots(name, roots)),
+            None => resolved.pending = Some(name.to_owned()),
+        }
+        (resolved.fed.wants_roots, resolved.fed.roots) = (true, roots.cloned());
     }
 
     /// The identity whose JWT-SVID is asked for. Its X.509-SVID does not matter.

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::digest::{Context, SHA256};
 use bytes::Bytes;
-use identity::{Bundle, JwtSvid, X509Svid};
+use identity::{Bundle, JwtSvid, X509Svid, certificates_pem};
 use prost::Message as _;
 use zeroize::Zeroizing;
 
@@ -94,6 +94,7 @@ enum More {
 }
 
 enum Source {
+    Roots(#[expect(dead_code, reason = "held for its address")] Arc<Vec<Bytes>>),
     Token(#[expect(dead_code, reason = "held for its address")] Arc<JwtSvid>),
     Svid(#[expect(dead_code, reason = "held for its address")] Arc<X509Svid>),
     Bundles(#[expect(dead_code, reason = "held for its address")] Vec<Arc<Bundle>>),
@@ -111,6 +112,20 @@ impl Secrets {
         let more = More::Name(name.into());
         let key = Key { naming: Naming::Alias, validation: None, source: address(svid), more };
         self.shared(key, || encode_token(name, svid))
+    }
+
+    /// The validation context of the system's roots. They are of no trust domain, so they are plain roots.
+    pub fn system_roots(&self, name: &str, roots: &Arc<Vec<Bytes>>) -> Arc<Encoded> {
+        let (naming, validation) = (Naming::Alias, Some(Validation::TrustedCa));
+        let key = Key { naming, validation, source: address(roots), more: More::Nothing };
+        self.shared(key, || {
+            let pem = certificates_pem(roots.iter());
+            let digest = digest([name.as_bytes(), b"roots", pem.as_bytes()]);
+            let context = trusted_ca(pem);
+            let secret = Secret { name: name.into(), validation_context: Some(context), ..Secret::default() };
+            let source = Source::Roots(Arc::clone(roots));
+            Encoded { name: name.into(), resource: encode(&secret), digest, _source: source }
+        })
     }
 
     /// The validation context of one bundle.
@@ -171,6 +186,11 @@ fn encode_certificate(name: &str, svid: &Arc<X509Svid>) -> Encoded {
     Encoded { name: name.into(), resource: encode(&secret), digest, _source: Source::Svid(Arc::clone(svid)) }
 }
 
+fn trusted_ca(pem: String) -> ValidationContext {
+    let trusted_ca = Some(DataSource { inline_bytes: pem.into() });
+    ValidationContext { trusted_ca, custom_validator_config: None }
+}
+
 fn encode_token(name: &str, svid: &Arc<JwtSvid>) -> Encoded {
     let seconds =
         |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs().to_be_bytes();
@@ -196,10 +216,7 @@ fn encode_validation(name: &str, bundles: &[Arc<Bundle>], validation: Validation
     let parts = domains.zip(&pems).flat_map(|(domain, pem)| [domain, pem.as_bytes()]);
     let digest = digest([name.as_bytes(), kind].into_iter().chain(parts));
     let context = match validation {
-        Validation::TrustedCa => ValidationContext {
-            trusted_ca: Some(DataSource { inline_bytes: pems.concat().into() }),
-            custom_validator_config: None,
-        },
+        Validation::TrustedCa => trusted_ca(pems.concat()),
         Validation::SpiffeValidator => {
             let domain = |(bundle, pem): (&Arc<Bundle>, String)| ValidatorDomain {
                 name: bundle.trust_domain.name().into(),

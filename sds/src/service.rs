@@ -25,13 +25,13 @@ use tonic::server::NamedService;
 use tonic::{Code, Status};
 use transport::Peer;
 
+use crate::feeds::{Fed, Following, SystemRoots, Token};
 use crate::framing::{Inbound, RequestError};
 use crate::machine::{Machine, Push, TOKEN_BYTES, fetch_with};
 use crate::reply::Unary;
 use crate::requests::take;
 use crate::secret::Secrets;
 use crate::session::Session;
-use crate::tokens::{Following, Token};
 use crate::wire::Protocol;
 use crate::{Options, Refusal};
 
@@ -62,6 +62,9 @@ pub trait Admit: Send + Sync + 'static {
         entry_id: &str,
         audience: &[String],
     ) -> impl Future<Output = Result<Following, Status>> + Send;
+
+    /// Follows the authorities that the host trusts.
+    fn system_roots(&self) -> SystemRoots;
 
     /// A counter that grows when a new attestation of a caller may find more selectors than before.
     fn news(&self) -> watch::Receiver<u64>;
@@ -249,18 +252,20 @@ async fn fetch_secrets<A: Admit, B: Body<Data = Bytes> + Unpin>(
     let request = message.request().map_err(|reason| status_of_request(&reason))?;
     let mut updates = shared.admit.admit(peer, Called::FetchSecrets).await?.updates;
     let until = Instant::now() + MINT_PATIENCE;
-    let mut tokens = Vec::new();
+    let mut fed = Fed::default();
     loop {
         let update = updates.latest();
         let (options, secrets, wall) = (&shared.options, &shared.secrets, SystemTime::now());
-        let refusal = match fetch_with(options, secrets, request.clone(), &update, &mut tokens, wall) {
+        let refusal = match fetch_with(options, secrets, request.clone(), &update, &mut fed, wall) {
             Ok(push) => return Ok(push),
             Err(refusal @ Refusal::NotMinted { .. }) => refusal,
             Err(refusal) => return Err(status_of(&refusal)),
         };
-        kept.set(message.kept() + tokens.len() * TOKEN_BYTES).map_err(no_room)?;
-        let changed = if let Some(token) = tokens.iter_mut().find(|token| token.svid.is_none()) {
+        kept.set(message.kept() + fed.tokens.len() * TOKEN_BYTES).map_err(no_room)?;
+        let changed = if let Some(token) = fed.tokens.iter_mut().find(|token| token.svid.is_none()) {
             tokio::time::timeout_at(until, signed(&shared, &update, token)).await
+        } else if fed.wants_roots && fed.roots.is_none() {
+            tokio::time::timeout_at(until, read(&shared, &mut fed)).await.map(Ok)
         } else {
             tokio::time::timeout_at(until, updates.changed()).await.map(|changed| Ok(changed.is_ok()))
         };
@@ -270,6 +275,18 @@ async fn fetch_secrets<A: Admit, B: Body<Data = Bytes> + Unpin>(
             Ok(Ok(false)) | Err(_) => return Err(status_of(&refusal)),
         }
     }
+}
+
+/// Waits until the system's roots are read. Returns whether they are.
+async fn read<A: Admit>(shared: &Shared<A>, fed: &mut Fed) -> bool {
+    let mut roots = shared.admit.system_roots();
+    while roots.changed().await.is_ok() {
+        fed.roots.clone_from(&roots.latest());
+        if fed.roots.is_some() {
+            return true;
+        }
+    }
+    false
 }
 
 /// Waits until a JWT-SVID is there. Returns whether it is.

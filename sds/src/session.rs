@@ -20,12 +20,12 @@ use tonic::Status;
 use tracing::{debug, error, info};
 use transport::{Peer, Words};
 
+use crate::feeds::Feeds;
 use crate::framing::Inbound;
 use crate::machine::{Machine, Next, Push};
 use crate::reply::{self, Frames};
 use crate::requests::{DELTA, Names, take};
 use crate::service::{Admission, Admit, BoxFuture, Called, Shared, no_room, status_of, status_of_request};
-use crate::tokens::Feeds;
 use crate::wire::Protocol;
 
 /// One open stream, as a response body.
@@ -40,7 +40,7 @@ pub(crate) struct Session<A, B> {
     /// When the machine must be asked again without an event.
     timer: Option<Pin<Box<Sleep>>>,
     held: Option<Box<Held>>,
-    /// The JWT-SVIDs that are followed; most streams have none.
+    /// What is followed besides the updates; most streams have nothing.
     feeds: Option<Box<Feeds>>,
     /// Memory that the stream takes beside its own type.
     kept: Charge,
@@ -171,9 +171,9 @@ impl<A: Admit, B: Body<Data = Bytes> + Unpin> Session<A, B> {
         self.charge()
     }
 
-    /// Follows the JWT-SVIDs that the stream asks for. Returns whether there is something new to poll.
+    /// Follows what the stream asks for besides the updates. Returns whether there is something new to poll.
     fn follow(&mut self) -> bool {
-        if self.machine.tokens().0.is_empty() {
+        if self.machine.fed().0.is_none() {
             self.feeds = None;
             return false;
         }

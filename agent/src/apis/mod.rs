@@ -16,6 +16,7 @@ pub(crate) mod health;
 mod public;
 mod reflection;
 mod reply;
+mod system_roots;
 mod table;
 mod validate;
 mod workload;

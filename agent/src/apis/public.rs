@@ -16,6 +16,7 @@ use super::Apis;
 use super::health::Health;
 use super::reflection;
 use super::reply::{self, ResponseBody};
+use super::system_roots::SystemRoots;
 use super::table::{Handler, Method, Responded, Service, Shape, many, one, unimplemented};
 use super::validate::Validate;
 use super::workload::{self, Workload};
@@ -46,7 +47,7 @@ impl Public {
             health: Health::new(Arc::clone(status)),
             workload: Workload::new(Arc::clone(admission), anyone, settings.log_selectors.clone()),
             validate: Validate::new(Arc::clone(admission), settings),
-            sds: sds::Service::new(Door(Arc::clone(admission)), sds_options(settings)),
+            sds: sds::Service::new(Door::new(admission), sds_options(settings)),
             offers_workload: !settings.disable_workload_api,
             offers_sds: !settings.disable_sds_api,
         }
@@ -196,7 +197,16 @@ const fn secrets(name: &'static str, rate: Option<Rate>) -> Method<Public> {
 
 /// Gives SDS access to the door.
 #[derive(Debug)]
-pub(crate) struct Door(Arc<Admission>);
+pub(crate) struct Door {
+    admission: Arc<Admission>,
+    system_roots: SystemRoots,
+}
+
+impl Door {
+    fn new(admission: &Arc<Admission>) -> Self {
+        Self { admission: Arc::clone(admission), system_roots: SystemRoots::default() }
+    }
+}
 
 impl sds::Admit for Door {
     async fn admit(&self, peer: Arc<Peer>, called: sds::Called) -> Result<sds::Admission, Status> {
@@ -206,13 +216,13 @@ impl sds::Admit for Door {
             sds::Called::HeldStream => None,
         };
         // Waits without limit, because an error would start Envoy's backoff of up to 30 s.
-        let caller = self.0.caller(peer, Patience::Endless, rate).await.map_err(workload::denied)?;
-        let updates = self.0.subscribe(&caller).await.map_err(workload::denied)?;
+        let caller = self.admission.caller(peer, Patience::Endless, rate).await.map_err(workload::denied)?;
+        let updates = self.admission.subscribe(&caller).await.map_err(workload::denied)?;
         Ok(sds::Admission { updates })
     }
 
     fn sought<'a>(&self, peer: &Peer, names: impl Iterator<Item = &'a str>) {
-        self.0.sought(peer, names);
+        self.admission.sought(peer, names);
     }
 
     async fn follow(
@@ -222,13 +232,17 @@ impl sds::Admit for Door {
         audience: &[String],
     ) -> Result<Following, Status> {
         let stopping = || Status::unavailable("agent is shutting down");
-        let manager = self.0.manager().ok_or_else(stopping)?;
+        let manager = self.admission.manager().ok_or_else(stopping)?;
         let granted = Granted::by(update, entry_id).ok_or_else(stopping)?;
         manager.follow_jwt_svid(&granted, audience).await.map_err(|reason| workload::no_token(&reason))
     }
 
+    fn system_roots(&self) -> sds::SystemRoots {
+        self.system_roots.subscribe()
+    }
+
     fn news(&self) -> watch::Receiver<u64> {
-        self.0.news()
+        self.admission.news()
     }
 
     fn random(&self) -> u32 {

@@ -21,6 +21,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use identity::{JwtSvid, WorkloadUpdate};
 
 use self::delta::Claims;
@@ -28,11 +29,11 @@ pub(crate) use self::push::Hex;
 pub use self::push::Push;
 pub use self::sotw::fetch;
 pub(crate) use self::sotw::fetch_with;
+use crate::feeds::Fed;
 use crate::names::NameList;
 use crate::node::NodeFacts;
 use crate::resolve::{Resolve, Resolved};
 use crate::secret::{Digest, Encoded, Secrets};
-use crate::tokens::{Token, Tokens};
 use crate::wire::{Protocol, SECRET_TYPE_URL};
 use crate::{Options, Refusal, UnknownNames};
 
@@ -49,8 +50,8 @@ pub struct Machine {
     sent: Vec<Arc<Encoded>>,
     /// What the client of a delta stream has, but must be compared anew.
     claims: Option<Box<Claims>>,
-    /// The JWT-SVIDs that the names mean, as of the last look.
-    tokens: Option<Box<Tokens>>,
+    /// What the names mean that does not come with updates, as of the last look.
+    fed: Option<Box<Fed>>,
     /// When the last response was sent; `None` once it is answered.
     unanswered: Option<Duration>,
     nonces: Nonces,
@@ -114,7 +115,7 @@ impl Machine {
             update: None,
             sent: Vec::new(),
             claims: None,
-            tokens: None,
+            fed: None,
             unanswered: None,
             nonces: Nonces { salt, count: 0 },
             dirty: false,
@@ -180,8 +181,8 @@ impl Machine {
         if !std::mem::take(&mut self.dirty) {
             return Ok(Next::Wait(None));
         }
-        let (options, secrets, tokens) = (&self.options, &self.secrets, Tokens::all(self.tokens.as_deref()));
-        let resolve = Resolve { options, secrets, node: self.node, update, tokens, wall };
+        let (options, secrets, fed) = (&self.options, &self.secrets, self.fed.as_deref());
+        let resolve = Resolve { options, secrets, node: self.node, update, fed, wall };
         let mut resolved = resolve.names(&wanted.names, wanted.everything)?;
         // An expired SVID does not keep the others from being sent.
         let is_unserved = self.sent.is_empty() && resolved.found.is_empty();
@@ -198,9 +199,9 @@ impl Machine {
                 delta::settle(&mut self.claims, &mut self.sent, &resolved, is_gone)
             }
         };
-        let Resolved { found: mut resources, missing, tokens, .. } = resolved;
+        let Resolved { found: mut resources, missing, fed, .. } = resolved;
         self.unresolved = missing.into();
-        self.tokens = (!tokens.is_empty()).then(|| Box::new(Tokens(tokens)));
+        self.fed = (!fed.is_empty()).then(|| Box::new(fed));
         resources.retain(|encoded| digest_of(&self.sent, encoded) != Some(&encoded.digest));
         if resources.is_empty() && removed.is_empty() {
             return Ok(Next::Wait(None));
@@ -224,15 +225,23 @@ impl Machine {
         self.sent.shrink_to_fit();
     }
 
-    /// The JWT-SVIDs that the stream wants, and the update that grants them.
-    pub(crate) fn tokens(&self) -> (&[Token], Option<&Arc<WorkloadUpdate>>) {
-        (Tokens::all(self.tokens.as_deref()), self.update.as_ref())
+    /// What the stream wants besides updates, and the update that grants it.
+    pub(crate) fn fed(&self) -> (Option<&Fed>, Option<&Arc<WorkloadUpdate>>) {
+        (self.fed.as_deref(), self.update.as_ref())
+    }
+
+    /// Takes the system's roots.
+    pub(crate) fn roots(&mut self, roots: Arc<Vec<Bytes>>) {
+        if let Some(fed) = &mut self.fed {
+            fed.roots = Some(roots);
+            self.dirty = true;
+        }
     }
 
     /// Takes a JWT-SVID under the name that asks for it.
     pub(crate) fn token(&mut self, name: &str, svid: Arc<JwtSvid>) {
         if let Some(token) =
-            self.tokens.iter_mut().flat_map(|tokens| &mut tokens.0).find(|token| *token.name == *name)
+            self.fed.iter_mut().flat_map(|fed| &mut fed.tokens).find(|token| *token.name == *name)
         {
             token.svid = Some(svid);
             self.dirty = true;
@@ -256,7 +265,7 @@ impl Machine {
         texts
             + texts / 4
             + self.sent.capacity() * size_of::<Arc<Encoded>>()
-            + self.tokens().0.len() * TOKEN_BYTES
+            + self.fed.as_ref().map_or(0, |fed| size_of::<Fed>() + fed.tokens.len() * TOKEN_BYTES)
     }
 
     /// Whether the last response was answered.

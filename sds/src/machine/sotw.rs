@@ -6,11 +6,11 @@ use identity::WorkloadUpdate;
 
 use super::push::{Hex, Push};
 use super::{Machine, RequestKind, Wanted, in_order, not_authorized, type_url};
+use crate::feeds::Fed;
 use crate::names::NameList;
 use crate::node::NodeFacts;
 use crate::resolve::Resolve;
 use crate::secret::Secrets;
-use crate::tokens::Token;
 use crate::wire::{DiscoveryRequest, Protocol};
 use crate::{Options, Refusal};
 
@@ -65,24 +65,24 @@ pub fn fetch(
     update: &WorkloadUpdate,
     wall: SystemTime,
 ) -> Result<Push, Refusal> {
-    fetch_with(options, secrets, request, update, &mut Vec::new(), wall)
+    fetch_with(options, secrets, request, update, &mut Fed::default(), wall)
 }
 
-/// The same with JWT-SVIDs. Those that are asked for are in `tokens` afterwards.
+/// The same with what does not come with updates. `fed` has what is there, and afterwards what is asked for.
 pub(crate) fn fetch_with(
     options: &Options,
     secrets: &Secrets,
     request: DiscoveryRequest<'_>,
     update: &WorkloadUpdate,
-    tokens: &mut Vec<Token>,
+    fed: &mut Fed,
     wall: SystemTime,
 ) -> Result<Push, Refusal> {
     let mut node = NodeFacts::default();
     node.latch(request.node.as_ref());
     let names = NameList::new(&in_order(request.resource_names)?, options);
-    let resolve = Resolve { options, secrets, node, update, tokens, wall };
+    let resolve = Resolve { options, secrets, node, update, fed: Some(fed), wall };
     let resolved = resolve.names(&names, names.is_empty())?;
-    *tokens = resolved.tokens;
+    *fed = resolved.fed;
     if !resolved.missing.is_empty() {
         return Err(not_authorized(&names, &resolved.missing));
     }

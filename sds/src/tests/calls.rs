@@ -28,7 +28,7 @@ use tonic::{Code, Status};
 use transport::{Listener, Options as Callers, Peer};
 
 use super::{WEB, identity, svid, update};
-use crate::{Admission, Admit, Called, Following, Options, ResponseBody, Service};
+use crate::{Admission, Admit, Called, Following, Options, ResponseBody, Service, SystemRoots};
 
 /// An [`Admit`] that waits until the test opens or shuts it.
 struct Door {
@@ -36,6 +36,7 @@ struct Door {
     open: watch::Receiver<Option<Code>>,
     news: watch::Sender<u64>,
     token: Arc<Publisher<Option<Arc<JwtSvid>>>>,
+    roots: Publisher<Option<Arc<Vec<Bytes>>>>,
 }
 
 impl Admit for Door {
@@ -56,6 +57,10 @@ impl Admit for Door {
         } else {
             Ok(self.token.subscribe())
         }
+    }
+
+    fn system_roots(&self) -> SystemRoots {
+        self.roots.subscribe()
     }
 
     fn news(&self) -> watch::Receiver<u64> {
@@ -98,6 +103,7 @@ async fn bench(open: Option<Code>) -> Bench {
         open: opened,
         news: watch::Sender::new(0),
         token: Arc::clone(&token),
+        roots: Publisher::new(Arc::new(Some(Arc::new(vec![Bytes::from_static(b"root")])))),
     };
     let service = Service::new(door, Options::default());
     Bench { service, updates, token, open, peer, _caller: caller }
@@ -394,5 +400,28 @@ async fn a_token_that_cannot_be_asked_for_ends_the_call() {
         let (said, request) = bench.request("FetchSecrets");
         say(&said, &framed(&names(&[name])));
         assert_eq!(status(bench.call(request).await.headers()), code);
+    }
+}
+
+#[tokio::test]
+async fn the_roots_of_the_system_are_plain_roots() {
+    let bench = bench(Some(Code::Ok)).await;
+    let (said, mut response) = bench.open("StreamSecrets").await;
+    say(&said, &framed(&names(&["file-root:system"])));
+    let streamed = next(&mut response).await.unwrap();
+    let (said, request) = bench.request("FetchSecrets");
+    say(&said, &framed(&names(&["file-root:system"])));
+    drop(said);
+    let fetched = next(&mut bench.call(request).await).await.unwrap();
+    for message in [streamed, fetched] {
+        let response = DiscoveryResponse::decode(&message[5..]).unwrap();
+        let secret = Secret::decode(&*response.resources[0].value).unwrap();
+        let Some(secret::Type::ValidationContext(context)) = secret.r#type else { panic!("not a context") };
+        assert!(context.custom_validator_config.is_none());
+        let Some(Specifier::InlineBytes(pem)) = context.trusted_ca.and_then(|source| source.specifier) else {
+            panic!("not inline bytes")
+        };
+        let root = "-----BEGIN CERTIFICATE-----\ncm9vdA==\n-----END CERTIFICATE-----\n";
+        assert_eq!(String::from_utf8(pem).unwrap(), root);
     }
 }

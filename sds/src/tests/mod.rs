@@ -2,6 +2,7 @@
 
 mod calls;
 mod delta;
+mod dialects;
 mod requests;
 mod sotw;
 

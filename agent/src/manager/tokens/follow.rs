@@ -10,9 +10,9 @@ use std::time::{Duration, SystemTime};
 
 use cache::JwtKey;
 use identity::{Entry, JwtSvid};
-use latest::{Publisher, Updates};
+use latest::Publisher;
 
-use super::TokenError;
+use super::{Following, TokenError};
 
 /// All tokens that are followed.
 #[derive(Debug, Default)]
@@ -35,7 +35,7 @@ impl Followers {
         &mut self,
         entry: Arc<Entry>,
         key: JwtKey,
-    ) -> Result<(Updates<Option<Arc<JwtSvid>>>, bool), TokenError> {
+    ) -> Result<(Following, bool), TokenError> {
         if entry.jwt_svid_include_jti {
             return Err(TokenError::ForOneUse);
         }

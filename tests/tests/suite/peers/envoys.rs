@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use dev::{Entry, Options, Server};
@@ -25,6 +26,7 @@ pub(super) fn trials() -> Vec<Trial> {
             late(envoy, Asks::ByGoogleGrpc)
         }),
         trial_with("envoy_delta_grpc_gets_its_secrets", envoy.clone(), |envoy| late(envoy, Asks::ByDelta)),
+        trial_with("envoys_with_the_names_of_istio", envoy.clone(), istio),
         trial_with("envoys_by_delta_over_rotations_and_restarts", envoy.clone(), delta),
         trial_with("envoy_survives_agent_restart", envoy, restart),
     ]
@@ -101,6 +103,19 @@ async fn restart(envoy: PathBuf) {
     assert_eq!(world.server.counters().attest_calls, 1);
 }
 
+/// Istio's names for the certificate, for the mesh's roots and for the host's.
+async fn istio(envoy: PathBuf) {
+    for roots in ["ROOTCA", "file-root:system"] {
+        let world = World::new(&envoy, 16).await;
+        world.register("frontend");
+        world.register("backend");
+        let names = Some(("default", roots));
+        let pair = world.mesh.pair_of(|sidecar| Sidecar { names, ..sidecar }).await;
+        let figures = pair.drive(|figures| figures.serials_of_each() >= 3).await;
+        assert!(figures.failures.is_empty(), "{roots}: {figures:?}");
+    }
+}
+
 /// Rotations, a restart of the agent, and the removal of an entry, which Envoy acknowledges and survives.
 async fn delta(envoy: PathBuf) {
     let world = World::new(&envoy, 16).await;
@@ -144,14 +159,17 @@ impl World {
     async fn new(envoy: &std::path::Path, svid_seconds: u64) -> Self {
         let svid_ttl = Duration::from_secs(svid_seconds);
         let server = server_with(Options { svid_ttl, ..Options::default() }).await;
+        let folder = Arc::new(tempfile::tempdir().expect("a temporary folder"));
         let conf = Conf {
             disk_keys: true,
+            // The host trusts the authority of the server.
+            environment: vec![("SSL_CERT_FILE", folder.path().join("bundle"))],
             workload_attestors: harness::unix_attestor(BY_PATH),
             agent: "experimental { sync_interval = \"500ms\" }".into(),
             ..Conf::join_token(&server)
         };
         let parent = server.join_token_agent_id(conf.join_token.as_deref().unwrap_or_default());
-        let agent = Agent::start(&conf);
+        let agent = Agent::start_in(&conf, folder);
         agent.wait_for_socket().await;
         let mesh = Mesh::new(envoy, &agent);
         Self { server, conf, parent, agent, mesh }

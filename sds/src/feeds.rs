@@ -1,10 +1,11 @@
-//! The JWT-SVIDs of a stream. Each is followed as long as the stream asks for it, so that a new one is pushed when it
-//! comes: before half the life of the last one is over.
+//! What a stream asks for that does not come with its caller's updates: JWT-SVIDs, and the system's roots. Each is
+//! followed as long as the stream asks for it, so that a new one is pushed when it comes.
 
 use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use identity::{Entry, JwtSvid};
 use latest::Updates;
 use tonic::Status;
@@ -27,19 +28,30 @@ pub(crate) struct Token {
     pub(crate) svid: Option<Arc<JwtSvid>>,
 }
 
-/// All JWT-SVIDs that a stream asks for.
-#[derive(Debug)]
-pub(crate) struct Tokens(pub(crate) Vec<Token>);
+/// The system's roots, DER; `None` until they are read.
+pub type SystemRoots = Updates<Option<Arc<Vec<Bytes>>>>;
 
-impl Tokens {
-    pub(crate) fn all(tokens: Option<&Self>) -> &[Token] {
-        tokens.map_or(&[], |tokens| &tokens.0)
+/// Everything of that kind that a stream asks for.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Fed {
+    pub(crate) tokens: Vec<Token>,
+    pub(crate) wants_roots: bool,
+    /// The newest; `None` until they come.
+    pub(crate) roots: Option<Arc<Vec<Bytes>>>,
+}
+
+impl Fed {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.tokens.is_empty() && !self.wants_roots
     }
 }
 
-/// What a stream follows: one for each JWT-SVID that it asks for.
+/// What a stream follows: one feed for each JWT-SVID that it asks for, and one for the roots.
 #[derive(Debug, Default)]
-pub(crate) struct Feeds(Vec<Feed>);
+pub(crate) struct Feeds {
+    tokens: Vec<Feed>,
+    roots: Option<SystemRoots>,
+}
 
 struct Feed {
     name: Box<str>,
@@ -66,14 +78,20 @@ impl Feeds {
         shared: &Arc<Shared<A>>,
         peer: &Peer,
     ) -> bool {
-        let (wanted, update) = machine.tokens();
-        let Some(update) = update else { return false };
+        let (Some(fed), Some(update)) = machine.fed() else { return false };
+        let wants_roots = fed.wants_roots && self.roots.is_none();
+        if wants_roots {
+            self.roots = Some(shared.admit.system_roots());
+        } else if !fed.wants_roots {
+            self.roots = None;
+        }
+        let wanted = &fed.tokens;
         let is =
             |feed: &Feed, token: &Token| feed.name == token.name && Arc::ptr_eq(&feed.entry, &token.entry);
-        self.0.retain(|feed| wanted.iter().any(|token| is(feed, token)));
-        let before = self.0.len();
+        self.tokens.retain(|feed| wanted.iter().any(|token| is(feed, token)));
+        let before = self.tokens.len();
         for token in wanted {
-            if self.0.iter().any(|feed| is(feed, token)) {
+            if self.tokens.iter().any(|feed| is(feed, token)) {
                 continue;
             }
             peer.account().work(FOLLOWING);
@@ -81,9 +99,9 @@ impl Feeds {
             let (entry, audience) = (Arc::clone(&token.entry), token.audience.clone());
             let id = Arc::clone(&entry.id);
             let opening = Box::pin(async move { shared.admit.follow(&update, &id, &audience).await });
-            self.0.push(Feed { name: token.name.clone(), entry, state: State::Opening(opening) });
+            self.tokens.push(Feed { name: token.name.clone(), entry, state: State::Opening(opening) });
         }
-        self.0.len() > before
+        wants_roots || self.tokens.len() > before
     }
 
     /// Gives what has come to the machine.
@@ -91,7 +109,7 @@ impl Feeds {
     /// # Errors
     /// The status that ends the stream.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, machine: &mut Machine) -> Result<(), Status> {
-        for feed in &mut self.0 {
+        for feed in &mut self.tokens {
             if let State::Opening(opening) = &mut feed.state
                 && let Poll::Ready(opened) = opening.as_mut().poll(cx)
             {
@@ -99,14 +117,24 @@ impl Feeds {
             }
             let State::Open(following) = &mut feed.state else { continue };
             while let Poll::Ready(newest) = following.poll_next(cx) {
-                let newest = newest.ok_or_else(|| Status::unavailable("agent is shutting down"))?;
+                let newest = newest.ok_or_else(stopping)?;
                 if let Some(svid) = &*newest {
                     machine.token(&feed.name, Arc::clone(svid));
                 }
             }
         }
+        let Some(roots) = &mut self.roots else { return Ok(()) };
+        while let Poll::Ready(newest) = roots.poll_next(cx) {
+            if let Some(roots) = &*newest.ok_or_else(stopping)? {
+                machine.roots(Arc::clone(roots));
+            }
+        }
         Ok(())
     }
+}
+
+fn stopping() -> Status {
+    Status::unavailable("agent is shutting down")
 }
 
 /// Nanoseconds that it takes to follow a JWT-SVID.
