@@ -8,7 +8,6 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::cli::Common;
-use crate::plan::Api;
 use crate::process::Process;
 use crate::report::{self, ErrorCount, FORMAT, Latency, Machine, Phase, Report, Rotation, Setup, Target};
 use crate::run::Finished;
@@ -195,7 +194,7 @@ fn setup(job: &Job) -> Setup {
         value.map(|value| value.get_name().to_owned()).unwrap_or_default()
     };
     let common = &job.common;
-    let sds = common.api == Api::Sds;
+    let sds = common.api.is_sds();
     Setup {
         api: word(common.api.to_possible_value()),
         connections: job.connections,

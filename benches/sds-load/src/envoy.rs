@@ -1,6 +1,6 @@
 //! A simulated Envoy: one connection, one stream for each secret, ACKs, and Envoy's reconnection.
 //!
-//! With the Workload API it is a simulated client of FetchX509SVID, which sends no ACKs.
+//! With the Workload API it is a simulated client of one of its streams, which sends no ACKs.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -29,8 +29,11 @@ pub(crate) struct Fleet {
 impl Fleet {
     pub(crate) fn new(plan: Plan, tally: Rc<Tally>) -> Self {
         let node = wire::node(plan.node_bytes);
-        let requests =
-            plan.names.iter().map(|name| Requests::new(name, plan.node_in, node.clone())).collect();
+        let requests = |name: &String, node| match plan.api {
+            Api::Delta => Requests::delta(name, plan.node_in, node),
+            _ => Requests::new(name, plan.node_in, node),
+        };
+        let requests = plan.names.iter().map(|name| requests(name, node.clone())).collect();
         let head = head(plan.api);
         Self { plan, tally, requests, head, unserved: RefCell::default() }
     }
@@ -46,12 +49,14 @@ impl Fleet {
         let tally = Rc::clone(&self.tally);
         let asked = move || tally.count(|counts| counts.asked += 1);
         let stream = match self.plan.api {
-            Api::Sds => {
+            Api::Sds | Api::Delta => {
                 connection
                     .stream(request, self.requests[name].first(version).on_written(asked), false)
                     .await?
             }
-            Api::Workload => connection.stream(request, Message::empty().on_written(asked), true).await?,
+            Api::Workload | Api::X509Bundles | Api::JwtBundles => {
+                connection.stream(request, Message::empty().on_written(asked), true).await?
+            }
         };
         self.tally.count(|counts| counts.streams_opened += 1);
         Ok(stream)
@@ -62,7 +67,7 @@ impl Fleet {
         let message = stream.next().await?.ok_or_else(Failure::ended)?;
         let response = self.read(&message)?;
         let asked = &self.plan.names[name];
-        if self.plan.api == Api::Sds && response.name.as_deref() != Some(asked.as_bytes()) {
+        if self.plan.api.is_sds() && response.name.as_deref() != Some(asked.as_bytes()) {
             let got = response.name.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
             return Err(Failure {
                 code: "another resource".into(),
@@ -75,14 +80,16 @@ impl Fleet {
     fn read(&self, message: &Bytes) -> Result<Response, Malformed> {
         match self.plan.api {
             Api::Sds => wire::response(message),
+            Api::Delta => wire::delta_response(message),
             Api::Workload => wire::x509_svids(message),
+            Api::X509Bundles | Api::JwtBundles => Ok(wire::bundles(message)),
         }
     }
 
     /// The ACK of a response; `None` for the Workload API.
     pub(crate) fn ack(&self, name: usize, response: &Response) -> Option<Message> {
         let ack = || self.requests[name].answer(&response.version, &response.nonce, None);
-        (self.plan.api == Api::Sds).then(ack)
+        self.plan.api.is_sds().then(ack)
     }
 }
 
@@ -204,7 +211,7 @@ impl Envoy {
         arrived: u64,
     ) -> Result<(), Failure> {
         let fleet = &self.fleet;
-        if fleet.plan.api == Api::Workload {
+        if !fleet.plan.api.is_sds() {
             return Ok(());
         }
         let nack = match fleet.plan.answers {
@@ -247,12 +254,18 @@ fn head(api: Api) -> http::request::Parts {
         Api::Sds => {
             "http://static_cluster_sds_unix_socket/envoy.service.secret.v3.SecretDiscoveryService/StreamSecrets"
         }
+        Api::Delta => {
+            "http://static_cluster_sds_unix_socket/envoy.service.secret.v3.SecretDiscoveryService/DeltaSecrets"
+        }
         Api::Workload => "http://localhost/SpiffeWorkloadAPI/FetchX509SVID",
+        Api::X509Bundles => "http://localhost/SpiffeWorkloadAPI/FetchX509Bundles",
+        Api::JwtBundles => "http://localhost/SpiffeWorkloadAPI/FetchJWTBundles",
     });
     let builder = builder.header("te", "trailers").header("content-type", "application/grpc");
-    let builder = match api {
-        Api::Sds => builder.header("x-envoy-internal", "true").header("x-forwarded-for", "127.0.0.1"),
-        Api::Workload => builder.header("workload.spiffe.io", "true"),
+    let builder = if api.is_sds() {
+        builder.header("x-envoy-internal", "true").header("x-forwarded-for", "127.0.0.1")
+    } else {
+        builder.header("workload.spiffe.io", "true")
     };
     builder.body(()).expect("well-formed").into_parts().0
 }
@@ -262,10 +275,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_heads_are_well_formed() {
+    fn heads_are_well_formed() {
         for (api, path) in [
             (Api::Sds, "/envoy.service.secret.v3.SecretDiscoveryService/StreamSecrets"),
+            (Api::Delta, "/envoy.service.secret.v3.SecretDiscoveryService/DeltaSecrets"),
             (Api::Workload, "/SpiffeWorkloadAPI/FetchX509SVID"),
+            (Api::X509Bundles, "/SpiffeWorkloadAPI/FetchX509Bundles"),
+            (Api::JwtBundles, "/SpiffeWorkloadAPI/FetchJWTBundles"),
         ] {
             assert_eq!(head(api).uri.path(), path);
         }

@@ -11,7 +11,7 @@ use crate::assemble::{Job, assemble};
 use crate::cli::{Command, Common, FleetArgs, TriggerArgs, Unread};
 use crate::clock;
 use crate::error::Error;
-use crate::plan::{Answers, Api, Hold, Order, Plan, Reading, Work};
+use crate::plan::{Answers, Hold, Order, Plan, Reading, Work};
 use crate::process::Process;
 use crate::progress::Progress;
 use crate::report::{Report, Rotation};
@@ -348,7 +348,7 @@ impl Job {
         if common.processes == 0 || common.names.is_empty() {
             return Err(Error::Usage("--processes and --names must not be empty".to_owned()));
         }
-        if common.api == Api::Workload {
+        if !common.api.is_sds() {
             common.names = vec![WORKLOAD.to_owned()];
         }
         let process: Option<Process> = target::find(&common.socket, common.pid)?;

@@ -69,12 +69,25 @@ pub(crate) struct Plan {
 
 /// Whose streams are opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum Api {
     /// SDS v3 StreamSecrets, as Envoy.
     Sds,
+    /// SDS v3 DeltaSecrets, as Envoy with `DELTA_GRPC`.
+    Delta,
     /// The Workload API's FetchX509SVID.
     Workload,
+    /// The Workload API's FetchX509Bundles.
+    X509Bundles,
+    /// The Workload API's FetchJWTBundles.
+    JwtBundles,
+}
+
+impl Api {
+    /// Whether it is SDS: streams are of names, and responses are answered.
+    pub(crate) fn is_sds(self) -> bool {
+        matches!(self, Self::Sds | Self::Delta)
+    }
 }
 
 /// The answers to pushes.

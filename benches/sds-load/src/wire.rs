@@ -4,6 +4,9 @@
 //! * [`Requests`]: the requests for one name. They differ only in the version and the nonce.
 //! * [`Message`]: one framed message. All share the bytes of the node. It can report when it has been written.
 //! * [`Deframer`], [`response`]: decode responses, no further than an ACK needs.
+//! * `delta`: the same for DeltaSecrets.
+
+mod delta;
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hasher as _};
@@ -11,6 +14,8 @@ use std::io::IoSlice;
 
 use bytes::{Buf, BufMut as _, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
+
+pub(crate) use delta::response as delta_response;
 
 /// In which messages the node is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -30,6 +35,8 @@ pub(crate) struct Requests {
     node_in: NodeIn,
     node: Bytes,
     names_and_type: Bytes,
+    /// The name, if the stream is a delta stream.
+    delta: Option<String>,
 }
 
 impl Requests {
@@ -44,36 +51,44 @@ impl Requests {
             put_field(&mut tail, request::RESOURCE_NAMES, name.as_bytes());
         }
         put_field(&mut tail, request::TYPE_URL, SECRET_TYPE.as_bytes());
-        Self { node_in, node, names_and_type: tail.freeze() }
+        Self { node_in, node, names_and_type: tail.freeze(), delta: None }
     }
 
     /// The first request on a stream. `version` is the last one that an earlier stream accepted.
     pub(crate) fn first(&self, version: &[u8]) -> Message {
-        self.request(self.node_in != NodeIn::None, version, &[], None)
+        let with_node = self.node_in != NodeIn::None;
+        match &self.delta {
+            Some(name) => self.delta_first(name, with_node, version),
+            None => self.request(with_node, version, &[], None),
+        }
     }
 
     /// The answer to a response. With an `error` it is a NACK, and `version` is the one that stays in use.
     pub(crate) fn answer(&self, version: &[u8], nonce: &[u8], error: Option<&str>) -> Message {
-        self.request(self.node_in == NodeIn::Always, version, nonce, error)
+        let with_node = self.node_in == NodeIn::Always;
+        match self.delta {
+            Some(_) => self.delta_answer(with_node, nonce, error),
+            None => self.request(with_node, version, nonce, error),
+        }
     }
 
     fn request(&self, with_node: bool, version: &[u8], nonce: &[u8], error: Option<&str>) -> Message {
         let mut fields = BytesMut::with_capacity(GRPC_HEADER + 32);
         fields.put_bytes(0, GRPC_HEADER);
         put_field(&mut fields, request::VERSION_INFO, version);
-        let node = if with_node { self.node.clone() } else { Bytes::new() };
-        if with_node {
-            put_key(&mut fields, request::NODE);
-            put_varint(&mut fields, node.len() as u64);
-        }
         let mut tail = BytesMut::with_capacity(self.names_and_type.len() + nonce.len() + 64);
         tail.put_slice(&self.names_and_type);
         put_field(&mut tail, request::RESPONSE_NONCE, nonce);
-        if let Some(error) = error {
-            let mut status = BytesMut::new();
-            status.put_slice(&[8, 13]); // code: INTERNAL, as Envoy says
-            put_field(&mut status, 2, error.as_bytes());
-            put_field(&mut tail, request::ERROR_DETAIL, &status);
+        put_error(&mut tail, request::ERROR_DETAIL, error);
+        self.message(fields, request::NODE, with_node, tail)
+    }
+
+    /// Puts the node between the first fields, before which there is room for the length, and the last ones.
+    fn message(&self, mut fields: BytesMut, number: u64, with_node: bool, tail: BytesMut) -> Message {
+        let node = if with_node { self.node.clone() } else { Bytes::new() };
+        if with_node {
+            put_key(&mut fields, number);
+            put_varint(&mut fields, node.len() as u64);
         }
         let length = fields.len() - GRPC_HEADER + node.len() + tail.len();
         fields[1..GRPC_HEADER].copy_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
@@ -204,6 +219,13 @@ pub(crate) fn response(message: &Bytes) -> Result<Response, Malformed> {
     Ok(response)
 }
 
+/// Reads an `X509BundlesResponse` or a `JWTBundlesResponse`, of which only changes matter.
+pub(crate) fn bundles(message: &Bytes) -> Response {
+    let mut content = DefaultHasher::new();
+    content.write(message);
+    Response { content: content.finish(), ..Response::default() }
+}
+
 /// Reads an `X509SVIDResponse`, which has content but no version.
 pub(crate) fn x509_svids(message: &Bytes) -> Result<Response, Malformed> {
     let svid = nested(message, 1)?;
@@ -317,6 +339,15 @@ fn put_field(buffer: &mut BytesMut, number: u64, bytes: &[u8]) {
         put_varint(buffer, bytes.len() as u64);
         buffer.put_slice(bytes);
     }
+}
+
+/// Appends the status of a rejection.
+fn put_error(buffer: &mut BytesMut, number: u64, error: Option<&str>) {
+    let Some(error) = error else { return };
+    let mut status = BytesMut::new();
+    status.put_slice(&[8, 13]); // code: INTERNAL, as Envoy says
+    put_field(&mut status, 2, error.as_bytes());
+    put_field(buffer, number, &status);
 }
 
 fn put_key(buffer: &mut BytesMut, number: u64) {

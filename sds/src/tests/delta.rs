@@ -328,9 +328,11 @@ struct Clients {
     options: Arc<Options>,
     asked: BTreeSet<&'static str>,
     sotw: (Machine, Vec<Push>, BTreeMap<String, Vec<u8>>),
-    /// With the version of each resource.
-    delta: (Machine, Vec<Push>, BTreeMap<String, (String, Vec<u8>)>),
+    delta: (Machine, Vec<Push>, BTreeMap<String, Versioned>),
 }
+
+/// A resource's version and content.
+type Versioned = (String, Vec<u8>);
 
 const NAMES: [&str; 5] = [WEB, DB, "ROOTCA", "spiffe://other", "spiffe://td/none"];
 
@@ -410,8 +412,7 @@ impl Clients {
             let (sent, removed) = said(&push);
             assert!(!sent.is_empty() || !removed.is_empty());
             for (name, version, any) in sent {
-                let has = self.delta.2.insert(name, (version, any.encode_to_vec()));
-                drop(has);
+                self.delta.2.insert(name, (version, any.encode_to_vec()));
             }
             for name in removed {
                 assert!(self.delta.2.remove(&name).is_some(), "{name} is removed without need");

@@ -31,11 +31,7 @@ struct Followed {
 
 impl Followers {
     /// Adds a follower. Returns its subscription, and whether a token must be looked for.
-    pub(super) fn add(
-        &mut self,
-        entry: Arc<Entry>,
-        key: JwtKey,
-    ) -> Result<(Following, bool), TokenError> {
+    pub(super) fn add(&mut self, entry: Arc<Entry>, key: JwtKey) -> Result<(Following, bool), TokenError> {
         if entry.jwt_svid_include_jti {
             return Err(TokenError::ForOneUse);
         }

@@ -35,6 +35,26 @@ pub(crate) fn memory_small(bench: &Bench, agent: &Agent) -> Outcome<Values> {
     Ok(vec![("memory-small.stream", derived(&report, "rss_kib_per_stream")?)])
 }
 
+pub(crate) fn memory_delta(bench: &Bench, agent: &Agent) -> Outcome<Values> {
+    if agent.name == SPIRE_AGENT {
+        return Err("it has no DeltaSecrets".into());
+    }
+    let report = held(bench, agent, 10_000, &["--api", "delta"])?;
+    Ok(vec![
+        ("memory-delta.stream", derived(&report, "rss_kib_per_stream")?),
+        ("memory-delta.open", derived(&report, "cpu_us_per_stream")?),
+    ])
+}
+
+pub(crate) fn memory_bundles(bench: &Bench, agent: &Agent) -> Outcome<Values> {
+    let x509 = held(bench, agent, 5000, &["--api", "x509-bundles"])?;
+    let jwt = held(bench, agent, 5000, &["--api", "jwt-bundles"])?;
+    Ok(vec![
+        ("memory-bundles.x509", derived(&x509, "rss_kib_per_stream")?),
+        ("memory-bundles.jwt", derived(&jwt, "rss_kib_per_stream")?),
+    ])
+}
+
 /// Holds streams, two on each connection, which are opened slowly enough for any agent.
 fn held(bench: &Bench, agent: &Agent, streams: usize, more: &[&str]) -> Outcome<Report> {
     let world = World::start(bench, agent, QUIET)?;
