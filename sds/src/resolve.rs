@@ -103,6 +103,10 @@ impl Resolve<'_> {
             resolved.missing.push(place);
             return Ok(());
         };
+        if resolved.fed.tokens.len() == TOKENS {
+            let reason = format!("a stream may ask for {TOKENS} JWT-SVIDs");
+            return Err(Refusal::BadName { name: text.into(), reason });
+        }
         let entry = &identity.entry;
         let known = self
             .fed
@@ -181,3 +185,6 @@ impl Resolve<'_> {
         if disabled || self.node.too_old { Validation::TrustedCa } else { Validation::SpiffeValidator }
     }
 }
+
+/// The most JWT-SVIDs of one stream.
+const TOKENS: usize = 64;

@@ -108,6 +108,10 @@ impl<A: Admit, B: Body<Data = Bytes> + Unpin> Session<A, B> {
                     let (pid, version_info, nonce) =
                         (self.peer.process.pid, push.version_info(), push.nonce());
                     let (count, removed) = (push.resources.len(), push.removed.len());
+                    let bytes: usize = push.resources.iter().map(|encoded| encoded.resource.len()).sum();
+                    if bytes > BYTES_FREE {
+                        self.peer.account().work(bytes as u64 / BYTES_A_NANOSECOND);
+                    }
                     match self.machine.protocol() {
                         Protocol::Sotw => {
                             debug!(pid, version_info, nonce, count, "Sending StreamSecrets response");
@@ -313,6 +317,10 @@ impl<A: Admit, B: Body<Data = Bytes> + Unpin> Body for Session<A, B> {
 /// Nanoseconds that it takes to look up a name. A request of a few bytes can have all names of its stream looked up,
 /// so streams with many names pay for it.
 const LOOKUP: u64 = 100;
+/// Bytes that the kernel copies in a nanosecond. A few bytes can ask for all of a node's roots.
+const BYTES_A_NANOSECOND: u64 = 4;
+/// Bytes that are sent without being counted.
+const BYTES_FREE: usize = 16 * 1024;
 /// Names that are looked up without being counted.
 const NAMES_FREE: usize = 16;
 /// Bytes that a waiting stream takes beside itself: its timer, and its attestation while one runs.

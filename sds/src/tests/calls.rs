@@ -388,12 +388,16 @@ async fn a_token_is_fetched_once() {
 
 #[tokio::test]
 async fn a_token_that_cannot_be_asked_for_ends_the_call() {
+    let many: Vec<String> = (0..65).map(|number| format!("jwt-svid?audience={number}")).collect();
+    let bench = bench(Some(Code::Ok)).await;
+    let (said, mut response) = bench.open("StreamSecrets").await;
+    say(&said, &framed(&names(&many.iter().map(String::as_str).collect::<Vec<_>>())));
+    assert_eq!(status(&next(&mut response).await.unwrap_err()), Code::InvalidArgument);
     for (name, code) in [
         ("jwt-svid", Code::InvalidArgument),
         ("jwt-svid?audience=a&spiffe_id=web", Code::InvalidArgument),
         ("jwt-svid?audience=refused", Code::FailedPrecondition),
     ] {
-        let bench = bench(Some(Code::Ok)).await;
         let (said, mut response) = bench.open("StreamSecrets").await;
         say(&said, &framed(&names(&[name])));
         assert_eq!(status(&next(&mut response).await.unwrap_err()), code);
