@@ -18,6 +18,10 @@ pub struct Sidecar<'a> {
     pub callers: &'a [&'a str],
     /// The name and port of the workload that it calls. Without one, Envoy answers itself.
     pub upstream: Option<(&'a str, u16)>,
+    /// The trust domain of its callers and of what it calls, if it is another than its own.
+    pub foreign: Option<&'a str>,
+    /// The name of the secret with the authorities of its peers, if it is not the SPIFFE ID of their trust domain.
+    pub authorities: Option<&'a str>,
     /// Whether Envoy fetches secrets with Google's gRPC library instead of its own.
     pub google_grpc: bool,
     /// Whether Envoy listens after a second even without secrets.
@@ -104,14 +108,17 @@ impl Sidecar<'_> {
     }
 
     fn tls(&self, peers: &[&str]) -> Value {
-        let exact = |peer: &&str| json!({ "san_type": "URI", "matcher": { "exact": self.id(peer) } });
+        let own = format!("spiffe://{}/{}", self.trust_domain, self.name);
+        let domain = format!("spiffe://{}", self.foreign.unwrap_or(self.trust_domain));
+        let exact =
+            |peer: &&str| json!({ "san_type": "URI", "matcher": { "exact": format!("{domain}/{peer}") } });
         json!({
-            "tls_certificate_sds_secret_configs": [self.secret(&self.id(self.name))],
+            "tls_certificate_sds_secret_configs": [self.secret(&own)],
             "combined_validation_context": {
                 "default_validation_context": {
                     "match_typed_subject_alt_names": peers.iter().map(exact).collect::<Vec<_>>(),
                 },
-                "validation_context_sds_secret_config": self.secret(&format!("spiffe://{}", self.trust_domain)),
+                "validation_context_sds_secret_config": self.secret(self.authorities.unwrap_or(&domain)),
             },
         })
     }
@@ -132,10 +139,6 @@ impl Sidecar<'_> {
                 "grpc_services": [service],
             },
         } })
-    }
-
-    fn id(&self, name: &str) -> String {
-        format!("spiffe://{}/{name}", self.trust_domain)
     }
 }
 

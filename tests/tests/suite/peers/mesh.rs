@@ -1,5 +1,6 @@
 //! Envoys that use one agent, and requests through them.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,6 +10,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 /// A group of Envoys. The agent distinguishes them by the path of their program, so each has its own link to Envoy.
 pub(super) struct Mesh {
+    trust_domain: String,
     program: PathBuf,
     folder: PathBuf,
     socket: PathBuf,
@@ -18,36 +20,40 @@ pub(super) struct Mesh {
 pub(super) const BY_PATH: &str = "discover_workload_path = true workload_size_limit = -1";
 
 impl Mesh {
-    /// A mesh that uses this agent, in the agent's folder.
+    /// A mesh of `example.org` that uses this agent, in the agent's folder.
     pub(super) fn new(program: &Path, agent: &Agent) -> Self {
+        Self::of("example.org", program, agent)
+    }
+
+    /// A mesh of this trust domain that uses this agent, in the agent's folder.
+    pub(super) fn of(trust_domain: &str, program: &Path, agent: &Agent) -> Self {
         let folder = agent.folder().path().canonicalize().expect("it exists");
-        Self { program: program.to_owned(), folder, socket: agent.socket() }
+        let trust_domain = trust_domain.to_owned();
+        Self { trust_domain, program: program.to_owned(), folder, socket: agent.socket() }
     }
 
     /// The selector of the Envoy with this name.
     pub(super) fn selector(&self, name: &str) -> String {
-        format!("unix:path:{}", self.folder.join(name).display())
+        path_selector(&self.folder.join(name))
     }
 
     /// The configuration of an Envoy that answers anyone itself.
     pub(super) fn sidecar<'a>(&'a self, name: &'a str) -> Sidecar<'a> {
         Sidecar {
             name,
-            trust_domain: "example.org",
+            trust_domain: &self.trust_domain,
             agent: &self.socket,
             callers: &[],
             upstream: None,
+            foreign: None,
+            authorities: None,
             google_grpc: false,
             impatient: false,
         }
     }
 
     pub(super) async fn start(&self, sidecar: Sidecar<'_>) -> Envoy {
-        let program = self.folder.join(sidecar.name);
-        if std::fs::hard_link(&self.program, &program).is_err() {
-            // A hard link fails across file systems, and to a file of another owner.
-            std::fs::copy(&self.program, &program).expect("copied");
-        }
+        let program = linked(&self.program, &self.folder, sidecar.name);
         Envoy::start(&program, &self.folder, &sidecar).await
     }
 
@@ -61,17 +67,36 @@ impl Mesh {
         let backend = self.backend("frontend").await;
         let upstream = Some(("backend", backend.port().await));
         let frontend = self.start(Sidecar { upstream, ..self.sidecar("frontend") }).await;
-        let port = frontend.port().await;
-        frontend.serial(FRONTEND).await;
-        backend.serial(BACKEND).await;
-        Pair { frontend, backend, port }
+        Pair::new([frontend, backend], [FRONTEND, BACKEND]).await
     }
+}
+
+/// Gives a program another path, by which an agent can tell it from others.
+pub(super) fn linked(program: &Path, folder: &Path, name: &str) -> PathBuf {
+    let path = folder.canonicalize().expect("it exists").join(name);
+    if std::fs::hard_link(program, &path).is_err() {
+        // A hard link fails across file systems, and to a file of another owner.
+        std::fs::copy(program, &path).expect("copied");
+    }
+    path
+}
+
+/// The selector of the processes that run this program.
+pub(super) fn path_selector(program: &Path) -> String {
+    format!("unix:path:{}", program.display())
+}
+
+/// The selector of this process.
+pub(super) fn this_program() -> String {
+    path_selector(&std::env::current_exe().expect("this program has a path"))
 }
 
 /// A caller and its callee.
 pub(super) struct Pair {
     pub(super) frontend: Envoy,
     pub(super) backend: Envoy,
+    /// The SPIFFE IDs of the frontend and of the backend.
+    ids: [String; 2],
     port: u16,
 }
 
@@ -92,6 +117,35 @@ impl Figures {
 }
 
 impl Pair {
+    /// A frontend and its backend with these SPIFFE IDs. Waits until both have certificates.
+    pub(super) async fn new([frontend, backend]: [Envoy; 2], ids: [&str; 2]) -> Self {
+        let port = frontend.port().await;
+        let this = Self { frontend, backend, ids: ids.map(str::to_owned), port };
+        this.serials().await;
+        this
+    }
+
+    /// Runs `steps` while the frontend sends requests.
+    pub(super) async fn drive_during<T>(&self, steps: impl AsyncFnOnce() -> T) -> (Figures, T) {
+        let over = Cell::new(false);
+        let steps = async {
+            let result = steps().await;
+            over.set(true);
+            result
+        };
+        tokio::join!(self.drive(|_| over.get()), steps)
+    }
+
+    /// Waits until both have certificates other than these, and returns the seconds that it took.
+    pub(super) async fn replaced(&self, before: &[String; 2]) -> f64 {
+        let start = Instant::now();
+        for (envoy, place) in [(&self.frontend, 0), (&self.backend, 1)] {
+            let replaced = async || (envoy.serial(&self.ids[place]).await != before[place]).then_some(());
+            envoy.until("has another certificate", replaced).await;
+        }
+        start.elapsed().as_secs_f64()
+    }
+
     /// Sends 25 requests a second through both until `enough` is true.
     pub(super) async fn drive(&self, mut enough: impl FnMut(&Figures) -> bool) -> Figures {
         let mut figures = Figures::default();
@@ -106,8 +160,9 @@ impl Pair {
             }
             figures.requests += 1;
             if figures.requests % 10 == 0 {
-                figures.serials[0].insert(self.frontend.serial(FRONTEND).await);
-                figures.serials[1].insert(self.backend.serial(BACKEND).await);
+                for (seen, serial) in figures.serials.iter_mut().zip(self.serials().await) {
+                    seen.insert(serial);
+                }
             }
             figures.seconds = start.elapsed().as_secs_f64();
         }
@@ -116,7 +171,7 @@ impl Pair {
 
     /// The serial numbers of the frontend's and of the backend's present certificates.
     pub(super) async fn serials(&self) -> [String; 2] {
-        [self.frontend.serial(FRONTEND).await, self.backend.serial(BACKEND).await]
+        [self.frontend.serial(&self.ids[0]).await, self.backend.serial(&self.ids[1]).await]
     }
 
     /// The number of handshakes that the frontend and the backend have counted.

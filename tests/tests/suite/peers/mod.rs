@@ -10,6 +10,8 @@
 //!   attest again).
 //! * `h2spec`: conformance of the server's side of HTTP/2.
 //! * `links`: links to the real server that break, lead to another replica, or to a server of another authority.
+//! * `nested`: a real server below another one (`crossing` is a client of the agents of both, `followed` what this process
+//!   sees).
 //! * `san`: the verdicts of Envoy and of `finial san check` about peers.
 //! * `tables`: the verdicts of the Go at hand for the tables that unit tests hold finial against.
 //! * `x509pop`: node attestation by certificates, at the real server.
@@ -22,12 +24,15 @@ mod attesting;
 mod authorities;
 mod clients;
 mod command_lines;
+mod crossing;
 mod envoys;
+mod followed;
 mod h2spec;
 mod http_challenge;
 mod links;
 mod log_lines;
 mod mesh;
+mod nested;
 mod real;
 mod san;
 mod spire_server;
@@ -50,6 +55,7 @@ pub(super) fn trials() -> Vec<Trial> {
         http_challenge::trials(),
         links::trials(),
         log_lines::trials(),
+        nested::trials(),
         real::trials(),
         san::trials(),
         tables::trials(),
