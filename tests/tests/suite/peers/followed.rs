@@ -127,6 +127,16 @@ impl Seen {
         self.jwt.get(domain).is_some_and(|ids| ids.iter().any(|one| one == id))
     }
 
+    /// Whether each message has something of this trust domain, which is not the agent's own.
+    pub(super) fn has_all_of(&self, domain: &str) -> bool {
+        self.x509.contains_key(domain) && self.jwt.contains_key(domain) && self.federated.contains(domain)
+    }
+
+    /// Whether no message has anything of this trust domain.
+    pub(super) fn has_none_of(&self, domain: &str) -> bool {
+        !self.x509.contains_key(domain) && !self.jwt.contains_key(domain) && !self.federated.contains(domain)
+    }
+
     fn summary(&self) -> String {
         let authorities = self.x509.iter().map(|(id, ders)| (id, ders.len())).collect::<Vec<_>>();
         let (keys, federated, chain) = (&self.jwt, &self.federated, self.chain.len());

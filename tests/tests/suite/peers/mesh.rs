@@ -136,14 +136,18 @@ impl Pair {
         tokio::join!(self.drive(|_| over.get()), steps)
     }
 
-    /// Waits until both have certificates other than these, and returns the seconds that it took.
-    pub(super) async fn replaced(&self, before: &[String; 2]) -> f64 {
-        let start = Instant::now();
-        for (envoy, place) in [(&self.frontend, 0), (&self.backend, 1)] {
+    /// Waits until these sides (0 is the frontend) have certificates other than before.
+    pub(super) async fn replaced(&self, before: &[String; 2], sides: &[usize]) {
+        for place in sides.iter().copied() {
+            let envoy = [&self.frontend, &self.backend][place];
             let replaced = async || (envoy.serial(&self.ids[place]).await != before[place]).then_some(());
             envoy.until("has another certificate", replaced).await;
         }
-        start.elapsed().as_secs_f64()
+    }
+
+    /// The status of one request through both.
+    pub(super) async fn request(&self) -> Result<u16, String> {
+        Envoy::request(self.port).await
     }
 
     /// Sends 25 requests a second through both until `enough` is true.

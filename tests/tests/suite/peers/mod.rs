@@ -10,8 +10,8 @@
 //!   attest again).
 //! * `h2spec`: conformance of the server's side of HTTP/2.
 //! * `links`: links to the real server that break, lead to another replica, or to a server of another authority.
-//! * `nested`: a real server below another one (`crossing` is a client of the agents of both, `followed` what this process
-//!   sees).
+//! * `nested`: a real server below another one. `federation`: real servers of two trust domains. (`levels` has an agent
+//!   and its server among several, `crossing` a client of several agents, `followed` what this process sees.)
 //! * `san`: the verdicts of Envoy and of `finial san check` about peers.
 //! * `tables`: the verdicts of the Go at hand for the tables that unit tests hold finial against.
 //! * `x509pop`: node attestation by certificates, at the real server.
@@ -26,9 +26,11 @@ mod clients;
 mod command_lines;
 mod crossing;
 mod envoys;
+mod federation;
 mod followed;
 mod h2spec;
 mod http_challenge;
+mod levels;
 mod links;
 mod log_lines;
 mod mesh;
@@ -51,6 +53,7 @@ pub(super) fn trials() -> Vec<Trial> {
         clients::trials(),
         command_lines::trials(),
         envoys::trials(),
+        federation::trials(),
         h2spec::trials(),
         http_challenge::trials(),
         links::trials(),

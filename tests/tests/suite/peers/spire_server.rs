@@ -126,6 +126,11 @@ impl SpireServer {
         format!("{}/{path}", self.domain)
     }
 
+    /// The SPIFFE ID of the server's trust domain.
+    pub(super) fn domain(&self) -> &str {
+        &self.domain
+    }
+
     /// Registers `spiffe://TRUST_DOMAIN/NAME`.
     pub(super) async fn register(&self, name: &str, parent: &str, selector: &str) {
         self.register_with(name, parent, selector, &[]).await;
@@ -134,7 +139,8 @@ impl SpireServer {
     /// Registers `spiffe://TRUST_DOMAIN/NAME` with more flags of `entry create`.
     pub(super) async fn register_with(&self, name: &str, parent: &str, selector: &str, flags: &[&str]) {
         let id = self.id(name);
-        let arguments = ["entry", "create", "-parentID", parent, "-spiffeID", &id, "-selector", selector];
+        let mut arguments = vec!["entry", "create", "-parentID", parent, "-spiffeID", &id];
+        arguments.extend(["-selector", selector, "-output", "json"]);
         self.ask(&[&arguments, flags].concat()).await;
     }
 
@@ -178,6 +184,54 @@ impl SpireServer {
         std::fs::write(&path, authorities).expect("written");
         let (id, path) = (format!("spiffe://{trust_domain}"), path.display().to_string());
         self.ask(&["bundle", "set", "-id", &id, "-path", &path]).await;
+    }
+
+    /// Federates with the trust domain of another server, which gives its bundle at this port.
+    pub(super) async fn federate(&self, other: &Self, port: u16) {
+        let path = self.folder.path().join("other.bundle");
+        std::fs::write(&path, other.ask(&["bundle", "show", "-format", "spiffe"]).await).expect("written");
+        let (domain, url, id) =
+            (&*other.domain, format!("https://127.0.0.1:{port}"), other.id("spire/server"));
+        let path = path.display().to_string();
+        let mut create = vec!["federation", "create", "-trustDomain", domain, "-bundleEndpointURL", &url];
+        create.extend(["-bundleEndpointProfile", "https_spiffe", "-endpointSpiffeID", &id]);
+        create.extend(["-trustDomainBundlePath", &path, "-trustDomainBundleFormat", "spiffe"]);
+        self.ask(&create).await;
+    }
+
+    /// Fetches the bundle of a trust domain that it federates with now instead of at its next poll. For some seconds after a
+    /// revocation, the other server still shows a certificate of the old authority.
+    pub(super) async fn refresh(&self, domain: &str) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while let Err(reason) = self.try_ask(&["federation", "refresh", "-id", domain]).await {
+            assert!(Instant::now() < deadline, "{reason}\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Ceases to federate with a trust domain. The entries stay.
+    pub(super) async fn forget(&self, domain: &str) {
+        self.ask(&["federation", "delete", "-id", domain]).await;
+        self.ask(&["bundle", "delete", "-id", domain, "-mode", "dissociate"]).await;
+    }
+
+    /// Lets every entry federate with a trust domain.
+    pub(super) async fn federate_all(&self, domain: &str) {
+        let printed = self.ask(&["entry", "show", "-output", "json"]).await;
+        let answer: serde_json::Value = serde_json::from_str(&printed).expect("JSON");
+        let id = |of: &serde_json::Value| {
+            let part = |name: &str| of[name].as_str().expect("a text").to_owned();
+            format!("spiffe://{}{}", part("trust_domain"), part("path"))
+        };
+        for entry in answer["entries"].as_array().into_iter().flatten() {
+            let (own, parent) = (id(&entry["spiffe_id"]), id(&entry["parent_id"]));
+            let entry_id = entry["id"].as_str().expect("an ID");
+            let selector = &entry["selectors"][0];
+            let selector = ["type", "value"].map(|name| selector[name].as_str().expect("a text")).join(":");
+            let mut update = vec!["entry", "update", "-entryID", entry_id, "-spiffeID", &own];
+            update.extend(["-parentID", &parent, "-selector", &selector, "-federatesWith", domain]);
+            self.ask(&update).await;
+        }
     }
 
     /// Evicts an agent. It may attest again.
