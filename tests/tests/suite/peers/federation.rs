@@ -1,41 +1,25 @@
 //! Two trust domains, each with its real server and its agent, whose servers fetch each other's bundles (`https_spiffe`).
 //! Runs with finial as both agents, and with the real agent as both, which is the oracle.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use futures_util::future::join_all;
-use harness::{Sidecar, build_finial, envoy_program, needs};
+use harness::{Sidecar, build_finial};
 use libtest_mimic::Trial;
 
-use super::clients;
+use super::attesting::served;
 use super::crossing::Crossing;
-use super::levels::{Change, Level};
-use super::mesh::{Mesh, Pair};
+use super::followed::Followed;
+use super::levels::{Change, Level, Programs};
+use super::mesh::{Mesh, Pair, this_program};
 use super::spire_server::{Options, SpireServer, free_port};
 use super::trial_with;
 
 pub(super) fn trials() -> Vec<Trial> {
     vec![
-        trial_with("real_server_federation_follows_foreign_authorities", programs(), replacements),
-        trial_with("real_server_federation_ends_and_begins_again", programs(), withdrawals),
+        trial_with("real_server_federation_follows_foreign_authorities", Programs::found(), replacements),
+        trial_with("real_server_federation_ends_and_begins_again", Programs::found(), withdrawals),
     ]
-}
-
-/// The programs of these trials.
-struct Programs {
-    server: PathBuf,
-    agent: PathBuf,
-    envoy: PathBuf,
-    go: PathBuf,
-}
-
-fn programs() -> Result<Programs, String> {
-    Ok(Programs {
-        server: needs("SPIRE_SERVER", "spire-server")?,
-        agent: needs("SPIRE_AGENT", "spire-agent")?,
-        envoy: envoy_program()?,
-        go: clients::go("go")?,
-    })
 }
 
 /// One of the authorities of the west is replaced after the other, while each domain validates what the other gives.
@@ -78,32 +62,41 @@ async fn withdrawals(programs: Programs) {
         assert_eq!([named.request().await, all.request().await], [Ok(200), Ok(200)]);
         east.server.forget(WEST).await;
         east.level.followed.until("nothing of the other domain", |seen| seen.has_none_of(WEST)).await;
-        let refused = async || (all.request().await == Ok(503)).then_some(());
-        all.frontend.until("refuses the other domain", refused).await;
+        answers(all, 503).await;
         // An Envoy keeps a secret that it is no longer given.
         assert_eq!(named.request().await, Ok(200), "{whose}");
         east.server.federate(&west.server, west.port).await;
+        east.gives_no_bundle_without_an_entry().await;
         east.server.federate_all(WEST).await;
         east.level.followed.until("the other domain again", |seen| seen.has_all_of(WEST)).await;
-        let accepted = async || (all.request().await == Ok(200)).then_some(());
-        all.frontend.until("accepts the other domain", accepted).await;
-        // Also by what the client follows, and ValidateJWTSVID.
+        answers(all, 200).await;
+        // Also by what the client follows, and by ValidateJWTSVID.
         let crossing = Crossing::start(cross, &[&east.level.agent, &west.level.agent]).await;
-        eprintln!("{whose}: {}", crossing.end().await);
+        // The Envoy that was given nothing for a while hears of the next authority.
+        let change = Change { whose, server: &west.server, below: None, federated: Some(&east.server) };
+        change.x509([&mut west.level, &mut east.level], &[named, all]).await;
+        answers(named, 200).await;
+        answers(all, 200).await;
+        let crossed = crossing.end().await;
+        eprintln!("{whose}: {crossed}");
+        assert!(*whose != "finial" || crossed["refused"] == 0, "{crossed}");
         for pair in [named, all] {
-            let connections =
-                pair.frontend.stat("cluster.static_cluster_sds_unix_socket.upstream_cx_total").await;
-            assert_eq!(connections, 1, "{whose}");
+            assert_eq!(pair.frontend.stat(CONNECTIONS).await, 1, "{whose}");
         }
     })
     .await;
 }
 
+/// Waits until a request has this status.
+async fn answers(pair: &Pair, status: u16) {
+    let answered = async || (pair.request().await == Ok(status)).then_some(());
+    pair.frontend.until(&format!("answers {status}"), answered).await;
+}
+
 /// Runs a test with finial and with the real agent.
 async fn with_both(programs: Programs, test: impl AsyncFn(&mut World, &Path)) {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let cross = folder.path().canonicalize().expect("it exists").join("cross");
-    clients::build(programs.go.clone(), "go", "./cross", &cross).await;
+    let cross = programs.build_cross(folder.path()).await;
     let (finial, test) = (build_finial(), &test);
     let agents = [("finial", &finial), ("spire-agent", &programs.agent)];
     join_all(agents.map(async |(whose, agent)| {
@@ -155,6 +148,15 @@ impl Domain {
         let level = Level::start(agent, &server, cross, &["-federatesWith", foreign]).await;
         Self { server, port, level }
     }
+
+    /// The server has the bundle of the other domain again, but no entry federates with it.
+    async fn gives_no_bundle_without_an_entry(&self) {
+        let Self { server, level, .. } = self;
+        server.register("later", &level.parent, &this_program()).await;
+        served(&level.agent, &server.id("later")).await;
+        let now = Followed::open(&level.agent, &server.id("probe")).await;
+        assert!(now.seen().has_none_of(WEST));
+    }
 }
 
 /// A server that gives its bundle to others, and the port at which it does.
@@ -194,5 +196,7 @@ async fn pair(
     Pair::new([frontend, backend], [&ids[0], &ids[1]]).await
 }
 
+/// Envoy's counter of its connections to the agent.
+const CONNECTIONS: &str = "cluster.static_cluster_sds_unix_socket.upstream_cx_total";
 const EAST: &str = "spiffe://east.test";
 const WEST: &str = "spiffe://west.test";

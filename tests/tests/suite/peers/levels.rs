@@ -1,20 +1,53 @@
 //! An agent with its own server among several, and what happens to all of them when one server replaces an authority.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use harness::{Agent, Conf, build_finial};
+use harness::{Agent, Conf, build_finial, envoy_program, needs};
 use tokio::time::Instant;
 
 use super::attesting::{served, start};
+use super::clients;
 use super::followed::{Followed, Seen};
 use super::mesh::{BY_PATH, Pair, path_selector, this_program};
 use super::real::complaints;
 use super::spire_server::SpireServer;
 
+/// The programs of trials with several servers or agents.
+pub(super) struct Programs {
+    pub(super) server: PathBuf,
+    pub(super) agent: PathBuf,
+    pub(super) envoy: PathBuf,
+    go: PathBuf,
+}
+
+impl Programs {
+    /// Looks for all of them.
+    ///
+    /// # Errors
+    /// The reason why one of them is missing.
+    pub(super) fn found() -> Result<Self, String> {
+        Ok(Self {
+            server: needs("SPIRE_SERVER", "spire-server")?,
+            agent: needs("SPIRE_AGENT", "spire-agent")?,
+            envoy: envoy_program()?,
+            go: clients::go("go")?,
+        })
+    }
+
+    /// Builds the client of several agents in this folder, and returns its path as the agents see it.
+    pub(super) async fn build_cross(&self, folder: &Path) -> PathBuf {
+        let cross = folder.canonicalize().expect("it exists").join("cross");
+        clients::build(self.go.clone(), "go", "./cross", &cross).await;
+        cross
+    }
+}
+
 /// An agent, and what this process gets from it.
 pub(super) struct Level {
     pub(super) is_finial: bool,
+    program: PathBuf,
+    conf: Conf,
     pub(super) agent: Agent,
     /// The agent's SPIFFE ID.
     pub(super) parent: String,
@@ -34,7 +67,21 @@ impl Level {
         server.register_with("client", &parent, &path_selector(cross), flags).await;
         served(&agent, &server.id("probe")).await;
         let followed = Followed::open(&agent, &server.id("probe")).await;
-        Self { is_finial: program == build_finial(), agent, parent, followed }
+        let (is_finial, program) = (program == build_finial(), program.to_owned());
+        Self { is_finial, program, conf, agent, parent, followed }
+    }
+
+    /// Stops the agent, and starts it again on its data.
+    pub(super) async fn restart(self, server: &SpireServer) -> Self {
+        let Self { is_finial, program, mut conf, agent, parent, .. } = self;
+        let folder = agent.folder();
+        assert_eq!(agent.stop().await.code, Some(0));
+        conf.join_token = None;
+        let agent = Agent::start_program(&program, &conf, folder);
+        agent.wait_for_socket().await;
+        served(&agent, &server.id("probe")).await;
+        let followed = Followed::open(&agent, &server.id("probe")).await;
+        Self { is_finial, program, conf, agent, parent, followed }
     }
 
     /// finial has never ended a stream, and its log has nothing that would worry an operator. Of the real agent, which does

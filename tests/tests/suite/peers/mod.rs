@@ -10,7 +10,8 @@
 //!   attest again).
 //! * `h2spec`: conformance of the server's side of HTTP/2.
 //! * `links`: links to the real server that break, lead to another replica, or to a server of another authority.
-//! * `nested`: a real server below another one. `federation`: real servers of two trust domains. (`levels` has an agent
+//! * `nested`: a real server below another one. `private_ca`: one below the intermediates of a private root.
+//!   `federation`: real servers of two trust domains. (`levels` has an agent
 //!   and its server among several, `crossing` a client of several agents, `followed` what this process sees.)
 //! * `san`: the verdicts of Envoy and of `finial san check` about peers.
 //! * `tables`: the verdicts of the Go at hand for the tables that unit tests hold finial against.
@@ -35,6 +36,7 @@ mod links;
 mod log_lines;
 mod mesh;
 mod nested;
+mod private_ca;
 mod real;
 mod san;
 mod spire_server;
@@ -59,6 +61,7 @@ pub(super) fn trials() -> Vec<Trial> {
         links::trials(),
         log_lines::trials(),
         nested::trials(),
+        private_ca::trials(),
         real::trials(),
         san::trials(),
         tables::trials(),

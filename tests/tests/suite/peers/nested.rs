@@ -5,44 +5,25 @@
 use std::path::{Path, PathBuf};
 
 use futures_util::future::join_all;
-use harness::{Agent, Sidecar, build_finial, envoy_program, needs};
+use harness::{Agent, Sidecar, build_finial};
 use libtest_mimic::Trial;
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-use super::clients;
 use super::crossing::Crossing;
 use super::followed::intermediates;
-use super::levels::{Change, Level};
+use super::levels::{Change, Level, Programs};
 use super::mesh::{BACKEND, FRONTEND, Mesh, Pair, linked, path_selector};
 use super::spire_server::{Options, SpireServer};
 use super::trial_with;
 
 pub(super) fn trials() -> Vec<Trial> {
-    vec![trial_with("real_server_nested_follows_its_root", programs(), nested)]
-}
-
-/// The programs of this trial.
-struct Programs {
-    server: PathBuf,
-    agent: PathBuf,
-    envoy: PathBuf,
-    go: PathBuf,
-}
-
-fn programs() -> Result<Programs, String> {
-    Ok(Programs {
-        server: needs("SPIRE_SERVER", "spire-server")?,
-        agent: needs("SPIRE_AGENT", "spire-agent")?,
-        envoy: envoy_program()?,
-        go: clients::go("go")?,
-    })
+    vec![trial_with("real_server_nested_follows_its_root", Programs::found(), nested)]
 }
 
 async fn nested(programs: Programs) {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let cross = folder.path().canonicalize().expect("it exists").join("cross");
-    clients::build(programs.go.clone(), "go", "./cross", &cross).await;
+    let cross = programs.build_cross(folder.path()).await;
     let (finial, real) = (&build_finial(), &programs.agent);
     let worlds = [
         ("finial at both servers", [finial, finial]),
@@ -52,6 +33,8 @@ async fn nested(programs: Programs) {
     join_all(worlds.map(async |(whose, agents)| {
         let mut world = World::new(whose, agents, &programs, &cross).await;
         world.has_whole_chains().await;
+        // The lower server opens its streams at the upper agent again.
+        world.above = world.above.restart(&world.root).await;
         world.replaces_the_root(&cross).await;
     }))
     .await;
