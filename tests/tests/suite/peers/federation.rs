@@ -1,5 +1,8 @@
 //! Two trust domains, each with its real server and its agent, whose servers fetch each other's bundles (`https_spiffe`).
-//! Runs with finial as both agents, and with the real agent as both, which is the oracle.
+//! Runs with finial as both agents, and with the real agent as both, which is the oracle. `unusual` has foreign bundles that
+//! lack something or have it twice.
+
+mod unusual;
 
 use std::path::Path;
 
@@ -19,6 +22,7 @@ pub(super) fn trials() -> Vec<Trial> {
     vec![
         trial_with("real_server_federation_follows_foreign_authorities", Programs::found(), replacements),
         trial_with("real_server_federation_ends_and_begins_again", Programs::found(), withdrawals),
+        trial_with("real_server_federation_gives_unusual_bundles_alike", Programs::found(), unusual::alike),
     ]
 }
 

@@ -180,10 +180,15 @@ impl SpireServer {
 
     /// Sets the bundle of another trust domain to these certificates, as PEM.
     pub(super) async fn set_bundle(&self, trust_domain: &str, authorities: &str) {
-        let path = self.folder.path().join("bundle.pem");
-        std::fs::write(&path, authorities).expect("written");
-        let (id, path) = (format!("spiffe://{trust_domain}"), path.display().to_string());
-        self.ask(&["bundle", "set", "-id", &id, "-path", &path]).await;
+        self.set_bundle_as("pem", &format!("spiffe://{trust_domain}"), authorities).await;
+    }
+
+    /// Sets the bundle of another trust domain, in the format `pem` or `spiffe`.
+    pub(super) async fn set_bundle_as(&self, format: &str, id: &str, bundle: &str) {
+        let path = self.folder.path().join("bundle");
+        std::fs::write(&path, bundle).expect("written");
+        let path = path.display().to_string();
+        self.ask(&["bundle", "set", "-format", format, "-id", id, "-path", &path]).await;
     }
 
     /// Federates with the trust domain of another server, which gives its bundle at this port.
