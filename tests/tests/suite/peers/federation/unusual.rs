@@ -3,11 +3,13 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use harness::{build_finial, jwt_bundles, x509_bundles, x509_svid};
+use harness::{Sidecar, build_finial, jwt_bundles, x509_bundles, x509_svid};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, SignatureAlgorithm};
 use serde_json::{Value, json};
 
+use super::super::attesting::served;
 use super::super::levels::{Level, Programs};
+use super::super::mesh::{Mesh, this_program};
 use super::super::spire_server::{Options, SpireServer};
 
 pub(super) async fn alike(programs: Programs) {
@@ -38,7 +40,37 @@ pub(super) async fn alike(programs: Programs) {
     let (ours, theirs) = (given(&finial).await, given(&real).await);
     assert_eq!(ours, theirs);
     eprintln!("{} bundles are given alike", ours.len());
+    let rejected = [rejected(&programs, &server, &finial).await, rejected(&programs, &server, &real).await];
+    eprintln!("Envoys have rejected {rejected:?} secrets with all bundles");
+    assert_eq!(rejected[0], 0);
     finial.is_quiet("unusual bundles");
+}
+
+/// An Envoy asks for the bundles of all domains. Returns how many it has rejected when it has judged one: it takes no
+/// domain without X.509 authorities, which the real agent gives it.
+async fn rejected(programs: &Programs, server: &SpireServer, level: &Level) -> u64 {
+    let mesh = Mesh::new(&programs.envoy, &level.agent);
+    let mut flags = Vec::new();
+    for domain in ["spiffe://only-jwt.test", "spiffe://kinds.test"] {
+        flags.extend(["-federatesWith", domain]);
+    }
+    server.register_with("backend", &level.parent, &mesh.selector("backend"), &flags).await;
+    // The agent has that entry when it serves one of later.
+    server.register("later", &level.parent, &this_program()).await;
+    served(&level.agent, &server.id("later")).await;
+    let sidecar = Sidecar {
+        callers: &["frontend"],
+        authorities: Some("ALL"),
+        impatient: true,
+        ..mesh.sidecar("backend")
+    };
+    let envoy = mesh.start(sidecar).await;
+    let judged = async || {
+        let [taken, rejected] =
+            [envoy.stat("sds.ALL.update_success").await, envoy.stat("sds.ALL.update_rejected").await];
+        (taken + rejected > 0).then_some(rejected)
+    };
+    envoy.until("has judged the bundles", judged).await
 }
 
 /// The first message of each stream of bundles: what there is of each trust domain, as text.
