@@ -1,7 +1,7 @@
 //! A real server whose authority is signed by intermediates of a private root (UpstreamAuthority `disk`). finial and the
 //! real agent are agents of that one server. Their workloads talk to each other, and their chains are compared.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use futures_util::future::join_all;
 use harness::{Sidecar, build_finial};
@@ -10,6 +10,8 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, 
 use tempfile::TempDir;
 use tokio::time::Instant;
 
+use super::attesting::served;
+use super::command_lines::fetch_x509;
 use super::crossing::Crossing;
 use super::followed::{Seen, intermediates};
 use super::levels::{Level, Programs};
@@ -57,7 +59,18 @@ async fn below_intermediates(programs: Programs) {
         // The leaf, the server's authority, and the intermediates.
         assert_eq!(given["chain"], 4);
         level.is_quiet("below intermediates");
+        commands(&server, level, &[build_finial(), programs.agent.clone()]).await;
     }
+}
+
+/// The commands of both programs show the intermediates, and write them.
+async fn commands(server: &SpireServer, level: &Level, programs: &[PathBuf; 2]) {
+    let uid = format!("unix:uid:{}", nix::unistd::getuid());
+    // It must not be replaced between two commands.
+    server.register_with("command", &level.parent, &uid, &["-x509SVIDTTL", "3600"]).await;
+    served(&level.agent, &server.id("command")).await;
+    let printed = fetch_x509(programs, &level.agent.socket()).await;
+    assert!(printed.contains("Intermediate #3 Valid After:"), "{printed}");
 }
 
 /// The intermediates of both agents, which are the same.
