@@ -1,5 +1,6 @@
 //! Converts wire values to domain values. A malformed value is an error of that value alone.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -67,24 +68,30 @@ pub fn bundle(wire: &types::Bundle) -> Result<Bundle, ServerError> {
             x509_authorities.push(Authority { der, tainted: certificate.tainted });
         }
     }
-    let jwt_authorities = wire
-        .jwt_authorities
-        .iter()
-        .filter(|key| !key.key_id.is_empty())
-        .map(|key| JwtAuthority {
-            public_key: key.public_key.clone(),
-            key_id: key.key_id.clone(),
-            expires_at: key.expires_at,
-            tainted: key.tainted,
-        })
-        .collect();
     Ok(Bundle {
         trust_domain,
         x509_authorities,
-        jwt_authorities,
+        jwt_authorities: jwt_authorities(&wire.jwt_authorities),
         refresh_hint: wire.refresh_hint,
         sequence_number: wire.sequence_number,
     })
+}
+
+/// One authority for each key ID. A server below another one lists a key twice once it is tainted above: it keeps what it
+/// had, and adds the tainted one. The last key counts, as in spire-agent, and it is tainted if one of them is.
+fn jwt_authorities(keys: &[types::JwtKey]) -> Vec<JwtAuthority> {
+    let mut by_id: BTreeMap<&str, JwtAuthority> = BTreeMap::new();
+    for key in keys.iter().filter(|key| !key.key_id.is_empty()) {
+        let was_tainted = by_id.get(&*key.key_id).is_some_and(|before| before.tainted);
+        let authority = JwtAuthority {
+            public_key: key.public_key.clone(),
+            key_id: key.key_id.clone(),
+            expires_at: key.expires_at,
+            tainted: key.tainted || was_tainted,
+        };
+        by_id.insert(&key.key_id, authority);
+    }
+    by_id.into_values().collect()
 }
 
 /// Checks the X.509-SVID that the server has signed for `request`, and joins it with the request's key.
@@ -163,5 +170,21 @@ mod tests {
             ..types::Bundle::default()
         };
         assert!(matches!(bundle(&wire), Err(ServerError::Malformed(_))));
+    }
+
+    /// As a nested server sent it when its root had tainted the key.
+    #[test]
+    fn a_key_that_a_nested_server_lists_twice_is_one_tainted_key() {
+        let key =
+            |id: &str, tainted| types::JwtKey { key_id: id.into(), tainted, ..types::JwtKey::default() };
+        for twice in [[false, true], [true, false]] {
+            let [first, last] = twice.map(|tainted| key("old", tainted));
+            let jwt_authorities = vec![first, key("new", false), last];
+            let wire =
+                types::Bundle { trust_domain: "td".into(), jwt_authorities, ..types::Bundle::default() };
+            let keys = bundle(&wire).unwrap().jwt_authorities;
+            let keys: Vec<_> = keys.iter().map(|key| (&*key.key_id, key.tainted)).collect();
+            assert_eq!(keys, [("new", false), ("old", true)]);
+        }
     }
 }

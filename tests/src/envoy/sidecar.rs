@@ -32,8 +32,12 @@ pub struct Sidecar<'a> {
     pub upstream: Option<(&'a str, u16)>,
     /// How it asks for its secrets.
     pub asks: Asks,
-    /// The names under which it asks for its certificate and for its roots, instead of the SPIFFE IDs.
-    pub names: Option<(&'a str, &'a str)>,
+    /// The name of the secret with its certificate, if it is not its SPIFFE ID.
+    pub certificate: Option<&'a str>,
+    /// The name of the secret with the authorities of its peers, if it is not the SPIFFE ID of their trust domain.
+    pub authorities: Option<&'a str>,
+    /// The trust domain of its callers and of what it calls, if it is another than its own.
+    pub foreign: Option<&'a str>,
     /// Whether Envoy listens after a second even without secrets.
     pub impatient: bool,
 }
@@ -118,16 +122,17 @@ impl Sidecar<'_> {
     }
 
     fn tls(&self, peers: &[&str]) -> Value {
-        let exact = |peer: &&str| json!({ "san_type": "URI", "matcher": { "exact": self.id(peer) } });
-        let (certificate, roots) = (self.id(self.name), format!("spiffe://{}", self.trust_domain));
-        let (certificate, roots) = self.names.unwrap_or((&certificate, &roots));
+        let own = format!("spiffe://{}/{}", self.trust_domain, self.name);
+        let domain = format!("spiffe://{}", self.foreign.unwrap_or(self.trust_domain));
+        let exact =
+            |peer: &&str| json!({ "san_type": "URI", "matcher": { "exact": format!("{domain}/{peer}") } });
         json!({
-            "tls_certificate_sds_secret_configs": [self.secret(certificate)],
+            "tls_certificate_sds_secret_configs": [self.secret(self.certificate.unwrap_or(&own))],
             "combined_validation_context": {
                 "default_validation_context": {
                     "match_typed_subject_alt_names": peers.iter().map(exact).collect::<Vec<_>>(),
                 },
-                "validation_context_sds_secret_config": self.secret(roots),
+                "validation_context_sds_secret_config": self.secret(self.authorities.unwrap_or(&domain)),
             },
         })
     }
@@ -149,10 +154,6 @@ impl Sidecar<'_> {
                 "grpc_services": [service],
             },
         } })
-    }
-
-    fn id(&self, name: &str) -> String {
-        format!("spiffe://{}/{name}", self.trust_domain)
     }
 }
 

@@ -86,7 +86,9 @@ fn sidecar(agent: &Path) -> Sidecar<'_> {
         callers: &[],
         upstream: None,
         asks: Asks::ByName,
-        names: None,
+        certificate: None,
+        authorities: None,
+        foreign: None,
         impatient: false,
     }
 }

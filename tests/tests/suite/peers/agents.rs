@@ -29,7 +29,7 @@ pub(super) struct Running {
 
 enum Registrar {
     Development(Server),
-    Real(SpireServer),
+    Real(Box<SpireServer>),
 }
 
 /// The programs of the real server and of the real agent.
@@ -65,7 +65,8 @@ impl Agents {
         let finial = Running::finial(conf, folder.path()).await;
         let (conf, _) = server.agent_of("", ALIAS).await;
         let real = Running::start("spire-agent", &real, conf, folder.path());
-        let mut agents = Self { server: Registrar::Real(server), all: vec![finial, real], _folder: folder };
+        let mut agents =
+            Self { server: Registrar::Real(Box::new(server)), all: vec![finial, real], _folder: folder };
         for line in ["Starting Admin APIs", "Starting agent APIs"] {
             agents.logged(line).await;
         }

@@ -1,7 +1,6 @@
 //! Authorities of the real server are prepared, activated, tainted and revoked while two Envoys send each request over
 //! a new TLS connection. Runs with finial and with the real agent, which is the oracle.
 
-use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -16,7 +15,7 @@ use tokio::time::Instant;
 
 use super::attesting::{attested, served, start};
 use super::clients;
-use super::mesh::{BACKEND, BY_PATH, FRONTEND, Mesh, Pair};
+use super::mesh::{BY_PATH, Mesh, Pair};
 use super::real::complaints;
 use super::spire_server::SpireServer;
 use super::trial_with;
@@ -123,7 +122,7 @@ async fn upstream((server, real, envoy): Programs) {
             .await;
         world
             .while_they_talk(async || {
-                world.replaced(before, "taint of the upstream authority").await;
+                world.replaced(&before, "taint of the upstream authority").await;
                 world.server.ask(&["upstreamauthority", "revoke", "-subjectKeyID", &old]).await;
                 world.lives_on("late").await;
             })
@@ -171,7 +170,7 @@ impl World {
             let old = self.prepare_and_activate("x509").await;
             let before = self.pair.serials().await;
             self.order("x509", "taint", &old).await;
-            self.replaced(before, "taint").await;
+            self.replaced(&before, "taint").await;
             self.order("x509", "revoke", &old).await;
             self.lives_on("late").await;
         })
@@ -181,13 +180,7 @@ impl World {
 
     /// Runs `steps` while the Envoys talk, of which no request may fail.
     async fn while_they_talk<T>(&self, steps: impl AsyncFnOnce() -> T) -> T {
-        let over = Cell::new(false);
-        let steps = async {
-            let result = steps().await;
-            over.set(true);
-            result
-        };
-        let (figures, result) = tokio::join!(self.pair.drive(|_| over.get()), steps);
+        let (figures, result) = self.pair.drive_during(steps).await;
         assert!(figures.failures.is_empty(), "{figures:?}\n{}", self.agent.log());
         let requests = figures.requests;
         eprintln!("{}: {requests} requests in {:.1} s, none failed", self.whose, figures.seconds);
@@ -208,14 +201,9 @@ impl World {
     }
 
     /// Waits until both Envoys have certificates other than these.
-    async fn replaced(&self, before: [String; 2], after: &str) {
+    async fn replaced(&self, before: &[String; 2], after: &str) {
         let start = Instant::now();
-        for (envoy, id, old) in
-            [(&self.pair.frontend, FRONTEND, &before[0]), (&self.pair.backend, BACKEND, &before[1])]
-        {
-            let replaced = async || (envoy.serial(id).await != *old).then_some(());
-            envoy.until("has another certificate", replaced).await;
-        }
+        self.pair.replaced(before, &[0, 1]).await;
         let seconds = start.elapsed().as_secs_f64();
         eprintln!("{}: both have other certificates {seconds:.1} s after the {after}", self.whose);
     }

@@ -200,6 +200,16 @@ async fn api((server, real): (PathBuf, PathBuf)) {
     }
 }
 
+/// What both programs print of the identity of a command, and the files that they write. They must be the same.
+pub(super) async fn fetch_x509(programs: &[PathBuf; 2], socket: &Path) -> String {
+    let fetched = run_both(programs, &["api", "fetch", "x509"], socket, without_duration).await;
+    assert_eq!((fetched.code, &*fetched.err), (Some(0), ""));
+    run_both(programs, &["api", "fetch", "x509", "-output", "json"], socket, str::to_owned).await;
+    let [finial, real] = programs;
+    assert_eq!(written(finial, socket).await, written(real, socket).await);
+    fetched.out
+}
+
 /// The files that `api fetch x509 -write` makes: name, permissions and content of each.
 async fn written(program: &Path, socket: &Path) -> Vec<(String, u32, String)> {
     let folder = tempfile::tempdir().expect("a temporary folder");

@@ -109,8 +109,8 @@ async fn istio(envoy: PathBuf) {
         let world = World::new(&envoy, 16).await;
         world.register("frontend");
         world.register("backend");
-        let names = Some(("default", roots));
-        let pair = world.mesh.pair_of(|sidecar| Sidecar { names, ..sidecar }).await;
+        let (certificate, authorities) = (Some("default"), Some(roots));
+        let pair = world.mesh.pair_of(|sidecar| Sidecar { certificate, authorities, ..sidecar }).await;
         let figures = pair.drive(|figures| figures.serials_of_each() >= 3).await;
         assert!(figures.failures.is_empty(), "{roots}: {figures:?}");
     }

@@ -1,5 +1,6 @@
 //! Envoys that use one agent, and requests through them.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,6 +10,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 /// A group of Envoys. The agent distinguishes them by the path of their program, so each has its own link to Envoy.
 pub(super) struct Mesh {
+    trust_domain: String,
     program: PathBuf,
     folder: PathBuf,
     socket: PathBuf,
@@ -18,47 +20,48 @@ pub(super) struct Mesh {
 pub(super) const BY_PATH: &str = "discover_workload_path = true workload_size_limit = -1";
 
 impl Mesh {
-    /// A mesh that uses this agent, in the agent's folder.
+    /// A mesh of `example.org` that uses this agent, in the agent's folder.
     pub(super) fn new(program: &Path, agent: &Agent) -> Self {
+        Self::of("example.org", program, agent)
+    }
+
+    /// A mesh of this trust domain that uses this agent, in the agent's folder.
+    pub(super) fn of(trust_domain: &str, program: &Path, agent: &Agent) -> Self {
         let folder = agent.folder().path().canonicalize().expect("it exists");
-        Self { program: program.to_owned(), folder, socket: agent.socket() }
+        let trust_domain = trust_domain.to_owned();
+        Self { trust_domain, program: program.to_owned(), folder, socket: agent.socket() }
     }
 
     /// The selector of the Envoy with this name.
     pub(super) fn selector(&self, name: &str) -> String {
-        format!("unix:path:{}", self.folder.join(name).display())
+        path_selector(&self.folder.join(name))
     }
 
     /// The configuration of an Envoy that answers anyone itself.
     pub(super) fn sidecar<'a>(&'a self, name: &'a str) -> Sidecar<'a> {
         Sidecar {
             name,
-            trust_domain: "example.org",
+            trust_domain: &self.trust_domain,
             agent: &self.socket,
             callers: &[],
             upstream: None,
             asks: Asks::ByName,
-            names: None,
+            certificate: None,
+            authorities: None,
+            foreign: None,
             impatient: false,
         }
     }
 
     pub(super) async fn start(&self, sidecar: Sidecar<'_>) -> Envoy {
-        Envoy::start(&self.program_of(sidecar.name), &self.folder, &sidecar).await
+        let program = linked(&self.program, &self.folder, sidecar.name);
+        Envoy::start(&program, &self.folder, &sidecar).await
     }
 
     /// Starts an Envoy with this configuration, in YAML.
     pub(super) async fn start_yaml(&self, name: &str, configuration: &str) -> Envoy {
-        Envoy::start_yaml(&self.program_of(name), &self.folder, name, configuration).await
-    }
-
-    fn program_of(&self, name: &str) -> PathBuf {
-        let program = self.folder.join(name);
-        if std::fs::hard_link(&self.program, &program).is_err() {
-            // A hard link fails across file systems, and to a file of another owner.
-            std::fs::copy(&self.program, &program).expect("copied");
-        }
-        program
+        let program = linked(&self.program, &self.folder, name);
+        Envoy::start_yaml(&program, &self.folder, name, configuration).await
     }
 
     /// Starts an Envoy that only `caller` may call.
@@ -78,17 +81,36 @@ impl Mesh {
         let upstream = Some(("backend", backend.port().await));
         let frontend = changed(Sidecar { upstream, ..self.sidecar("frontend") });
         let frontend = self.start(frontend).await;
-        let port = frontend.port().await;
-        frontend.serial(FRONTEND).await;
-        backend.serial(BACKEND).await;
-        Pair { frontend, backend, port }
+        Pair::new([frontend, backend], [FRONTEND, BACKEND]).await
     }
+}
+
+/// Gives a program another path, by which an agent can tell it from others.
+pub(super) fn linked(program: &Path, folder: &Path, name: &str) -> PathBuf {
+    let path = folder.canonicalize().expect("it exists").join(name);
+    if std::fs::hard_link(program, &path).is_err() {
+        // A hard link fails across file systems, and to a file of another owner.
+        std::fs::copy(program, &path).expect("copied");
+    }
+    path
+}
+
+/// The selector of the processes that run this program.
+pub(super) fn path_selector(program: &Path) -> String {
+    format!("unix:path:{}", program.display())
+}
+
+/// The selector of this process.
+pub(super) fn this_program() -> String {
+    path_selector(&std::env::current_exe().expect("this program has a path"))
 }
 
 /// A caller and its callee.
 pub(super) struct Pair {
     pub(super) frontend: Envoy,
     pub(super) backend: Envoy,
+    /// The SPIFFE IDs of the frontend and of the backend.
+    ids: [String; 2],
     port: u16,
 }
 
@@ -109,6 +131,39 @@ impl Figures {
 }
 
 impl Pair {
+    /// A frontend and its backend with these SPIFFE IDs. Waits until both have certificates.
+    pub(super) async fn new([frontend, backend]: [Envoy; 2], ids: [&str; 2]) -> Self {
+        let port = frontend.port().await;
+        let this = Self { frontend, backend, ids: ids.map(str::to_owned), port };
+        this.serials().await;
+        this
+    }
+
+    /// Runs `steps` while the frontend sends requests.
+    pub(super) async fn drive_during<T>(&self, steps: impl AsyncFnOnce() -> T) -> (Figures, T) {
+        let over = Cell::new(false);
+        let steps = async {
+            let result = steps().await;
+            over.set(true);
+            result
+        };
+        tokio::join!(self.drive(|_| over.get()), steps)
+    }
+
+    /// Waits until these sides (0 is the frontend) have certificates other than before.
+    pub(super) async fn replaced(&self, before: &[String; 2], sides: &[usize]) {
+        for place in sides.iter().copied() {
+            let envoy = [&self.frontend, &self.backend][place];
+            let replaced = async || (envoy.serial(&self.ids[place]).await != before[place]).then_some(());
+            envoy.until("has another certificate", replaced).await;
+        }
+    }
+
+    /// The status of one request through both.
+    pub(super) async fn request(&self) -> Result<u16, String> {
+        Envoy::request(self.port).await
+    }
+
     /// Sends 25 requests a second through both until `enough` is true.
     pub(super) async fn drive(&self, mut enough: impl FnMut(&Figures) -> bool) -> Figures {
         let mut figures = Figures::default();
@@ -123,8 +178,9 @@ impl Pair {
             }
             figures.requests += 1;
             if figures.requests % 10 == 0 {
-                figures.serials[0].insert(self.frontend.serial(FRONTEND).await);
-                figures.serials[1].insert(self.backend.serial(BACKEND).await);
+                for (seen, serial) in figures.serials.iter_mut().zip(self.serials().await) {
+                    seen.insert(serial);
+                }
             }
             figures.seconds = start.elapsed().as_secs_f64();
         }
@@ -133,7 +189,7 @@ impl Pair {
 
     /// The serial numbers of the frontend's and of the backend's present certificates.
     pub(super) async fn serials(&self) -> [String; 2] {
-        [self.frontend.serial(FRONTEND).await, self.backend.serial(BACKEND).await]
+        [self.frontend.serial(&self.ids[0]).await, self.backend.serial(&self.ids[1]).await]
     }
 
     /// The number of handshakes that the frontend and the backend have counted.

@@ -11,6 +11,9 @@
 //!   attest again).
 //! * `h2spec`: conformance of the server's side of HTTP/2.
 //! * `links`: links to the real server that break, lead to another replica, or to a server of another authority.
+//! * `nested`: a real server below another one. `private_ca`: one below the intermediates of a private root.
+//!   `federation`: real servers of two trust domains. (`levels` has an agent
+//!   and its server among several, `crossing` a client of several agents, `followed` what this process sees.)
 //! * `san`: the verdicts of Envoy and of `finial san check` about peers.
 //! * `tables`: the verdicts of the Go at hand for the tables that unit tests hold finial against.
 //! * `x509pop`: node attestation by certificates, at the real server.
@@ -24,12 +27,18 @@ mod authorities;
 mod bearer;
 mod clients;
 mod command_lines;
+mod crossing;
 mod envoys;
+mod federation;
+mod followed;
 mod h2spec;
 mod http_challenge;
+mod levels;
 mod links;
 mod log_lines;
 mod mesh;
+mod nested;
+mod private_ca;
 mod real;
 mod san;
 mod spire_server;
@@ -49,10 +58,13 @@ pub(super) fn trials() -> Vec<Trial> {
         clients::trials(),
         command_lines::trials(),
         envoys::trials(),
+        federation::trials(),
         h2spec::trials(),
         http_challenge::trials(),
         links::trials(),
         log_lines::trials(),
+        nested::trials(),
+        private_ca::trials(),
         real::trials(),
         san::trials(),
         tables::trials(),

@@ -13,18 +13,37 @@ use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
 /// What differs between servers.
-#[derive(Default)]
 pub(super) struct Options<'a> {
+    pub(super) trust_domain: &'a str,
     /// More plugins.
     pub(super) plugins: &'a str,
+    /// More lines of the `server` block.
+    pub(super) server: &'a str,
+    /// How long X509-SVIDs live.
+    pub(super) svid_ttl: &'a str,
     /// The folder of the datastore that it shares with other servers; its own if there is none.
     pub(super) datastore: Option<&'a Path>,
     /// Its `cache_reload_interval`; the server's default if there is none.
     pub(super) cache: Option<&'a str>,
 }
 
-/// A running server for `example.org`. Dropping it ends it.
+impl Default for Options<'_> {
+    fn default() -> Self {
+        Self {
+            trust_domain: "example.org",
+            plugins: "",
+            server: "",
+            svid_ttl: "60s",
+            datastore: None,
+            cache: None,
+        }
+    }
+}
+
+/// A running server. Dropping it ends it.
 pub(super) struct SpireServer {
+    /// Its SPIFFE ID without a path, `spiffe://TRUST_DOMAIN`.
+    domain: String,
     program: PathBuf,
     folder: TempDir,
     port: u16,
@@ -32,7 +51,7 @@ pub(super) struct SpireServer {
 }
 
 impl SpireServer {
-    /// Starts a server whose SVIDs live for a minute.
+    /// Starts a server for `example.org` whose SVIDs live for a minute.
     pub(super) async fn start(program: &Path) -> Self {
         Self::start_with(program, "").await
     }
@@ -45,16 +64,15 @@ impl SpireServer {
     /// Starts a server with these options.
     pub(super) async fn start_of(program: &Path, options: &Options<'_>) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        // The server refuses port 0.
-        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
-        let port = free.expect("there is a free port").port();
+        let port = free_port();
         let config = folder.path().join("server.conf");
         std::fs::write(&config, configuration(folder.path(), port, options)).expect("written");
         let log = File::create(folder.path().join("log")).expect("created");
         let mut command = Command::new(program);
         command.args(["run", "-config"]).arg(&config).stdin(Stdio::null()).kill_on_drop(true);
         let child = command.stdout(log.try_clone().expect("cloned")).stderr(log).spawn().expect("it starts");
-        let server = Self { program: program.to_owned(), folder, port, _child: child };
+        let domain = format!("spiffe://{}", options.trust_domain);
+        let server = Self { domain, program: program.to_owned(), folder, port, _child: child };
         server.healthy().await;
         server
     }
@@ -86,10 +104,10 @@ impl SpireServer {
         let printed = self.ask(generate).await;
         let token: serde_json::Value = serde_json::from_str(&printed).expect("JSON");
         let token = token["value"].as_str().expect("a token").to_owned();
-        let id = format!("spiffe://example.org/spire/agent/join_token/{token}");
+        let id = self.id(&format!("spire/agent/join_token/{token}"));
         let conf = Conf {
             server: format!("127.0.0.1:{}", self.port),
-            trust_domain: "example.org".into(),
+            trust_domain: self.domain.trim_start_matches("spiffe://").to_owned(),
             bundle: Some(self.ask(&["bundle", "show"]).await),
             join_token: Some(token),
             psat: None,
@@ -103,22 +121,27 @@ impl SpireServer {
         (conf, id)
     }
 
-    /// Registers `spiffe://example.org/NAME`.
+    /// The SPIFFE ID with this path (without the slash at its start) in the server's trust domain.
+    pub(super) fn id(&self, path: &str) -> String {
+        format!("{}/{path}", self.domain)
+    }
+
+    /// The SPIFFE ID of the server's trust domain.
+    pub(super) fn domain(&self) -> &str {
+        &self.domain
+    }
+
+    /// Registers `spiffe://TRUST_DOMAIN/NAME`.
     pub(super) async fn register(&self, name: &str, parent: &str, selector: &str) {
-        let id = format!("spiffe://example.org/{name}");
-        let arguments = [
-            "entry",
-            "create",
-            "-parentID",
-            parent,
-            "-spiffeID",
-            &id,
-            "-selector",
-            selector,
-            "-output",
-            "json",
-        ];
-        self.ask(&arguments).await;
+        self.register_with(name, parent, selector, &[]).await;
+    }
+
+    /// Registers `spiffe://TRUST_DOMAIN/NAME` with more flags of `entry create`.
+    pub(super) async fn register_with(&self, name: &str, parent: &str, selector: &str, flags: &[&str]) {
+        let id = self.id(name);
+        let mut arguments = vec!["entry", "create", "-parentID", parent, "-spiffeID", &id];
+        arguments.extend(["-selector", selector, "-output", "json"]);
+        self.ask(&[&arguments, flags].concat()).await;
     }
 
     /// Adds an entry with its own ID. DNS names and the TTL of JWT-SVIDs are left out.
@@ -157,10 +180,63 @@ impl SpireServer {
 
     /// Sets the bundle of another trust domain to these certificates, as PEM.
     pub(super) async fn set_bundle(&self, trust_domain: &str, authorities: &str) {
-        let path = self.folder.path().join("bundle.pem");
-        std::fs::write(&path, authorities).expect("written");
-        let (id, path) = (format!("spiffe://{trust_domain}"), path.display().to_string());
-        self.ask(&["bundle", "set", "-id", &id, "-path", &path]).await;
+        self.set_bundle_as("pem", &format!("spiffe://{trust_domain}"), authorities).await;
+    }
+
+    /// Sets the bundle of another trust domain, in the format `pem` or `spiffe`.
+    pub(super) async fn set_bundle_as(&self, format: &str, id: &str, bundle: &str) {
+        let path = self.folder.path().join("bundle");
+        std::fs::write(&path, bundle).expect("written");
+        let path = path.display().to_string();
+        self.ask(&["bundle", "set", "-format", format, "-id", id, "-path", &path]).await;
+    }
+
+    /// Federates with the trust domain of another server, which gives its bundle at this port.
+    pub(super) async fn federate(&self, other: &Self, port: u16) {
+        let path = self.folder.path().join("other.bundle");
+        std::fs::write(&path, other.ask(&["bundle", "show", "-format", "spiffe"]).await).expect("written");
+        let (domain, url, id) =
+            (&*other.domain, format!("https://127.0.0.1:{port}"), other.id("spire/server"));
+        let path = path.display().to_string();
+        let mut create = vec!["federation", "create", "-trustDomain", domain, "-bundleEndpointURL", &url];
+        create.extend(["-bundleEndpointProfile", "https_spiffe", "-endpointSpiffeID", &id]);
+        create.extend(["-trustDomainBundlePath", &path, "-trustDomainBundleFormat", "spiffe"]);
+        self.ask(&create).await;
+    }
+
+    /// Fetches the bundle of a trust domain that it federates with now instead of at its next poll. For some seconds after a
+    /// revocation, the other server still shows a certificate of the old authority.
+    pub(super) async fn refresh(&self, domain: &str) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while let Err(reason) = self.try_ask(&["federation", "refresh", "-id", domain]).await {
+            assert!(Instant::now() < deadline, "{reason}\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Ceases to federate with a trust domain. The entries stay.
+    pub(super) async fn forget(&self, domain: &str) {
+        self.ask(&["federation", "delete", "-id", domain]).await;
+        self.ask(&["bundle", "delete", "-id", domain, "-mode", "dissociate"]).await;
+    }
+
+    /// Lets every entry federate with a trust domain.
+    pub(super) async fn federate_all(&self, domain: &str) {
+        let printed = self.ask(&["entry", "show", "-output", "json"]).await;
+        let answer: serde_json::Value = serde_json::from_str(&printed).expect("JSON");
+        let id = |of: &serde_json::Value| {
+            let part = |name: &str| of[name].as_str().expect("a text").to_owned();
+            format!("spiffe://{}{}", part("trust_domain"), part("path"))
+        };
+        for entry in answer["entries"].as_array().into_iter().flatten() {
+            let (own, parent) = (id(&entry["spiffe_id"]), id(&entry["parent_id"]));
+            let entry_id = entry["id"].as_str().expect("an ID");
+            let selector = &entry["selectors"][0];
+            let selector = ["type", "value"].map(|name| selector[name].as_str().expect("a text")).join(":");
+            let mut update = vec!["entry", "update", "-entryID", entry_id, "-spiffeID", &own];
+            update.extend(["-parentID", &parent, "-selector", &selector, "-federatesWith", domain]);
+            self.ask(&update).await;
+        }
     }
 
     /// Evicts an agent. It may attest again.
@@ -185,6 +261,21 @@ impl SpireServer {
         answer[state][field].as_str().expect("there is one in this state").to_owned()
     }
 
+    /// Waits until the server's own bundle has this JWT authority as a tainted one.
+    pub(super) async fn until_tainted(&self, id: &str) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let printed = self.ask(&["bundle", "show", "-output", "json"]).await;
+            let bundle: serde_json::Value = serde_json::from_str(&printed).expect("JSON");
+            let mut keys = bundle["jwt_authorities"].as_array().into_iter().flatten();
+            if keys.any(|key| key["key_id"] == id && key["tainted"] == true) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{id} is not tainted in {printed}\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
     /// Runs a subcommand of `localauthority x509`.
     pub(super) async fn order(&self, arguments: &[&str]) {
         self.ask(&[&["localauthority", "x509"], arguments].concat()).await;
@@ -197,7 +288,7 @@ impl SpireServer {
         let agents = answer["agents"].as_array().into_iter().flatten();
         agents
             .filter_map(|agent| agent["id"]["path"].as_str())
-            .map(|path| format!("spiffe://example.org{path}"))
+            .map(|path| format!("{}{path}", self.domain))
             .collect()
     }
 
@@ -218,7 +309,8 @@ impl SpireServer {
         }
     }
 
-    async fn try_ask(&self, arguments: &[&str]) -> Result<String, String> {
+    /// Runs the server's command line. The error is what it prints to standard error.
+    pub(super) async fn try_ask(&self, arguments: &[&str]) -> Result<String, String> {
         let mut command = Command::new(&self.program);
         command.args(arguments).arg("-socketPath").arg(self.folder.path().join("server.sock"));
         let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await;
@@ -228,21 +320,29 @@ impl SpireServer {
     }
 }
 
+/// A port that is free now. The server refuses port 0.
+pub(super) fn free_port() -> u16 {
+    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
+    free.expect("there is a free port").port()
+}
+
 fn configuration(folder: &Path, port: u16, options: &Options<'_>) -> String {
     let store = options.datastore.unwrap_or(folder).display();
     let cache = options.cache.map(|cache| format!("experimental {{ cache_reload_interval = \"{cache}\" }}"));
     let (cache, plugins, folder) = (cache.unwrap_or_default(), options.plugins, folder.display());
+    let (trust_domain, ttl, more) = (options.trust_domain, options.svid_ttl, options.server);
     format!(
         r#"server {{
     bind_address = "127.0.0.1"
     bind_port = "{port}"
-    trust_domain = "example.org"
+    trust_domain = "{trust_domain}"
     data_dir = "{folder}/data"
     socket_path = "{folder}/server.sock"
     log_level = "DEBUG"
-    default_x509_svid_ttl = "60s"
+    default_x509_svid_ttl = "{ttl}"
     agent_ttl = "10m"
     {cache}
+    {more}
 }}
 plugins {{
     DataStore "sql" {{ plugin_data {{ database_type = "sqlite3" connection_string = "{store}/store.sqlite3" }} }}
