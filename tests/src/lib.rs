@@ -6,6 +6,7 @@ mod agent;
 mod client;
 mod envoy;
 mod gate;
+mod http;
 mod proc;
 mod program;
 
@@ -16,6 +17,7 @@ pub use client::{
 };
 pub use envoy::{Certificates, Envoy, Sidecar, envoy_program};
 pub use gate::Gate;
+pub use http::get_at;
 pub use proc::Proc;
 pub use program::{build_finial, needs, python};
 

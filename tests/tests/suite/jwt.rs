@@ -57,7 +57,7 @@ impl World {
 }
 
 /// A part of a token, the header (0) or the claims (1).
-fn part(token: &str, number: usize) -> Value {
+pub(super) fn part(token: &str, number: usize) -> Value {
     let part = token.split('.').nth(number).expect("three parts");
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).expect("base64")).expect("JSON")
 }
