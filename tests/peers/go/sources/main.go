@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 
 	"github.com/go-jose/go-jose/v4"
@@ -119,14 +120,24 @@ func (s *sources) validate(ctx context.Context, audience string) (string, error)
 	if _, err := s.client.ValidateJWTSVID(ctx, token, audience); err != nil {
 		return "", err
 	}
-	if _, err := s.client.ValidateJWTSVID(ctx, token, "another audience"); err == nil {
-		return "", errors.New("the agent finds it valid for another audience")
+	if _, err := s.client.ValidateJWTSVID(ctx, forged(token), audience); err == nil {
+		return "", errors.New("the agent finds a forged one valid")
 	}
 	parsed, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{jose.ES256})
 	if err != nil {
 		return "", err
 	}
 	return parsed.Headers[0].KeyID, nil
+}
+
+// forged is the token with another signature. The client does not look at signatures, so only the agent can refuse it.
+func forged(token string) string {
+	dot := strings.LastIndex(token, ".")
+	first := "A"
+	if token[dot+1] == 'A' {
+		first = "B"
+	}
+	return token[:dot+1] + first + token[dot+2:]
 }
 
 // watcher prints what the streams say. An SVID must be good by the bundles that came with it.

@@ -33,33 +33,42 @@ async fn files(program: PathBuf) {
     let mut helper = Program::start("spiffe-helper", Command::new(program).arg("-config").arg(conf));
     helper.prints_all(&[X509, TOKEN, KEYS]).await;
     let authorities = || server.bundle_pem().replace('\r', "");
-    let (svid, token) = (files.svid(), files.token());
-    assert_eq!(files.text("bundle.pem"), authorities());
-    assert_eq!(files.key_ids(), [part(&token, 0)["kid"].clone()]);
+    let bundle = || (files.text("bundle.pem") == authorities()).then_some(());
+    let keys = || {
+        let mut wanted = server.jwt_key_ids();
+        wanted.sort();
+        (files.key_ids()? == wanted).then_some(())
+    };
+    let signer = |token: &str| part(token, 0)["kid"].as_str().map(str::to_owned);
+    let svid = written(&mut helper, X509, || files.svid()).await;
+    let token = written(&mut helper, TOKEN, || files.token()).await;
+    written(&mut helper, X509, bundle).await;
+    written(&mut helper, KEYS, keys).await;
+    assert_eq!(signer(&token), server.jwt_key_ids().pop());
 
     server.rotate_jwt_key();
-    rewritten(&mut helper, KEYS, || files.key_ids().len() == 2).await;
+    written(&mut helper, KEYS, keys).await;
     server.prepare_ca();
-    rewritten(&mut helper, X509, || files.text("bundle.pem") == authorities()).await;
+    written(&mut helper, X509, bundle).await;
     server.rotate_ca();
     server.taint_old_cas();
-    rewritten(&mut helper, X509, || files.svid() != svid).await;
+    written(&mut helper, X509, || files.svid().filter(|now| *now != svid)).await;
     server.forget_old_cas();
-    rewritten(&mut helper, X509, || files.text("bundle.pem") == authorities()).await;
+    written(&mut helper, X509, bundle).await;
     assert_eq!(authorities().matches("BEGIN CERTIFICATE").count(), 1);
-    rewritten(&mut helper, TOKEN, || files.token() != token).await;
-    let next = part(&files.token(), 0)["kid"].clone();
-    assert!(next != part(&token, 0)["kid"] && files.key_ids().contains(&next));
+    let next = written(&mut helper, TOKEN, || files.token().filter(|now| *now != token)).await;
+    assert_eq!(signer(&next), server.jwt_key_ids().pop());
     assert!(helper.runs());
 }
 
-/// Waits until the helper has written files with which this holds.
-async fn rewritten(helper: &mut Program, line: &str, holds: impl Fn() -> bool) {
+/// Waits until the files give a value. The helper rewrites each in its place, so a file may be seen while it is not
+/// whole; when it is, a line follows.
+async fn written<T>(helper: &mut Program, line: &str, value: impl Fn() -> Option<T>) -> T {
     loop {
-        helper.prints(line).await;
-        if holds() {
-            return;
+        if let Some(value) = value() {
+            return value;
         }
+        helper.prints(line).await;
     }
 }
 
@@ -82,33 +91,36 @@ impl Files<'_> {
         std::fs::read_to_string(self.0.join(name)).expect("written")
     }
 
-    /// The certificate, which is that of the key in the other file.
-    fn svid(&self) -> CertificateDer<'static> {
-        let certificates = CertificateDer::pem_file_iter(self.0.join("svid.pem")).expect("written");
-        let chain: Vec<_> = certificates.collect::<Result<_, _>>().expect("PEM");
-        let key = PrivateKeyDer::from_pem_file(self.0.join("key.pem")).expect("PEM");
-        let leaf = chain[0].clone();
-        CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()).expect("they belong together");
+    /// The certificate; `None` while it is not that of the key in the other file.
+    fn svid(&self) -> Option<CertificateDer<'static>> {
+        let leaf = CertificateDer::from_pem_file(self.0.join("svid.pem")).ok()?;
+        let key = PrivateKeyDer::from_pem_file(self.0.join("key.pem")).ok()?;
+        CertifiedKey::from_der(vec![leaf.clone()], key, &aws_lc_rs::default_provider()).ok()?;
         let id = b"spiffe://example.org/web";
         assert!(leaf.windows(id.len()).any(|part| part == id));
-        leaf
+        Some(leaf)
     }
 
-    fn token(&self) -> String {
-        let token = self.text("token");
+    /// The token; `None` while the file is empty.
+    fn token(&self) -> Option<String> {
+        let token = Some(self.text("token")).filter(|token| !token.is_empty())?;
         let claims = part(&token, 1);
         assert_eq!(claims["sub"], "spiffe://example.org/web");
         assert_eq!(claims["aud"], serde_json::json!(["helper"]));
-        token
+        Some(token)
     }
 
-    /// The IDs of the keys of the own trust domain, of which alone there are keys.
-    fn key_ids(&self) -> Vec<Value> {
-        let all: Value = serde_json::from_str(&self.text("keys.json")).expect("JSON");
+    /// The IDs of the keys of the own trust domain, of which alone there are keys, in their order; `None` while the file
+    /// is not whole.
+    fn key_ids(&self) -> Option<Vec<String>> {
+        let all: Value = serde_json::from_str(&self.text("keys.json")).ok()?;
         assert_eq!(all.as_object().map(serde_json::Map::len), Some(1));
         let own = STANDARD.decode(all["example.org"].as_str().expect("a text")).expect("base64");
         let own: Value = serde_json::from_slice(&own).expect("JSON");
-        own["keys"].as_array().expect("a list").iter().map(|key| key["kid"].clone()).collect()
+        let id = |key: &Value| key["kid"].as_str().expect("a text").to_owned();
+        let mut ids: Vec<_> = own["keys"].as_array().expect("a list").iter().map(id).collect();
+        ids.sort();
+        Some(ids)
     }
 }
 
