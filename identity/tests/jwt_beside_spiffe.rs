@@ -25,7 +25,7 @@ proptest! {
         damage in prop::option::weighted(0.1, 0..64usize),
     ) {
         let now = SystemTime::now();
-        let at = |offset: i64| now.duration_since(UNIX_EPOCH).unwrap().as_secs() as i64 + offset;
+        let at = |offset: i64| now.duration_since(UNIX_EPOCH).expect("after 1970").as_secs() as i64 + offset;
         let audience = match &*audiences {
             [one] if alone => json!(one),
             several => json!(several),
@@ -61,7 +61,8 @@ fn sign(key: &EcdsaKeyPair, header: &Value, claims: &Value, damage: Option<usize
     let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
     let message =
         format!("{}.{}", encode(header.to_string().as_bytes()), encode(claims.to_string().as_bytes()));
-    let mut signature = key.sign(&SystemRandom::new(), message.as_bytes()).unwrap().as_ref().to_vec();
+    let mut signature =
+        key.sign(&SystemRandom::new(), message.as_bytes()).expect("a key signs").as_ref().to_vec();
     if let Some(place) = damage {
         signature[place] ^= 1;
     }
@@ -70,9 +71,9 @@ fn sign(key: &EcdsaKeyPair, header: &Value, claims: &Value, damage: Option<usize
 
 /// A key, and the bundle of td.example that has it.
 fn bundle() -> (EcdsaKeyPair, Bundle) {
-    let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
-    let public_key = key.public_key().as_der().unwrap().as_ref().to_vec().into();
-    let mut bundle = Bundle::of_x509(TrustDomain::parse("td.example").unwrap(), []);
+    let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key");
+    let public_key = key.public_key().as_der().expect("it has an encoding").as_ref().to_vec().into();
+    let mut bundle = Bundle::of_x509(TrustDomain::parse("td.example").expect("a name"), []);
     bundle.jwt_authorities =
         vec![JwtAuthority { public_key, key_id: "k".to_owned(), expires_at: 0, tainted: false }];
     (key, bundle)
@@ -80,9 +81,9 @@ fn bundle() -> (EcdsaKeyPair, Bundle) {
 
 /// The bundle as a workload gets it.
 fn set(bundle: &Bundle) -> JwtBundleSet {
-    let keys: Value = serde_json::from_str(&bundle.jwks()).unwrap();
-    let mut own = JwtBundle::new(spiffe::TrustDomain::new(bundle.trust_domain.name()).unwrap());
-    own.add_jwk_authority_json(keys["keys"][0].to_string().as_bytes()).unwrap();
+    let keys: Value = serde_json::from_str(&bundle.jwks()).expect("JSON");
+    let mut own = JwtBundle::new(spiffe::TrustDomain::new(bundle.trust_domain.name()).expect("a name"));
+    own.add_jwk_authority_json(keys["keys"][0].to_string().as_bytes()).expect("a key");
     let mut set = JwtBundleSet::new();
     set.add_bundle(own);
     set
