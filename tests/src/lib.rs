@@ -12,8 +12,8 @@ mod program;
 
 pub use agent::{Agent, Conf, Exit, unix_attestor};
 pub use client::{
-    Sds, channel, health, jwt_bundles, jwt_svid_on, narrow_channel, sds_request, x509_bundles, x509_svid,
-    x509_svid_on,
+    Sds, channel, health, jwt_bundles, jwt_svid_on, narrow_channel, sds_request, validate_jwt_on,
+    x509_bundles, x509_svid, x509_svid_on,
 };
 pub use envoy::{Certificates, Envoy, Sidecar, envoy_program};
 pub use gate::Gate;
