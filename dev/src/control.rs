@@ -212,6 +212,11 @@ impl Server {
         self.shared.lock().ca.forget_old();
     }
 
+    /// The IDs of the keys in the bundle that JWT-SVIDs are validated by, that of the signing key last.
+    pub fn jwt_key_ids(&self) -> Vec<String> {
+        self.shared.lock().ca.jwt().all().iter().map(|key| key.id.clone()).collect()
+    }
+
     /// Makes a new key sign JWT-SVIDs from now on. The bundle keeps the old one.
     pub fn rotate_jwt_key(&self) {
         self.shared.lock().ca.change_jwt(JwtKeys::rotate);

@@ -9,8 +9,8 @@ use hyper_util::rt::TokioIo;
 use proto::health::health_client::HealthClient;
 use proto::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient;
 use proto::workload::{
-    JwtBundlesRequest, JwtBundlesResponse, JwtsvidRequest, JwtsvidResponse, X509BundlesRequest,
-    X509BundlesResponse, X509svidRequest, X509svidResponse,
+    JwtBundlesRequest, JwtBundlesResponse, JwtsvidRequest, JwtsvidResponse, ValidateJwtsvidRequest,
+    ValidateJwtsvidResponse, X509BundlesRequest, X509BundlesResponse, X509svidRequest, X509svidResponse,
 };
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
@@ -81,6 +81,20 @@ pub async fn jwt_svid_on(
     let request = JwtsvidRequest { audience, spiffe_id: spiffe_id.into() };
     let mut client = SpiffeWorkloadApiClient::new(channel.clone());
     Ok(client.fetch_jwtsvid(with_header(request)).await?.into_inner())
+}
+
+/// Calls ValidateJWTSVID on an open channel.
+///
+/// # Errors
+/// The agent's status.
+pub async fn validate_jwt_on(
+    channel: &Channel,
+    audience: &str,
+    svid: &str,
+) -> Result<ValidateJwtsvidResponse, Status> {
+    let request = ValidateJwtsvidRequest { audience: audience.into(), svid: svid.into() };
+    let mut client = SpiffeWorkloadApiClient::new(channel.clone());
+    Ok(client.validate_jwtsvid(with_header(request)).await?.into_inner())
 }
 
 /// Calls FetchJWTBundles.

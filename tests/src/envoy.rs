@@ -3,9 +3,7 @@
 //! * [`Sidecar`] (in `sidecar`): the configuration.
 //! * [`Envoy`]: a running Envoy. It chooses free ports, which it is then asked for. It does not notify us of changes,
 //!   so its admin port is polled: [`Envoy::until`].
-//! * `http`: the GET requests.
 
-mod http;
 mod sidecar;
 
 use std::collections::BTreeMap;
@@ -21,7 +19,7 @@ use tokio::time::Instant;
 
 pub use sidecar::{Asks, Sidecar};
 
-use crate::needs;
+use crate::{http, needs};
 use sidecar::SDS_CLUSTER;
 
 /// The path of Envoy's program, even if the variable names the script that PyPI's package installs.

@@ -6,16 +6,18 @@ mod agent;
 mod client;
 mod envoy;
 mod gate;
+mod http;
 mod proc;
 mod program;
 
 pub use agent::{Agent, Conf, Exit, unix_attestor};
 pub use client::{
-    Sds, channel, health, jwt_bundles, jwt_svid_on, narrow_channel, sds_request, x509_bundles, x509_svid,
-    x509_svid_on,
+    Sds, channel, health, jwt_bundles, jwt_svid_on, narrow_channel, sds_request, validate_jwt_on,
+    x509_bundles, x509_svid, x509_svid_on,
 };
 pub use envoy::{Asks, Certificates, Envoy, Sidecar, envoy_program};
 pub use gate::Gate;
+pub use http::get_at;
 pub use proc::Proc;
 pub use program::{build_finial, needs, python};
 

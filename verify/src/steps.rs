@@ -2,8 +2,9 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 
 use verify::tools::{self, CARGO_DENY, CARGO_FUZZ};
 
@@ -92,15 +93,8 @@ fn clippy() -> Outcome {
 /// The live tests find their programs by environment variables. Without them they skip themselves and print the reason.
 fn run_tests() -> Outcome {
     let mut cargo = cargo();
-    let mut details = Vec::new();
-    for (variable, program) in [("FINIAL_PYTHON", tools::python()), ("ENVOY", tools::envoy())] {
-        match program {
-            Ok(path) => {
-                cargo.env(variable, path);
-            }
-            Err(reason) => details.push(format!("no {variable}: {reason}")),
-        }
-    }
+    let (programs, mut details) = programs();
+    cargo.envs(programs);
     match suite::run(&mut cargo) {
         Ok((passed, count, skipped)) => {
             details.extend(skipped.into_iter().map(|test| format!("skipped {test}")));
@@ -109,6 +103,28 @@ fn run_tests() -> Outcome {
         }
         Err(reason) => Outcome::failed(reason),
     }
+}
+
+/// Fetches the programs of others, all at once. Returns the variables that name them, and why some are missing.
+fn programs() -> (Vec<(String, PathBuf)>, Vec<String>) {
+    let (python, envoy, go) = thread::scope(|scope| {
+        let python = scope.spawn(tools::python);
+        let go = scope.spawn(tools::go_programs);
+        let envoy = tools::envoy();
+        (python.join().expect("no panic"), envoy, go.join().expect("no panic"))
+    });
+    let variable = |name: &str| name.to_uppercase().replace('-', "_");
+    let of_go = tools::PROGRAMS.map(|name| match &go {
+        Ok(folder) => Ok((variable(name), folder.join(name))),
+        Err(reason) => Err(format!("no {}: {reason}", variable(name))),
+    });
+    let named = |name: &str, program: Result<PathBuf, tools::Error>| match program {
+        Ok(path) => Ok((name.to_owned(), path)),
+        Err(reason) => Err(format!("no {name}: {reason}")),
+    };
+    let all = [named("FINIAL_PYTHON", python), named("ENVOY", envoy)].into_iter().chain(of_go);
+    let (found, absent): (Vec<_>, Vec<_>) = all.partition(Result::is_ok);
+    (found.into_iter().flatten().collect(), absent.into_iter().filter_map(Result::err).collect())
 }
 
 fn doc() -> Outcome {

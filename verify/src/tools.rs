@@ -1,9 +1,10 @@
-//! Programs from crates.io and PyPI, pinned, in the user's cache directory (`finial/tools/<name>`).
+//! Programs from crates.io, PyPI and the Go module proxy, pinned, in the user's cache directory (`finial/tools/<name>`).
 //!
 //! A tool is made once for all clones of the repository. It is made under a lock and in a temporary directory, which is
 //! renamed when it is complete. So a run that is killed or concurrent leaves nothing incomplete behind.
 
 mod cargo;
+mod go;
 mod python;
 
 use std::ffi::OsStr;
@@ -13,6 +14,7 @@ use std::process::{Command, ExitStatus};
 use std::{env, error, fmt, io};
 
 pub use cargo::{CARGO_DENY, CARGO_FUZZ, CargoTool};
+pub use go::{PROGRAMS, go_programs};
 pub use python::{envoy, python};
 
 /// Why a program is not available.

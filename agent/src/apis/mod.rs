@@ -39,7 +39,7 @@ use transport::{Listener, Peer};
 use self::call::{Judged, too_late};
 pub(crate) use self::public::Public;
 use self::reply::{Reply, ResponseBody, refusal};
-use self::table::{BoxFuture, Handler, RequestMessage, Service};
+use self::table::{BoxFuture, Handler, RequestMessage, Service, Unattested};
 use crate::door::{Admission, Patience};
 
 /// The APIs of one socket.
@@ -124,12 +124,14 @@ async fn respond<A: Apis>(
         call::read(body, method.request, |len| charge.set(CALL_BYTES + len).map_err(no_room)).await?;
     let message = RequestMessage::new(message, method.request);
     let account = peer.account().clone();
+    let unattested = |peer| Unattested { peer, patience: A::PATIENCE, rate: method.rate };
     let handled = match method.handler {
         Handler::Anonymous(handler) => handler(Arc::clone(&apis), apis.door().anyone(), message),
         Handler::Caller(handler) => {
-            let caller = apis.door().caller(peer, A::PATIENCE, method.rate).await;
-            handler(Arc::clone(&apis), caller.map_err(workload::denied)?, message)
+            let caller = unattested(peer).attest(apis.door()).await?;
+            handler(Arc::clone(&apis), caller, message)
         }
+        Handler::Unattested(handler) => handler(Arc::clone(&apis), unattested(peer), message),
         Handler::Own(_) => return Err(Status::internal("the handler reads the request itself")),
     };
     let reply = charged(&account, handled).await??;

@@ -115,7 +115,7 @@ const SERVICES: &[Service<Public>] = &[
                 name: "FetchJWTSVID",
                 request: Shape::Unary(MESSAGE),
                 rate: Some(Rate::FetchJwtSvid),
-                handler: Handler::Caller(|public, caller, request| {
+                handler: Handler::Unattested(|public, caller, request| {
                     one(async move { public.workload.fetch_jwt_svid(caller, request.decode()?).await })
                 }),
             },
@@ -131,7 +131,7 @@ const SERVICES: &[Service<Public>] = &[
                 name: "ValidateJWTSVID",
                 request: Shape::Unary(TOKEN_MESSAGE),
                 rate: None,
-                handler: Handler::Caller(|public, caller, request| {
+                handler: Handler::Unattested(|public, caller, request| {
                     one(async move { public.validate.validate_jwt_svid(caller, request.decode()?).await })
                 }),
             },

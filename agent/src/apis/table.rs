@@ -16,7 +16,8 @@ use tonic::Status;
 use transport::Peer;
 
 use super::reply::{Reply, ResponseBody, frame};
-use crate::door::{Anonymous, Caller, Rate};
+use super::workload::denied;
+use crate::door::{Admission, Anonymous, Caller, Patience, Rate};
 
 /// One service of a socket whose APIs are `A`.
 pub(crate) struct Service<A: 'static> {
@@ -65,8 +66,29 @@ pub(crate) enum Handler<A: 'static> {
     Anonymous(fn(Arc<A>, Anonymous, RequestMessage) -> Handled),
     /// Answers an attested caller.
     Caller(fn(Arc<A>, Caller, RequestMessage) -> Handled),
+    /// Answers an attested caller, and asks for the proof when it has checked the request: spire-agent refuses a request
+    /// that lacks something whoever sends it.
+    Unattested(fn(Arc<A>, Unattested, RequestMessage) -> Handled),
     /// Reads the request itself, and asks the door for a proof when it has read enough.
     Own(fn(Arc<A>, Arc<Peer>, Request<RequestBody>) -> Responded),
+}
+
+/// Somebody who has sent a request and is not attested yet.
+#[derive(Debug)]
+pub(crate) struct Unattested {
+    pub(super) peer: Arc<Peer>,
+    pub(super) patience: Patience,
+    pub(super) rate: Option<Rate>,
+}
+
+impl Unattested {
+    /// Asks the door to attest the caller.
+    ///
+    /// # Errors
+    /// The status of a caller that is not admitted.
+    pub(crate) async fn attest(self, door: &Admission) -> Result<Caller, Status> {
+        door.caller(self.peer, self.patience, self.rate).await.map_err(denied)
+    }
 }
 
 /// The outcome of a handler.

@@ -13,10 +13,12 @@ use prost_types::{ListValue, Struct};
 use proto::workload as wire;
 use serde_json::{Map, Value};
 use tonic::Status;
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
+use transport::Peer;
 
+use super::table::Unattested;
 use super::workload::denied;
-use crate::door::{Admission, Caller};
+use crate::door::Admission;
 
 /// The method's state.
 #[derive(Debug)]
@@ -35,15 +37,11 @@ impl Validate {
     /// Validates a token by the bundles that the caller may have. The caller needs no identity.
     pub(super) async fn validate_jwt_svid(
         &self,
-        caller: Caller,
+        caller: Unattested,
         request: wire::ValidateJwtsvidRequest,
     ) -> Result<wire::ValidateJwtsvidResponse, Status> {
-        if request.audience.is_empty() {
-            return Err(Status::invalid_argument("audience must be specified"));
-        }
-        if request.svid.is_empty() {
-            return Err(Status::invalid_argument("svid must be specified"));
-        }
+        check(&request, &caller.peer)?;
+        let caller = caller.attest(&self.admission).await?;
         let update = self.admission.subscribe(&caller).await.map_err(denied)?.latest();
         let peer = caller.peer();
         peer.account().work(VALIDATION);
@@ -75,6 +73,20 @@ impl Validate {
         }
         wire::ValidateJwtsvidResponse { spiffe_id: id.to_string(), claims: Some(structure(claims)) }
     }
+}
+
+/// Checks that a request has what the method needs.
+fn check(request: &wire::ValidateJwtsvidRequest, peer: &Peer) -> Result<(), Status> {
+    for (value, name) in [(&request.audience, "audience"), (&request.svid, "svid")] {
+        if value.is_empty() {
+            if peer.complain(name) {
+                let pid = peer.process.pid;
+                error!(pid, method = METHOD, "Missing required {name} parameter");
+            }
+            return Err(Status::invalid_argument(format!("{name} must be specified")));
+        }
+    }
+    Ok(())
 }
 
 fn structure(members: Map<String, Value>) -> Struct {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use dev::{Entry, Fault, Options, Server};
-use harness::{Agent, Conf, channel, jwt_bundles, jwt_svid_on, trial};
+use harness::{Agent, Conf, channel, jwt_bundles, jwt_svid_on, trial, validate_jwt_on};
 use libtest_mimic::Trial;
 use proto::delegated::delegated_identity_client::DelegatedIdentityClient;
 use proto::delegated::{FetchJwtsviDsRequest, SubscribeToJwtBundlesRequest};
@@ -23,6 +23,7 @@ pub(super) fn trials() -> Vec<Trial> {
         trial("jwt_svids_of_a_tainted_key_are_replaced", tainted),
         trial("jwt_bundles_follow_the_server", bundles),
         trial("jwt_svids_for_a_delegate", delegate),
+        trial("jwt_arguments_are_checked_before_the_caller_is_attested", arguments),
     ]
 }
 
@@ -57,7 +58,7 @@ impl World {
 }
 
 /// A part of a token, the header (0) or the claims (1).
-fn part(token: &str, number: usize) -> Value {
+pub(super) fn part(token: &str, number: usize) -> Value {
     let part = token.split('.').nth(number).expect("three parts");
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).expect("base64")).expect("JSON")
 }
@@ -99,6 +100,22 @@ async fn for_an_audience() {
     let strange = code(world.fetch(&["a"], "spiffe://example.org/other").await).expect_err("refused");
     assert_eq!(strange, (Code::PermissionDenied, "no identity issued".into()));
     assert!(!world.agent.log().contains(&token), "no token is logged");
+}
+
+/// The agent cannot attest anybody yet, because there is no server.
+async fn arguments() {
+    let server = server_with(Options::default()).await;
+    server.fault(Fault::Down).await;
+    let agent = Agent::start(&Conf::join_token(&server));
+    let channel = channel(&agent.wait_for_socket().await).await;
+    let words = |status: Status| (status.code(), status.message().to_owned());
+    let lacks = |name: &str| (Code::InvalidArgument, format!("{name} must be specified"));
+    assert_eq!(words(jwt_svid_on(&channel, &[], "").await.expect_err("refused")), lacks("audience"));
+    let (code, reason) = words(jwt_svid_on(&channel, &["a"], "http://x").await.expect_err("refused"));
+    assert!(code == Code::InvalidArgument && reason.starts_with("invalid requested SPIFFE ID: "), "{reason}");
+    assert_eq!(words(validate_jwt_on(&channel, "", "").await.expect_err("refused")), lacks("audience"));
+    assert_eq!(words(validate_jwt_on(&channel, "a", "").await.expect_err("refused")), lacks("svid"));
+    assert_eq!(validate_jwt_on(&channel, "a", "x").await.expect_err("refused").code(), Code::Unavailable);
 }
 
 async fn outage() {

@@ -9,7 +9,9 @@ use proto::workload as wire;
 use tokio_stream::Stream;
 use tonic::Status;
 use tracing::{debug, error};
+use transport::Peer;
 
+use super::super::table::Unattested;
 use super::{Workload, denied, no_identity, unique_hints};
 use crate::door::Caller;
 use crate::manager::TokenError;
@@ -18,25 +20,12 @@ impl Workload {
     /// One token for each of the caller's identities, or for the one that it asks for; all of them or none.
     pub(in crate::apis) async fn fetch_jwt_svid(
         &self,
-        caller: Caller,
+        caller: Unattested,
         request: wire::JwtsvidRequest,
     ) -> Result<wire::JwtsvidResponse, Status> {
+        check(&request, &caller.peer)?;
+        let caller = caller.attest(&self.admission).await?;
         let pid = caller.peer().process.pid;
-        if request.audience.is_empty() {
-            if caller.peer().complain("audience") {
-                error!(pid, method = METHOD, "Missing required audience parameter");
-            }
-            return Err(Status::invalid_argument("audience must be specified"));
-        }
-        if !request.spiffe_id.is_empty()
-            && let Err(reason) = SpiffeId::parse(&request.spiffe_id)
-        {
-            if caller.peer().complain("SPIFFE ID") {
-                error!(pid, method = METHOD, error = %reason, "Invalid requested SPIFFE ID");
-            }
-            let words = reason.as_go_spiffe_says();
-            return Err(Status::invalid_argument(format!("invalid requested SPIFFE ID: {words}")));
-        }
         let (manager, granted) = self.admission.granted(&caller).map_err(denied)?;
         let granted: Vec<_> = granted.iter().collect();
         let mut wanted = unique_hints(&granted, |granted| granted.entry());
@@ -69,6 +58,27 @@ impl Workload {
         let subscriber = self.subscribe(caller, "FetchJWTBundles").await?;
         self.bundles(subscriber, jwks, |bundles| wire::JwtBundlesResponse { bundles })
     }
+}
+
+/// Checks what a request asks for.
+fn check(request: &wire::JwtsvidRequest, peer: &Peer) -> Result<(), Status> {
+    let pid = peer.process.pid;
+    if request.audience.is_empty() {
+        if peer.complain("audience") {
+            error!(pid, method = METHOD, "Missing required audience parameter");
+        }
+        return Err(Status::invalid_argument("audience must be specified"));
+    }
+    if !request.spiffe_id.is_empty()
+        && let Err(reason) = SpiffeId::parse(&request.spiffe_id)
+    {
+        if peer.complain("SPIFFE ID") {
+            error!(pid, method = METHOD, error = %reason, "Invalid requested SPIFFE ID");
+        }
+        let words = reason.as_go_spiffe_says();
+        return Err(Status::invalid_argument(format!("invalid requested SPIFFE ID: {words}")));
+    }
+    Ok(())
 }
 
 /// The keys of a bundle's JWT-SVIDs as a JWK set.

@@ -8,10 +8,11 @@ use std::time::Duration;
 use dev::{Options, Server};
 use harness::{Agent, Conf, needs, python, trial};
 use libtest_mimic::Trial;
-use spiffe::{WorkloadApiClient, X509Source};
+use spiffe::{JwtSource, JwtSvid, WorkloadApiClient, X509Source};
 use tokio::process::Command;
 
 use super::super::{register, server, server_with};
+use super::programs::{Program, following};
 use super::trial_with;
 
 pub(super) fn trials() -> Vec<Trial> {
@@ -19,7 +20,9 @@ pub(super) fn trials() -> Vec<Trial> {
         trial_with("py_spiffe_fetches_and_watches", python(&["spiffe"]), py_spiffe),
         trial_with("grpcio_default_options_sds_and_workload", python(&["grpc"]), grpcio),
         trial_with("go_spiffe_fetches_and_watches", go("go"), go_spiffe),
+        trial_with("go_spiffe_sources_and_watchers_follow_both_authorities", go("go"), go_sources),
         trial_with("grpc_java_default_options_sds_and_workload", maven(), grpc_java),
+        trial_with("java_spiffe_uses_all_and_watches", maven(), java_spiffe),
         trial("spiffe_crate_fetches_and_watches", spiffe_crate),
     ]
 }
@@ -28,7 +31,10 @@ async fn py_spiffe(python: PathBuf) {
     let (_server, agent) = rotating().await;
     let mut client = Command::new(python);
     client.arg(peers("py_spiffe.py")).arg(agent.wait_for_socket().await);
-    three_serials(&output(&mut client).await);
+    let printed = output(&mut client).await;
+    let (rest, svids): (Vec<_>, Vec<_>) = printed.lines().partition(|line| !line.starts_with("spiffe://"));
+    assert_eq!(rest, ["all calls agree"]);
+    three_serials(&svids.join("\n"));
 }
 
 /// gRPC's C core puts the percent-encoded path of a Unix socket into `:authority`, which HTTP libraries may refuse.
@@ -50,6 +56,52 @@ async fn go_spiffe(go: PathBuf) {
     build(go, "go", ".", &program).await;
     let (_server, agent) = rotating().await;
     three_serials(&output(Command::new(program).arg(agent.wait_for_socket().await)).await);
+}
+
+async fn go_sources(go: PathBuf) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let program = folder.path().join("sources");
+    build(go, "go", "./sources", &program).await;
+    let (server, agent) = following(Options::default()).await;
+    let socket = agent.wait_for_socket().await;
+    let mut client = Program::start("sources", Command::new(program).arg(socket));
+    client.prints("the default identity is spiffe://example.org/web").await;
+    client.prints_all(&[&of_x509(1, 1)[..], &of_jwt(1, 1)].concat()).await;
+    client.say("before").await;
+    let before = client.prints("valid for before by the key ").await;
+
+    server.rotate_jwt_key();
+    client.prints_all(&of_jwt(1, 2)).await;
+    client.say("after").await;
+    let after = client.prints("valid for after by the key ").await;
+    assert_ne!(before.rsplit(' ').next(), after.rsplit(' ').next());
+
+    server.rotate_ca();
+    server.taint_old_cas();
+    client.prints_all(&of_x509(2, 2)).await;
+    server.forget_old_cas();
+    server.forget_old_jwt_keys();
+    client.prints_all(&[&of_x509(2, 1)[..], &of_jwt(1, 1)].concat()).await;
+    client.say("last").await;
+    client.prints("valid for last by the key ").await;
+}
+
+/// What the Go program prints when all that follow X.509 have this SVID and so many authorities.
+fn of_x509(svid: u32, authorities: u32) -> [String; 3] {
+    [
+        format!("X509Source: SVID {svid}, {authorities} authorities"),
+        format!("WatchX509Context: SVID {svid}, {authorities} authorities"),
+        format!("WatchX509Bundles: {authorities} authorities"),
+    ]
+}
+
+/// What the Go program prints when all that follow JWT keys have so many.
+fn of_jwt(authorities: u32, keys: u32) -> [String; 3] {
+    [
+        format!("JWTSource: {keys} keys"),
+        format!("WatchJWTBundles: {keys} keys"),
+        format!("BundleSource: {authorities} authorities, {keys} keys"),
+    ]
 }
 
 /// grpc-java puts the plain path of a Unix socket into `:authority`.
@@ -74,6 +126,28 @@ async fn grpc_java(maven: PathBuf) {
     }
 }
 
+async fn java_spiffe(maven: PathBuf) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (_server, agent) = rotating().await;
+    let socket = agent.wait_for_socket().await;
+    let mut client = Command::new(maven);
+    client.args(["-q", "-B", "compile", "exec:java", "-Dexec.mainClass=Spiffe"]).current_dir(peers("java"));
+    client.arg(format!("-Dpeer.target={}", folder.path().display()));
+    client.arg(format!("-Dexec.args={} spiffe://example.org/web", socket.display()));
+    let printed = output(&mut client).await;
+    for line in [
+        "X509Source and FetchX509Bundles agree",
+        "a JWT-SVID is valid for also",
+        "a JWT-SVID is valid for plain",
+        "a JWT-SVID is valid for cached",
+        "ValidateJWTSVID refuses a forged one",
+    ] {
+        assert!(printed.contains(line), "{printed}");
+    }
+    let svids: Vec<_> = printed.lines().filter(|line| line.contains("spiffe://")).collect();
+    three_serials(&svids.join("\n"));
+}
+
 async fn spiffe_crate() {
     let (_server, agent) = rotating().await;
     let endpoint = format!("unix:{}", agent.wait_for_socket().await.display());
@@ -85,8 +159,12 @@ async fn spiffe_crate() {
     assert_eq!(validated.spiffe_id(), svid.spiffe_id());
     assert!(client.validate_jwt_token("another", token.token()).await.is_err());
     let bundles = client.fetch_jwt_bundles().await.expect("fetched");
-    let keys = bundles.get(svid.spiffe_id().trust_domain()).expect("the own one");
-    assert!(keys.find_jwt_authority(token.key_id()).is_some());
+    JwtSvid::parse_and_validate(token.token(), &bundles, &["rust"]).expect("valid without the agent too");
+    let own = svid.spiffe_id().trust_domain();
+    let fetched = client.fetch_x509_bundles().await.expect("fetched").get(own).expect("the own one");
+    let context = client.fetch_x509_context().await.expect("fetched");
+    assert_eq!(context.bundle_set().get(own), Some(fetched));
+    jwt_source(&endpoint).await;
     let source = X509Source::builder().endpoint(&endpoint).build().await.expect("synchronised");
     let mut updates = source.updated();
     let mut seen = BTreeSet::new();
@@ -99,6 +177,15 @@ async fn spiffe_crate() {
         }
         updates.changed().await.expect("the source lives");
     }
+    source.shutdown().await;
+}
+
+/// Fetches and validates a token by what a source follows.
+async fn jwt_source(endpoint: &str) {
+    let source = JwtSource::builder().endpoint(endpoint).build().await.expect("synchronised");
+    let token = source.fetch_jwt_svid(["source"]).await.expect("fetched");
+    let bundles = source.bundle_set().expect("there is one");
+    JwtSvid::parse_and_validate(token.token(), &*bundles, &["source"]).expect("valid");
     source.shutdown().await;
 }
 
@@ -141,18 +228,18 @@ pub(super) async fn build(go: PathBuf, folder: &str, package: &str, program: &Pa
     output(build.env("GOTOOLCHAIN", "local")).await;
 }
 
-/// The path of a Maven that has grpc-java, or the reason for skipping the test.
+/// The path of a Maven that has grpc-java and java-spiffe, or the reason for skipping the test.
 fn maven() -> Result<PathBuf, String> {
     let maven = needs("MAVEN", "mvn")?;
     // Checked first, because Maven takes seconds to find that nothing is to be done.
     let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
-    if home.join(".m2/repository/io/grpc/grpc-netty-shaded").is_dir() {
+    if home.join(".m2/repository/io/spiffe/grpc-netty-linux").is_dir() {
         return Ok(maven);
     }
     let mut get = std::process::Command::new(&maven);
     get.args(["-q", "-B", "compile", "exec:help"]).current_dir(peers("java"));
     let output = get.output().map_err(|reason| reason.to_string())?;
-    if output.status.success() { Ok(maven) } else { Err("Maven cannot get grpc-java".into()) }
+    if output.status.success() { Ok(maven) } else { Err("Maven cannot get grpc-java and java-spiffe".into()) }
 }
 
 fn peers(name: &str) -> PathBuf {

@@ -3,9 +3,11 @@
 //! * `admin`: the admin socket, and a Go program that asks there for the identities of others.
 //! * `authorities`: the real server's authorities are replaced, tainted and revoked while Envoys talk.
 //! * `bearer`: Envoys that send the JWT-SVID that they get by SDS.
-//! * `clients`: libraries in four languages. Those in Python and Go run in the programs of `tests/peers`.
+//! * `clients`: libraries in four languages. Those in Python, Go and Java run in the programs of `tests/peers`.
 //! * `command_lines`: each agent's own commands, against finial and against the real agent (`agents` runs both on one
 //!   server).
+//! * `helper`, `tunnels`, `discovery`: programs that others use with spire-agent (spiffe-helper, ghostunnel, SPIRE's OIDC
+//!   discovery provider), pinned in `tests/peers/programs` and run by `programs`. `caller` calls a tunnel itself.
 //! * `envoys`: mTLS over SDS. `mesh` starts the Envoys and sends the requests.
 //! * `http_challenge`: node attestation by a nonce that the real server fetches (`attesting` runs an agent that can
 //!   attest again).
@@ -25,13 +27,16 @@ mod agents;
 mod attesting;
 mod authorities;
 mod bearer;
+mod caller;
 mod clients;
 mod command_lines;
 mod crossing;
+mod discovery;
 mod envoys;
 mod federation;
 mod followed;
 mod h2spec;
+mod helper;
 mod http_challenge;
 mod levels;
 mod links;
@@ -39,10 +44,12 @@ mod log_lines;
 mod mesh;
 mod nested;
 mod private_ca;
+mod programs;
 mod real;
 mod san;
 mod spire_server;
 mod tables;
+mod tunnels;
 mod x509pop;
 
 use std::future::Future;
@@ -57,9 +64,11 @@ pub(super) fn trials() -> Vec<Trial> {
         bearer::trials(),
         clients::trials(),
         command_lines::trials(),
+        discovery::trials(),
         envoys::trials(),
         federation::trials(),
         h2spec::trials(),
+        helper::trials(),
         http_challenge::trials(),
         links::trials(),
         log_lines::trials(),
@@ -68,6 +77,7 @@ pub(super) fn trials() -> Vec<Trial> {
         real::trials(),
         san::trials(),
         tables::trials(),
+        tunnels::trials(),
         x509pop::trials(),
     ]
     .into_iter()

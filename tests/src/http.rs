@@ -2,22 +2,35 @@
 
 use std::error::Error;
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 
-/// Sends a GET, and returns the status and the body.
-pub(super) async fn get(port: u16, path: &str) -> Result<(u16, String), String> {
-    let answered = tokio::time::timeout(LIMIT, exchange(port, path)).await;
+/// Sends a GET to a port, and returns the status and the body.
+pub(crate) async fn get(port: u16, path: &str) -> Result<(u16, String), String> {
+    within(async { exchange(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?, path).await }).await
+}
+
+/// Sends a GET to a Unix socket, and returns the status and the body.
+///
+/// # Errors
+/// If there is no answer.
+pub async fn get_at(socket: &Path, path: &str) -> Result<(u16, String), String> {
+    within(async { exchange(UnixStream::connect(socket).await?, path).await }).await
+}
+
+async fn within(exchange: impl Future<Output = Answer>) -> Result<(u16, String), String> {
+    let answered = tokio::time::timeout(LIMIT, exchange).await;
     answered.map_err(|_| "no answer in time".to_owned())?.map_err(|reason| reason.to_string())
 }
 
-async fn exchange(port: u16, path: &str) -> Result<(u16, String), Box<dyn Error + Send + Sync>> {
-    let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
+async fn exchange(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, path: &str) -> Answer {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let request = hyper::Request::get(path).header("host", "localhost").header("connection", "close");
     let request = request.body(Empty::<Bytes>::new())?;
@@ -31,5 +44,7 @@ async fn exchange(port: u16, path: &str) -> Result<(u16, String), Box<dyn Error 
     let (_, answer) = tokio::join!(connection, answer);
     Ok(answer?)
 }
+
+type Answer = Result<(u16, String), Box<dyn Error + Send + Sync>>;
 
 const LIMIT: Duration = Duration::from_secs(10);
