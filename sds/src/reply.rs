@@ -22,8 +22,8 @@ impl Push {
     pub fn frames(&self) -> Frames {
         let own = [(1, self.version.as_bytes()), (4, self.type_url.as_bytes()), (5, self.nonce.as_bytes())];
         let own = own.into_iter().filter(|(_, text)| !text.is_empty());
-        let own = own.chain(self.removed.iter().map(|name| (6, name.as_bytes())));
-        let own_len: usize = own.clone().map(|(_, text)| field_len(text.len())).sum();
+        let removed: usize = self.removed.iter().map(|name| field_len(name.len())).sum();
+        let own_len = own.clone().map(|(_, text)| field_len(text.len())).sum::<usize>() + removed;
         let lens = self.resources.iter().map(|encoded| field_len(self.resource_len(encoded)));
         let len = own_len + lens.sum::<usize>();
         let first = self.resources.first().map_or(0, |encoded| self.before_len(encoded));
@@ -33,6 +33,9 @@ impl Push {
         head.put_u32(u32::try_from(len).expect("far below 4 GiB"));
         for (tag, text) in own {
             field(tag, text, &mut head);
+        }
+        for name in &self.removed {
+            field(6, name.as_bytes(), &mut head);
         }
         let mut waiting = Vec::with_capacity(2 * self.resources.len().max(1));
         for encoded in self.resources.iter().map(|encoded| &**encoded) {

@@ -26,7 +26,9 @@ pub(crate) struct Sift {
     kept: Vec<u8>,
     /// Where in `kept` the last field begins.
     field_at: usize,
-    protocol: Protocol,
+    /// The number of the field that holds the client's node, and of the last field that is read of the request.
+    node: u8,
+    last: u8,
     skip_node: bool,
 }
 
@@ -73,7 +75,11 @@ impl Sift {
     /// A message of `len` bytes. With `skip_node` its `Node` is skipped.
     pub(crate) fn new(len: u32, protocol: Protocol, skip_node: bool) -> Self {
         let (stage, left) = (Stage::key(), [len, 0, 0]);
-        Self { stage, depth: 0, left, kept: Vec::new(), field_at: 0, protocol, skip_node }
+        let (node, last) = match protocol {
+            Protocol::Sotw => (2, 6),
+            Protocol::Delta => (1, 7),
+        };
+        Self { stage, depth: 0, left, kept: Vec::new(), field_at: 0, node, last, skip_node }
     }
 
     /// Takes more bytes of the message. The caller never passes more than the message has left.
@@ -231,7 +237,8 @@ impl Sift {
                 self.take(len)?;
                 if self.depth == REQUEST {
                     // An empty node is kept in any case: that the request had one counts.
-                    self.kept.extend([self.node_key(), 0]);
+                    encode_varint(u64::from(self.node) << 3 | LENGTH_DELIMITED, &mut self.kept);
+                    self.kept.push(0);
                 }
                 self.depth += 1;
                 self.left[self.depth] = len;
@@ -247,42 +254,18 @@ impl Sift {
 
     fn fate(&self, field: u32, len: u32) -> Fate {
         match (self.depth, field) {
-            (REQUEST, field) if field == self.node() => {
+            (REQUEST, field) if field == u32::from(self.node) => {
                 if self.skip_node {
                     Fate::Skip
                 } else {
                     Fate::Enter
                 }
             }
-            (REQUEST, field) if field <= self.last() => Fate::Keep,
+            (REQUEST, field) if field <= u32::from(self.last) => Fate::Keep,
             (IN_NODE, METADATA) => Fate::Enter,
             (IN_NODE, BUILD_VERSION) => Fate::Keep,
             (IN_METADATA, FIELDS) if METADATA_ENTRY.contains(&len) => Fate::Keep,
             _ => Fate::Skip,
-        }
-    }
-
-    /// The number of the field that holds the client's node.
-    fn node(&self) -> u32 {
-        match self.protocol {
-            Protocol::Sotw => 2,
-            Protocol::Delta => 1,
-        }
-    }
-
-    /// The key of that field on the wire.
-    fn node_key(&self) -> u8 {
-        match self.protocol {
-            Protocol::Sotw => 0x12,
-            Protocol::Delta => 0x0a,
-        }
-    }
-
-    /// The number of the last field that is read of the request itself.
-    fn last(&self) -> u32 {
-        match self.protocol {
-            Protocol::Sotw => 6,
-            Protocol::Delta => 7,
         }
     }
 
@@ -296,8 +279,8 @@ impl Sift {
         let sized = |len: u64| 1 + encoded_len_varint(len) as u64 + len;
         let path: &[u32] = match self.depth {
             REQUEST => &[field],
-            IN_NODE => &[self.node(), field],
-            _ => &[self.node(), METADATA, field],
+            IN_NODE => &[u32::from(self.node), field],
+            _ => &[u32::from(self.node), METADATA, field],
         };
         for (place, field) in path.iter().enumerate() {
             let nested = path.len() - 1 - place;
