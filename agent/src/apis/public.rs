@@ -164,7 +164,12 @@ const SERVICES: &[Service<Public>] = &[
                     one(async move { public.health.check(anyone, &request.decode()?) })
                 }),
             },
-            Method::unimplemented("Watch", Shape::ServerStreaming(MESSAGE), None),
+            Method::unimplemented("Watch", Shape::ServerStreaming(MESSAGE), |_, _, _| {
+                unimplemented("method Watch not implemented")
+            }),
+            Method::unimplemented("List", Shape::Unary(MESSAGE), |_, _, _| {
+                unimplemented("method List not implemented")
+            }),
         ],
     },
     reflection("grpc.reflection.v1.ServerReflection"),

@@ -41,11 +41,12 @@ pub(crate) struct Method<A: 'static> {
 
 impl<A> Method<A> {
     /// A method that clients may know but that the agent does not implement. The caller is not attested.
-    pub(crate) const fn unimplemented(name: &'static str, request: Shape, rate: Option<Rate>) -> Self {
-        fn refuse<A>(_: Arc<A>, _: Anonymous, _: RequestMessage) -> Handled {
-            unimplemented("not implemented yet")
-        }
-        Self { name, request, rate, handler: Handler::Anonymous(refuse) }
+    pub(crate) const fn unimplemented(
+        name: &'static str,
+        request: Shape,
+        refuse: fn(Arc<A>, Anonymous, RequestMessage) -> Handled,
+    ) -> Self {
+        Self { name, request, rate: None, handler: Handler::Anonymous(refuse) }
     }
 }
 

@@ -4,16 +4,19 @@ use tokio_stream::iter;
 
 use tonic::Code;
 
-use super::super::table::RequestMessage;
+use super::super::table::{RequestMessage, unimplemented};
 use super::*;
 
-const ONE: Method<()> = Method::unimplemented("One", Shape::Unary(10), None);
+const ONE: Method<()> = Method::unimplemented("One", Shape::Unary(10), |_, _, _| unimplemented("no"));
 const SERVICES: &[Service<()>] = &[
     Service {
         name: "a.B",
         header: None,
         offered: |()| true,
-        methods: &[ONE, Method::unimplemented("Many", Shape::ServerStreaming(10), None)],
+        methods: &[
+            ONE,
+            Method::unimplemented("Many", Shape::ServerStreaming(10), |_, _, _| unimplemented("no")),
+        ],
     },
     Service { name: "a.Off", header: None, offered: |()| false, methods: &[ONE] },
 ];

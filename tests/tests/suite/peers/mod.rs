@@ -20,6 +20,7 @@
 //! * `tables`: the verdicts of the Go at hand for the tables that unit tests hold finial against.
 //! * `x509pop`: node attestation by certificates, at the real server.
 //! * `log_lines`: lines of the log that operators alert on, in the log of either agent.
+//! * `rows`: the methods of the public socket, call by call, at both agents.
 //! * `real`: finial with the real server (`spire_server`), for a configurable time.
 
 mod admin;
@@ -46,6 +47,7 @@ mod nested;
 mod private_ca;
 mod programs;
 mod real;
+mod rows;
 mod san;
 mod spire_server;
 mod tables;
@@ -75,6 +77,7 @@ pub(super) fn trials() -> Vec<Trial> {
         nested::trials(),
         private_ca::trials(),
         real::trials(),
+        rows::trials(),
         san::trials(),
         tables::trials(),
         tunnels::trials(),
