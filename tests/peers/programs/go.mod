@@ -1,3 +1,5 @@
+// Programs that others use with spire-agent, for the live tests. They are built together and share their modules, some of
+// which are newer than a program's own release has them. The sum of go-landlock is that of ghostunnel's go.sum.
 module finial/tests/programs
 
 go 1.26.6
