@@ -31,12 +31,12 @@ async fn replacements(programs: Programs) {
     with_both(programs, async |world, cross| {
         let crossing = Crossing::start(cross, &[&world.east.level.agent, &world.west.level.agent]).await;
         let World { whose, east, west, named, all } = world;
-        let change = Change { whose, server: &west.server, below: None, federated: Some(&east.server) };
+        let change = Change { whose, server: &west.server, below: &[], federated: Some(&east.server) };
         let (by_name, (by_all, ())) = named
             .drive_during(async || {
                 all.drive_during(async || {
-                    change.x509([&mut west.level, &mut east.level], &[named, all]).await;
-                    change.jwt([&mut west.level, &mut east.level]).await;
+                    change.x509(&mut [&mut west.level, &mut east.level], &[named, all]).await;
+                    change.jwt(&mut [&mut west.level, &mut east.level]).await;
                 })
                 .await
             })
@@ -77,8 +77,8 @@ async fn withdrawals(programs: Programs) {
         // Also by what the client follows, and by ValidateJWTSVID.
         let crossing = Crossing::start(cross, &[&east.level.agent, &west.level.agent]).await;
         // The Envoy that was given nothing for a while hears of the next authority.
-        let change = Change { whose, server: &west.server, below: None, federated: Some(&east.server) };
-        change.x509([&mut west.level, &mut east.level], &[named, all]).await;
+        let change = Change { whose, server: &west.server, below: &[], federated: Some(&east.server) };
+        change.x509(&mut [&mut west.level, &mut east.level], &[named, all]).await;
         answers(named, 200).await;
         answers(all, 200).await;
         let crossed = crossing.end().await;

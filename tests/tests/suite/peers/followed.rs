@@ -14,13 +14,13 @@ use spiffe::{TrustDomain, X509Bundle};
 use tokio::time::timeout;
 use tonic::{Status, Streaming};
 
-/// What one agent gives.
+/// What one agent gives this process.
 pub(super) struct Followed {
     socket: PathBuf,
     id: String,
     streams: Streams,
     seen: Seen,
-    /// How often the agent has ended a stream.
+    /// How often the agent has ended a stream, or has left the identity out.
     pub(super) ended: u32,
 }
 
@@ -71,8 +71,8 @@ impl Followed {
                 if self.streams.next(&self.id, &mut self.seen).await.is_ok() {
                     continue;
                 }
-                // The real agent ends streams with "no identity issued" when it tells of a bundle while it has no SVID
-                // that is not tainted. Clients open them again.
+                // While the real agent has no SVID that is not tainted, it ends streams with "no identity issued" when
+                // it tells of a bundle. Clients open them again.
                 self.ended += 1;
                 self.streams = loop {
                     match Streams::open(&self.socket).await {
@@ -95,7 +95,7 @@ impl Streams {
 
     /// Reads the next message of any of them.
     async fn next(&mut self, id: &str, seen: &mut Seen) -> Result<(), Status> {
-        let end = || Status::unavailable("the stream ended");
+        let end = || Status::unavailable("the stream ended, or lacks the identity");
         tokio::select! {
             message = self.x509.message() => {
                 let bundles = message?.ok_or_else(end)?.bundles;
@@ -108,8 +108,8 @@ impl Streams {
             message = self.svids.message() => {
                 let message = message?.ok_or_else(end)?;
                 seen.federated = message.federated_bundles.into_keys().collect();
-                let own = message.svids.iter().find(|svid| svid.spiffe_id == id).expect("it is there");
-                seen.chain = split(&own.x509_svid);
+                let own = message.svids.iter().find(|svid| svid.spiffe_id == id);
+                seen.chain = split(&own.ok_or_else(end)?.x509_svid);
             }
         }
         Ok(())

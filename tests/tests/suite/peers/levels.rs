@@ -98,89 +98,91 @@ impl Level {
     }
 }
 
-/// The replacement of authorities at one server.
+/// The replacement of authorities at one server. Of the agents that have to follow, the first is the server's own.
 pub(super) struct Change<'a> {
     pub(super) whose: &'a str,
     pub(super) server: &'a SpireServer,
-    /// A server below that one, or that one itself if it is below another. It lists a tainted JWT authority twice.
-    pub(super) below: Option<&'a SpireServer>,
+    /// Servers that are below another one, and hear of this server's authorities. It may be one of them.
+    pub(super) below: &'a [SpireServer],
     /// A server of another trust domain, which fetches the bundle.
     pub(super) federated: Option<&'a SpireServer>,
 }
 
 impl Change<'_> {
-    /// A new X.509 authority takes over, and the old one is no longer trusted. The first of the agents is the server's
-    /// own. The backends get their certificates from it.
-    pub(super) async fn x509(&self, agents: [&mut Level; 2], pairs: &[&Pair]) {
+    /// A new X.509 authority takes over, and the old one is no longer trusted. The backends are of the server's trust domain,
+    /// and so are the frontends if no server is of another.
+    pub(super) async fn x509(&self, levels: &mut [&mut Level], pairs: &[&Pair]) {
         let Self { server, .. } = self;
-        let [own, other] = agents;
         let old = server.authority("active").await;
         server.order(&["prepare"]).await;
         let new = server.authority("prepared").await;
-        self.authorities(2, [&mut *own, &mut *other]).await;
+        self.authorities(2, levels).await;
         server.order(&["activate", "-authorityID", &new]).await;
         let mut before = Vec::new();
         for pair in pairs {
             before.push(pair.serials().await);
         }
         let begun = Instant::now();
-        let chains = [&*own, &*other].map(|level| level.followed.seen().chain.clone());
+        let chains: Vec<_> = levels.iter().map(|level| level.followed.seen().chain.clone()).collect();
         server.order(&["taint", "-authorityID", &old]).await;
-        // What a server of another trust domain has signed stays. The certificate of one below is replaced, too.
-        let signed = if self.federated.is_none() { 2 } else { 1 };
-        for (level, chain) in [&mut *own, &mut *other].into_iter().zip(&chains).take(signed) {
+        // What a server of another trust domain has signed stays. The certificates of servers below are replaced, too.
+        let (signed, sides) =
+            if self.federated.is_none() { (levels.len(), &[0, 1][..]) } else { (1, &[1][..]) };
+        for (level, chain) in levels.iter_mut().zip(&chains).take(signed) {
             let replaced = |seen: &Seen| seen.chain.iter().all(|one| !chain.contains(one));
             level.followed.until("another chain", replaced).await;
             // Without its own certificate the real agent ends when the old authority is revoked.
             level.agent.logged("Successfully rotated agent SVID").await;
         }
         for (pair, before) in pairs.iter().zip(&before) {
-            pair.replaced(before, if signed == 2 { &[0, 1] } else { &[1] }).await;
+            pair.replaced(before, sides).await;
         }
         let seconds = begun.elapsed().as_secs_f64();
         eprintln!("{}: all is replaced {seconds:.1} s after the taint", self.whose);
         server.order(&["revoke", "-authorityID", &old]).await;
-        self.authorities(1, [own, other]).await;
+        self.authorities(1, levels).await;
     }
 
-    /// Waits until both agents give so many authorities of the server's trust domain.
-    async fn authorities(&self, count: usize, agents: [&mut Level; 2]) {
+    /// Waits until all agents give so many authorities of the server's trust domain.
+    async fn authorities(&self, count: usize, levels: &mut [&mut Level]) {
         self.spread().await;
         let domain = self.server.domain();
-        for level in agents {
+        for level in levels {
             let what = format!("{count} authorities of {domain}");
             level.followed.until(&what, |seen| seen.authorities(domain) == count).await;
         }
     }
 
-    /// A new JWT authority takes over, and the old one is no longer trusted. The first agent is the server's own. The other
-    /// must know the new authority before it is used.
-    pub(super) async fn jwt(&self, [own, other]: [&mut Level; 2]) {
+    /// A new JWT authority takes over, and the old one is no longer trusted. Every agent must know the new authority before
+    /// it is used. Servers below another one list a tainted authority twice, their agents give it once.
+    pub(super) async fn jwt(&self, levels: &mut [&mut Level]) {
         let (server, domain) = (self.server, self.server.domain());
         let old = server.shown("jwt", "active", "authority_id").await;
         server.ask(&["localauthority", "jwt", "prepare"]).await;
         let new = server.shown("jwt", "prepared", "authority_id").await;
         self.spread().await;
-        for level in [&mut *own, &mut *other] {
+        for level in levels.iter_mut() {
             level.followed.until("the new key", |seen| seen.has_key(domain, &new)).await;
         }
         for (step, authority) in [("activate", &new), ("taint", &old), ("revoke", &old)] {
             server.ask(&["localauthority", "jwt", step, "-authorityID", authority]).await;
             // The agent knows of it when it serves an entry of later.
             let name = format!("{step}-{authority}");
-            server.register(&name, &own.parent, &this_program()).await;
-            served(&own.agent, &server.id(&name)).await;
-            if let ("taint", Some(below)) = (step, self.below) {
-                below.until_tainted(&old).await;
+            server.register(&name, &levels[0].parent, &this_program()).await;
+            served(&levels[0].agent, &server.id(&name)).await;
+            if step == "taint" {
+                for below in self.below {
+                    below.until_tainted(&old).await;
+                }
             }
         }
         self.spread().await;
-        own.followed.until("not the old key", |seen| !seen.has_key(domain, &old)).await;
-        if self.federated.is_some() {
-            // A server above or below keeps the key: they tell each other of new keys and of tainted ones only.
-            other.followed.until("not the old key", |seen| !seen.has_key(domain, &old)).await;
+        // Servers above and below keep it: they tell each other of new keys and of tainted ones only.
+        let end = if self.federated.is_some() { levels.len() } else { 1 };
+        for level in &mut levels[..end] {
+            level.followed.until("not the old key", |seen| !seen.has_key(domain, &old)).await;
         }
-        for level in [own, other] {
+        for level in levels {
             let keys = &level.followed.seen().jwt[domain];
             assert_eq!(keys.iter().collect::<BTreeSet<_>>().len(), keys.len(), "{}: {keys:?}", self.whose);
         }

@@ -1,6 +1,6 @@
 //! A SPIRE server below another one (UpstreamAuthority `spire`), which gets its own authority and its parent's bundle with
-//! the identity that an agent gives it. Workloads under both servers talk while the upper one's authorities are replaced.
-//! Runs with finial as both agents, below the real agent, and with the real agent as both.
+//! the identity that an agent gives it, and a third one below that. Workloads under all of them talk while authorities are
+//! replaced. Runs with finial as every agent, below the real agent, and with the real agent as every one.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,6 @@ use futures_util::future::join_all;
 use harness::{Agent, Sidecar, build_finial};
 use libtest_mimic::Trial;
 use tempfile::TempDir;
-use tokio::time::Instant;
 
 use super::crossing::Crossing;
 use super::followed::intermediates;
@@ -26,74 +25,83 @@ async fn nested(programs: Programs) {
     let cross = programs.build_cross(folder.path()).await;
     let (finial, real) = (&build_finial(), &programs.agent);
     let worlds = [
-        ("finial at both servers", [finial, finial]),
-        ("spire-agent and finial", [real, finial]),
-        ("spire-agent at both servers", [real, real]),
+        ("finial at three servers", vec![finial; 3]),
+        ("spire-agent above finial", vec![real, finial]),
+        ("spire-agent at three servers", vec![real; 3]),
     ];
     join_all(worlds.map(async |(whose, agents)| {
-        let mut world = World::new(whose, agents, &programs, &cross).await;
+        let mut world = World::new(whose, &agents, &programs, &cross).await;
         world.has_whole_chains().await;
-        // The lower server opens its streams at the upper agent again.
-        world.above = world.above.restart(&world.root).await;
+        // The server below it opens its streams there again.
+        let first = world.levels.remove(0);
+        world.levels.insert(0, first.restart(&world.servers[0]).await);
         world.replaces_the_root(&cross).await;
     }))
     .await;
 }
 
-/// The upper server with its agent, and the lower one with its own.
+/// Servers, each below the one before, and an agent of each.
 struct World {
     whose: &'static str,
-    root: SpireServer,
-    child: SpireServer,
-    above: Level,
-    below: Level,
-    /// The frontend is below, the backend above.
+    servers: Vec<SpireServer>,
+    levels: Vec<Level>,
+    /// The frontend is at the lowest server, the backend at the root.
     pair: Pair,
-    /// The folder of the lower server's program.
+    /// The folder of the lower servers' programs.
     _place: TempDir,
 }
 
 impl World {
-    async fn new(
-        whose: &'static str,
-        [upper, lower]: [&PathBuf; 2],
-        programs: &Programs,
-        cross: &Path,
-    ) -> Self {
-        let root = server(&programs.server, "").await;
-        let above = Level::start(upper, &root, cross, &[]).await;
+    async fn new(whose: &'static str, agents: &[&PathBuf], programs: &Programs, cross: &Path) -> Self {
         let place = tempfile::tempdir().expect("a temporary folder");
-        let program = linked(&programs.server, place.path(), "child-server");
-        let selector = path_selector(&program);
-        root.register_with("child-server", &above.parent, &selector, &["-downstream"]).await;
-        let begun = Instant::now();
-        let child = server(&program, &upstream(&root, &above.agent)).await;
-        eprintln!("{whose}: the lower server is healthy after {:.1} s", begun.elapsed().as_secs_f64());
-        let below = Level::start(lower, &child, cross, &[]).await;
-        let pair = pair(&programs.envoy, (&root, &above), (&child, &below)).await;
-        Self { whose, root, child, above, below, pair, _place: place }
+        let (mut servers, mut levels) = (Vec::<SpireServer>::new(), Vec::<Level>::new());
+        for (depth, agent) in agents.iter().enumerate() {
+            let server = match (servers.last(), levels.last()) {
+                (Some(above), Some(level)) => {
+                    let program = linked(&programs.server, place.path(), &format!("server-{depth}"));
+                    let (parent, selector) = (&level.parent, path_selector(&program));
+                    let name = format!("server-{depth}");
+                    above.register_with(&name, parent, &selector, &["-downstream"]).await;
+                    server(&program, &upstream(above, &level.agent)).await
+                }
+                _ => server(&programs.server, "").await,
+            };
+            levels.push(Level::start(agent, &server, cross, &[]).await);
+            servers.push(server);
+        }
+        let ends = [0, agents.len() - 1].map(|place| (&servers[place], &levels[place]));
+        let pair = pair(&programs.envoy, ends).await;
+        Self { whose, servers, levels, pair, _place: place }
     }
 
-    /// Chains of the lower server have its own certificate, and end below the root, which both agents trust.
+    /// Chains have the certificate of each server but the root, which all agents trust.
     async fn has_whole_chains(&self) {
-        let above = intermediates(&self.above.agent, "spiffe://example.org/probe").await;
-        let below = intermediates(&self.below.agent, "spiffe://example.org/probe").await;
-        assert_eq!((above.len(), below.len()), (0, 1));
-        let [above, below] = [&self.above, &self.below].map(|level| level.followed.seen());
-        assert_eq!(above.x509, below.x509);
-        assert!(!above.x509[DOMAIN].contains(&below.chain[1]));
+        for (depth, level) in self.levels.iter().enumerate() {
+            let intermediates = intermediates(&level.agent, "spiffe://example.org/probe").await;
+            assert_eq!(intermediates.len(), depth);
+            let roots = &level.followed.seen().x509;
+            assert_eq!(roots, &self.levels[0].followed.seen().x509);
+            assert!(intermediates.iter().all(|one| !roots[DOMAIN].contains(one)));
+        }
     }
 
-    /// Replaces each kind of authority while the Envoys talk and a client follows both agents.
+    /// Replaces the authorities of the root, and the JWT authority of the lowest server, while Envoys talk, and a client
+    /// follows all agents.
     async fn replaces_the_root(&mut self, cross: &Path) {
-        let crossing = Crossing::start(cross, &[&self.above.agent, &self.below.agent]).await;
-        let Self { whose, root, child, above, below, pair, .. } = self;
+        let Self { whose, servers, levels, pair, .. } = self;
+        let agents: Vec<&Agent> = levels.iter().map(|level| &level.agent).collect();
+        let crossing = Crossing::start(cross, &agents).await;
+        let (root, lowest) = (&servers[0], servers.len() - 1);
         let (figures, ()) = pair
             .drive_during(async || {
-                let at = |server| Change { whose, server, below: Some(&*child), federated: None };
-                at(&*root).x509([&mut *above, &mut *below], &[&*pair]).await;
-                at(&*root).jwt([&mut *above, &mut *below]).await;
-                at(&*child).jwt([below, above]).await;
+                let mut levels: Vec<&mut Level> = levels.iter_mut().collect();
+                let at_root = Change { whose, server: root, below: &servers[1..], federated: None };
+                at_root.x509(&mut levels, &[&*pair]).await;
+                at_root.jwt(&mut levels).await;
+                levels.reverse();
+                let below = &servers[lowest..];
+                let at_lowest = Change { whose, server: &below[0], below, federated: None };
+                at_lowest.jwt(&mut levels).await;
             })
             .await;
         let crossed = crossing.end().await;
@@ -102,17 +110,20 @@ impl World {
         eprintln!("{whose}: {crossed}");
         assert!(figures.failures.is_empty(), "{figures:?}");
         // With the real agent a client may still have a certificate of the old authority when that is revoked.
-        assert!(!(above.is_finial && below.is_finial) || crossed["refused"] == 0, "{whose}");
-        for (level, place, chain) in [(&above, 0, 1), (&below, 1, 2)] {
-            let given = &crossed["agents"][place];
-            assert_eq!((&given["chain"], &given["keys"]), (&chain.into(), &2.into()), "{whose}: {given}");
+        let finial_only = levels.iter().all(|level| level.is_finial);
+        assert!(!finial_only || crossed["refused"] == 0, "{whose}");
+        for (depth, level) in levels.iter().enumerate() {
+            let given = &crossed["agents"][depth];
+            assert_eq!(given["chain"], depth + 1, "{whose}: {given}");
+            let keys = if depth == 0 || depth == lowest { 2 } else { 1 };
+            assert_eq!(given["keys"], keys, "{whose}: {given}");
             level.is_quiet(whose);
         }
     }
 }
 
-/// A frontend below that calls a backend above.
-async fn pair(envoy: &Path, above: (&SpireServer, &Level), below: (&SpireServer, &Level)) -> Pair {
+/// A backend at the first server, and a frontend at the second that calls it.
+async fn pair(envoy: &Path, [above, below]: [(&SpireServer, &Level); 2]) -> Pair {
     let meshes = [above, below].map(|(_, level)| Mesh::new(envoy, &level.agent));
     for ((server, level), mesh, name) in [(above, &meshes[0], "backend"), (below, &meshes[1], "frontend")] {
         server.register(name, &level.parent, &mesh.selector(name)).await;
@@ -128,9 +139,9 @@ async fn server(program: &Path, plugins: &str) -> SpireServer {
     SpireServer::start_of(program, &Options { plugins, cache: Some("1s"), ..Options::default() }).await
 }
 
-/// The plugin of a server below `root`, which this agent serves.
-fn upstream(root: &SpireServer, agent: &Agent) -> String {
-    let (address, socket) = (root.address(), agent.socket());
+/// The plugin of a server below another one, whose agent this is.
+fn upstream(above: &SpireServer, agent: &Agent) -> String {
+    let (address, socket) = (above.address(), agent.socket());
     format!(
         "UpstreamAuthority \"spire\" {{ plugin_data {{ server_address = \"{}\" server_port = \"{}\" \
          workload_api_socket = \"{}\" }} }}",
