@@ -19,6 +19,8 @@ use tokio_stream::Stream;
 use tonic::{Code, Status};
 use tracing::{Level, debug, enabled, error, info};
 
+use transport::Peer;
+
 use crate::door::{Admission, Caller, Denied};
 use crate::manager::Proof as _;
 
@@ -73,27 +75,38 @@ impl Workload {
         wrap: fn(Map) -> R,
     ) -> Result<impl Stream<Item = Result<R, Status>> + use<R>, Status> {
         let anyone = self.anyone_gets_bundles;
-        let mut bundles = Bundles { subscriber, anyone, form, wrap, last: Map::new() };
+        let subscriber = subscriber.without_silent_selectors();
+        let mut bundles = Bundles { subscriber, anyone, form, wrap, last: Box::default() };
         bundles.last = bundles.latest()?;
-        let first = wrap(bundles.last.clone());
+        let first = bundles.reply();
         Ok(replies(bundles, first))
     }
 
     async fn subscribe(&self, caller: Caller, method: &'static str) -> Result<Subscriber, Status> {
         let updates = self.admission.subscribe(&caller).await.map_err(denied)?;
-        Ok(Subscriber { updates, caller, method, log_selectors: Arc::clone(&self.log_selectors) })
+        let (peer, selectors) = (Arc::clone(caller.peer()), caller.selectors().clone());
+        let log_selectors = Arc::clone(&self.log_selectors);
+        Ok(Subscriber { updates, peer, selectors, method, log_selectors })
     }
 }
 
 /// A caller of one method, subscribed to its identities.
 struct Subscriber {
     updates: Updates<WorkloadUpdate>,
-    caller: Caller,
+    peer: Arc<Peer>,
+    /// Its selectors, for the log alone.
+    selectors: Selectors,
     method: &'static str,
     log_selectors: Arc<[String]>,
 }
 
 impl Subscriber {
+    /// Keeps only the selectors that may be logged (`log_selectors`): usually none, of a dozen.
+    fn without_silent_selectors(self) -> Self {
+        let logged = self.selectors.iter().filter(|one| is_logged(&one.to_string(), &self.log_selectors));
+        Self { selectors: logged.cloned().collect(), ..self }
+    }
+
     /// Waits for the next update.
     async fn changed(&mut self) -> Result<(), Status> {
         self.updates.changed().await.map_err(|_| denied(Denied::Stopped))
@@ -131,8 +144,8 @@ impl Subscriber {
 
     /// Logs that an SVID is still being minted.
     fn log_waiting(&self) {
-        if enabled!(Level::INFO) && self.caller.peer().complain("waiting") {
-            let selectors = self.caller.selectors();
+        if enabled!(Level::INFO) && self.peer.complain("waiting") {
+            let selectors = &self.selectors;
             info!(
                 subsystem_name = "cache_manager",
                 service = "",
@@ -156,11 +169,11 @@ impl Subscriber {
     }
 
     fn pid(&self) -> i32 {
-        self.caller.peer().process.pid
+        self.peer.process.pid
     }
 
     fn no_identity(&self) -> Status {
-        no_identity(&self.caller, self.method, &self.log_selectors)
+        no_identity(&self.peer, &self.selectors, self.method, &self.log_selectors)
     }
 
     fn not_minted(&self, identity: &Identity) -> Status {
@@ -169,7 +182,7 @@ impl Subscriber {
             Some(_) => format!("X.509-SVID of {id} has expired and the server has not renewed it yet"),
             None => format!("X.509-SVID of {id} is not available yet"),
         };
-        if self.caller.peer().complain("no SVID") {
+        if self.peer.complain("no SVID") {
             error!(pid = self.pid(), method = self.method, error = %reason, "Cannot serve X.509-SVIDs");
         }
         Status::unavailable(reason)
@@ -210,20 +223,34 @@ struct Bundles<R> {
     anyone: bool,
     form: fn(&Bundle) -> Bytes,
     wrap: fn(Map) -> R,
-    last: Map,
+    /// What was sent last: shared, not copied, because most streams wait for months.
+    last: Box<[Arc<Bundle>]>,
 }
 
 impl<R> Bundles<R> {
     /// The own bundle, and those that the caller's identities federate with.
-    fn latest(&mut self) -> Result<Map, Status> {
+    fn latest(&mut self) -> Result<Box<[Arc<Bundle>]>, Status> {
         let update = self.subscriber.updates.latest();
         let registered = !update.identities.is_empty();
         if !registered && !self.anyone {
             return Err(self.subscriber.no_identity());
         }
         let foreign = update.federated.values().filter(|_| registered);
-        let all = std::iter::once(&update.bundle).chain(foreign);
-        Ok(all.map(|bundle| (bundle.trust_domain.id(), (self.form)(bundle))).collect())
+        Ok(std::iter::once(&update.bundle).chain(foreign).cloned().collect())
+    }
+
+    /// Whether a caller would be sent the same as last.
+    fn is_last(&self, next: &[Arc<Bundle>]) -> bool {
+        let is_same = |(old, new): (&Arc<Bundle>, &Arc<Bundle>)| {
+            let is_same_form = || (self.form)(old) == (self.form)(new);
+            Arc::ptr_eq(old, new) || (old.trust_domain == new.trust_domain && is_same_form())
+        };
+        self.last.len() == next.len() && self.last.iter().zip(next).all(is_same)
+    }
+
+    fn reply(&self) -> R {
+        let bundles = self.last.iter().map(|bundle| (bundle.trust_domain.id(), (self.form)(bundle)));
+        (self.wrap)(bundles.collect())
     }
 }
 
@@ -234,9 +261,10 @@ impl<R: Send + 'static> Replies for Bundles<R> {
         loop {
             self.subscriber.changed().await?;
             let next = self.latest()?;
-            if next != self.last {
-                self.last = next.clone();
-                return Ok((self.wrap)(next));
+            let is_last = self.is_last(&next);
+            self.last = next;
+            if !is_last {
+                return Ok(self.reply());
             }
         }
     }
@@ -293,11 +321,11 @@ fn unique_hints<T: Copy>(items: &[T], entry: impl Fn(&T) -> &Entry) -> Vec<T> {
 }
 
 /// Logs that a caller has no identity, and returns the status of its call.
-fn no_identity(caller: &Caller, method: &'static str, log_selectors: &[String]) -> Status {
-    if caller.peer().complain("no identity") {
-        let shown = selectors_to_log(caller.selectors(), log_selectors);
+fn no_identity(peer: &Peer, selectors: &Selectors, method: &'static str, log_selectors: &[String]) -> Status {
+    if peer.complain("no identity") {
+        let shown = selectors_to_log(selectors, log_selectors);
         let selectors = Some(&*shown).filter(|shown| !shown.is_empty());
-        let pid = caller.peer().process.pid;
+        let pid = peer.process.pid;
         error!(pid, method, registered = false, selectors, "No identity issued");
     }
     Status::permission_denied("no identity issued")
@@ -315,13 +343,13 @@ pub(crate) fn denied(reason: Denied) -> Status {
 
 /// The selectors that may be logged: those that equal a prefix of `log_selectors`, or begin with one and a colon.
 fn selectors_to_log(selectors: &Selectors, prefixes: &[String]) -> String {
-    let wanted = |text: &String| {
-        prefixes.iter().any(|prefix| {
-            text.strip_prefix(prefix.as_str()).is_some_and(|r| r.is_empty() || r.starts_with(':'))
-        })
-    };
-    let texts: Vec<String> = selectors.iter().map(ToString::to_string).filter(wanted).collect();
-    texts.join(",")
+    let texts = selectors.iter().map(ToString::to_string).filter(|text| is_logged(text, prefixes));
+    texts.collect::<Vec<_>>().join(",")
+}
+
+fn is_logged(selector: &str, prefixes: &[String]) -> bool {
+    let mut rests = prefixes.iter().filter_map(|prefix| selector.strip_prefix(prefix.as_str()));
+    rests.any(|rest| rest.is_empty() || rest.starts_with(':'))
 }
 
 /// The X.509 authorities of a bundle as concatenated DER, the form of the Workload API.

@@ -14,7 +14,7 @@ use transport::Peer;
 use super::super::table::Unattested;
 use super::{Workload, denied, no_identity, unique_hints};
 use crate::door::Caller;
-use crate::manager::TokenError;
+use crate::manager::{Proof as _, TokenError};
 
 impl Workload {
     /// One token for each of the caller's identities, or for the one that it asks for; all of them or none.
@@ -33,7 +33,7 @@ impl Workload {
             request.spiffe_id.is_empty() || granted.entry().spiffe_id.as_str() == request.spiffe_id
         });
         if wanted.is_empty() {
-            return Err(no_identity(&caller, METHOD, &self.log_selectors));
+            return Err(no_identity(caller.peer(), caller.selectors(), METHOD, &self.log_selectors));
         }
         let signed = wanted.iter().map(async |granted| {
             let svid = manager.jwt_svid(granted, &request.audience).await;
