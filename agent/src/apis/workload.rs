@@ -18,7 +18,6 @@ use tokio::time::{Instant, timeout_at};
 use tokio_stream::Stream;
 use tonic::{Code, Status};
 use tracing::{Level, debug, enabled, error, info};
-
 use transport::Peer;
 
 use crate::door::{Admission, Caller, Denied};

@@ -4,8 +4,9 @@
 //! outage until a token has expired. Callers that ask for the same token wait for one call.
 
 mod follow;
+mod queue;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
@@ -21,6 +22,7 @@ use tonic::Code;
 use tracing::{debug, error, info, warn};
 
 use self::follow::Followers;
+use self::queue::{Asker, Queue};
 use super::Stopped;
 use crate::upstream::backoff::{Backoff, Need};
 use crate::upstream::{ServerError, failed};
@@ -89,8 +91,7 @@ impl Tokens {
             is_kept,
             sign,
             clock,
-            asked: HashMap::new(),
-            queue: VecDeque::new(),
+            queue: Queue::default(),
             in_flight: 0,
             once: Arc::new(Semaphore::new(PARALLEL)),
             backoff: Backoff::default(),
@@ -133,21 +134,6 @@ impl Tokens {
     }
 }
 
-/// A token that the server was or will be asked for.
-#[derive(Default)]
-struct Asked {
-    callers: Vec<(Arc<Entry>, oneshot::Sender<Answer>)>,
-    /// It is refreshed, so it is asked for without callers, too.
-    is_refresh: bool,
-}
-
-impl Asked {
-    /// Whether nobody waits for it any more.
-    fn is_in_vain(&self) -> bool {
-        !self.is_refresh && self.callers.iter().all(|(_, reply)| reply.is_closed())
-    }
-}
-
 struct Task {
     cache: JwtCache,
     followers: Followers,
@@ -161,9 +147,7 @@ struct Task {
     sign: Sign,
     clock: fn() -> SystemTime,
     /// The tokens that the server was or will be asked for.
-    asked: HashMap<JwtKey, Asked>,
-    /// Those of them that wait for their turn: entries take turns, so that nobody waits for a workload with many audiences.
-    queue: VecDeque<(Arc<str>, VecDeque<JwtKey>)>,
+    queue: Queue,
     /// Calls that are under way, at most [`PARALLEL`].
     in_flight: usize,
     /// Limits the calls for tokens that are not kept.
@@ -251,23 +235,14 @@ impl Task {
         let failures = [self.away.as_ref(), self.refused.get(&key)];
         if let Some((_, reason)) = failures.into_iter().flatten().find(|(at, _)| at.elapsed() < PAUSE) {
             drop(reply.send(Err(reason.clone())));
-        } else if let Some(asked) = self.asked.get_mut(&key) {
-            asked.callers.retain(|(_, reply)| !reply.is_closed());
-            asked.callers.push((entry, reply));
-        } else if self.enqueue(key.clone()) {
-            self.asked.insert(key, Asked { callers: vec![(entry, reply)], is_refresh: false });
-        } else {
+        } else if let Err(reply) = self.queue.ask(key, entry, reply) {
             drop(reply.send(Err(TokenError::Busy)));
         }
     }
 
     /// Puts a token that is held into the queue, unless it is there already.
     fn refresh(&mut self, key: JwtKey) {
-        if let Some(asked) = self.asked.get_mut(&key) {
-            asked.is_refresh = true;
-        } else if self.enqueue(key.clone()) {
-            self.asked.insert(key, Asked { callers: Vec::new(), is_refresh: true });
-        } else {
+        if !self.queue.refresh(&key) {
             self.put_off(&key, (self.clock)() + REFUSED);
         }
     }
@@ -278,49 +253,11 @@ impl Task {
         self.followers.retry(key, until);
     }
 
-    /// Returns false if too many wait already: of this entry, or in all. Those that nobody waits for any more make room.
-    fn enqueue(&mut self, key: JwtKey) -> bool {
-        if self.asked.len() >= WAITING {
-            self.forget_vain();
-        }
-        let of_entry = self.queue.iter_mut().find(|(entry_id, _)| entry_id == key.entry_id());
-        match of_entry {
-            _ if self.asked.len() >= WAITING => return false,
-            Some((_, keys)) if keys.len() >= WAITING_OF_ENTRY => return false,
-            Some((_, keys)) => keys.push_back(key),
-            None => self.queue.push_back((Arc::clone(key.entry_id()), [key].into())),
-        }
-        true
-    }
-
-    /// Takes the tokens out of the queue that nobody waits for any more.
-    fn forget_vain(&mut self) {
-        let asked = &mut self.asked;
-        for (_, keys) in &mut self.queue {
-            keys.retain(|key| {
-                let in_vain = asked.get(key).is_none_or(Asked::is_in_vain);
-                if in_vain {
-                    asked.remove(key);
-                }
-                !in_vain
-            });
-        }
-        self.queue.retain(|(_, keys)| !keys.is_empty());
-    }
-
     /// Calls the server for those whose turn it is.
     fn call(&mut self) {
         while self.in_flight < PARALLEL {
-            let Some((entry_id, mut keys)) = self.queue.pop_front() else { return };
-            let key = keys.pop_front();
-            if !keys.is_empty() {
-                self.queue.push_back((entry_id, keys));
-            }
-            let (Some(key), Some(mailbox)) = (key, self.mailbox.upgrade()) else { return };
-            if self.asked.get(&key).is_none_or(Asked::is_in_vain) {
-                self.asked.remove(&key);
-                continue;
-            }
+            let Some(mailbox) = self.mailbox.upgrade() else { return };
+            let Some(key) = self.queue.next() else { return };
             self.in_flight += 1;
             let signing = (self.sign)(key.clone());
             tokio::spawn(async move {
@@ -351,7 +288,7 @@ impl Task {
 
     fn signed(&mut self, key: JwtKey, signed: Result<JwtSvid, ServerError>) {
         self.in_flight -= 1;
-        let callers = self.asked.remove(&key).unwrap_or_default().callers;
+        let callers = self.queue.answered(&key);
         let now = (self.clock)();
         match signed {
             Ok(svid) => {
@@ -376,13 +313,7 @@ impl Task {
         }
     }
 
-    fn not_signed(
-        &mut self,
-        key: JwtKey,
-        reason: &ServerError,
-        callers: Vec<(Arc<Entry>, oneshot::Sender<Answer>)>,
-        now: SystemTime,
-    ) {
+    fn not_signed(&mut self, key: JwtKey, reason: &ServerError, callers: Vec<Asker>, now: SystemTime) {
         let asks_for = reason.retry_after().unwrap_or_default();
         let failure = TokenError::Server(failed::rpc_error(reason));
         self.log_failure(&key, reason, callers.is_empty());
@@ -394,7 +325,7 @@ impl Task {
         } else {
             self.put_off(&key, now + REFUSED.max(asks_for));
             self.refused.retain(|_, (at, _)| at.elapsed() < PAUSE);
-            if self.refused.len() < WAITING {
+            if self.refused.len() < queue::WAITING {
                 self.refused.insert(key, (Instant::now(), failure.clone()));
             }
         }
@@ -457,9 +388,6 @@ fn of_entry(entry: &Entry, svid: &Arc<JwtSvid>) -> Answer {
     Err(TokenError::Server(format!("the server signed for {} instead of {}", svid.id, entry.spiffe_id)))
 }
 
-/// The most tokens that wait for the server, in all and of one entry.
-const WAITING: usize = 1024;
-const WAITING_OF_ENTRY: usize = 64;
 /// The wait before a token is refreshed that the server did not sign.
 const REFUSED: Duration = Duration::from_secs(10);
 /// The most calls that are under way at one time. A server signs 500 a second.

@@ -245,7 +245,9 @@ async fn one_entry_has_so_many_that_wait() {
     let (crowd, newcomer) = tokio::join!(crowd, newcomer);
     assert!(newcomer.is_ok());
     let busy = Err("too many JWT-SVIDs are being signed".to_owned());
-    assert!(crowd.iter().filter(|answer| **answer == busy).count() >= 500 - WAITING_OF_ENTRY - PARALLEL);
+    assert!(
+        crowd.iter().filter(|answer| **answer == busy).count() >= 500 - queue::WAITING_OF_ENTRY - PARALLEL
+    );
 }
 
 #[tokio::test(start_paused = true)]
