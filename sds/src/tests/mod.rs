@@ -3,6 +3,7 @@
 mod calls;
 mod delta;
 mod dialects;
+mod histories;
 mod requests;
 mod sotw;
 
