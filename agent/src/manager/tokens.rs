@@ -319,7 +319,7 @@ impl Task {
         self.log_failure(&key, reason, callers.is_empty());
         // What the server says of one token says nothing of the others.
         if matches!(reason.code(), None | Some(Code::Unavailable)) {
-            let wait = self.backoff.wait(Need::urgent_if(!callers.is_empty()));
+            let wait = self.backoff.wait(Need::urgent_if(!callers.is_empty() || self.followers.has(&key)));
             self.put_off(&key, now + wait.max(asks_for));
             self.away = Some((Instant::now(), failure.clone()));
         } else {

@@ -62,6 +62,11 @@ impl Followers {
         }
     }
 
+    /// Whether somebody follows this token.
+    pub(super) fn has(&self, key: &JwtKey) -> bool {
+        self.0.get(key).is_some_and(|followed| followed.newest.has_listeners())
+    }
+
     /// Sends a token that came now. `draw` (uniform in 0..1) decides when the next one is asked for.
     pub(super) fn put(&mut self, key: &JwtKey, svid: &Arc<JwtSvid>, draw: f64, now: SystemTime) {
         let Some(followed) = self.0.get_mut(key) else { return };

@@ -338,7 +338,10 @@ async fn a_follower_waits_through_an_outage() {
     let mut updates = follow(&fixture, &entry, "a").await.unwrap();
     sleep(10 * MINUTE).await;
     fixture.signer.away(false);
+    let began = Instant::now();
     following(&mut updates).await;
+    // The longest wait where somebody needs the server, and the second that it takes.
+    assert!(began.elapsed() <= Duration::from_secs(5 + 1), "{:?}", began.elapsed());
     // It is also asked for when it has expired meanwhile.
     fixture.signer.away(true);
     sleep(10 * MINUTE).await;
