@@ -18,6 +18,8 @@ pub(crate) enum Kind {
     NackWords,
     /// Streams of SDS that each ask for 60 KB of names that there are not, and wait
     HeldNames,
+    /// A delta stream with 60 KB of names, and requests of a few bytes that change them without end
+    DeltaChanges,
     /// Calls that are taken back as soon as they are made (CVE-2023-44487)
     RapidReset,
     /// PINGs, SETTINGS and calls whose answers are never read
@@ -54,6 +56,7 @@ impl Kind {
             Self::HeadersTooLong => "headers-too-long",
             Self::NackWords => "nack-words",
             Self::HeldNames => "held-names",
+            Self::DeltaChanges => "delta-changes",
             Self::RapidReset => "rapid-reset",
             Self::UnreadAnswers => "unread-answers",
             Self::SilentConnections => "silent-connections",
@@ -67,12 +70,13 @@ impl Kind {
         if self == Self::SilentConnections { 1000 } else { 32 }
     }
 
-    const EACH: [Self; 10] = [
+    const EACH: [Self; 11] = [
         Self::UnfinishedMessages,
         Self::HpackChurn,
         Self::HeadersTooLong,
         Self::NackWords,
         Self::HeldNames,
+        Self::DeltaChanges,
         Self::RapidReset,
         Self::UnreadAnswers,
         Self::SilentConnections,
@@ -95,7 +99,7 @@ mod tests {
             Kind::chosen(&[Kind::RapidReset, Kind::All])[..2],
             [Kind::RapidReset, Kind::UnfinishedMessages]
         );
-        assert_eq!(Kind::chosen(&[Kind::RapidReset, Kind::All]).len(), 10);
+        assert_eq!(Kind::chosen(&[Kind::RapidReset, Kind::All]).len(), 11);
     }
 
     #[test]

@@ -52,6 +52,7 @@ pub(super) fn script(kind: Kind, number: usize) -> Box<dyn Script> {
         Kind::HeadersTooLong => Box::new(calls::Blocks::too_long()),
         Kind::NackWords => Box::new(messages::Nacks::new()),
         Kind::HeldNames => Box::new(messages::Names::new()),
+        Kind::DeltaChanges => Box::new(messages::Changes::new()),
         Kind::RapidReset => Box::new(calls::Resets::new()),
         Kind::UnreadAnswers => Box::new(connections::Unread::new(number)),
         Kind::SilentConnections => Box::new(connections::Silent),
@@ -90,6 +91,7 @@ fn framed(length: usize, bytes: &[u8]) -> Vec<u8> {
 
 const X509: &str = "/SpiffeWorkloadAPI/FetchX509SVID";
 const HEALTH: &str = "/grpc.health.v1.Health/Check";
+const DELTA: &str = "/envoy.service.secret.v3.SecretDiscoveryService/DeltaSecrets";
 const SDS: &str = "/envoy.service.secret.v3.SecretDiscoveryService/StreamSecrets";
 
 #[cfg(test)]

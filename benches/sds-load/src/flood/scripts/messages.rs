@@ -4,7 +4,7 @@ use bytes::{Buf as _, Bytes};
 
 use super::super::frames::{self, DATA, END_HEADERS, HEADERS, MOST};
 use super::super::heard::Heard;
-use super::{HEALTH, Next, SDS, Script, Streams, X509, framed};
+use super::{DELTA, HEALTH, Next, SDS, Script, Streams, X509, framed};
 use crate::wire::{Message, NodeIn, Requests};
 
 /// A stream and the bytes that are not sent on it yet.
@@ -157,10 +157,57 @@ impl Script for Names {
     }
 }
 
+/// Changes the names of a delta stream without end, one at a time.
+pub(super) struct Changes {
+    streams: Streams,
+    first: Bytes,
+    /// As many changes as fit into a frame.
+    changes: Bytes,
+    saying: Option<Saying>,
+}
+
+impl Changes {
+    pub(super) fn new() -> Self {
+        let field = |number: u8, name: &str| {
+            let length = u8::try_from(name.len()).expect("short names");
+            [&[number << 3 | 2, length], name.as_bytes()].concat()
+        };
+        let name = |number: usize| field(SUBSCRIBE, &format!("spiffe://example.org/{number:06}"));
+        let names: Vec<u8> = (0..LONG_TEXT / 54).flat_map(name).collect();
+        let change = |number| field(number, "spiffe://example.org/999999");
+        let both =
+            [change(SUBSCRIBE), change(UNSUBSCRIBE)].map(|change| framed(change.len(), &change)).concat();
+        Self {
+            streams: Streams::default(),
+            first: framed(names.len(), &names).into(),
+            changes: both.repeat(MOST / both.len()).into(),
+            saying: None,
+        }
+    }
+}
+
+impl Script for Changes {
+    fn next(&mut self, heard: &mut Heard) -> Next {
+        let mut out = Vec::new();
+        let saying = match self.saying.take().filter(|saying| heard.is_open(saying.stream)) {
+            Some(saying) if saying.rest.is_empty() => Some(Saying { rest: self.changes.clone(), ..saying }),
+            Some(saying) => Some(saying),
+            None => Saying::open(&mut self.streams, heard, &mut out, DELTA, self.first.clone()),
+        };
+        let Some(mut saying) = saying else { return Next::Over };
+        saying.say(heard, &mut out);
+        self.saying = Some(saying);
+        if out.is_empty() { Next::Wait } else { Next::Frames(out) }
+    }
+}
+
 fn whole(mut message: Message) -> Bytes {
     message.copy_to_bytes(message.remaining())
 }
 
+/// Fields of `DeltaDiscoveryRequest`.
+const SUBSCRIBE: u8 = 3;
+const UNSUBSCRIBE: u8 = 4;
 /// The number of streams with an unfinished message on a connection.
 const UNFINISHED: usize = 100;
 /// The bytes of a long message: nearly as many as gRPC servers accept by default.
