@@ -3,13 +3,15 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use harness::{Sidecar, build_finial, jwt_bundles, x509_bundles, x509_svid};
+use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{SpiffeCertValidatorConfig, secret};
+use harness::{Sds, Sidecar, build_finial, jwt_bundles, sds_request, x509_bundles, x509_svid};
+use prost::Message as _;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, SignatureAlgorithm};
 use serde_json::{Value, json};
 
 use super::super::attesting::served;
 use super::super::levels::{Level, Programs};
-use super::super::mesh::{Mesh, this_program};
+use super::super::mesh::Mesh;
 use super::super::spire_server::{Options, SpireServer};
 
 pub(super) async fn alike(programs: Programs) {
@@ -40,37 +42,54 @@ pub(super) async fn alike(programs: Programs) {
     let (ours, theirs) = (given(&finial).await, given(&real).await);
     assert_eq!(ours, theirs);
     eprintln!("{} bundles are given alike", ours.len());
-    let rejected = [rejected(&programs, &server, &finial).await, rejected(&programs, &server, &real).await];
-    eprintln!("Envoys have rejected {rejected:?} secrets with all bundles");
-    assert_eq!(rejected[0], 0);
+    let mut domains = Vec::new();
+    for level in [&finial, &real] {
+        let everybody = format!("unix:uid:{}", nix::unistd::getuid());
+        server.register_with("everybody", &level.parent, &everybody, &flags).await;
+        served(&level.agent, &server.id("everybody")).await;
+        domains.push((in_all(level).await, rejects_all(&programs, level).await));
+    }
+    // The real agent gives domains without X.509 authorities, too. For their sake Envoy rejects the whole secret.
+    let usable = ["example.org", "kinds.test", "only-x509.test", "twice.test"];
+    assert_eq!(domains[0], (usable.map(str::to_owned).to_vec(), false));
+    assert!(domains[1].1, "{:?}", domains[1].0);
     finial.is_quiet("unusual bundles");
 }
 
-/// An Envoy asks for the bundles of all domains. Returns how many it has rejected when it has judged one: it takes no
-/// domain without X.509 authorities, which the real agent gives it.
-async fn rejected(programs: &Programs, server: &SpireServer, level: &Level) -> u64 {
+/// The trust domains in the secret `ALL` of this process.
+async fn in_all(level: &Level) -> Vec<String> {
+    let mut sds = Sds::open(&level.agent.socket(), sds_request(&["ALL"])).await.expect("served");
+    let secret = sds.secrets(&["ALL"]).await.expect("served").remove(0);
+    let Some(secret::Type::ValidationContext(context)) = secret.r#type else { panic!("another kind") };
+    let validator = context.custom_validator_config.and_then(|one| one.typed_config).expect("a validator");
+    let config = SpiffeCertValidatorConfig::decode(validator.value.as_slice()).expect("of SPIFFE");
+    config.trust_domains.into_iter().map(|domain| domain.name).collect()
+}
+
+/// Whether an Envoy rejects the secret `ALL`. It has the identity of everybody, which the agent holds. What Envoy counts as
+/// rejected is the one of both secrets that came last, because it uses them together.
+async fn rejects_all(programs: &Programs, level: &Level) -> bool {
     let mesh = Mesh::new(&programs.envoy, &level.agent);
-    let mut flags = Vec::new();
-    for domain in ["spiffe://only-jwt.test", "spiffe://kinds.test"] {
-        flags.extend(["-federatesWith", domain]);
-    }
-    server.register_with("backend", &level.parent, &mesh.selector("backend"), &flags).await;
-    // The agent has that entry when it serves one of later.
-    server.register("later", &level.parent, &this_program()).await;
-    served(&level.agent, &server.id("later")).await;
     let sidecar = Sidecar {
         callers: &["frontend"],
         authorities: Some("ALL"),
         impatient: true,
-        ..mesh.sidecar("backend")
+        ..mesh.sidecar("everybody")
     };
     let envoy = mesh.start(sidecar).await;
     let judged = async || {
-        let [taken, rejected] =
-            [envoy.stat("sds.ALL.update_success").await, envoy.stat("sds.ALL.update_rejected").await];
-        (taken + rejected > 0).then_some(rejected)
+        let mut rejections = 0;
+        for name in ["ALL", "spiffe_example.org/everybody"] {
+            let taken = envoy.stat(&format!("sds.{name}.update_success")).await;
+            let rejected = envoy.stat(&format!("sds.{name}.update_rejected")).await;
+            if taken + rejected == 0 {
+                return None;
+            }
+            rejections += rejected;
+        }
+        Some(rejections > 0)
     };
-    envoy.until("has judged the bundles", judged).await
+    envoy.until("has judged both secrets", judged).await
 }
 
 /// The first message of each stream of bundles: what there is of each trust domain, as text.
