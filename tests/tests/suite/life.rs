@@ -270,12 +270,17 @@ async fn federated_bundles_are_served() {
     let parent = server.join_token_agent_id(conf.join_token.as_deref().unwrap_or_default());
     let uid = format!("unix:uid:{}", nix::unistd::getuid());
     let mut entry = dev::Entry::new("spiffe://example.org/web", &*parent, [&*uid]);
-    entry.federates_with = vec!["other.org".into(), "absent.org".into()];
+    entry.federates_with = vec!["other.org".into(), "absent.org".into(), "empty.org".into()];
+    server.set_federated_bundle("empty.org", Vec::new());
     server.create_entry(entry);
-    let agent = Agent::start(&conf);
+    let mut agent = Agent::start(&conf);
     let mut stream = x509_svid(&agent.wait_for_socket().await).await.expect("served");
     let response = stream.message().await.expect("served").expect("a message");
-    assert_eq!(response.federated_bundles.keys().collect::<Vec<_>>(), ["spiffe://other.org"]);
+    let mut federated: Vec<_> = response.federated_bundles.keys().collect();
+    federated.sort();
+    assert_eq!(federated, ["spiffe://empty.org", "spiffe://other.org"]);
+    let said = agent.logged("Bundle has no X.509 authorities").await;
+    assert!(said.contains("trust_domain=empty.org"), "{said}");
     let mut sds =
         Sds::open(&agent.socket(), sds_request(&["spiffe://other.org", "ALL"])).await.expect("served");
     let mut names: Vec<String> =

@@ -148,6 +148,10 @@ impl SyncState {
                 }
                 let bundle = Arc::new(bundle);
                 self.unreadable.remove(&bundle.trust_domain);
+                if bundle.x509_authorities.is_empty() {
+                    warn!(trust_domain = %bundle.trust_domain,
+                        "Bundle has no X.509 authorities; SDS leaves its trust domain out of the resource of all bundles");
+                }
                 self.bundles.insert(bundle.trust_domain.clone(), (wire, Arc::clone(&bundle)));
                 Ok(bundle)
             }
