@@ -106,6 +106,12 @@ impl JwtCache {
         self.held.is_empty()
     }
 
+    /// Whether a token is held, valid or not.
+    #[must_use]
+    pub fn holds(&self, key: &JwtKey) -> bool {
+        self.held.contains_key(key)
+    }
+
     /// Looks a token up. `id` is what the entry grants now: a token of another SPIFFE ID is dropped.
     pub fn get(&mut self, key: &JwtKey, id: &SpiffeId, now: SystemTime) -> Found {
         let Some(held) = self.held.get(key) else { return Found::Missing };

@@ -138,4 +138,4 @@ fn stopping() -> Status {
 }
 
 /// Nanoseconds that it takes to follow a JWT-SVID.
-const FOLLOWING: u64 = 20_000;
+pub(crate) const FOLLOWING: u64 = 20_000;

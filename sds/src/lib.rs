@@ -90,6 +90,11 @@ pub enum Refusal {
         /// What is wrong with it.
         reason: String,
     },
+    /// The request's type URL is longer than any that a client has.
+    LongTypeUrl {
+        /// The most bytes that it may have.
+        limit: usize,
+    },
     /// The request has too many names.
     TooManyNames {
         /// The most bytes that the names may have together.
@@ -100,9 +105,9 @@ pub enum Refusal {
         /// The SPIFFE ID of the SVID.
         spiffe_id: String,
     },
-    /// The SVID is not signed yet (FetchSecrets only; a stream waits for it).
+    /// The SVID is not signed yet, or the system's roots are not read (FetchSecrets only; a stream waits).
     NotMinted {
-        /// The SPIFFE ID of the SVID.
+        /// The SPIFFE ID of the SVID, or the name of the roots.
         spiffe_id: String,
     },
 }
@@ -119,11 +124,17 @@ impl std::fmt::Display for Refusal {
             }
             Self::NeedsValidator => f.write_str("unable to use \"SPIFFE validator\" on Envoy below 1.17"),
             Self::BadName { name, reason } => write!(f, "resource name {name:?}: {reason}"),
-            Self::TooManyNames { limit } => write!(f, "resource names exceed {limit} bytes"),
+            Self::LongTypeUrl { limit } => write!(f, "type URL exceeds {limit} bytes"),
+            Self::TooManyNames { limit } => {
+                write!(f, "resource names exceed {limit} bytes, of which each takes 24 besides its own")
+            }
             Self::Expired { spiffe_id } => {
                 write!(f, "X.509-SVID of {spiffe_id} has expired and the server has not renewed it yet")
             }
-            Self::NotMinted { spiffe_id } => write!(f, "SVID of {spiffe_id} is not available yet"),
+            Self::NotMinted { spiffe_id } if spiffe_id.starts_with("spiffe:") => {
+                write!(f, "SVID of {spiffe_id} is not available yet")
+            }
+            Self::NotMinted { spiffe_id } => write!(f, "{spiffe_id} is not available yet"),
         }
     }
 }

@@ -160,6 +160,9 @@ impl TokenName {
         for (key, value) in form_urlencoded::parse(query.as_bytes()) {
             match &*key {
                 "audience" if value.is_empty() => return Err("an audience is empty".into()),
+                "audience" if audience.len() == AUDIENCES => {
+                    return Err(format!("it has more than {AUDIENCES} audiences"));
+                }
                 "audience" => audience.push(value.into_owned()),
                 "spiffe_id" if spiffe_id.is_some() => return Err("it has more than one spiffe_id".into()),
                 "spiffe_id" => {
@@ -180,8 +183,10 @@ impl TokenName {
 const SYSTEM_ROOTS: &str = "file-root:system";
 /// The first part of the name of a JWT-SVID.
 const TOKEN: &str = "jwt-svid";
-/// The longest name of a JWT-SVID, as long as a request of FetchJWTSVID may be.
-const TOKEN_LIMIT: usize = 4 * 1024;
+/// The longest name of a JWT-SVID, in bytes.
+const TOKEN_LIMIT: usize = 1024;
+/// The most audiences of a JWT-SVID.
+const AUDIENCES: usize = 16;
 
 #[cfg(test)]
 mod tests {
@@ -205,7 +210,7 @@ mod tests {
                 "jwt-svid?audience=a&spiffe_id=spiffe://td/a&spiffe_id=spiffe://td/b",
                 "it has more than one spiffe_id",
             ),
-            (&*long, "it is longer than 4096 bytes"),
+            (&*long, "it is longer than 1024 bytes"),
         ] {
             assert_eq!(read(name).unwrap_err(), reason);
         }

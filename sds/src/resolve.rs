@@ -55,7 +55,7 @@ impl Resolve<'_> {
             Meaning::Bundle => self.bundle_of(name).is_none(),
             Meaning::DefaultSvid => self.update.identities.is_empty(),
             Meaning::Svid => self.granting(name).is_none(),
-            Meaning::Token => TokenName::parse(name).is_ok_and(|token| self.bearer(&token).is_none()),
+            Meaning::Token => TokenName::parse(name).map_or(true, |token| self.bearer(&token).is_none()),
             Meaning::Nothing => true,
         }
     }

@@ -25,9 +25,9 @@ use tonic::server::NamedService;
 use tonic::{Code, Status};
 use transport::Peer;
 
-use crate::feeds::{Fed, Following, SystemRoots, Token};
+use crate::feeds::{FOLLOWING, Fed, Following, SystemRoots, Token};
 use crate::framing::{Inbound, RequestError};
-use crate::machine::{Machine, Push, TOKEN_BYTES, fetch_with};
+use crate::machine::{Machine, Push, TOKEN_BYTES, check, fetch_with};
 use crate::reply::Unary;
 use crate::requests::take;
 use crate::secret::Secrets;
@@ -249,21 +249,24 @@ async fn fetch_secrets<A: Admit, B: Body<Data = Bytes> + Unpin>(
     .await?;
     let message = message.ok_or_else(|| Status::internal("the call has no request"))?;
     let message = message.map_err(|reason| status_of_request(&reason))?;
-    let request = message.request().map_err(|reason| status_of_request(&reason))?;
-    let mut updates = shared.admit.admit(peer, Called::FetchSecrets).await?.updates;
+    // The names are read again at each look: while the agent starts, only the message is kept.
+    let request = || message.request().map_err(|reason| status_of_request(&reason));
+    check(request()?).map_err(|refusal| status_of(&refusal))?;
+    kept.set(message.kept()).map_err(no_room)?;
+    let mut updates = shared.admit.admit(Arc::clone(&peer), Called::FetchSecrets).await?.updates;
     let until = Instant::now() + MINT_PATIENCE;
     let mut fed = Fed::default();
     loop {
         let update = updates.latest();
         let (options, secrets, wall) = (&shared.options, &shared.secrets, SystemTime::now());
-        let refusal = match fetch_with(options, secrets, request.clone(), &update, &mut fed, wall) {
+        let refusal = match fetch_with(options, secrets, request()?, &update, &mut fed, wall) {
             Ok(push) => return Ok(push),
             Err(refusal @ Refusal::NotMinted { .. }) => refusal,
             Err(refusal) => return Err(status_of(&refusal)),
         };
         kept.set(message.kept() + fed.tokens.len() * TOKEN_BYTES).map_err(no_room)?;
         let changed = if let Some(token) = fed.tokens.iter_mut().find(|token| token.svid.is_none()) {
-            tokio::time::timeout_at(until, signed(&shared, &update, token)).await
+            tokio::time::timeout_at(until, signed(&shared, &peer, &update, token)).await
         } else if fed.wants_roots && fed.roots.is_none() {
             tokio::time::timeout_at(until, read(&shared, &mut fed)).await.map(Ok)
         } else {
@@ -289,15 +292,17 @@ async fn read<A: Admit>(shared: &Shared<A>, fed: &mut Fed) -> bool {
     false
 }
 
-/// Waits until a JWT-SVID is there. Returns whether it is.
+/// Waits until a JWT-SVID is there that has not expired. Returns whether it is.
 async fn signed<A: Admit>(
     shared: &Shared<A>,
+    peer: &Peer,
     update: &WorkloadUpdate,
     token: &mut Token,
 ) -> Result<bool, Status> {
+    peer.account().work(FOLLOWING);
     let mut following = shared.admit.follow(update, &token.entry.id, &token.audience).await?;
     while following.changed().await.is_ok() {
-        if let Some(svid) = &*following.latest() {
+        if let Some(svid) = following.latest().iter().find(|svid| !svid.expired(SystemTime::now())) {
             token.svid = Some(Arc::clone(svid));
             return Ok(true);
         }
@@ -347,7 +352,9 @@ pub(crate) fn no_room(refused: Refused) -> Status {
 
 pub(crate) fn status_of(refusal: &Refusal) -> Status {
     let code = match refusal {
-        Refusal::NotAuthorized(_) | Refusal::BadName { .. } => Code::InvalidArgument,
+        Refusal::NotAuthorized(_) | Refusal::BadName { .. } | Refusal::LongTypeUrl { .. } => {
+            Code::InvalidArgument
+        }
         Refusal::NeedsValidator => Code::Internal,
         Refusal::TooManyNames { .. } => Code::ResourceExhausted,
         Refusal::Expired { .. } | Refusal::NotMinted { .. } => Code::Unavailable,

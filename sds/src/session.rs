@@ -97,9 +97,8 @@ impl<A: Admit, B: Body<Data = Bytes> + Unpin> Session<A, B> {
             let next = if self.machine.is_settled() {
                 Ok(Next::Wait(None))
             } else {
-                let names = self.machine.names_to_look_up();
-                if names > NAMES_FREE {
-                    self.peer.account().work(names as u64 * LOOKUP);
+                if self.machine.answered() {
+                    self.work_for_names(LOOKUP);
                 }
                 self.machine.next(self.start.elapsed(), SystemTime::now())
             };
@@ -157,11 +156,23 @@ impl<A: Admit, B: Body<Data = Bytes> + Unpin> Session<A, B> {
 
     /// Takes in all requests and updates that have come.
     fn take_events(&mut self, cx: &mut Context<'_>) -> Result<(), Status> {
+        let mut taken = 0;
         while !self.request_ended
             && let Poll::Ready(message) = self.inbound.poll_message(cx, self.machine.knows_node())
         {
             match message {
-                Some(Ok(message)) => take(&mut self.machine, &self.peer, &message)?,
+                Some(Ok(message)) => {
+                    take(&mut self.machine, &self.peer, &message)?;
+                    // A request of a few bytes can change a list of thousands.
+                    self.work_for_names(CHANGE);
+                    taken += 1;
+                    let is_turn = self.machine.names() > NAMES_FREE || taken % REQUESTS == 0;
+                    if is_turn && !self.peer.account().may_work() {
+                        // The rest has to wait for a turn.
+                        cx.waker().wake_by_ref();
+                        break;
+                    }
+                }
                 Some(Err(reason)) => return Err(status_of_request(&reason)),
                 None => self.request_ended = true,
             }
@@ -173,6 +184,14 @@ impl<A: Admit, B: Body<Data = Bytes> + Unpin> Session<A, B> {
             feeds.poll(cx, &mut self.machine)?;
         }
         self.charge()
+    }
+
+    /// Counts work that grows with the names of the stream. A usual stream has one, which costs nothing to speak of.
+    fn work_for_names(&self, each: u64) {
+        let names = self.machine.names();
+        if names > NAMES_FREE {
+            self.peer.account().work(names as u64 * each);
+        }
     }
 
     /// Follows what the stream asks for besides the updates. Returns whether there is something new to poll.
@@ -314,9 +333,11 @@ impl<A: Admit, B: Body<Data = Bytes> + Unpin> Body for Session<A, B> {
     }
 }
 
-/// Nanoseconds that it takes to look up a name. A request of a few bytes can have all names of its stream looked up,
-/// so streams with many names pay for it.
+/// Nanoseconds that it takes to look up a name, and to copy one into a changed list.
 const LOOKUP: u64 = 100;
+const CHANGE: u64 = 20;
+/// Requests that are taken before others have a turn, if the turn of this one is over.
+const REQUESTS: u32 = 8;
 /// Bytes that the kernel copies in a nanosecond. A few bytes can ask for all of a node's roots.
 const BYTES_A_NANOSECOND: u64 = 4;
 /// Bytes that are sent without being counted.

@@ -238,7 +238,8 @@ impl sds::Admit for Door {
     ) -> Result<Following, Status> {
         let stopping = || Status::unavailable("agent is shutting down");
         let manager = self.admission.manager().ok_or_else(stopping)?;
-        let granted = Granted::by(update, entry_id).ok_or_else(stopping)?;
+        let withdrawn = || Status::unavailable("the identity was withdrawn");
+        let granted = Granted::by(update, entry_id).ok_or_else(withdrawn)?;
         manager.follow_jwt_svid(&granted, audience).await.map_err(|reason| workload::no_token(&reason))
     }
 

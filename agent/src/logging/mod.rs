@@ -191,7 +191,8 @@ impl Subscriber for Logger {
         event.record(&mut fields);
         let (metadata, named) = (event.metadata(), &mut fields.fields);
         let module = metadata.module_path().unwrap_or_else(|| metadata.target());
-        for (name, value) in origin::fields(module) {
+        // A line that belongs elsewhere names a target; the target is the module otherwise.
+        for (name, value) in origin::fields(metadata.target()) {
             match named.get(*name) {
                 None => drop(named.insert((*name).to_owned(), Value::constant(value))),
                 Some(own) if own.is_empty() => drop(named.remove(*name)),

@@ -235,14 +235,15 @@ impl Task {
         let failures = [self.away.as_ref(), self.refused.get(&key)];
         if let Some((_, reason)) = failures.into_iter().flatten().find(|(at, _)| at.elapsed() < PAUSE) {
             drop(reply.send(Err(reason.clone())));
-        } else if let Err(reply) = self.queue.ask(key, entry, reply) {
+        } else if let Err(reply) = self.queue.ask(key, entry, reply, &is_wanted(&self.cache, &self.followers))
+        {
             drop(reply.send(Err(TokenError::Busy)));
         }
     }
 
     /// Puts a token that is held into the queue, unless it is there already.
     fn refresh(&mut self, key: JwtKey) {
-        if !self.queue.refresh(&key) {
+        if !self.queue.refresh(&key, &is_wanted(&self.cache, &self.followers)) {
             self.put_off(&key, (self.clock)() + REFUSED);
         }
     }
@@ -257,7 +258,8 @@ impl Task {
     fn call(&mut self) {
         while self.in_flight < PARALLEL {
             let Some(mailbox) = self.mailbox.upgrade() else { return };
-            let Some(key) = self.queue.next() else { return };
+            let next = self.queue.next(&is_wanted(&self.cache, &self.followers));
+            let Some(key) = next else { return };
             self.in_flight += 1;
             let signing = (self.sign)(key.clone());
             tokio::spawn(async move {
@@ -316,7 +318,8 @@ impl Task {
     fn not_signed(&mut self, key: JwtKey, reason: &ServerError, callers: Vec<Asker>, now: SystemTime) {
         let asks_for = reason.retry_after().unwrap_or_default();
         let failure = TokenError::Server(failed::rpc_error(reason));
-        self.log_failure(&key, reason, callers.is_empty());
+        let is_at_hand = self.cache.holds(&key) || self.followers.have(&key, now);
+        self.log_failure(&key, reason, callers.is_empty() && is_at_hand);
         // What the server says of one token says nothing of the others.
         if matches!(reason.code(), None | Some(Code::Unavailable)) {
             let wait = self.backoff.wait(Need::urgent_if(!callers.is_empty() || self.followers.has(&key)));
@@ -378,6 +381,11 @@ impl Task {
         let due = due.map(|at| at.duration_since((self.clock)()).unwrap_or_default());
         Instant::now() + due.unwrap_or(LONGEST).min(LONGEST)
     }
+}
+
+/// Whether a token is still to be refreshed, though nobody waits for it.
+fn is_wanted(cache: &JwtCache, followers: &Followers) -> impl Fn(&JwtKey) -> bool {
+    |key| followers.has(key) || cache.holds(key)
 }
 
 /// The answer to a caller by this entry, which may grant another ID since the token was asked for.

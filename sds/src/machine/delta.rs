@@ -15,7 +15,7 @@ use crate::machine::push::Hex;
 use crate::names::NameList;
 use crate::resolve::Resolved;
 use crate::secret::Encoded;
-use crate::wire::DeltaDiscoveryRequest;
+use crate::wire::{DeltaDiscoveryRequest, SECRET_TYPE_URL};
 
 /// What a client has, but must be compared anew: what it says it has from an earlier stream, and what it asks for
 /// again.
@@ -43,8 +43,11 @@ impl Machine {
         let is_first = self.wanted.is_none();
         let (subscribe, star) = without_star(in_order(request.subscribe)?);
         let (unsubscribe, unstar) = without_star(in_order(request.unsubscribe)?);
+        let type_url = type_url(request.type_url)?;
         let asked = is_first || star || !subscribe.is_empty();
-        if asked || unstar || !unsubscribe.is_empty() {
+        // Most clients that unsubscribe do it once. What changes nothing costs nothing.
+        let unsubscribe: Vec<_> = unsubscribe.into_iter().filter(|name| self.wants(name)).collect();
+        if asked || (unstar && self.wants_everything()) || !unsubscribe.is_empty() {
             let everything = star || if is_first { subscribe.is_empty() } else { self.wants_everything() };
             self.want(&subscribe, &unsubscribe, everything && !unstar)?;
         }
@@ -52,13 +55,17 @@ impl Machine {
             self.claim_first(request.initial_resource_versions)?;
         }
         if let Some(wanted) = &mut self.wanted {
-            wanted.type_url = type_url(request.type_url);
+            wanted.type_url = type_url;
         }
         Ok(match request.error_detail {
             Some(rejection) => RequestKind::Nack(rejection.message),
             None if asked => RequestKind::Asked,
             None => RequestKind::Ack,
         })
+    }
+
+    fn wants(&self, name: &str) -> bool {
+        self.wanted.as_ref().is_some_and(|wanted| wanted.names.contains(name))
     }
 
     fn wants_everything(&self) -> bool {
@@ -76,7 +83,9 @@ impl Machine {
         let mut again = Vec::new();
         self.sent.retain(|old| {
             let is_wanted = everything || names.contains(&old.name);
-            let is_again = asks_for_everything || subscribe.binary_search(&&*old.name).is_ok();
+            let is = |names: &[&str]| names.binary_search(&&*old.name).is_ok();
+            // What a wildcard still covers is sent again, too, because the client cannot know (xDS).
+            let is_again = asks_for_everything || is(subscribe) || is(unsubscribe);
             if is_wanted && is_again {
                 again.push(Claim { name: old.name.clone(), version: None });
             }
@@ -85,7 +94,12 @@ impl Machine {
         if asks_for_everything || !subscribe.is_empty() {
             self.unanswered = None;
         }
-        self.wanted = Some(Wanted { names, everything, type_url: type_url("") });
+        for claim in self.claims.iter_mut().flat_map(|claims| &mut claims.0) {
+            if subscribe.binary_search(&&*claim.name).is_ok() {
+                claim.version = None;
+            }
+        }
+        self.wanted = Some(Wanted { names, everything, type_url: SECRET_TYPE_URL.into() });
         // The places refer to the old names.
         self.unresolved = Box::default();
         self.dirty = true;
@@ -116,6 +130,10 @@ impl Machine {
 }
 
 impl Claims {
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     pub(super) fn allocated(&self) -> usize {
         size_of_val(&*self.0) + self.0.iter().map(|claim| claim.name.len()).sum::<usize>()
     }

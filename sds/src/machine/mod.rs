@@ -28,9 +28,9 @@ use self::delta::Claims;
 pub(crate) use self::push::Hex;
 pub use self::push::Push;
 pub use self::sotw::fetch;
-pub(crate) use self::sotw::fetch_with;
+pub(crate) use self::sotw::{check, fetch_with};
 use crate::feeds::Fed;
-use crate::names::NameList;
+use crate::names::{Meaning, NameList};
 use crate::node::NodeFacts;
 use crate::resolve::{Resolve, Resolved};
 use crate::secret::{Digest, Encoded, Secrets};
@@ -135,10 +135,11 @@ impl Machine {
         self.wanted.is_some()
     }
 
-    /// The number of names that [`Machine::next`] looks up after a change.
+    /// The number of names that a look goes through: those that are wanted, and those that the client says it has.
     #[must_use]
-    pub fn names_to_look_up(&self) -> usize {
-        self.wanted.as_ref().filter(|_| self.dirty).map_or(0, |wanted| wanted.names.len())
+    pub fn names(&self) -> usize {
+        let wanted = self.wanted.as_ref().map_or(0, |wanted| wanted.names.len());
+        wanted + self.claims.as_ref().map_or(0, |claims| claims.len())
     }
 
     /// The version of everything that the client has, for the log.
@@ -195,7 +196,12 @@ impl Machine {
         let removed = match self.protocol {
             Protocol::Sotw => Vec::new(),
             Protocol::Delta => {
-                let is_gone = |name: &str| resolve.is_gone(name);
+                // A wildcard covers SPIFFE IDs and no alias.
+                let is_covered = |name: &str| {
+                    wanted.names.contains(name)
+                        || matches!(Meaning::of(name, &self.options), Meaning::Svid | Meaning::Bundle)
+                };
+                let is_gone = |name: &str| resolve.is_gone(name) || !is_covered(name);
                 delta::settle(&mut self.claims, &mut self.sent, &resolved, is_gone)
             }
         };
@@ -260,7 +266,11 @@ impl Machine {
     pub fn kept(&self) -> usize {
         let names = self.wanted.as_ref().map_or(0, |wanted| wanted.names.allocated());
         let claims = self.claims.as_ref().map_or(0, |claims| claims.allocated());
-        let texts = names + claims + size_of_val(&*self.unresolved);
+        let type_url = self.wanted.as_ref().map_or(0, |wanted| match &wanted.type_url {
+            Cow::Borrowed(_) => 0,
+            Cow::Owned(text) => text.capacity(),
+        });
+        let texts = names + claims + type_url + size_of_val(&*self.unresolved);
         // The allocator's size classes are a quarter apart at most.
         texts
             + texts / 4
@@ -310,9 +320,13 @@ fn not_authorized(names: &NameList, missing: &[u32]) -> Refusal {
     Refusal::NotAuthorized(missing.iter().map(|place| names.get(*place).into()).collect())
 }
 
-fn type_url(asked: &str) -> Cow<'static, str> {
-    let usual = asked.is_empty() || asked == SECRET_TYPE_URL;
-    if usual { SECRET_TYPE_URL.into() } else { asked.to_owned().into() }
+/// The type URL of the responses: that of the request.
+fn type_url(asked: &str) -> Result<Cow<'static, str>, Refusal> {
+    match asked {
+        "" | SECRET_TYPE_URL => Ok(SECRET_TYPE_URL.into()),
+        _ if asked.len() > TYPE_URL_LIMIT => Err(Refusal::LongTypeUrl { limit: TYPE_URL_LIMIT }),
+        _ => Ok(asked.to_owned().into()),
+    }
 }
 
 fn digest_of<'a>(sent: &'a [Arc<Encoded>], encoded: &Encoded) -> Option<&'a Digest> {
@@ -337,5 +351,7 @@ pub const ACK_PATIENCE: Duration = Duration::from_secs(5);
 /// stream.
 const NAMES_LIMIT: usize = 64 * 1024;
 const NAME_OVERHEAD: usize = 24;
-/// Bytes that a JWT-SVID takes: it, its secret, what it is known by, and those who wait for it.
-pub(crate) const TOKEN_BYTES: usize = 6 * 1024;
+/// The longest type URL that is echoed, in bytes.
+const TYPE_URL_LIMIT: usize = 256;
+/// Bytes that a JWT-SVID takes at most: it, its secret, and its name and audiences where it is known by them.
+pub(crate) const TOKEN_BYTES: usize = 16 * 1024;

@@ -28,18 +28,19 @@ impl Machine {
             return Ok(RequestKind::Stale { expected: expected.as_str().to_owned() });
         }
         let names = in_order(request.resource_names)?;
+        let type_url = type_url(request.type_url)?;
         self.unanswered = None;
         let same =
             |wanted: &&mut Wanted| wanted.names.iter().map(|(_, name, _)| name).eq(names.iter().copied());
         let asked = match self.wanted.as_mut().filter(same) {
             Some(wanted) => {
-                wanted.type_url = type_url(request.type_url);
+                wanted.type_url = type_url;
                 false
             }
             None => {
                 let everything = names.is_empty();
                 let names = NameList::new(&names, &self.options);
-                self.wanted = Some(Wanted { names, everything, type_url: type_url(request.type_url) });
+                self.wanted = Some(Wanted { names, everything, type_url });
                 // A client that asks for other names is answered in full. The places refer to the old names.
                 (self.sent, self.unresolved) = Default::default();
                 self.dirty = true;
@@ -52,6 +53,16 @@ impl Machine {
             None => RequestKind::Ack,
         })
     }
+}
+
+/// Whether a request keeps the limits, which is known before its caller is.
+///
+/// # Errors
+/// [`Refusal`].
+pub(crate) fn check(request: DiscoveryRequest<'_>) -> Result<(), Refusal> {
+    in_order(request.resource_names)?;
+    type_url(request.type_url)?;
+    Ok(())
 }
 
 /// Answers a FetchSecrets call: with everything that was asked for, without version and nonce.
@@ -100,7 +111,7 @@ pub(crate) fn fetch_with(
         version: Hex::default(),
         resources: resolved.found,
         removed: Vec::new(),
-        type_url: type_url(request.type_url),
+        type_url: type_url(request.type_url)?,
         nonce: Hex::default(),
     })
 }

@@ -429,3 +429,19 @@ async fn the_roots_of_the_system_are_plain_roots() {
         assert_eq!(String::from_utf8(pem).unwrap(), root);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_expired_token_is_waited_for_and_not_fetched_again_and_again() {
+    let bench = bench(Some(Code::Ok)).await;
+    let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+    let expired = JwtSvid::new(SpiffeId::parse(WEB).unwrap(), "t".into(), at(1), at(2));
+    bench.token.publish(Arc::new(Some(Arc::new(expired))));
+    let (said, request) = bench.request("FetchSecrets");
+    say(&said, &framed(&names(&["jwt-svid?audience=a"])));
+    drop(said);
+    let call = bench.call(request);
+    tokio::pin!(call);
+    // It does not poll itself.
+    assert!(call.as_mut().now_or_never().is_none());
+    assert_eq!(status(call.await.headers()), Code::Unavailable);
+}

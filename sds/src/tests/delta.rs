@@ -294,3 +294,46 @@ fn names_of_a_stream_are_limited_together() {
     let refused = self::stream(Options::default()).delta_request(claims);
     assert!(matches!(refused, Err(Refusal::TooManyNames { .. })));
 }
+
+#[test]
+fn what_is_asked_for_again_is_sent_again_whatever_the_client_had() {
+    let mut old = stream(Options::default());
+    old.delta_request(subscribe(&[WEB])).unwrap();
+    old.update(both());
+    let (had, _) = said(&next(&mut old, 0).unwrap());
+    let mut new = stream(Options::default());
+    let versions = vec![(WEB, &*had[0].1)];
+    new.delta_request(DeltaDiscoveryRequest { initial_resource_versions: versions, ..subscribe(&[WEB]) })
+        .unwrap();
+    new.update(update(vec![identity(1, WEB, None)], 1));
+    assert!(next(&mut new, 0).is_none(), "it is not minted yet");
+    new.delta_request(subscribe(&[WEB])).unwrap();
+    new.update(both());
+    assert_eq!(moved(&mut new, 1).0, [WEB]);
+}
+
+#[test]
+fn what_is_unsubscribed_below_a_wildcard_is_sent_again_or_removed() {
+    let mut stream = stream(Options::default());
+    stream.delta_request(subscribe(&["*", "default", WEB])).unwrap();
+    stream.update(both());
+    assert_eq!(moved(&mut stream, 0).0, ["default", "spiffe://td", DB, WEB]);
+    stream.delta_request(unsubscribe(&["default", WEB])).unwrap();
+    assert_eq!(moved(&mut stream, 1), (vec![WEB.into()], vec!["default".into()]));
+    assert!(next(&mut stream, 2).is_none());
+}
+
+#[test]
+fn what_a_wildcard_does_not_cover_is_removed_at_a_client_that_says_it_has_it() {
+    let mut stream = stream(Options::default());
+    let names = ["default", "jwt-svid?x", "jwt-svid?audience=a", "spiffe://td/gone"];
+    let versions = names.iter().map(|name| (*name, "1")).collect();
+    stream
+        .delta_request(DeltaDiscoveryRequest { initial_resource_versions: versions, ..subscribe(&["*"]) })
+        .unwrap();
+    stream.update(both());
+    let mut expected = names.map(String::from).to_vec();
+    expected.sort();
+    assert_eq!(moved(&mut stream, 0).1, expected);
+    assert_eq!(stream.names(), 0, "nothing is kept of it");
+}

@@ -454,6 +454,19 @@ fn a_flood_of_names_is_refused() {
 }
 
 #[test]
+fn a_type_url_is_echoed_and_limited() {
+    let mut stream = stream(Options::default());
+    let long = "t".repeat(60_000);
+    let refused = stream.request(DiscoveryRequest { type_url: &long, ..names(&["ROOTCA"]) });
+    assert!(matches!(refused, Err(Refusal::LongTypeUrl { .. })));
+    let before = stream.kept();
+    stream.request(DiscoveryRequest { type_url: &long[..200], ..names(&["ROOTCA"]) }).unwrap();
+    assert!(stream.kept() >= before + 200);
+    stream.update(update(vec![], 1));
+    assert_eq!(pushed(&mut stream, 0).type_url, long[..200]);
+}
+
+#[test]
 fn secrets_are_encoded_once_and_shared() {
     let shared = Arc::new(Secrets::default());
     let one = update(vec![identity(1, WEB, svid(WEB, 3, 60))], 1);

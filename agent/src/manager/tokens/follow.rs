@@ -12,7 +12,7 @@ use cache::JwtKey;
 use identity::{Entry, JwtSvid};
 use latest::Publisher;
 
-use super::{Following, TokenError};
+use super::{Following, REFUSED, TokenError};
 
 /// All tokens that are followed.
 #[derive(Debug, Default)]
@@ -25,8 +25,12 @@ struct Followed {
     newest: Publisher<Option<Arc<JwtSvid>>>,
     /// The ID of the key that signed the newest.
     key_id: String,
+    /// When the newest expires.
+    expires_at: SystemTime,
     /// When the server is asked again; `None` while it is asked.
     next: Option<SystemTime>,
+    /// The longest that `next` can be away. More means that the clock was set back.
+    longest: Duration,
 }
 
 impl Followers {
@@ -56,7 +60,14 @@ impl Followers {
             Place::Vacant(place) => {
                 let newest = Publisher::new(Arc::new(None));
                 let updates = newest.subscribe();
-                place.insert(Followed { entry, newest, key_id: String::new(), next: None });
+                place.insert(Followed {
+                    entry,
+                    newest,
+                    key_id: String::new(),
+                    expires_at: SystemTime::UNIX_EPOCH,
+                    next: None,
+                    longest: Duration::MAX,
+                });
                 Ok((updates, true))
             }
         }
@@ -67,16 +78,22 @@ impl Followers {
         self.0.get(key).is_some_and(|followed| followed.newest.has_listeners())
     }
 
+    /// Whether those who follow this token have one that is valid.
+    pub(super) fn have(&self, key: &JwtKey, now: SystemTime) -> bool {
+        self.0.get(key).is_some_and(|followed| followed.expires_at > now)
+    }
+
     /// Sends a token that came now. `draw` (uniform in 0..1) decides when the next one is asked for.
     pub(super) fn put(&mut self, key: &JwtKey, svid: &Arc<JwtSvid>, draw: f64, now: SystemTime) {
         let Some(followed) = self.0.get_mut(key) else { return };
-        if svid.id != followed.entry.spiffe_id {
-            // The entry was changed while the server was asked.
-            followed.next = Some(now + SOONEST);
+        let life = svid.expires_at.duration_since(now).unwrap_or_default();
+        if svid.id != followed.entry.spiffe_id || life.is_zero() {
+            // The entry was changed while the server was asked, or a clock is wrong.
+            followed.next = Some(now + REFUSED);
             return;
         }
-        let life = svid.expires_at.duration_since(now).unwrap_or_default();
         followed.next = Some(now + life.mul_f64(0.4 + 0.1 * draw).max(SOONEST));
+        (followed.longest, followed.expires_at) = (life, svid.expires_at);
         followed.key_id.clone_from(&svid.key_id);
         followed.newest.publish(Arc::new(Some(Arc::clone(svid))));
     }
@@ -94,24 +111,27 @@ impl Followers {
     pub(super) fn retry(&mut self, key: &JwtKey, at: SystemTime) {
         if let Some(followed) = self.0.get_mut(key) {
             followed.next = Some(at);
+            followed.longest = Duration::MAX;
         }
     }
 
-    /// Asks now for those whose newest token was signed by one of these keys.
+    /// Asks now for those whose newest token was signed by one of these keys, and gives it to nobody any more.
     pub(super) fn distrust(&mut self, is_distrusted: impl Fn(&str) -> bool, now: SystemTime) {
         for followed in self.0.values_mut().filter(|followed| is_distrusted(&followed.key_id)) {
             followed.next = Some(now);
+            // Whoever has it keeps it until the next one comes. It is given to nobody else.
+            followed.newest.publish(Arc::new(None));
         }
     }
 
     /// The tokens that the server must be asked for now. They are not named again until [`Followers::put`] or
     /// [`Followers::retry`].
     pub(super) fn take_due(&mut self, now: SystemTime) -> Vec<JwtKey> {
-        if self.wake_at().is_none_or(|at| at > now) {
+        if !self.0.values().any(|followed| followed.is_due(now)) {
             return Vec::new();
         }
         self.forget_unheard();
-        let due = self.0.iter_mut().filter(|(_, followed)| followed.next.is_some_and(|at| at <= now));
+        let due = self.0.iter_mut().filter(|(_, followed)| followed.is_due(now));
         let due = due.map(|(key, followed)| {
             followed.next = None;
             key.clone()
@@ -126,6 +146,13 @@ impl Followers {
 
     fn forget_unheard(&mut self) {
         self.0.retain(|_, followed| followed.newest.has_listeners());
+    }
+}
+
+impl Followed {
+    fn is_due(&self, now: SystemTime) -> bool {
+        let was_set_back = |at: SystemTime| at.duration_since(now).is_ok_and(|wait| wait > self.longest);
+        self.next.is_some_and(|at| at <= now || was_set_back(at))
     }
 }
 

@@ -29,10 +29,14 @@ struct Asked {
 
 impl Asked {
     /// Whether nobody waits for it any more.
-    fn is_in_vain(&self) -> bool {
-        !self.is_refresh && self.callers.iter().all(|(_, reply)| reply.is_closed())
+    fn is_in_vain(&self, key: &JwtKey, is_wanted: IsWanted<'_>) -> bool {
+        let is_refreshed = self.is_refresh && is_wanted(key);
+        !is_refreshed && self.callers.iter().all(|(_, reply)| reply.is_closed())
     }
 }
+
+/// Whether a token that is refreshed is still held or followed.
+type IsWanted<'a> = &'a dyn Fn(&JwtKey) -> bool;
 
 impl Queue {
     /// Asks for a token for a caller. If too many wait already, the caller's end comes back.
@@ -41,11 +45,12 @@ impl Queue {
         key: JwtKey,
         entry: Arc<Entry>,
         reply: oneshot::Sender<Answer>,
+        is_wanted: IsWanted<'_>,
     ) -> Result<(), oneshot::Sender<Answer>> {
         if let Some(asked) = self.asked.get_mut(&key) {
             asked.callers.retain(|(_, reply)| !reply.is_closed());
             asked.callers.push((entry, reply));
-        } else if self.enqueue(key.clone()) {
+        } else if self.enqueue(key.clone(), is_wanted) {
             self.asked.insert(key, Asked { callers: vec![(entry, reply)], is_refresh: false });
         } else {
             return Err(reply);
@@ -54,12 +59,12 @@ impl Queue {
     }
 
     /// Asks for a token that is held or followed. Returns false if too many wait already.
-    pub(super) fn refresh(&mut self, key: &JwtKey) -> bool {
+    pub(super) fn refresh(&mut self, key: &JwtKey, is_wanted: IsWanted<'_>) -> bool {
         if let Some(asked) = self.asked.get_mut(key) {
             asked.is_refresh = true;
             return true;
         }
-        let is_queued = self.enqueue(key.clone());
+        let is_queued = self.enqueue(key.clone(), is_wanted);
         if is_queued {
             self.asked.insert(key.clone(), Asked { callers: Vec::new(), is_refresh: true });
         }
@@ -67,7 +72,7 @@ impl Queue {
     }
 
     /// The token whose turn it is. Its callers wait until [`Queue::answered`].
-    pub(super) fn next(&mut self) -> Option<JwtKey> {
+    pub(super) fn next(&mut self, is_wanted: IsWanted<'_>) -> Option<JwtKey> {
         loop {
             let (entry_id, mut keys) = self.waiting.pop_front()?;
             let key = keys.pop_front();
@@ -75,7 +80,7 @@ impl Queue {
                 self.waiting.push_back((entry_id, keys));
             }
             let Some(key) = key else { continue };
-            if self.asked.get(&key).is_some_and(|asked| !asked.is_in_vain()) {
+            if self.asked.get(&key).is_some_and(|asked| !asked.is_in_vain(&key, is_wanted)) {
                 return Some(key);
             }
             self.asked.remove(&key);
@@ -88,9 +93,11 @@ impl Queue {
     }
 
     /// Returns false if too many wait already: of this entry, or in all. Those that nobody waits for any more make room.
-    fn enqueue(&mut self, key: JwtKey) -> bool {
-        if self.asked.len() >= WAITING {
-            self.forget_vain();
+    fn enqueue(&mut self, key: JwtKey, is_wanted: IsWanted<'_>) -> bool {
+        let of_entry = self.waiting.iter().find(|(entry_id, _)| entry_id == key.entry_id());
+        let is_full = of_entry.is_some_and(|(_, keys)| keys.len() >= WAITING_OF_ENTRY);
+        if is_full || self.asked.len() >= WAITING {
+            self.forget_vain(is_wanted);
         }
         let of_entry = self.waiting.iter_mut().find(|(entry_id, _)| entry_id == key.entry_id());
         match of_entry {
@@ -103,11 +110,11 @@ impl Queue {
     }
 
     /// Takes out the tokens that nobody waits for any more.
-    fn forget_vain(&mut self) {
+    fn forget_vain(&mut self, is_wanted: IsWanted<'_>) {
         let asked = &mut self.asked;
         for (_, keys) in &mut self.waiting {
             keys.retain(|key| {
-                let in_vain = asked.get(key).is_none_or(Asked::is_in_vain);
+                let in_vain = asked.get(key).is_none_or(|asked| asked.is_in_vain(key, is_wanted));
                 if in_vain {
                     asked.remove(key);
                 }

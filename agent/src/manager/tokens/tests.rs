@@ -398,3 +398,53 @@ async fn followers_are_limited_and_tokens_of_one_use_are_not_followed() {
     held.clear();
     follow(&fixture, &entry("e"), "more").await.unwrap();
 }
+
+/// A fixture whose server signs tokens that came this long ago and live for a minute.
+fn late(by: Duration) -> Fixture {
+    let signer = Arc::<Signer>::default();
+    let server = Arc::clone(&signer);
+    let sign: Sign = Arc::new(move |key| {
+        server.asked.lock().unwrap().push(key.entry_id().to_string());
+        let id = SpiffeId::parse("spiffe://td/web").unwrap();
+        let header = URL_SAFE_NO_PAD.encode(r#"{"kid":"k"}"#);
+        let signed = JwtSvid::new(id, format!("{header}.."), clock() - by, clock() - by + MINUTE);
+        Box::pin(async move { Ok(signed) })
+    });
+    let bundle = Bundle::of_x509(TrustDomain::parse("td").unwrap(), []);
+    let (bundle, watched) = watch::channel(Arc::new(bundle));
+    Fixture { tokens: Tokens::start(sign, 10, watched, Box::new(|_| true), clock), signer, bundle }
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_that_come_expired_are_not_followed_closely() {
+    let fixture = late(2 * MINUTE);
+    let mut updates = follow(&fixture, &entry("e"), "a").await.unwrap();
+    sleep(10 * MINUTE).await;
+    assert!(updates.latest().is_none());
+    assert!(fixture.signer.count() <= 61, "{}", fixture.signer.count());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_follower_gets_no_token_of_a_tainted_key() {
+    let fixture = Fixture::new();
+    let mut updates = follow(&fixture, &entry("e"), "a").await.unwrap();
+    following(&mut updates).await;
+    fixture.signer.away(true);
+    let key_id = "k".to_owned();
+    let key = JwtAuthority { public_key: bytes::Bytes::new(), key_id, expires_at: 0, tainted: true };
+    fixture.bundle.send_modify(|bundle| Arc::make_mut(bundle).jwt_authorities.push(key));
+    sleep(Duration::from_secs(2)).await;
+    let mut new = follow(&fixture, &entry("e"), "a").await.unwrap();
+    assert!(new.latest().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn followers_that_have_left_are_not_signed_for() {
+    let fixture = Fixture::new();
+    for number in 0..1000 {
+        let entry = entry(&format!("e{}", number / 50));
+        drop(follow(&fixture, &entry, &number.to_string()).await.unwrap());
+    }
+    sleep(MINUTE).await;
+    assert!(fixture.signer.count() <= PARALLEL + 1, "{}", fixture.signer.count());
+}
