@@ -89,6 +89,8 @@ pub enum Called {
 pub struct Admission {
     /// The identities and bundles that the caller may have, now and later.
     pub updates: Updates<WorkloadUpdate>,
+    /// The caller is attested in full, so that what is not among its identities is not its own.
+    pub is_complete: bool,
 }
 
 /// The gRPC service `envoy.service.secret.v3.SecretDiscoveryService`.

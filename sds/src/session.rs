@@ -68,10 +68,11 @@ impl<A: Admit, B: Body<Data = Bytes> + Unpin> Session<A, B> {
         shared: Arc<Shared<A>>,
         peer: Arc<Peer>,
         inbound: Inbound<B>,
-        machine: Machine,
+        mut machine: Machine,
         admission: Admission,
         kept: Charge,
     ) -> Self {
+        machine.may_remove(admission.is_complete);
         Self {
             shared,
             peer,
@@ -148,7 +149,12 @@ impl<A: Admit, B: Body<Data = Bytes> + Unpin> Session<A, B> {
             }
             let Some(held) = &mut self.held else { return Poll::Pending };
             match ready!(held.poll(cx, &self.shared, &self.peer)) {
-                Ok(admission) => self.updates = admission.updates,
+                // A caller that is attested in full does not lose identities because an attestor is away.
+                Ok(admission) if !admission.is_complete && self.machine.removes() => {}
+                Ok(admission) => {
+                    self.updates = admission.updates;
+                    self.machine.may_remove(admission.is_complete);
+                }
                 Err(status) => return Poll::Ready(Err(status)),
             }
         }

@@ -223,7 +223,7 @@ impl sds::Admit for Door {
         // Waits without limit, because an error would start Envoy's backoff of up to 30 s.
         let caller = self.admission.caller(peer, Patience::Endless, rate).await.map_err(workload::denied)?;
         let updates = self.admission.subscribe(&caller).await.map_err(workload::denied)?;
-        Ok(sds::Admission { updates })
+        Ok(sds::Admission { updates, is_complete: caller.is_complete() })
     }
 
     fn sought<'a>(&self, peer: &Peer, names: impl Iterator<Item = &'a str>) {

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use attestors::workload::{self, Attestor};
+use attestors::workload::{self, Attestor, WorkloadSelectors};
 use budget::Refused;
 use config::RateLimits;
 use identity::{Selectors, WorkloadUpdate};
@@ -122,8 +122,8 @@ impl Admission {
         rate: Option<Rate>,
     ) -> Result<Caller, Denied> {
         self.ready(patience).await?;
-        let selectors = self.attest(&peer, rate).await?;
-        let caller = Caller { peer, selectors };
+        let WorkloadSelectors { selectors, is_complete, .. } = self.attest(&peer, rate).await?;
+        let caller = Caller { peer, selectors, is_complete };
         match rate {
             Some(rate) if !self.is_within(rate, &caller) => Err(Denied::TooOften(rate)),
             _ => Ok(caller),
@@ -239,7 +239,7 @@ impl Admission {
         let credentials = attestors::proc::read_credentials_of(&self.proc, pid, peer.group()).await;
         let subject = credentials.and_then(|found| peer.on_behalf(pid, found.uid, found.gid));
         match subject {
-            Ok(subject) => self.attest(&subject, None).await,
+            Ok(subject) => Ok(self.attest(&subject, None).await?.selectors),
             Err(reason) => {
                 if peer.complain("attestation") {
                     error!(pid, error = %reason, "Workload attestation failed");
@@ -274,7 +274,7 @@ impl Admission {
     }
 
     /// Attests a process. `called` is the method that it calls, if that can have a rate limit.
-    async fn attest(&self, peer: &Peer, called: Option<Rate>) -> Result<Selectors, Denied> {
+    async fn attest(&self, peer: &Peer, called: Option<Rate>) -> Result<WorkloadSelectors, Denied> {
         let found = workload::attest(&self.attestors, peer).await;
         // The attestors read facts by pid. The facts are the caller's only if it has not exited meanwhile and still has
         // the credentials that it connected with: a setuid program may run in it by now while its child holds the
@@ -297,7 +297,7 @@ impl Admission {
             Ok(found) => {
                 peer.account().work(shares::ATTESTATION + shares::SELECTOR * found.selectors.len() as u64);
                 debug!(pid = peer.process.pid, selectors = ?found.selectors, "PID attested to have selectors");
-                Ok(found.selectors)
+                Ok(found)
             }
             Err(reason) => {
                 if peer.complain("attestation") {

@@ -18,6 +18,7 @@ pub struct Anonymous;
 pub struct Caller {
     pub(super) peer: Arc<Peer>,
     pub(super) selectors: Selectors,
+    pub(super) is_complete: bool,
 }
 
 /// Proof that an authorised [`Caller`] of the admin socket may have the identities of these selectors.
@@ -31,6 +32,12 @@ impl Caller {
     #[must_use]
     pub fn peer(&self) -> &Arc<Peer> {
         &self.peer
+    }
+
+    /// Whether no attestor failed. A caller that is not attested in full may have identities that do not show.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.is_complete
     }
 }
 

@@ -26,6 +26,8 @@ pub struct WorkloadSelectors {
     /// Whether all of it comes from one read of the process's status, which also had the credentials of the connection.
     /// Otherwise the process may have changed between two reads.
     pub from_one_read: bool,
+    /// No attestor failed, so that no selector is missing for that reason.
+    pub is_complete: bool,
 }
 
 /// Every attestor failed, so that nothing is known of the process.
@@ -103,5 +105,6 @@ pub async fn attest(attestors: &[Attestor], peer: &Peer) -> Result<WorkloadSelec
     Ok(WorkloadSelectors {
         selectors: found.into_iter().collect(),
         from_one_read: !attestors.is_empty() && attestors.iter().all(Attestor::reads_once),
+        is_complete: failed == 0,
     })
 }

@@ -57,6 +57,8 @@ pub struct Machine {
     nonces: Nonces,
     /// Something has changed since [`Machine::next`] last looked.
     dirty: bool,
+    /// What is missing is gone. It is not said to be where the caller is not attested in full.
+    removes: bool,
     /// The names that could not be served at the last look, as places among the wanted names.
     unresolved: Box<[u32]>,
 }
@@ -119,6 +121,7 @@ impl Machine {
             unanswered: None,
             nonces: Nonces { salt, count: 0 },
             dirty: false,
+            removes: true,
             unresolved: Box::default(),
         }
     }
@@ -151,6 +154,16 @@ impl Machine {
     #[must_use]
     pub fn knows_node(&self) -> bool {
         self.node.seen
+    }
+
+    /// Sets whether what is missing is gone.
+    pub(crate) fn may_remove(&mut self, removes: bool) {
+        self.removes = removes;
+    }
+
+    /// Whether what is missing is gone.
+    pub(crate) fn removes(&self) -> bool {
+        self.removes
     }
 
     /// Takes the identities and bundles that the caller may have now.
@@ -201,7 +214,7 @@ impl Machine {
                     wanted.names.contains(name)
                         || matches!(Meaning::of(name, &self.options), Meaning::Svid | Meaning::Bundle)
                 };
-                let is_gone = |name: &str| resolve.is_gone(name) || !is_covered(name);
+                let is_gone = |name: &str| (resolve.is_gone(name) && self.removes) || !is_covered(name);
                 delta::settle(&mut self.claims, &mut self.sent, &resolved, is_gone)
             }
         };

@@ -44,7 +44,7 @@ impl Admit for Door {
         let mut open = self.open.clone();
         let code = open.wait_for(Option::is_some).await.unwrap().unwrap_or(Code::Ok);
         match code {
-            Code::Ok => Ok(Admission { updates: self.updates.subscribe() }),
+            Code::Ok => Ok(Admission { updates: self.updates.subscribe(), is_complete: true }),
             refused => Err(Status::new(refused, "no")),
         }
     }

@@ -337,3 +337,17 @@ fn what_a_wildcard_does_not_cover_is_removed_at_a_client_that_says_it_has_it() {
     assert_eq!(moved(&mut stream, 0).1, expected);
     assert_eq!(stream.names(), 0, "nothing is kept of it");
 }
+
+#[test]
+fn nothing_is_removed_while_an_attestor_is_away() {
+    let mut stream = stream(Options::default());
+    stream.delta_request(subscribe(&[WEB])).unwrap();
+    stream.update(both());
+    moved(&mut stream, 0);
+    stream.may_remove(false);
+    stream.update(update(vec![], 1));
+    assert!(next(&mut stream, 1).is_none());
+    stream.may_remove(true);
+    stream.update(update(vec![], 1));
+    assert_eq!(moved(&mut stream, 2).1, [WEB]);
+}
