@@ -104,7 +104,7 @@ pub enum Meaning {
     DefaultBundle,
     /// `default_all_bundles_name`: the own bundle and all federated ones.
     AllBundles,
-    /// `jwt-svid?audience=…`: a JWT-SVID ([`TokenName`]).
+    /// `jwt-svid?audience=…`: a JWT-SVID (`TokenName`).
     Token,
     /// `file-root:system`: the authorities that the host trusts (Istio's name for them).
     SystemRoots,

@@ -206,7 +206,7 @@ async fn floods_of_every_kind_leave_the_others_alone() {
     let of = ["flood", "--connections", "3", "--processes", "2", "--settle", "0s", "--uid", &user];
     let (report, code) = world.load(&[&of[..], &["--frames", "300"]].concat()).await;
     let failed = report.floods.iter().any(|flood| flood.failed > 0 || flood.calls == 0 || !flood.alive);
-    assert_eq!((code, report.floods.len(), failed), (0, 11, false), "{report:?}");
+    assert_eq!((code, report.floods.len(), failed), (0, 12, false), "{report:?}");
     for flood in &report.floods[1..] {
         let frames = if flood.kind == "silent-connections" { 0 } else { 3 * 300 };
         assert!(flood.opened >= 3 && flood.frames <= frames, "{flood:?}");

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::RwLock;
 use std::{env, io};
 
 use transport::Listener;
@@ -21,14 +22,10 @@ pub(crate) struct Caller {
 impl Caller {
     /// Starts a process that opens `count` connections, and returns when they are open.
     pub(crate) fn connect(path: &Path, count: usize) -> Self {
-        let mut child = program()
-            .args(["--exact", "caller::holds_connections", "--nocapture"])
-            .env(CONNECT, path)
-            .env(COUNT, count.to_string())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("a child");
+        let mut child = program();
+        child.args(["--exact", "caller::holds_connections", "--nocapture"]);
+        child.env(CONNECT, path).env(COUNT, count.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = start(&mut child);
         let stdin = child.stdin.take();
         let mut stdout = BufReader::new(child.stdout.take().expect("it is piped"));
         let mut line = String::new();
@@ -60,22 +57,30 @@ impl Drop for Caller {
 pub(crate) fn exited(path: &Path) {
     let mut child = program();
     child.args(["--exact", "caller::leaves_its_connection_to_a_child"]).env(EXIT, path).stdout(Stdio::null());
-    assert!(child.status().expect("a child").success());
+    assert!(start(&mut child).wait().expect("its end").success());
 }
 
 /// Starts a process that inherits `sockets` and binds `paths`.
 pub(crate) fn heir(sockets: [UnixListener; 2], paths: [&PathBuf; 2]) -> Child {
     let [first, second] = sockets.map(OwnedFd::from);
-    Command::new("sh")
-        .args(["-c", "exec 3<&0 4<&1 </dev/null >/dev/null; LISTEN_FDS=2 LISTEN_PID=$$ exec \"$@\"", "sh"])
+    let mut heir = Command::new("sh");
+    heir.args(["-c", "exec 3<&0 4<&1 </dev/null >/dev/null; LISTEN_FDS=2 LISTEN_PID=$$ exec \"$@\"", "sh"])
         .arg(env::current_exe().expect("this program"))
         .args(["--exact", "caller::inherits", "--nocapture"])
         .env(INHERIT, env::join_paths(paths).expect("paths without colons"))
         .stdin(first)
-        .stdout(second)
-        .spawn()
-        .expect("a child")
+        .stdout(second);
+    start(&mut heir)
 }
+
+/// Starts a program. Until it runs, its process holds a copy of every open socket of this one.
+fn start(command: &mut Command) -> Child {
+    let _alone = STARTING.write().expect("nobody panics with it");
+    command.spawn().expect("a child")
+}
+
+/// Held by whoever starts a program. A test that needs its sockets to be closed when it closes them reads it meanwhile.
+pub(crate) static STARTING: RwLock<()> = RwLock::new(());
 
 fn program() -> Command {
     Command::new(env::current_exe().expect("this program"))

@@ -161,7 +161,7 @@ impl Script for Names {
 pub(super) struct Changes {
     streams: Streams,
     first: Bytes,
-    /// As many changes as fit into a frame.
+    /// The changes of one frame.
     changes: Bytes,
     saying: Option<Saying>,
 }
@@ -180,7 +180,7 @@ impl Changes {
         Self {
             streams: Streams::default(),
             first: framed(names.len(), &names).into(),
-            changes: both.repeat(MOST / both.len()).into(),
+            changes: both.repeat(PAIRS).into(),
             saying: None,
         }
     }
@@ -205,6 +205,8 @@ fn whole(mut message: Message) -> Bytes {
     message.copy_to_bytes(message.remaining())
 }
 
+/// Changes of a frame: each adds a name and takes it away.
+const PAIRS: usize = 2;
 /// Fields of `DeltaDiscoveryRequest`.
 const SUBSCRIBE: u8 = 3;
 const UNSUBSCRIBE: u8 = 4;

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::super::attesting::served;
 use super::super::levels::{Level, Programs};
 use super::super::mesh::Mesh;
+use super::super::real::complaints;
 use super::super::spire_server::{Options, SpireServer};
 
 pub(super) async fn alike(programs: Programs) {
@@ -53,7 +54,10 @@ pub(super) async fn alike(programs: Programs) {
     let usable = ["example.org", "kinds.test", "only-x509.test", "twice.test"];
     assert_eq!(domains[0], (usable.map(str::to_owned).to_vec(), false));
     assert!(domains[1].1, "{:?}", domains[1].0);
-    finial.is_quiet("unusual bundles");
+    // It names them, and says nothing else.
+    let said = complaints(&finial.agent);
+    let named = said.lines().map(|line| line.contains("Bundle has no X.509 authorities"));
+    assert_eq!(named.collect::<Vec<_>>(), [true, true], "{said}");
 }
 
 /// The trust domains in the secret `ALL` of this process.
