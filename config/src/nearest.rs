@@ -12,19 +12,25 @@ pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) 
     distances.filter(|(distance, _)| *distance <= most).min().map(|(_, other)| other)
 }
 
-/// The Levenshtein distance, in bytes.
+/// The Levenshtein distance, in bytes, in which two neighbours that are swapped count as one edit: the commonest mistake.
 fn distance(one: &str, other: &str) -> usize {
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (above, left) in one.bytes().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = above + 1;
-        for (column, top) in other.bytes().enumerate() {
-            let changed = diagonal + usize::from(left != top);
-            diagonal = row[column + 1];
-            row[column + 1] = changed.min(diagonal + 1).min(row[column] + 1);
+    let (one, other) = (one.as_bytes(), other.as_bytes());
+    let (mut before, mut above) = (Vec::new(), (0..=other.len()).collect::<Vec<_>>());
+    for (line, left) in one.iter().enumerate() {
+        let mut row = vec![line + 1];
+        for (column, top) in other.iter().enumerate() {
+            let changed = above[column] + usize::from(left != top);
+            let mut least = changed.min(above[column + 1] + 1).min(row[column] + 1);
+            let is_swapped = line > 0 && column > 0 && one[line - 1] == *top && other[column - 1] == *left;
+            if is_swapped {
+                let swapped: usize = before[column - 1];
+                least = least.min(swapped + 1);
+            }
+            row.push(least);
         }
+        before = std::mem::replace(&mut above, row);
     }
-    row[other.len()]
+    above[other.len()]
 }
 
 /// The longest word that is compared; no key is longer. A malicious file could have a megabyte here.
@@ -37,11 +43,13 @@ mod tests {
 
     #[test]
     fn a_typing_error_is_recognised_and_another_word_is_not() {
-        let known = ["sync_interval", "require_pq_kem", "pod_source"];
+        let known = ["sync_interval", "require_pq_kem", "pod_source", "jwt"];
         for (word, expected) in [
             ("sync_intervall", Some("sync_interval")),
             ("Sync_Intreval", Some("sync_interval")),
             ("podsource", Some("pod_source")),
+            ("jtw", Some("jwt")),
+            ("twj", None),
             ("require_pq", None),
             ("broker", None),
             ("x", None),

@@ -85,7 +85,7 @@ pub enum Refusal {
     NeedsValidator,
     /// The name of a JWT-SVID cannot be read.
     BadName {
-        /// The name.
+        /// The resource name, as the client sent it.
         name: Box<str>,
         /// What is wrong with it.
         reason: String,

@@ -105,21 +105,7 @@ impl<A: Admit, B: Body<Data = Bytes> + Unpin> Session<A, B> {
             };
             match next {
                 Ok(Next::Push(push)) => {
-                    let (pid, version_info, nonce) =
-                        (self.peer.process.pid, push.version_info(), push.nonce());
-                    let (count, removed) = (push.resources.len(), push.removed.len());
-                    let bytes: usize = push.resources.iter().map(|encoded| encoded.resource.len()).sum();
-                    if bytes > BYTES_FREE {
-                        self.peer.account().work(bytes as u64 / BYTES_A_NANOSECOND);
-                    }
-                    match self.machine.protocol() {
-                        Protocol::Sotw => {
-                            debug!(pid, version_info, nonce, count, "Sending StreamSecrets response");
-                        }
-                        Protocol::Delta => {
-                            debug!(target: DELTA, pid, version_info, nonce, count, removed, "Sending DeltaSecrets response");
-                        }
-                    }
+                    self.sending(&push);
                     self.settle();
                     return Poll::Ready(Ok(Some(push)));
                 }
@@ -157,6 +143,22 @@ impl<A: Admit, B: Body<Data = Bytes> + Unpin> Session<A, B> {
                 }
                 Err(status) => return Poll::Ready(Err(status)),
             }
+        }
+    }
+
+    /// Logs a push, and counts the work that a long one is.
+    fn sending(&self, push: &Push) {
+        let (pid, version_info, nonce) = (self.peer.process.pid, push.version_info(), push.nonce());
+        let (count, removed) = (push.resources.len(), push.removed.len());
+        match self.machine.protocol() {
+            Protocol::Sotw => debug!(pid, version_info, nonce, count, "Sending StreamSecrets response"),
+            Protocol::Delta => {
+                debug!(target: DELTA, pid, version_info, nonce, count, removed, "Sending DeltaSecrets response");
+            }
+        }
+        let bytes: usize = push.resources.iter().map(|encoded| encoded.resource.len()).sum();
+        if bytes > BYTES_FREE {
+            self.peer.account().work(bytes as u64 / BYTES_A_NANOSECOND);
         }
     }
 

@@ -29,7 +29,7 @@ pub struct DiscoveryRequest<'a> {
     pub node: Option<Node>,
     /// The names that the client wants; none means everything.
     pub resource_names: Vec<&'a str>,
-    /// The type URL. It is echoed and not checked, as by spire-agent.
+    /// The type URL. It is echoed, whatever it is, as by spire-agent; longer ones than any client has are refused.
     pub type_url: &'a str,
     /// The nonce of the response that this request answers; empty in the first request.
     pub response_nonce: &'a str,
@@ -68,7 +68,7 @@ impl<'a> DiscoveryRequest<'a> {
 pub struct DeltaDiscoveryRequest<'a> {
     /// What the client says of itself.
     pub node: Option<Node>,
-    /// The type URL. It is echoed and not checked.
+    /// The type URL, as in [`DiscoveryRequest`].
     pub type_url: &'a str,
     /// The names that the client wants from now on (`resource_names_subscribe`).
     pub subscribe: Vec<&'a str>,

@@ -66,6 +66,18 @@ fn both() -> Arc<WorkloadUpdate> {
     update(vec![identity(1, WEB, svid(WEB, 3, 60)), identity(2, DB, svid(DB, 4, 60))], 1)
 }
 
+/// A stream of a client that says it has the web's secret of [`both`].
+fn of_a_client_that_has_web() -> Machine {
+    let mut old = stream(Options::default());
+    old.delta_request(subscribe(&[WEB])).unwrap();
+    old.update(both());
+    let (had, _) = said(&next(&mut old, 0).unwrap());
+    let mut new = stream(Options::default());
+    let initial_resource_versions = vec![(WEB, &*had[0].1)];
+    new.delta_request(DeltaDiscoveryRequest { initial_resource_versions, ..subscribe(&[WEB]) }).unwrap();
+    new
+}
+
 #[test]
 fn a_resource_is_wrapped_with_its_name_and_version() {
     let mut stream = stream(Options::default());
@@ -222,21 +234,13 @@ fn a_client_that_comes_back_is_sent_what_is_different() {
 
 #[test]
 fn versions_of_a_client_wait_for_an_svid_that_is_not_minted_yet() {
-    let mut old = stream(Options::default());
-    old.delta_request(subscribe(&[WEB])).unwrap();
-    old.update(both());
-    let (had, _) = said(&next(&mut old, 0).unwrap());
-    let mut new = stream(Options::default());
-    let versions = vec![(WEB, &*had[0].1)];
-    new.delta_request(DeltaDiscoveryRequest { initial_resource_versions: versions, ..subscribe(&[WEB]) })
-        .unwrap();
+    let mut new = of_a_client_that_has_web();
     new.update(update(vec![identity(1, WEB, None)], 1));
     assert!(next(&mut new, 0).is_none());
-    let mut gone = new;
-    gone.update(both());
-    assert!(next(&mut gone, 1).is_none(), "the client has this version");
-    gone.update(update(vec![], 1));
-    assert_eq!(moved(&mut gone, 2), (vec![], vec![WEB.into()]));
+    new.update(both());
+    assert!(next(&mut new, 1).is_none(), "the client has this version");
+    new.update(update(vec![], 1));
+    assert_eq!(moved(&mut new, 2), (vec![], vec![WEB.into()]));
 }
 
 #[test]
@@ -297,14 +301,7 @@ fn names_of_a_stream_are_limited_together() {
 
 #[test]
 fn what_is_asked_for_again_is_sent_again_whatever_the_client_had() {
-    let mut old = stream(Options::default());
-    old.delta_request(subscribe(&[WEB])).unwrap();
-    old.update(both());
-    let (had, _) = said(&next(&mut old, 0).unwrap());
-    let mut new = stream(Options::default());
-    let versions = vec![(WEB, &*had[0].1)];
-    new.delta_request(DeltaDiscoveryRequest { initial_resource_versions: versions, ..subscribe(&[WEB]) })
-        .unwrap();
+    let mut new = of_a_client_that_has_web();
     new.update(update(vec![identity(1, WEB, None)], 1));
     assert!(next(&mut new, 0).is_none(), "it is not minted yet");
     new.delta_request(subscribe(&[WEB])).unwrap();
