@@ -1,0 +1,147 @@
+//! The values of all series.
+
+use std::collections::BTreeMap;
+
+use tokio::time::Instant;
+
+use crate::labels::sanitize;
+use crate::window::Window;
+use crate::{Kind, Metric, Options, Owner, Value};
+
+/// All series, by metric.
+#[derive(Debug)]
+pub(crate) struct Series {
+    options: Options,
+    families: BTreeMap<&'static str, Family>,
+}
+
+/// The series of one metric.
+#[derive(Debug)]
+pub(crate) struct Family {
+    pub(crate) metric: &'static Metric,
+    /// The name with its prefix and dots; `None` if the filter leaves the metric out.
+    name: Option<String>,
+    /// Which series belongs to these values of the labels. Several do to one, if a label is filtered out.
+    by_values: Vec<(Box<[Box<str>]>, usize)>,
+    pub(crate) members: Vec<Member>,
+}
+
+/// One series.
+#[derive(Debug)]
+pub(crate) struct Member {
+    /// The name with its prefix and dots.
+    pub(crate) name: Box<str>,
+    /// The labels, in go-metrics's order: its own, then those that all series have.
+    pub(crate) labels: Vec<(&'static str, String)>,
+    pub(crate) state: State,
+}
+
+/// What is kept of a series.
+#[derive(Debug)]
+pub(crate) enum State {
+    /// Of a counter or a gauge.
+    Number(f64),
+    Sample { count: u64, sum: f64, window: Window },
+    Histogram { counts: Box<[u64]>, sum: f64 },
+}
+
+impl Series {
+    pub(crate) fn new(options: Options) -> Self {
+        Self { options, families: BTreeMap::new() }
+    }
+
+    /// All metrics that have series, by name.
+    pub(crate) fn families(&mut self) -> impl Iterator<Item = &mut Family> {
+        self.families.values_mut().filter(|family| !family.members.is_empty())
+    }
+
+    /// Records one event. Returns its series; `None` if the filter leaves it out, or if it would be one too many.
+    pub(crate) fn record(
+        &mut self,
+        metric: &'static Metric,
+        values: &[&str],
+        value: Value,
+        now: Instant,
+    ) -> Option<&Member> {
+        debug_assert_eq!(metric.labels.len(), values.len(), "{} has labels {:?}", metric.name, metric.labels);
+        let options = &self.options;
+        let family = self.families.entry(metric.name).or_insert_with(|| Family::new(metric, options));
+        let place = family.place(values, options)?;
+        let member = &mut family.members[place];
+        member.state.apply(value, metric.kind, now);
+        Some(member)
+    }
+}
+
+impl Family {
+    fn new(metric: &'static Metric, options: &Options) -> Self {
+        let name = match metric.owner {
+            Owner::Spire => format!("{}.{}", options.prefix, metric.name),
+            Owner::Ours => format!("finial.{}", metric.name),
+            Owner::Process => metric.name.to_owned(),
+        };
+        let name = Some(name).filter(|name| metric.owner == Owner::Process || options.filter.allows(name));
+        Self { metric, name, by_values: Vec::new(), members: Vec::new() }
+    }
+
+    /// The place of the series of these values, which is made if there is none.
+    fn place(&mut self, values: &[&str], options: &Options) -> Option<usize> {
+        let name = self.name.as_deref()?;
+        let same = |held: &[Box<str>]| held.iter().map(|value| &**value).eq(values.iter().copied());
+        if let Some((_, place)) = self.by_values.iter().find(|(held, _)| same(held)) {
+            return Some(*place);
+        }
+        if self.by_values.len() == MOST {
+            return None;
+        }
+        let labels = labels(self.metric, values, options);
+        let place = self.members.iter().position(|member| member.labels == labels).unwrap_or_else(|| {
+            let state = State::new(self.metric.kind);
+            self.members.push(Member { name: name.into(), labels, state });
+            self.members.len() - 1
+        });
+        self.by_values.push((values.iter().map(|value| Box::from(*value)).collect(), place));
+        Some(place)
+    }
+}
+
+/// The labels of a series. go-metrics adds `host` behind SPIRE's labels, and does not clean its value.
+fn labels(metric: &'static Metric, values: &[&str], options: &Options) -> Vec<(&'static str, String)> {
+    let own = metric.labels.iter().zip(values).map(|(name, value)| (*name, sanitize(value)));
+    let constant = options.labels.iter().filter(|_| metric.owner != Owner::Process).cloned();
+    own.chain(constant).filter(|(name, _)| options.filter.allows_label(name)).collect()
+}
+
+impl State {
+    fn new(kind: Kind) -> Self {
+        match kind {
+            Kind::Counter | Kind::Gauge => Self::Number(0.0),
+            Kind::Sample => Self::Sample { count: 0, sum: 0.0, window: Window::default() },
+            Kind::Histogram(bounds) => {
+                Self::Histogram { counts: vec![0; bounds.len() + 1].into(), sum: 0.0 }
+            }
+        }
+    }
+
+    fn apply(&mut self, value: Value, kind: Kind, now: Instant) {
+        match (self, value) {
+            (Self::Number(number), Value::Add(more)) => *number += more,
+            (Self::Number(number), Value::Set(value)) => *number = value,
+            (Self::Sample { count, sum, window }, Value::Observe(value)) => {
+                *count += 1;
+                *sum += value;
+                window.push(now, value);
+            }
+            (Self::Histogram { counts, sum }, Value::Observe(value)) => {
+                let Kind::Histogram(bounds) = kind else { return };
+                counts[bounds.partition_point(|bound| *bound < value)] += 1;
+                *sum += value;
+            }
+            (state, value) => debug_assert!(false, "{value:?} is no value for {state:?}"),
+        }
+    }
+}
+
+/// The most series of one metric. Labels have few values; this is the limit if one of them should come from a caller by
+/// mistake.
+const MOST: usize = 256;

@@ -1,0 +1,187 @@
+use std::time::Duration;
+
+use crate::series::Series;
+use crate::statsd::line;
+use crate::*;
+
+static CALLS: Metric = metric("rpc.sds.v3.stream_secrets", Kind::Counter, &["status"]);
+static TIMES: Metric = metric("rpc.sds.v3.stream_secrets.elapsed_time", Kind::Sample, &["status"]);
+static STARTED: Metric = metric("started", Kind::Gauge, &["version", "trust_domain_id"]);
+static UPTIME: Metric = metric("uptime_in_ms", Kind::Gauge, &[]);
+static ACKS: Metric = Metric {
+    owner: Owner::Ours,
+    ..metric("sds.ack_seconds", Kind::Histogram(&[0.001, 0.01]), &["protocol"])
+};
+
+const fn metric(name: &'static str, kind: Kind, labels: &'static [&'static str]) -> Metric {
+    Metric { name, labels, kind, owner: Owner::Spire, help: "Text." }
+}
+
+fn options() -> Options {
+    let host = ("host", "node-1.example.org".to_owned());
+    Options { prefix: "spire_agent".to_owned(), labels: vec![host], filter: Filter::default() }
+}
+
+fn metrics(filter: Filter) -> Metrics {
+    Metrics::new(Options { filter, ..options() }, Vec::new())
+}
+
+#[tokio::test(start_paused = true)]
+async fn prometheus_reads_this() {
+    let metrics = metrics(Filter::default());
+    metrics.set(&STARTED, &["1.15.3", "example.org"], 1.0);
+    metrics.add(&CALLS, &["OK"], 2);
+    metrics.add(&CALLS, &["PermissionDenied"], 1);
+    for milliseconds in 1..=100 {
+        metrics.elapsed(&TIMES, &["OK"], Duration::from_millis(milliseconds));
+    }
+    metrics.elapsed(&ACKS, &["sotw"], Duration::from_micros(500));
+    metrics.elapsed(&ACKS, &["sotw"], Duration::from_millis(1));
+    metrics.elapsed(&ACKS, &["sotw"], Duration::from_secs(1));
+    let expected = "\
+# HELP finial_sds_ack_seconds Text.
+# TYPE finial_sds_ack_seconds histogram
+finial_sds_ack_seconds_bucket{host=\"node-1.example.org\",protocol=\"sotw\",le=\"0.001\"} 2
+finial_sds_ack_seconds_bucket{host=\"node-1.example.org\",protocol=\"sotw\",le=\"0.01\"} 2
+finial_sds_ack_seconds_bucket{host=\"node-1.example.org\",protocol=\"sotw\",le=\"+Inf\"} 3
+finial_sds_ack_seconds_sum{host=\"node-1.example.org\",protocol=\"sotw\"} 1.0015
+finial_sds_ack_seconds_count{host=\"node-1.example.org\",protocol=\"sotw\"} 3
+# HELP spire_agent_rpc_sds_v3_stream_secrets Text.
+# TYPE spire_agent_rpc_sds_v3_stream_secrets counter
+spire_agent_rpc_sds_v3_stream_secrets{host=\"node-1.example.org\",status=\"OK\"} 2
+spire_agent_rpc_sds_v3_stream_secrets{host=\"node-1.example.org\",status=\"PermissionDenied\"} 1
+# HELP spire_agent_rpc_sds_v3_stream_secrets_elapsed_time Text.
+# TYPE spire_agent_rpc_sds_v3_stream_secrets_elapsed_time summary
+spire_agent_rpc_sds_v3_stream_secrets_elapsed_time{host=\"node-1.example.org\",status=\"OK\",quantile=\"0.5\"} 50
+spire_agent_rpc_sds_v3_stream_secrets_elapsed_time{host=\"node-1.example.org\",status=\"OK\",quantile=\"0.9\"} 90
+spire_agent_rpc_sds_v3_stream_secrets_elapsed_time{host=\"node-1.example.org\",status=\"OK\",quantile=\"0.99\"} 99
+spire_agent_rpc_sds_v3_stream_secrets_elapsed_time_sum{host=\"node-1.example.org\",status=\"OK\"} 5050
+spire_agent_rpc_sds_v3_stream_secrets_elapsed_time_count{host=\"node-1.example.org\",status=\"OK\"} 100
+# HELP spire_agent_started Text.
+# TYPE spire_agent_started gauge
+spire_agent_started{host=\"node-1.example.org\",trust_domain_id=\"example_org\",version=\"1_15_3\"} 1
+";
+    assert_eq!(metrics.text(), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn quantiles_are_those_of_the_last_ten_seconds() {
+    let metrics = metrics(Filter::default());
+    metrics.elapsed(&TIMES, &["OK"], Duration::from_millis(7));
+    tokio::time::advance(Duration::from_secs(11)).await;
+    let text = metrics.text();
+    assert!(text.contains("quantile=\"0.5\"} NaN\n"), "{text}");
+    assert!(text.contains("_count{host=\"node-1.example.org\",status=\"OK\"} 1\n"), "{text}");
+    for milliseconds in 0..5000 {
+        metrics.elapsed(&TIMES, &["OK"], Duration::from_millis(milliseconds));
+    }
+    let text = metrics.text();
+    assert!(text.contains("quantile=\"0.99\"} 4994\n"), "of the newest 512: {text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn filters_are_those_of_go_metrics() {
+    let texts = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
+    let names = |allowed: &[&str], blocked: &[&str]| {
+        let (allowed_prefixes, blocked_prefixes) = (texts(allowed), texts(blocked));
+        let metrics = metrics(Filter { allowed_prefixes, blocked_prefixes, ..Filter::default() });
+        metrics.set(&UPTIME, &[], 1.0);
+        metrics.add(&CALLS, &["OK"], 1);
+        let text = metrics.text();
+        (text.contains("uptime"), text.contains("stream_secrets"))
+    };
+    assert_eq!(names(&[], &[]), (true, true));
+    // What no list names is let through.
+    assert_eq!(names(&["spire_agent.rpc"], &[]), (true, true));
+    assert_eq!(names(&[], &["spire_agent.rpc"]), (true, false));
+    assert_eq!(names(&["spire_agent.rpc.sds"], &["spire_agent"]), (false, true));
+    assert_eq!(names(&["spire_agent"], &["spire_agent.rpc"]), (true, false));
+    assert_eq!(names(&["spire_agent.rpc"], &["spire_agent.rpc"]), (true, false));
+
+    let labels = |allowed: &[&str], blocked: &[&str]| {
+        let (allowed_labels, blocked_labels) = (texts(allowed), texts(blocked));
+        let metrics = metrics(Filter { allowed_labels, blocked_labels, ..Filter::default() });
+        metrics.add(&CALLS, &["OK"], 1);
+        metrics.add(&CALLS, &["Canceled"], 1);
+        let text = metrics.text();
+        text.lines().skip(2).map(|line| line.split_once("secrets").unwrap().1.to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(labels(&[], &["host"]), ["{status=\"OK\"} 1", "{status=\"Canceled\"} 1"]);
+    assert_eq!(labels(&["status"], &[]), ["{status=\"OK\"} 1", "{status=\"Canceled\"} 1"]);
+    // Series that differ only in a label that is left out are one.
+    assert_eq!(labels(&[], &["status", "host"]), [" 2"]);
+    assert_eq!(labels(&["host"], &[]), ["{host=\"node-1.example.org\"} 2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn lines_of_statsd_and_dogstatsd() {
+    let mut series = Series::new(options());
+    let mut lines = |metric, labels: &[&str], value| {
+        let found = series.record(metric, labels, value, Instant::now()).unwrap();
+        [Dialect::Statsd, Dialect::DogStatsd].map(|dialect| line(dialect, found, value))
+    };
+    assert_eq!(
+        lines(&CALLS, &["OK"], Value::Add(1.0)),
+        [
+            "spire_agent.rpc.sds.v3.stream_secrets.OK.node-1.example.org:1.000000|c\n",
+            "spire_agent.rpc.sds.v3.stream_secrets:1|c|#status:OK,host:node-1.example.org\n",
+        ]
+    );
+    assert_eq!(
+        lines(&TIMES, &["OK"], Value::Observe(1.25)),
+        [
+            "spire_agent.rpc.sds.v3.stream_secrets.elapsed_time.OK.node-1.example.org:1.250000|ms\n",
+            "spire_agent.rpc.sds.v3.stream_secrets.elapsed_time:1.250000|ms|#status:OK,host:node-1.example.org\n",
+        ]
+    );
+    assert_eq!(
+        lines(&UPTIME, &[], Value::Set(10_000.5)),
+        [
+            "spire_agent.uptime_in_ms.node-1.example.org:10000.500000|g\n",
+            "spire_agent.uptime_in_ms:10000.5|g|#host:node-1.example.org\n",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn lines_arrive_in_few_packets() {
+    let receiver = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = receiver.local_addr().unwrap().to_string();
+    let sink = Statsd::start(Dialect::Statsd, Address::Udp(address));
+    let metrics = Metrics::new(options(), vec![sink]);
+    for _ in 0..100 {
+        metrics.add(&CALLS, &["OK"], 1);
+    }
+    let (mut lines, mut packet) = (0, [0; 2048]);
+    while lines < 100 {
+        let len = receiver.recv(&mut packet).await.unwrap();
+        assert!(len <= 1400);
+        lines += packet[..len].iter().filter(|byte| **byte == b'\n').count();
+    }
+    assert_eq!(lines, 100);
+}
+
+#[test]
+fn labels_are_cleaned_as_spire_cleans_them() {
+    let cases = [
+        ("example.org", "example_org"),
+        ("1.15.3-dev", "1_15_3_dev"),
+        ("a._b", "a_b"),
+        ("a..__b", "a__b"),
+        ("/m/x", "_m_x"),
+        ("", ""),
+        ("ä", "_"),
+    ];
+    for (text, clean) in cases {
+        assert_eq!(labels::sanitize(text), clean);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_label_without_end_does_not_grow_for_ever() {
+    let metrics = metrics(Filter::default());
+    for number in 0..1000 {
+        metrics.add(&CALLS, &[&number.to_string()], 1);
+    }
+    assert_eq!(metrics.text().lines().count(), 2 + 256);
+}
