@@ -18,6 +18,7 @@ pub mod logging;
 pub mod manager;
 mod status;
 pub mod store;
+mod telemetry;
 pub mod upstream;
 pub mod version;
 pub mod wiring;

@@ -49,6 +49,11 @@ impl Status {
         self.started.elapsed().as_secs()
     }
 
+    /// Milliseconds since the start.
+    pub(crate) fn uptime_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
     pub(crate) fn state(&self) -> State {
         self.state.borrow().clone()
     }

@@ -28,8 +28,9 @@ use crate::door::shares::{SHARES, run_rounds};
 use crate::life::{Fatal, Lifecycle, Stored};
 use crate::manager::Manager;
 use crate::status::Status;
+use crate::telemetry::{Gauges, Metrics};
 use crate::upstream::parent;
-use crate::{kubernetes, logging};
+use crate::{kubernetes, logging, telemetry};
 
 mod lines;
 mod socket;
@@ -81,6 +82,7 @@ async fn agent(settings: Settings) -> Result<(), Fatal> {
     handle_user_signals()?;
     let settings = Arc::new(settings);
     lines::starting(&settings);
+    let metrics = telemetry::start(&settings);
     let plugins = settings.plugins().map_err(|problems| Fatal::StartUp(problems_text(problems)))?.clone();
     let trust_domain = TrustDomain::parse(&settings.trust_domain);
     let trust_domain = trust_domain.map_err(|reason| Fatal::StartUp(format!("trust_domain: {reason}")))?;
@@ -98,18 +100,25 @@ async fn agent(settings: Settings) -> Result<(), Fatal> {
     umask(Mode::from_bits_truncate(before | 0o027));
     lines::umask_changed(before, before | 0o027);
     let (ready, manager) = watch::channel(None);
+    let serving = manager.clone();
     let attestors = workload_attestors(&plugins, &settings.experimental, &proc)?;
     let rates = settings.experimental.rate_limits;
     lines::plugins_loaded(&plugins);
     lines::rates(&rates);
-    let admission = Arc::new(Admission::new(attestors, manager, rates, proc));
+    let admission = Arc::new(Admission::new(attestors, manager, rates, proc, metrics.clone()));
     let status = Arc::new(Status::new());
     let admin = admin(&settings, &options, &admission, &status)?;
+    let public = Arc::new(Public::new(&settings, &admission, &status));
+    let gauges = Gauges {
+        metrics: metrics.clone(),
+        status: Arc::clone(&status),
+        manager: serving,
+        bytes: bytes.clone(),
+        held_names: public.held_names(),
+    };
+    telemetry::serve(&settings.telemetry, gauges);
     let mut apis = match socket {
-        Some(socket) => {
-            let public = Arc::new(Public::new(&settings, &admission, &status));
-            tokio::spawn(serve_apis(socket, options, Arc::clone(&settings), public))
-        }
+        Some(socket) => tokio::spawn(serve_apis(socket, options, Arc::clone(&settings), public)),
         None => {
             lines::not_serving();
             tokio::spawn(std::future::pending())
@@ -118,18 +127,8 @@ async fn agent(settings: Settings) -> Result<(), Fatal> {
     if settings.health_checks.listener_enabled {
         tokio::spawn(apis::health::serve(settings.health_checks.clone(), Arc::clone(&status)));
     }
-    let attestor = node_attestor(&settings, &plugins);
-    let lifecycle = async {
-        let stored = Stored::read(settings.data_dir.clone(), plugins.key_manager.clone()).await?;
-        Lifecycle::new(
-            Arc::clone(&settings),
-            trust_domain,
-            attestor,
-            stored,
-            ready.clone(),
-            Arc::clone(&status),
-        )
-    };
+    let told = (Arc::clone(&status), metrics);
+    let lifecycle = lifecycle(&settings, &plugins, trust_domain, ready.clone(), told);
     let lifecycle = tokio::select! {
         lifecycle = lifecycle => lifecycle?,
         _ = interrupt.recv() => return Ok(()),
@@ -154,6 +153,21 @@ async fn agent(settings: Settings) -> Result<(), Fatal> {
     life.abort();
     tokio::join!(drain(&bytes, ready), keeper.flush(LAST_WRITE));
     Ok(())
+}
+
+/// The life with the server, which continues from what an earlier run has stored.
+async fn lifecycle(
+    settings: &Arc<Settings>,
+    plugins: &Plugins,
+    trust_domain: TrustDomain,
+    ready: watch::Sender<Option<Manager>>,
+    (status, metrics): (Arc<Status>, Metrics),
+) -> Result<Lifecycle, Fatal> {
+    let reading = telemetry::names::GET_KEYS.start(&metrics);
+    let stored = Stored::read(settings.data_dir.clone(), plugins.key_manager.clone()).await;
+    reading.end(if stored.is_ok() { "OK" } else { "Internal" });
+    let attestor = node_attestor(settings, plugins);
+    Lifecycle::new(Arc::clone(settings), trust_domain, attestor, stored?, ready, (status, metrics))
 }
 
 /// Binds the admin socket, if one is configured, and spawns the task that serves it. A socket file that a dead process

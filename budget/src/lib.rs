@@ -70,6 +70,21 @@ pub struct Charge {
     amount: usize,
 }
 
+/// What is held at each level of a [`Budget`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Levels {
+    /// The amount of all groups together.
+    pub whole: usize,
+    /// The amount of the group that holds most.
+    pub group: usize,
+    /// The amount of the account that holds most.
+    pub account: usize,
+    /// The number of groups.
+    pub groups: usize,
+    /// The number of accounts.
+    pub accounts: usize,
+}
+
 /// Why a connection must end, although its client has done nothing wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Notice {
@@ -165,6 +180,28 @@ impl Budget {
     #[must_use]
     pub fn held(&self) -> usize {
         self.whole.held.load(Ordering::Relaxed)
+    }
+
+    /// What is held at each level of the tree.
+    #[must_use]
+    pub fn levels(&self) -> Levels {
+        let mut levels = Levels { whole: self.held(), ..Levels::default() };
+        let groups: Vec<_> = lock(&self.whole.groups).values().filter_map(Weak::upgrade).collect();
+        levels.groups = groups.len();
+        for group in groups {
+            levels.group = levels.group.max(group.held.load(Ordering::Relaxed));
+            for account in lock(&group.accounts).iter().filter_map(Weak::upgrade) {
+                levels.accounts += 1;
+                levels.account = levels.account.max(account.held.load(Ordering::Relaxed));
+            }
+        }
+        levels
+    }
+
+    /// The limits of the budget.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.whole.limits
     }
 
     /// Gives [`Notice::Drain`] to every account, including those that are opened later.

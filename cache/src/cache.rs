@@ -76,6 +76,12 @@ impl Cache {
         &self.federated
     }
 
+    /// When the first of the SVIDs expires; `None` if there is none.
+    #[must_use]
+    pub fn soonest_expiry(&self) -> Option<SystemTime> {
+        self.records.values().filter_map(|record| Some(record.minted.as_ref()?.svid.not_after)).min()
+    }
+
     /// The number of entries that have an SVID.
     #[must_use]
     pub fn svid_count(&self) -> usize {

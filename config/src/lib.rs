@@ -40,4 +40,5 @@ pub use settings::{
     Experimental, KeyType, LogFormat, LogLevel, PodSource, Prefetch, RateLimits, RebootstrapMode, Sds,
     Settings, UnknownNames, Withdrawal,
 };
+pub use telemetry::{ListenerCertificate, Prometheus, PrometheusTls, Scrapers, Telemetry};
 pub use trust_bundle::{BundleFormat, BundleUrl, TrustBundleSource, WorkloadApi};

@@ -9,7 +9,7 @@ use crate::decode::{Section, Strictness, no_hint};
 use crate::plugins::{self, Outcome};
 use crate::report::Report;
 use crate::{
-    Errors, HealthChecks, JoinToken, Overrides, Plugins, Problem, TrustBundleSource, Warning, hcl, telemetry,
+    Errors, HealthChecks, JoinToken, Overrides, Plugins, Problem, Telemetry, TrustBundleSource, Warning, hcl,
 };
 
 /// A valid configuration. Paths are kept as they are written.
@@ -74,6 +74,8 @@ pub struct Settings {
     pub experimental: Experimental,
     /// The HTTP health listener (SPIRE: `health_checks`).
     pub health_checks: HealthChecks,
+    /// Where metrics go (SPIRE: `telemetry`).
+    pub telemetry: Telemetry,
     /// Warnings that are logged when the agent starts.
     pub warnings: Vec<Warning>,
     pub(crate) impossible_paths: Vec<Problem>,
@@ -101,10 +103,10 @@ impl Settings {
         let report = Report::default();
         let top = Section::new("", vec![&root], None, &report);
         let plugins = plugins::read(&top, read_file);
-        telemetry::read(top.block("telemetry"));
+        let telemetry = Telemetry::read(top.block("telemetry"));
         let health_checks = HealthChecks::read(top.block("health_checks"));
         let agent = Agent { section: top.block("agent"), overrides, read_file };
-        let settings = agent.read(health_checks, plugins);
+        let settings = agent.read(health_checks, telemetry, plugins);
         top.finish(Strictness::Refuse, "top-level", no_hint);
         let (errors, warnings) = report.finish();
         match settings {
@@ -135,10 +137,10 @@ impl Settings {
         &self.plugins.problems
     }
 
-    /// Everything that keeps `run` from working with a valid file: the problems of plugins, and paths that no socket or
-    /// folder can have.
+    /// Everything that keeps `run` from working with a valid file: the problems of plugins and of telemetry, and paths
+    /// that no socket or folder can have.
     pub fn obstacles(&self) -> impl Iterator<Item = &Problem> {
-        self.plugins.problems.iter().chain(&self.impossible_paths)
+        self.plugins.problems.iter().chain(&self.telemetry.problems).chain(&self.impossible_paths)
     }
 
     /// `address:port` of the server, with brackets around an IPv6 address.

@@ -8,6 +8,8 @@ mod documented;
 mod idle;
 #[path = "main/plugins.rs"]
 mod plugins;
+#[path = "main/telemetry.rs"]
+mod telemetry;
 #[path = "main/trust.rs"]
 mod trust;
 #[path = "main/whole_files.rs"]

@@ -32,7 +32,7 @@ mod tests;
 
 pub use feeds::{Following, SystemRoots};
 pub use reply::Frames;
-pub use service::{Admission, Admit, Called, ResponseBody, Service};
+pub use service::{Admission, Admit, Called, ResponseBody, Service, Told};
 
 /// The agent's settings for SDS.
 #[derive(Debug, Clone)]

@@ -11,28 +11,29 @@ use crate::machine::{Machine, RequestKind};
 use crate::service::{status_of, status_of_request};
 use crate::wire::Protocol;
 
-/// Takes one request.
+/// Takes one request. Returns what it is about.
 ///
 /// # Errors
 /// The status that ends the call.
-pub(crate) fn take(machine: &mut Machine, peer: &Peer, message: &Message) -> Result<(), Status> {
+pub(crate) fn take(machine: &mut Machine, peer: &Peer, message: &Message) -> Result<RequestKind, Status> {
     match machine.protocol() {
         Protocol::Sotw => sotw(machine, peer, message),
         Protocol::Delta => delta(machine, peer, message),
     }
 }
 
-fn sotw(machine: &mut Machine, peer: &Peer, message: &Message) -> Result<(), Status> {
+fn sotw(machine: &mut Machine, peer: &Peer, message: &Message) -> Result<RequestKind, Status> {
     let request = message.request().map_err(|reason| status_of_request(&reason))?;
     let pid = peer.process.pid;
     debug!(pid, resource_names = %Names(request.resource_names.iter().copied()), version_info = %Words(request.version_info),
         nonce = %Words(request.response_nonce), "Received StreamSecrets request");
     let nonce = request.response_nonce;
-    match machine.request(request).map_err(|refusal| status_of(&refusal))? {
+    let kind = machine.request(request).map_err(|refusal| status_of(&refusal))?;
+    match &kind {
         RequestKind::Nack(reason) if peer.complain("nack") => {
             // Read once more, because the machine has taken the request.
             let request = message.request().map_err(|reason| status_of_request(&reason))?;
-            error!(pid, resource_names = %Names(request.resource_names.iter().copied()), error = %Words(&reason),
+            error!(pid, resource_names = %Names(request.resource_names.iter().copied()), error = %Words(reason),
                 "Envoy reported errors applying secrets");
             let expected = machine.last_version();
             error!(pid, version_info = %Words(request.version_info), expect = expected.as_str(),
@@ -44,21 +45,21 @@ fn sotw(machine: &mut Machine, peer: &Peer, message: &Message) -> Result<(), Sta
         }
         RequestKind::Asked | RequestKind::Ack | RequestKind::Nack(_) | RequestKind::Stale { .. } => {}
     }
-    Ok(())
+    Ok(kind)
 }
 
-fn delta(machine: &mut Machine, peer: &Peer, message: &Message) -> Result<(), Status> {
+fn delta(machine: &mut Machine, peer: &Peer, message: &Message) -> Result<RequestKind, Status> {
     let request = message.delta_request().map_err(|reason| status_of_request(&reason))?;
     let pid = peer.process.pid;
     debug!(target: DELTA, pid, subscribe = %Names(request.subscribe.iter().copied()), unsubscribe = %Names(request.unsubscribe.iter().copied()),
         nonce = %Words(request.response_nonce), "Received DeltaSecrets request");
-    if let RequestKind::Nack(reason) =
-        machine.delta_request(request).map_err(|refusal| status_of(&refusal))?
+    let kind = machine.delta_request(request).map_err(|refusal| status_of(&refusal))?;
+    if let RequestKind::Nack(reason) = &kind
         && peer.complain("nack")
     {
-        error!(target: DELTA, pid, error = %Words(&reason), "Envoy reported errors applying secrets");
+        error!(target: DELTA, pid, error = %Words(reason), "Envoy reported errors applying secrets");
     }
-    Ok(())
+    Ok(kind)
 }
 
 /// Names that a caller asks for, cut for the log.

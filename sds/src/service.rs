@@ -9,6 +9,7 @@ use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
@@ -71,6 +72,23 @@ pub trait Admit: Send + Sync + 'static {
 
     /// Returns a random number, for nonces and jitter.
     fn random(&self) -> u32;
+
+    /// Hears what happens on streams, to count it.
+    fn tell(&self, protocol: Protocol, told: Told);
+}
+
+/// What happens on a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    /// A response was sent.
+    Pushed,
+    /// The client accepted a response.
+    Acked {
+        /// The time since it was sent.
+        after: Duration,
+    },
+    /// The client refused a response.
+    Nacked,
 }
 
 /// The reason why the door is asked for a caller.
@@ -104,6 +122,8 @@ pub(crate) struct Shared<A> {
     pub(crate) admit: A,
     pub(crate) options: Arc<Options>,
     pub(crate) secrets: Arc<Secrets>,
+    /// The names that streams wait for.
+    pub(crate) held_names: Arc<AtomicUsize>,
 }
 
 impl<A> NamedService for Service<A> {
@@ -115,7 +135,14 @@ pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 impl<A: Admit> Service<A> {
     /// A service with these settings.
     pub fn new(admit: A, options: Options) -> Self {
-        Self { shared: Arc::new(Shared { admit, options: Arc::new(options), secrets: Arc::default() }) }
+        let (secrets, held_names) = Default::default();
+        Self { shared: Arc::new(Shared { admit, options: Arc::new(options), secrets, held_names }) }
+    }
+
+    /// The number of names that streams wait for, because nothing grants them yet.
+    #[must_use]
+    pub fn held_names(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.shared.held_names)
     }
 
     /// Answers a call of `peer`.
@@ -222,7 +249,7 @@ async fn open_stream<A: Admit, B: Body<Data = Bytes> + Unpin>(
                 take(&mut machine, &peer, &message)
             });
             match taken {
-                Some(Ok(())) => {}
+                Some(Ok(_)) => {}
                 Some(Err(status)) => return Poll::Ready(Err(status)),
                 // The client has ended its side, or has gone away, without a request.
                 None if !machine.was_asked() => return Poll::Ready(Err(Status::ok(""))),

@@ -5,6 +5,7 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
 
@@ -22,10 +23,12 @@ use transport::{Peer, Words};
 
 use crate::feeds::Feeds;
 use crate::framing::Inbound;
-use crate::machine::{Machine, Next, Push};
+use crate::machine::{Machine, Next, Push, RequestKind};
 use crate::reply::{self, Frames};
 use crate::requests::{DELTA, Names, take};
-use crate::service::{Admission, Admit, BoxFuture, Called, Shared, no_room, status_of, status_of_request};
+use crate::service::{
+    Admission, Admit, BoxFuture, Called, Shared, Told, no_room, status_of, status_of_request,
+};
 use crate::wire::Protocol;
 
 /// One open stream, as a response body.
@@ -60,6 +63,8 @@ struct Held {
     news: WatchStream<u64>,
     /// How many names [`Admit::sought`] was told of.
     sought: usize,
+    /// The names that all streams wait for, with those of this one.
+    all: Arc<AtomicUsize>,
 }
 
 impl<A: Admit, B: Body<Data = Bytes> + Unpin> Session<A, B> {
@@ -156,9 +161,23 @@ impl<A: Admit, B: Body<Data = Bytes> + Unpin> Session<A, B> {
                 debug!(target: DELTA, pid, version_info, nonce, count, removed, "Sending DeltaSecrets response");
             }
         }
+        self.shared.admit.tell(self.machine.protocol(), Told::Pushed);
         let bytes: usize = push.resources.iter().map(|encoded| encoded.resource.len()).sum();
         if bytes > BYTES_FREE {
             self.peer.account().work(bytes as u64 / BYTES_A_NANOSECOND);
+        }
+    }
+
+    /// Tells of an answer to the response that was sent at this time.
+    fn answered(&self, sent: Option<Duration>, kind: &RequestKind) {
+        let (Some(sent), protocol) = (sent, self.machine.protocol()) else { return };
+        match kind {
+            RequestKind::Ack => {
+                let after = self.start.elapsed().saturating_sub(sent);
+                self.shared.admit.tell(protocol, Told::Acked { after });
+            }
+            RequestKind::Nack(_) => self.shared.admit.tell(protocol, Told::Nacked),
+            RequestKind::Asked | RequestKind::Stale { .. } => {}
         }
     }
 
@@ -170,7 +189,9 @@ impl<A: Admit, B: Body<Data = Bytes> + Unpin> Session<A, B> {
         {
             match message {
                 Some(Ok(message)) => {
-                    take(&mut self.machine, &self.peer, &message)?;
+                    let sent = self.machine.unanswered();
+                    let kind = take(&mut self.machine, &self.peer, &message)?;
+                    self.answered(sent, &kind);
                     // A request of a few bytes can change a list of thousands.
                     self.work_for_names(CHANGE);
                     taken += 1;
@@ -237,7 +258,7 @@ impl<A: Admit, B: Body<Data = Bytes> + Unpin> Session<A, B> {
             self.shared.admit.sought(&self.peer, unresolved);
         }
         if let Some(held) = &mut self.held {
-            held.sought = count;
+            held.set(count);
         }
         if count == 0 {
             self.held = None;
@@ -246,19 +267,25 @@ impl<A: Admit, B: Body<Data = Bytes> + Unpin> Session<A, B> {
                 info!(pid = self.peer.process.pid, resource_names = %Names(self.machine.unresolved()),
                     "Workload is not authorized for the requested identities (yet); the stream is held");
             }
-            self.held = Some(Box::new(Held::new(
-                WatchStream::from_changes(self.shared.admit.news()),
-                self.start,
-                count,
-            )));
+            let news = WatchStream::from_changes(self.shared.admit.news());
+            let all = Arc::clone(&self.shared.held_names);
+            self.held = Some(Box::new(Held::new(news, self.start, count, all)));
         }
     }
 }
 
 impl Held {
-    fn new(news: WatchStream<u64>, attested: Instant, sought: usize) -> Self {
+    fn new(news: WatchStream<u64>, attested: Instant, sought: usize, all: Arc<AtomicUsize>) -> Self {
         let at = Box::pin(tokio::time::sleep(RETRY_FIRST));
-        Self { at, wait: RETRY_FIRST * 2, attested, attesting: None, news, sought }
+        all.fetch_add(sought, Ordering::Relaxed);
+        Self { at, wait: RETRY_FIRST * 2, attested, attesting: None, news, sought, all }
+    }
+
+    /// The stream waits for this many names now.
+    fn set(&mut self, sought: usize) {
+        self.all.fetch_add(sought, Ordering::Relaxed);
+        self.all.fetch_sub(self.sought, Ordering::Relaxed);
+        self.sought = sought;
     }
 
     /// Attests the caller again when that is due; ready with the new subscription. A first attestation can be
@@ -311,6 +338,12 @@ impl Held {
         self.attested = Instant::now();
         self.at.as_mut().reset(self.attested + self.wait.mul_f64(0.5 + 0.5 * jitter));
         self.wait = (self.wait * 2).min(RETRY_MAX);
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.set(0);
     }
 }
 

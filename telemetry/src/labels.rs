@@ -2,7 +2,8 @@
 
 /// Replaces each run of characters that are no letter, digit or underscore of ASCII, together with an underscore that
 /// follows, by one underscore (SPIRE, `telemetry/sanitize.go`: `\W+_?`).
-pub(crate) fn sanitize(text: &str) -> String {
+#[must_use]
+pub fn sanitize(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
     let mut rest = text.chars().peekable();
     let is_word = |c: &char| c.is_ascii_alphanumeric() || *c == '_';

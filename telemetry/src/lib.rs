@@ -25,6 +25,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub use self::filter::Filter;
+pub use self::labels::sanitize;
 use self::series::Series;
 pub use self::statsd::{Address, Dialect, Statsd};
 
@@ -93,6 +94,8 @@ struct Shared {
 enum Value {
     Add(f64),
     Set(f64),
+    /// A gauge becomes this much more. Sinks are told its new value.
+    Change(f64),
     Observe(f64),
 }
 
@@ -112,6 +115,11 @@ impl Metrics {
     /// Sets a gauge.
     pub fn set(&self, metric: &'static Metric, labels: &[&str], value: f64) {
         self.emit(metric, labels, Value::Set(value));
+    }
+
+    /// Raises or lowers a gauge.
+    pub fn change(&self, metric: &'static Metric, labels: &[&str], by: i32) {
+        self.emit(metric, labels, Value::Change(f64::from(by)));
     }
 
     /// Adds a value to a sample or a histogram.
@@ -135,6 +143,7 @@ impl Metrics {
     fn emit(&self, metric: &'static Metric, labels: &[&str], value: Value) {
         let (Some(shared), Some(mut series)) = (&self.0, self.series()) else { return };
         let Some(found) = series.record(metric, labels, value, Instant::now()) else { return };
+        let value = found.told(value);
         if metric.owner != Owner::Process {
             for sink in &shared.sinks {
                 sink.send(found, value);

@@ -36,13 +36,30 @@ pub(crate) struct Member {
     pub(crate) state: State,
 }
 
+impl Member {
+    /// What sinks are told of an event that has been recorded.
+    pub(crate) fn told(&self, value: Value) -> Value {
+        match (value, &self.state) {
+            (Value::Change(_), State::Number(number)) => Value::Set(*number),
+            (value, _) => value,
+        }
+    }
+}
+
 /// What is kept of a series.
 #[derive(Debug)]
 pub(crate) enum State {
     /// Of a counter or a gauge.
     Number(f64),
-    Sample { count: u64, sum: f64, window: Window },
-    Histogram { counts: Box<[u64]>, sum: f64 },
+    Sample {
+        count: u64,
+        sum: f64,
+        window: Window,
+    },
+    Histogram {
+        counts: Box<[u64]>,
+        sum: f64,
+    },
 }
 
 impl Series {
@@ -117,15 +134,13 @@ impl State {
         match kind {
             Kind::Counter | Kind::Gauge => Self::Number(0.0),
             Kind::Sample => Self::Sample { count: 0, sum: 0.0, window: Window::default() },
-            Kind::Histogram(bounds) => {
-                Self::Histogram { counts: vec![0; bounds.len() + 1].into(), sum: 0.0 }
-            }
+            Kind::Histogram(bounds) => Self::Histogram { counts: vec![0; bounds.len() + 1].into(), sum: 0.0 },
         }
     }
 
     fn apply(&mut self, value: Value, kind: Kind, now: Instant) {
         match (self, value) {
-            (Self::Number(number), Value::Add(more)) => *number += more,
+            (Self::Number(number), Value::Add(more) | Value::Change(more)) => *number += more,
             (Self::Number(number), Value::Set(value)) => *number = value,
             (Self::Sample { count, sum, window }, Value::Observe(value)) => {
                 *count += 1;

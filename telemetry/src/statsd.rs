@@ -74,7 +74,7 @@ pub(crate) fn line(dialect: Dialect, member: &Member, value: Value) -> String {
             let _ = match value {
                 // datadog-go gives times six digits, other numbers as few as are needed.
                 Value::Observe(_) => write!(line, ":{number:.6}|{kind}"),
-                Value::Add(_) | Value::Set(_) => write!(line, ":{number}|{kind}"),
+                Value::Add(_) | Value::Set(_) | Value::Change(_) => write!(line, ":{number}|{kind}"),
             };
             for (place, (name, value)) in member.labels.iter().enumerate() {
                 let _ = write!(line, "{}{name}", if place == 0 { "|#" } else { "," });
@@ -91,7 +91,7 @@ pub(crate) fn line(dialect: Dialect, member: &Member, value: Value) -> String {
 fn number(value: Value) -> (f64, &'static str) {
     match value {
         Value::Add(number) => (number, "c"),
-        Value::Set(number) => (number, "g"),
+        Value::Set(number) | Value::Change(number) => (number, "g"),
         Value::Observe(number) => (number, "ms"),
     }
 }

@@ -173,7 +173,7 @@ fn labels_are_cleaned_as_spire_cleans_them() {
         ("ä", "_"),
     ];
     for (text, clean) in cases {
-        assert_eq!(labels::sanitize(text), clean);
+        assert_eq!(sanitize(text), clean);
     }
 }
 

@@ -28,7 +28,11 @@ impl Window {
         quantiles.map(|quantile| {
             #[expect(clippy::cast_precision_loss, reason = "there are few")]
             let rank = (quantile * values.len() as f64).ceil();
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rank is a small number")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "a rank is a small number"
+            )]
             let place = (rank as usize).saturating_sub(1);
             values.get(place).copied().unwrap_or(f64::NAN)
         })

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -53,11 +54,20 @@ impl Complaints {
         }
         drop(lately);
         for ((group, kind), left_out) in over {
+            LEFT_OUT.fetch_add(left_out, Ordering::Relaxed);
             warn!(caller_group = %group, kind, left_out, "Lines of the log about one caller group were left out");
         }
         room
     }
 }
+
+/// The number of lines about callers that were left out in this process, as far as the log has told it.
+#[must_use]
+pub fn left_out() -> u64 {
+    LEFT_OUT.load(Ordering::Relaxed)
+}
+
+static LEFT_OUT: AtomicU64 = AtomicU64::new(0);
 
 /// A caller's text as it may appear in the log: cut after [`WORDS`] bytes, and escaped.
 #[derive(Debug, Clone, Copy)]

@@ -14,7 +14,7 @@ mod listener;
 mod peer;
 
 pub use bind::{BindError, Leftover};
-pub use complaints::{Complaints, WORDS, Words};
+pub use complaints::{Complaints, WORDS, Words, left_out};
 pub use connection::{Connection, SILENCE};
 pub use listener::{Listener, Options};
 pub use peer::{Peer, Process};

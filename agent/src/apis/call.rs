@@ -32,8 +32,11 @@ pub(crate) struct NoCall {
 /// A valid call.
 pub(crate) struct Judged<A: 'static> {
     pub(crate) method: &'static Method<A>,
+    pub(crate) service: &'static Service<A>,
     /// The time at which the call must have ended; `None` if the client set no timeout.
     pub(crate) deadline: Option<Instant>,
+    /// Whether the call has the header that its service asks for. A call without it is refused, and counts as a call.
+    pub(crate) header: Result<(), Status>,
 }
 
 /// Judges the head of a request against the table `services`. `now` starts the call's deadline.
@@ -65,8 +68,7 @@ pub(crate) fn judge<A>(
     }
     let (service, method) = method(head, services, apis)?;
     decompresses(head)?;
-    header(head, service.header)?;
-    Ok(Judged { method, deadline })
+    Ok(Judged { method, service, deadline, header: header(head, service.header) })
 }
 
 /// The status of a call whose deadline has passed.

@@ -3,6 +3,7 @@
 //!
 //! - `table`: the types of a table's rows; `public`, `admin`: the tables of the two sockets;
 //! - `call`: judges the head of a request and reads its message;
+//! - `measured`: counts calls and measures how long they take;
 //! - `reply`: the frames and trailers of a response;
 //! - `workload`, `reflection`, `health`: services of the public socket. SDS is the crate `sds`.
 //!
@@ -13,6 +14,7 @@
 pub(crate) mod admin;
 mod call;
 pub(crate) mod health;
+mod measured;
 mod public;
 mod reflection;
 mod reply;
@@ -28,19 +30,22 @@ use std::task::{Context, Poll, ready};
 
 use budget::{Account, Charge, Refused};
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use http_body::Frame;
 use http2::RequestBody;
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
-use tonic::Status;
+use tonic::{Code, Status};
 use tracing::debug;
 use transport::{Listener, Peer};
 
 use self::call::{Judged, too_late};
+use self::measured::Measured;
 pub(crate) use self::public::Public;
 use self::reply::{Reply, ResponseBody, refusal};
 use self::table::{BoxFuture, Handler, RequestMessage, Service, Unattested};
 use crate::door::{Admission, Patience};
+use crate::telemetry::Metrics;
+use crate::telemetry::calls::code_name;
 
 /// The APIs of one socket.
 pub(crate) trait Apis: Send + Sync + Sized + 'static {
@@ -51,6 +56,9 @@ pub(crate) trait Apis: Send + Sync + Sized + 'static {
 
     /// The door that attests callers.
     fn door(&self) -> &Admission;
+
+    /// Where calls are counted.
+    fn metrics(&self) -> &Metrics;
 }
 
 /// Serves all connections of a socket, until the future is dropped.
@@ -79,14 +87,23 @@ async fn answer<A: Apis>(peer: Arc<Peer>, apis: Arc<A>, request: Request<Request
         Ok(call) => call,
         Err(refused) => return refused.response().map(Timed::at_once),
     };
+    let measured = Measured::start(&call, apis.metrics());
     let deadline = call.deadline;
-    let handled = handle(peer, apis, call, Request::from_parts(head, body));
-    let (response, charge) = match deadline {
-        None => handled.await,
-        Some(at) => timeout_at(at, handled).await.unwrap_or_else(|_| (refusal(&too_late()), None)),
+    let (response, charge) = match &call.header {
+        Err(refused) => (refusal(refused), None),
+        Ok(()) => {
+            let handled = handle(peer, apis, call, Request::from_parts(head, body));
+            match deadline {
+                None => handled.await,
+                Some(at) => timeout_at(at, handled).await.unwrap_or_else(|_| (refusal(&too_late()), None)),
+            }
+        }
     };
     let deadline = deadline.map(|at| Box::pin(sleep_until(at)));
-    let mut response = response.map(|body| Timed { body, deadline, _charge: charge });
+    let mut response =
+        response.map(|body| Timed { body, deadline, measured: Some(measured), _charge: charge });
+    let (parts, body) = (response.headers().get(GRPC_STATUS).cloned(), response.body_mut());
+    body.ended(parts.as_ref());
     call::escape_as_grpc_go(response.headers_mut());
     response
 }
@@ -153,13 +170,23 @@ fn no_room(refused: Refused) -> Status {
 struct Timed {
     body: ResponseBody,
     deadline: Option<Pin<Box<Sleep>>>,
+    /// `None` when the call is recorded.
+    measured: Option<Measured>,
     _charge: Option<Charge>,
 }
 
 impl Timed {
     /// A body without a deadline, for a response that is complete.
     fn at_once(body: ResponseBody) -> Self {
-        Self { body, deadline: None, _charge: None }
+        Self { body, deadline: None, measured: None, _charge: None }
+    }
+
+    /// Records the call, if this is its status.
+    fn ended(&mut self, status: Option<&HeaderValue>) {
+        let Some(status) = status else { return };
+        if let Some(measured) = self.measured.take() {
+            measured.end(code_name(Code::from_bytes(status.as_bytes())));
+        }
     }
 }
 
@@ -173,6 +200,7 @@ impl http_body::Body for Timed {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         if let Poll::Ready(mut frame) = Pin::new(&mut self.body).poll_frame(cx) {
             if let Some(trailers) = frame.as_mut().and_then(|frame| frame.as_mut().ok()?.trailers_mut()) {
+                self.ended(trailers.get(GRPC_STATUS));
                 call::escape_as_grpc_go(trailers);
             }
             return Poll::Ready(frame);
@@ -180,7 +208,9 @@ impl http_body::Body for Timed {
         let Some(deadline) = &mut self.deadline else { return Poll::Pending };
         ready!(deadline.as_mut().poll(cx));
         (self.deadline, self.body) = (None, ResponseBody::empty());
-        Poll::Ready(Some(Ok(Frame::trailers(reply::trailers(&too_late())))))
+        let trailers = reply::trailers(&too_late());
+        self.ended(trailers.get(GRPC_STATUS));
+        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -188,6 +218,8 @@ impl http_body::Body for Timed {
     }
 }
 
+/// The name of the header field that ends a call.
+const GRPC_STATUS: &str = "grpc-status";
 /// Flow-control window of a stream and of a connection, in bytes. A message of Envoy's has 61 KB. The agent reads all
 /// of it as soon as it arrives, so a window costs no memory, but a smaller one costs a system call for each refill
 /// (measured: `benches/REPORT.md`).

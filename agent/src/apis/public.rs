@@ -1,12 +1,15 @@
 //! The APIs of the public socket: its table of services, and the implementation of `sds::Admit` by the door.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use config::Settings;
 use http::{Request, Response};
 use http2::RequestBody;
 use identity::WorkloadUpdate;
+use sds::Told;
+use sds::wire::Protocol;
 use tokio::sync::watch;
 use tonic::Status;
 use tonic::server::NamedService as _;
@@ -23,6 +26,7 @@ use super::workload::{self, Workload};
 use crate::door::{Admission, Patience, Rate};
 use crate::manager::{Following, Granted};
 use crate::status;
+use crate::telemetry::{Calls, Metrics, names};
 
 /// The services of the public socket.
 #[derive(Debug)]
@@ -53,6 +57,11 @@ impl Public {
         }
     }
 
+    /// The number of names that SDS streams wait for.
+    pub(crate) fn held_names(&self) -> Arc<AtomicUsize> {
+        self.sds.held_names()
+    }
+
     async fn secrets(self: Arc<Self>, peer: Arc<Peer>, call: Request<RequestBody>) -> Response<ResponseBody> {
         self.sds.call(peer, call).await.map(ResponseBody::Sds)
     }
@@ -77,6 +86,10 @@ impl Apis for Public {
     fn door(&self) -> &Admission {
         &self.admission
     }
+
+    fn metrics(&self) -> &Metrics {
+        self.admission.metrics()
+    }
 }
 
 const SERVICES: &[Service<Public>] = &[
@@ -84,21 +97,24 @@ const SERVICES: &[Service<Public>] = &[
         name: sds::Service::<Door>::NAME,
         header: None,
         offered: |public| public.offers_sds,
+        connections: Some(&names::SDS_CONNECTIONS),
         methods: &[
-            secrets("StreamSecrets", Some(Rate::StreamSecrets)),
-            secrets("FetchSecrets", Some(Rate::FetchSecrets)),
-            secrets("DeltaSecrets", Some(Rate::StreamSecrets)),
+            secrets("StreamSecrets", Some(Rate::StreamSecrets), &names::STREAM_SECRETS),
+            secrets("FetchSecrets", Some(Rate::FetchSecrets), &names::FETCH_SECRETS),
+            secrets("DeltaSecrets", Some(Rate::StreamSecrets), &names::DELTA_SECRETS),
         ],
     },
     Service {
         name: "SpiffeWorkloadAPI",
         header: Some("workload.spiffe.io"),
         offered: |public| public.offers_workload,
+        connections: Some(&names::WORKLOAD_CONNECTIONS),
         methods: &[
             Method {
                 name: "FetchX509SVID",
                 request: Shape::ServerStreaming(MESSAGE),
                 rate: Some(Rate::FetchX509Svid),
+                calls: &names::FETCH_X509_SVID,
                 handler: Handler::Caller(|public, caller, request| {
                     many(async move { public.workload.fetch_x509_svid(caller, request.decode()?).await })
                 }),
@@ -107,6 +123,7 @@ const SERVICES: &[Service<Public>] = &[
                 name: "FetchX509Bundles",
                 request: Shape::ServerStreaming(MESSAGE),
                 rate: Some(Rate::FetchX509Bundles),
+                calls: &names::FETCH_X509_BUNDLES,
                 handler: Handler::Caller(|public, caller, request| {
                     many(async move { public.workload.fetch_x509_bundles(caller, request.decode()?).await })
                 }),
@@ -115,6 +132,7 @@ const SERVICES: &[Service<Public>] = &[
                 name: "FetchJWTSVID",
                 request: Shape::Unary(MESSAGE),
                 rate: Some(Rate::FetchJwtSvid),
+                calls: &names::FETCH_JWT_SVID,
                 handler: Handler::Unattested(|public, caller, request| {
                     one(async move { public.workload.fetch_jwt_svid(caller, request.decode()?).await })
                 }),
@@ -123,6 +141,7 @@ const SERVICES: &[Service<Public>] = &[
                 name: "FetchJWTBundles",
                 request: Shape::ServerStreaming(MESSAGE),
                 rate: Some(Rate::FetchJwtBundles),
+                calls: &names::FETCH_JWT_BUNDLES,
                 handler: Handler::Caller(|public, caller, request| {
                     many(async move { public.workload.fetch_jwt_bundles(caller, request.decode()?).await })
                 }),
@@ -131,6 +150,7 @@ const SERVICES: &[Service<Public>] = &[
                 name: "ValidateJWTSVID",
                 request: Shape::Unary(TOKEN_MESSAGE),
                 rate: None,
+                calls: &names::VALIDATE_JWT_SVID,
                 handler: Handler::Unattested(|public, caller, request| {
                     one(async move { public.validate.validate_jwt_svid(caller, request.decode()?).await })
                 }),
@@ -139,12 +159,14 @@ const SERVICES: &[Service<Public>] = &[
                 name: "FetchWITSVID",
                 request: Shape::ServerStreaming(MESSAGE),
                 rate: None,
+                calls: &names::FETCH_WIT_SVID,
                 handler: Handler::Anonymous(|_, _, _| unimplemented("fetching WIT-SVIDs is not implemented")),
             },
             Method {
                 name: "FetchWITBundles",
                 request: Shape::ServerStreaming(MESSAGE),
                 rate: None,
+                calls: &names::FETCH_WIT_BUNDLES,
                 handler: Handler::Anonymous(|_, _, _| {
                     unimplemented("fetching WIT bundles is not implemented")
                 }),
@@ -155,47 +177,56 @@ const SERVICES: &[Service<Public>] = &[
         name: "grpc.health.v1.Health",
         header: None,
         offered: |_| true,
+        connections: None,
         methods: &[
             Method {
                 name: "Check",
                 request: Shape::Unary(MESSAGE),
                 rate: None,
+                calls: &names::HEALTH_CHECK,
                 handler: Handler::Anonymous(|public, anyone, request| {
                     one(async move { public.health.check(anyone, &request.decode()?) })
                 }),
             },
-            Method::unimplemented("Watch", Shape::ServerStreaming(MESSAGE), |_, _, _| {
-                unimplemented("method Watch not implemented")
-            }),
-            Method::unimplemented("List", Shape::Unary(MESSAGE), |_, _, _| {
+            Method::unimplemented(
+                "Watch",
+                Shape::ServerStreaming(MESSAGE),
+                &names::HEALTH_WATCH,
+                |_, _, _| unimplemented("method Watch not implemented"),
+            ),
+            Method::unimplemented("List", Shape::Unary(MESSAGE), &names::HEALTH_LIST, |_, _, _| {
                 unimplemented("method List not implemented")
             }),
         ],
     },
-    reflection("grpc.reflection.v1.ServerReflection"),
-    reflection("grpc.reflection.v1alpha.ServerReflection"),
+    reflection("grpc.reflection.v1.ServerReflection", METHODS),
+    reflection("grpc.reflection.v1alpha.ServerReflection", ALPHA_METHODS),
 ];
 
 /// The reflection service, under one of its two names.
-const fn reflection(name: &'static str) -> Service<Public> {
+const fn reflection(name: &'static str, methods: &'static [Method<Public>]) -> Service<Public> {
+    Service { name, header: None, offered: |_| true, connections: None, methods }
+}
+
+const METHODS: &[Method<Public>] = &[reflects(&names::REFLECTION)];
+const ALPHA_METHODS: &[Method<Public>] = &[reflects(&names::REFLECTION_ALPHA)];
+
+/// The only method of the reflection service.
+const fn reflects(calls: &'static Calls) -> Method<Public> {
     fn reflect(public: Arc<Public>, peer: Arc<Peer>, call: Request<RequestBody>) -> Responded {
         Box::pin(public.reflection(peer, call))
     }
-    const METHODS: &[Method<Public>] = &[Method {
-        name: "ServerReflectionInfo",
-        request: Shape::Own,
-        rate: None,
-        handler: Handler::Own(reflect),
-    }];
-    Service { name, header: None, offered: |_| true, methods: METHODS }
+    let handler = Handler::Own(reflect);
+    Method { name: "ServerReflectionInfo", request: Shape::Own, rate: None, calls, handler }
 }
 
 /// A method of SDS. The crate `sds` asks the door, through [`Door`], which also applies the rate limit.
-const fn secrets(name: &'static str, rate: Option<Rate>) -> Method<Public> {
+const fn secrets(name: &'static str, rate: Option<Rate>, calls: &'static Calls) -> Method<Public> {
     Method {
         name,
         request: Shape::Own,
         rate,
+        calls,
         handler: Handler::Own(|public, peer, call| Box::pin(public.secrets(peer, call))),
     }
 }
@@ -253,6 +284,19 @@ impl sds::Admit for Door {
 
     fn random(&self) -> u32 {
         rand::random()
+    }
+
+    fn tell(&self, protocol: Protocol, told: Told) {
+        let labels = match protocol {
+            Protocol::Sotw => ["sotw"],
+            Protocol::Delta => ["delta"],
+        };
+        let metrics = self.admission.metrics();
+        match told {
+            Told::Pushed => metrics.add(&names::PUSHES, &labels, 1),
+            Told::Acked { after } => metrics.elapsed(&names::ACK_SECONDS, &labels, after),
+            Told::Nacked => metrics.add(&names::NACKS, &labels, 1),
+        }
     }
 }
 

@@ -18,6 +18,8 @@ use transport::Peer;
 use super::reply::{Reply, ResponseBody, frame};
 use super::workload::denied;
 use crate::door::{Admission, Anonymous, Caller, Patience, Rate};
+use crate::telemetry::Calls;
+use crate::telemetry::names::Connections;
 
 /// One service of a socket whose APIs are `A`.
 pub(crate) struct Service<A: 'static> {
@@ -27,6 +29,8 @@ pub(crate) struct Service<A: 'static> {
     pub(crate) header: Option<&'static str>,
     /// Whether the configuration enables the service. Clients of a disabled one get Unimplemented, "unknown service".
     pub(crate) offered: fn(&A) -> bool,
+    /// The metrics of its calls together; spire-agent has none for health and reflection.
+    pub(crate) connections: Option<&'static Connections>,
     pub(crate) methods: &'static [Method<A>],
 }
 
@@ -36,6 +40,8 @@ pub(crate) struct Method<A: 'static> {
     pub(crate) request: Shape,
     /// The limit of `experimental { ratelimit { } }` that the method falls under.
     pub(crate) rate: Option<Rate>,
+    /// The metrics of its calls.
+    pub(crate) calls: &'static Calls,
     pub(crate) handler: Handler<A>,
 }
 
@@ -44,9 +50,10 @@ impl<A> Method<A> {
     pub(crate) const fn unimplemented(
         name: &'static str,
         request: Shape,
+        calls: &'static Calls,
         refuse: fn(Arc<A>, Anonymous, RequestMessage) -> Handled,
     ) -> Self {
-        Self { name, request, rate: None, handler: Handler::Anonymous(refuse) }
+        Self { name, request, rate: None, calls, handler: Handler::Anonymous(refuse) }
     }
 }
 
@@ -59,6 +66,17 @@ pub(crate) enum Shape {
     ServerStreaming(u32),
     /// The handler reads the messages itself.
     Own,
+}
+
+impl Shape {
+    /// The status that spire-agent records for a call that its client has given up. Its streams of one request end well
+    /// then; the others see an error when they read.
+    pub(crate) fn given_up(self) -> &'static str {
+        match self {
+            Self::ServerStreaming(_) => "OK",
+            Self::Unary(_) | Self::Own => "Canceled",
+        }
+    }
 }
 
 /// The function that answers the calls of a method, by the proof that it takes.

@@ -128,6 +128,7 @@ mod tests {
                 tokio::sync::watch::channel(None).1,
                 config::RateLimits::default(),
                 "/proc".into(),
+                crate::telemetry::Metrics::default(),
             )),
             allowed: BTreeSet::from(["team".to_owned()]),
         };

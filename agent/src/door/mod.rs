@@ -29,6 +29,7 @@ pub use self::proof::{Anonymous, Caller, Delegate};
 pub use self::rates::Rate;
 use self::rates::Rates;
 use crate::manager::{Granted, Manager, Proof};
+use crate::telemetry::{Metrics, names};
 
 /// Admits callers and makes the proofs that the APIs ask for.
 #[derive(Debug)]
@@ -42,6 +43,7 @@ pub struct Admission {
     strangers: Mutex<HashMap<(i32, u64), HashSet<u64>>>,
     hasher: RandomState,
     no_news: watch::Sender<u64>,
+    metrics: Metrics,
 }
 
 /// Why a caller is not admitted.
@@ -93,6 +95,7 @@ impl Admission {
         manager: watch::Receiver<Option<Manager>>,
         rates: RateLimits,
         proc: PathBuf,
+        metrics: Metrics,
     ) -> Self {
         Self {
             attestors,
@@ -102,7 +105,13 @@ impl Admission {
             strangers: Mutex::default(),
             hasher: RandomState::new(),
             no_news: watch::Sender::new(0),
+            metrics,
         }
+    }
+
+    /// Where callers are counted.
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// The proof for methods that anybody may call.
@@ -125,7 +134,10 @@ impl Admission {
         let WorkloadSelectors { selectors, is_complete, .. } = self.attest(&peer, rate).await?;
         let caller = Caller { peer, selectors, is_complete };
         match rate {
-            Some(rate) if !self.is_within(rate, &caller) => Err(Denied::TooOften(rate)),
+            Some(rate) if !self.is_within(rate, &caller) => {
+                self.metrics.add(&names::RATE_LIMITED, &[&rate.to_string()], 1);
+                Err(Denied::TooOften(rate))
+            }
             _ => Ok(caller),
         }
     }
@@ -275,7 +287,12 @@ impl Admission {
 
     /// Attests a process. `called` is the method that it calls, if that can have a rate limit.
     async fn attest(&self, peer: &Peer, called: Option<Rate>) -> Result<WorkloadSelectors, Denied> {
-        let found = workload::attest(&self.attestors, peer).await;
+        let attestation = names::ATTESTATION.start(&self.metrics);
+        let found = workload::attest(&self.attestors, peer, |attestor, began, status| {
+            names::ATTESTOR.record(&self.metrics, &[attestor, status], began);
+        })
+        .await;
+        attestation.end(found.as_ref().map_or_else(|failed| failed.status, |_| "OK"));
         // The attestors read facts by pid. The facts are the caller's only if it has not exited meanwhile and still has
         // the credentials that it connected with: a setuid program may run in it by now while its child holds the
         // connection.
@@ -295,6 +312,8 @@ impl Admission {
         }
         match found {
             Ok(found) => {
+                #[expect(clippy::cast_precision_loss, reason = "selectors are few")]
+                self.metrics.observe(&names::DISCOVERED_SELECTORS, &[], found.selectors.len() as f64);
                 peer.account().work(shares::ATTESTATION + shares::SELECTOR * found.selectors.len() as u64);
                 debug!(pid = peer.process.pid, selectors = ?found.selectors, "PID attested to have selectors");
                 Ok(found)

@@ -32,7 +32,13 @@ impl Fixture {
             proc: proc.clone(),
         });
         let (ready, manager) = watch::channel(None);
-        let admission = Admission::new(vec![Attestor::Unix(unix)], manager, RateLimits::default(), proc);
+        let admission = Admission::new(
+            vec![Attestor::Unix(unix)],
+            manager,
+            RateLimits::default(),
+            proc,
+            Metrics::default(),
+        );
         let limits = Limits { whole: MUCH, spare: 0, group: MUCH, account: MUCH, work: u64::MAX };
         Self {
             admission: Arc::new(admission),
@@ -59,6 +65,7 @@ impl Fixture {
             jwt_limit: 1,
             demand: self.demand.0.clone(),
             clock: std::time::SystemTime::now,
+            metrics: Metrics::default(),
         };
         let manager = Manager::start(parts);
         let entries = entries.into_iter().map(Arc::new).collect();

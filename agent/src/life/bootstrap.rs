@@ -1,14 +1,15 @@
 //! How the agent comes to an SVID: at first contact, and again where the server asks for it.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use config::RebootstrapMode;
 use tokio::time::Instant;
 use tracing::{debug, info};
 
-use super::judge::{Verdict, format_time, whole_seconds};
+use super::judge::{Verdict, format_time, parse_time, whole_seconds};
 use super::{Fatal, Lifecycle, lines};
+use crate::telemetry::names;
 use crate::upstream::ServerError;
 use crate::upstream::backoff::{Backoff, Need};
 use crate::upstream::first_bundle::{self, Attempt};
@@ -102,7 +103,21 @@ impl Lifecycle {
             self.data.bootstrap_start_time = format_time(SystemTime::now());
         }
         self.data.connection_attempts += 1;
+        self.count_bootstrap();
         self.save();
+    }
+
+    /// Emits how far the bootstrap is (SPIRE, `trustbundlesources/bundle.go`).
+    pub(super) fn count_bootstrap(&self) {
+        let mode = if self.data.bootstrap_use == REBOOTSTRAP { "rebootstrap" } else { "bootstrap" };
+        let began = parse_time(&self.data.bootstrap_start_time);
+        let bootstrapped = if began.is_none() { 1.0 } else { 0.0 };
+        self.metrics.set(&names::BOOTSTRAPPED, &[], bootstrapped);
+        let seconds = began.and_then(|began| began.duration_since(UNIX_EPOCH).ok());
+        let seconds = seconds.map_or(NEVER, |seconds| seconds.as_secs_f64().floor());
+        self.metrics.set(&names::BOOTSTRAP_SECONDS, &[mode], seconds);
+        #[expect(clippy::cast_precision_loss, reason = "no attempt lasts that long")]
+        self.metrics.set(&names::BOOTSTRAP_ATTEMPTS, &[mode], self.data.connection_attempts as f64);
     }
 
     /// Notes that the server is authenticated: whatever comes to need the source next is a re-bootstrap.
@@ -110,6 +125,7 @@ impl Lifecycle {
         self.data.bootstrap_use = REBOOTSTRAP;
         self.data.bootstrap_start_time.clear();
         self.data.connection_attempts = 0;
+        self.count_bootstrap();
     }
 
     /// Attests again because the server asks for it. Callers keep their SVIDs meanwhile. Returns false if that failed for now:
@@ -145,6 +161,8 @@ impl Lifecycle {
     }
 }
 
+/// Go's zero time in seconds since 1970, which spire-agent emits while it does not bootstrap.
+const NEVER: f64 = -62_135_596_800.0;
 /// spire-agent's numbers for what an attempt is (`bootstrap_use` in agent-data.json).
 const UNSPECIFIED: i32 = 0;
 const BOOTSTRAP: i32 = 1;

@@ -240,7 +240,7 @@ impl Lifecycle {
 }
 
 /// Reads RFC 3339; `None` for another text or a time before 1970.
-fn parse_time(text: &str) -> Option<SystemTime> {
+pub(super) fn parse_time(text: &str) -> Option<SystemTime> {
     let seconds = OffsetDateTime::parse(text, &Rfc3339).ok()?.unix_timestamp();
     Some(UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).ok()?))
 }

@@ -37,15 +37,17 @@ use self::judge::{Doing, Verdict};
 use self::own::{OwnSvid, stored_svid};
 use self::rules::rules;
 pub(crate) use self::stored::Stored;
-use crate::keys::{AgentSvid, Keys};
+use crate::keys::{AgentKey, AgentSvid, Keys, Request};
 use crate::manager::{Demand, Manager, Mint, Parts, Sign};
 use crate::status::Status;
 use crate::store::{Data, Keeper};
+use crate::telemetry::{Metrics, names};
+use crate::upstream::attest::NewIdentity;
 use crate::upstream::backoff::Need;
 use crate::upstream::link::{Credentials, Link, Tls};
-use crate::upstream::sync::{SyncState, sync};
+use crate::upstream::sync::{Counts, SyncState, sync};
 use crate::upstream::tls::{KeyExchange, Roots};
-use crate::upstream::{ServerError, attest, jwt, mint};
+use crate::upstream::{ServerError, attest, failed, jwt, mint};
 
 /// The state of the task.
 #[derive(Debug)]
@@ -69,6 +71,7 @@ pub struct Lifecycle {
     /// Publishes the manager to the door.
     ready: watch::Sender<Option<Manager>>,
     status: Arc<Status>,
+    pub(in crate::life) metrics: Metrics,
     /// Requests for early syncs, from the manager to this task.
     demand: (mpsc::Sender<Demand>, mpsc::Receiver<Demand>),
     /// The configured mode, or `Never` if the agent cannot attest again.
@@ -89,7 +92,7 @@ impl Lifecycle {
         attestor: Attestor,
         stored: Stored,
         ready: watch::Sender<Option<Manager>>,
-        status: Arc<Status>,
+        (status, metrics): (Arc<Status>, Metrics),
     ) -> Result<Self, Fatal> {
         let Stored { store, data, keys } = stored;
         let rules = rules(&settings);
@@ -123,8 +126,10 @@ impl Lifecycle {
             present: watch::Sender::new(None),
             ready,
             status,
+            metrics,
             mode,
         };
+        this.count_bootstrap();
         if this.own.is_some() {
             this.check_mode()?;
             if this.bundle.is_none() && this.settings.trust_bundle == TrustBundleSource::Insecure {
@@ -155,9 +160,10 @@ impl Lifecycle {
 
     /// Attests the node, and keeps the new SVID and bundle.
     async fn attest(&mut self, roots: &Roots) -> Result<(), ServerError> {
-        let current = self.own.as_ref().map(|own| own.svid.key.clone());
-        let request = self.keys.renew(current.as_ref()).await?;
-        let attested = attest::attest(&self.link, roots, &self.attestor, request).await?;
+        let call = names::NEW_SVID.start(&self.metrics);
+        let attested = self.attested(roots).await;
+        call.end_of(self.attestor.name(), status(&attested));
+        let attested = attested?;
         self.reason.clear();
         let (id, domain) = (&attested.svid.id, self.trust_domain.id());
         lines::attested(self.own.is_some(), id, &domain, attested.reattestable);
@@ -169,6 +175,19 @@ impl Lifecycle {
         self.bundle = Some(attested.bundle);
         self.set_own(attested.svid);
         Ok(())
+    }
+
+    async fn attested(&mut self, roots: &Roots) -> Result<NewIdentity, ServerError> {
+        let current = self.own.as_ref().map(|own| own.svid.key.clone());
+        let request = self.new_key(current.as_ref()).await?;
+        attest::attest(&self.link, roots, &self.attestor, request).await
+    }
+
+    async fn new_key(&mut self, current: Option<&AgentKey>) -> Result<Request<AgentKey>, ServerError> {
+        let call = names::GENERATE_KEY.start(&self.metrics);
+        let request = self.keys.renew(current).await;
+        call.end(if request.is_ok() { "OK" } else { "Internal" });
+        Ok(request?)
     }
 
     /// Puts a new SVID into use: for the next handshake with the server, for the renewal schedule and on disk.
@@ -257,7 +276,15 @@ impl Lifecycle {
     /// Syncs once, and schedules the next sync.
     async fn sync(&mut self, known: &mut SyncState, clock: &mut SyncClock) -> Result<(), ServerError> {
         let revisions = self.settings.experimental.use_sync_authorized_entries;
+        let call = names::FETCH_ENTRIES.start(&self.metrics);
         let result = sync(&self.link, known, revisions).await;
+        call.end(status(&result));
+        // A server that refuses has answered.
+        let is_answered = result.as_ref().map_or_else(|reason| reason.code().is_some(), |_| true);
+        self.metrics.set(&names::LINK_UP, &[], f64::from(u8::from(is_answered)));
+        if let Ok(synced) = &result {
+            counted(&self.metrics, &known.counts(), synced.bundles.len());
+        }
         let outcome = result.as_ref().map(drop).map_err(ServerError::retry_after);
         let need = self.manager.as_ref().map_or(Need::Urgent, Manager::need);
         let is_back = clock.synced(outcome, self.settings.experimental.sync_interval, need);
@@ -288,7 +315,10 @@ impl Lifecycle {
 
     /// Replaces the agent's own SVID, and schedules the next attempt.
     async fn renew_in_time(&mut self, clock: &mut SyncClock) -> Result<(), ServerError> {
+        let call = if self.data.reattestable { &names::REATTEST } else { &names::ROTATE };
+        let call = call.start(&self.metrics);
         let result = self.renew().await;
+        call.end(status(&result));
         let signed_in_vain = self.own.as_ref().is_some_and(|own| own.distrusted);
         match &result {
             // A replica that lags behind signs with the tainted authority for a while.
@@ -356,7 +386,16 @@ impl Lifecycle {
             Box::pin(async move { jwt::sign(&link, key.entry_id(), key.audience()).await })
         });
         let (demand, jwt_limit) = (self.demand.0.clone(), self.settings.jwt_svid_cache_max_size);
-        Parts { rules: self.rules.clone(), bundle, mint, sign, jwt_limit, demand, clock: SystemTime::now }
+        Parts {
+            rules: self.rules.clone(),
+            bundle,
+            mint,
+            sign,
+            jwt_limit,
+            demand,
+            clock: SystemTime::now,
+            metrics: self.metrics.clone(),
+        }
     }
 
     /// Forces the renewal of the agent's own SVID, before all others, if its authority is tainted or has left the
@@ -379,7 +418,8 @@ impl Lifecycle {
             let roots = self.roots().await.map_err(ServerError::Malformed)?;
             return self.attest(&roots).await;
         }
-        let request = self.keys.renew(Some(&own.svid.key)).await?;
+        let current = own.svid.key.clone();
+        let request = self.new_key(Some(&current)).await?;
         let svid = attest::renew(&self.link, request).await?;
         info!(spiffe_id = %svid.id, "Successfully rotated agent SVID");
         self.set_own(svid);
@@ -416,6 +456,25 @@ impl Lifecycle {
     /// Stores the data as it is: a stored SVID that is not in use, perhaps for a wrong clock, stays.
     fn save(&self) {
         self.keeper.save(self.data.clone());
+    }
+}
+
+/// The name of the gRPC code of an outcome.
+fn status<T>(result: &Result<T, ServerError>) -> &'static str {
+    result.as_ref().map_or_else(failed::code_name, |_| "OK")
+}
+
+/// Emits what a sync has brought.
+#[expect(clippy::cast_precision_loss, reason = "what is counted fits into memory")]
+fn counted(metrics: &Metrics, entries: &Counts, bundles: usize) {
+    for (gauge, count) in [
+        (&names::SYNC_BUNDLES, bundles),
+        (&names::SYNC_ENTRIES, entries.total),
+        (&names::SYNC_MISSING, entries.missing),
+        (&names::SYNC_STALE, entries.stale),
+        (&names::SYNC_DROPPED, entries.dropped),
+    ] {
+        metrics.set(gauge, &[], count as f64);
     }
 }
 

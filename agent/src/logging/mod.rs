@@ -17,7 +17,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -132,9 +132,17 @@ static STARTED: OnceLock<Started> = OnceLock::new();
 /// and memory that an agent can always spare.
 const QUEUE_BYTES: usize = 256 * 1024;
 
+/// The number of lines that were left out because nobody read them, as far as the log has told it.
+pub(crate) fn lines_left_out() -> u64 {
+    LEFT_OUT.load(Ordering::Relaxed)
+}
+
+static LEFT_OUT: AtomicU64 = AtomicU64::new(0);
+
 /// A function that makes the log line, in the configured form, that tells how many lines were left out.
 fn left_out(format: LogFormat) -> fn(u64) -> String {
     fn record(count: u64) -> Record<'static> {
+        LEFT_OUT.fetch_add(count, Ordering::Relaxed);
         Record {
             level: "warning",
             message: "Log lines were left out: the reader of the log is slow".to_owned(),

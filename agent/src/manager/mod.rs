@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use budget::Charge;
 use cache::{Cache, Matched, Snapshot};
 use futures_util::future::BoxFuture;
@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use self::task::{Shared, Task};
 use self::tokens::Tokens;
 pub(crate) use self::tokens::{Following, Sign, TokenError};
+use crate::telemetry::Metrics;
 use crate::upstream::ServerError;
 use crate::upstream::backoff::Need;
 use crate::upstream::mint::Outcome;
@@ -39,6 +40,7 @@ pub struct Manager {
     /// The bundles of the own trust domain and of all that the entries federate with.
     bundles: watch::Receiver<Bundles>,
     svids: Arc<AtomicUsize>,
+    soonest: Arc<ArcSwapOption<SystemTime>>,
     tokens: Tokens,
     /// Whether there are callers, or SVIDs that are missing or old.
     waited_for: Arc<AtomicBool>,
@@ -113,13 +115,14 @@ pub(crate) struct Parts {
     pub(crate) demand: mpsc::Sender<Demand>,
     /// The wall clock, by which SVIDs expire.
     pub(crate) clock: fn() -> SystemTime,
+    pub(crate) metrics: Metrics,
 }
 
 impl Manager {
     /// Starts the task.
     #[must_use]
     pub(crate) fn start(parts: Parts) -> Self {
-        let Parts { rules, bundle, mint, sign, jwt_limit, demand, clock } = parts;
+        let Parts { rules, bundle, mint, sign, jwt_limit, demand, clock, metrics } = parts;
         let (mailbox, messages) = mpsc::channel(MAILBOX);
         let cache = Cache::new(rules, Arc::clone(&bundle));
         let snapshot = Arc::new(ArcSwap::new(cache.snapshot()));
@@ -127,12 +130,15 @@ impl Manager {
         let (all, bundles) = watch::channel(Bundles::new());
         let svids = Arc::<AtomicUsize>::default();
         let waited_for = Arc::<AtomicBool>::default();
+        let soonest = Arc::<ArcSwapOption<SystemTime>>::default();
         let shared = Shared {
             snapshot: Arc::clone(&snapshot),
             own,
             all,
             svids: Arc::clone(&svids),
             waited_for: Arc::clone(&waited_for),
+            soonest: Arc::clone(&soonest),
+            metrics: metrics.clone(),
         };
         let ends = (messages, mailbox.downgrade());
         let task = Task::new(cache, (mint, demand.clone(), clock), ends, shared);
@@ -143,8 +149,8 @@ impl Manager {
             let place = entries.entries().binary_search_by(|entry| (*entry.id).cmp(id));
             place.is_ok_and(|place| !entries.entries()[place].jwt_svid_include_jti)
         });
-        let tokens = Tokens::start(sign, jwt_limit, bundle.clone(), is_kept, clock);
-        Self { mailbox, snapshot, bundle, bundles, svids, tokens, waited_for, demand }
+        let tokens = Tokens::start((sign, metrics), jwt_limit, bundle.clone(), is_kept, clock);
+        Self { mailbox, snapshot, bundle, bundles, svids, soonest, tokens, waited_for, demand }
     }
 
     /// Subscribes to the identities of a proof's selectors. `matched` is their match against a snapshot, which may be
@@ -186,6 +192,11 @@ impl Manager {
     #[must_use]
     pub fn svid_count(&self) -> usize {
         self.svids.load(Ordering::Relaxed)
+    }
+
+    /// When the first of the X.509-SVIDs in the cache expires; `None` if there is none.
+    pub(crate) fn soonest_expiry(&self) -> Option<SystemTime> {
+        self.soonest.load().as_deref().copied()
     }
 
     /// The number of JWT-SVIDs in the cache.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use budget::Charge;
 use cache::{Cache, Matched, Publish, Snapshot};
 use identity::{Bundle, Bundles, Distrusted, Entry, Selectors, WorkloadUpdate};
@@ -19,6 +19,7 @@ use tracing::{debug, error, info, warn};
 
 use super::changes::{self, CACHE};
 use super::{Demand, Message, Mint};
+use crate::telemetry::{Metric, Metrics, names};
 use crate::upstream::backoff::{Backoff, Need, jitter};
 use crate::upstream::failed;
 use crate::upstream::mint::Outcome;
@@ -39,6 +40,8 @@ pub(super) struct Task {
     clock: fn() -> SystemTime,
     /// The most entries of one call. It is halved when a call fails and doubled when one succeeds.
     batch: usize,
+    /// Whether SVIDs have come or gone since [`Shared::soonest`] was computed.
+    changed: bool,
     /// Calls to the server that are under way, at most [`PARALLEL`].
     in_flight: usize,
     backoff: Backoff,
@@ -56,6 +59,9 @@ pub(super) struct Shared {
     pub(super) svids: Arc<AtomicUsize>,
     /// Whether there are callers, who hear of changes late while the server is away, or SVIDs that are missing or old.
     pub(super) waited_for: Arc<AtomicBool>,
+    /// When the first SVID expires.
+    pub(super) soonest: Arc<ArcSwapOption<SystemTime>>,
+    pub(super) metrics: Metrics,
 }
 
 impl Task {
@@ -78,6 +84,7 @@ impl Task {
             mint,
             clock,
             batch: BATCH,
+            changed: false,
             in_flight: 0,
             backoff: Backoff::default(),
             sweep_at: Instant::now() + SWEEP,
@@ -96,7 +103,13 @@ impl Task {
                 () = tokio::time::sleep_until(alarm) => self.sweep(),
             }
             self.mint_due();
-            self.shared.svids.store(self.cache.svid_count(), Ordering::Relaxed);
+            let svids = self.cache.svid_count();
+            if self.shared.svids.swap(svids, Ordering::Relaxed) != svids {
+                self.gauge(&names::SVIDS, svids);
+            }
+            if std::mem::take(&mut self.changed) {
+                self.shared.soonest.store(self.cache.soonest_expiry().map(Arc::new));
+            }
             let waited_for = self.pressing || !self.subscribers.is_empty();
             self.shared.waited_for.store(waited_for, Ordering::Relaxed);
         }
@@ -140,6 +153,7 @@ impl Task {
     }
 
     fn synced(&mut self, synced: Synced) {
+        self.changed = true;
         let trusted = Arc::clone(self.cache.bundle());
         let bundles = changes::bundles(&self.cache);
         let before = self.cache.snapshot();
@@ -148,9 +162,10 @@ impl Task {
         if !Arc::ptr_eq(&before, &after) {
             self.shared.snapshot.store(Arc::clone(&after));
             // Logged after the snapshot is stored, so that a reader of these lines can rely on them at once.
-            changes::log_entries(&before, &after);
+            changes::log_entries(&before, &after, &self.shared.metrics);
         }
         changes::log_bundles(&bundles, &changes::bundles(&self.cache));
+        self.gauge(&names::RECORDS, self.cache.snapshot().entries().len());
         self.replace_distrusted(&trusted);
         let bundle = self.cache.bundle();
         self.shared.own.send_if_modified(|own| {
@@ -185,9 +200,14 @@ impl Task {
         if !new.is_empty() {
             debug!(subject_key_ids = %new, "New tainted X.509 authorities found");
         }
+        let search = names::PROCESS_TAINTED_X509.start(&self.shared.metrics);
         // SVIDs of authorities that were tainted before are replaced already, so only new ones count.
         let lost = new.with(&Distrusted::removed(before, bundle));
         let count = self.cache.renew_distrusted(|svid| lost.has_signed(svid), (self.clock)());
+        if !new.is_empty() {
+            search.end("OK");
+            changes::sample(&self.shared.metrics, &names::TAINTED_X509, count);
+        }
         if count > 0 {
             debug!(
                 subsystem_name = CACHE,
@@ -200,6 +220,7 @@ impl Task {
 
     fn minted(&mut self, outcomes: Vec<Outcome>) {
         self.in_flight -= 1;
+        self.changed = true;
         self.batch = (self.batch * 2).min(BATCH);
         if self.reached() {
             // The channel holds one request. If it is full, a sync is about to happen anyway.
@@ -226,6 +247,11 @@ impl Task {
                 }
             }
         }
+    }
+
+    fn gauge(&self, gauge: &'static Metric, value: usize) {
+        #[expect(clippy::cast_precision_loss, reason = "what is counted fits into memory")]
+        self.shared.metrics.set(gauge, &[], value as f64);
     }
 
     /// The server answers. What failed before is due at once. Returns whether something had failed.
@@ -260,20 +286,28 @@ impl Task {
             let due = self.cache.take_due((self.clock)(), self.batch);
             let Some(mailbox) = self.mailbox.upgrade().filter(|_| !due.is_empty()) else { return };
             debug!(cache_type = "workload", count = due.len(), limit = self.batch, "Renewing stale entries");
+            let mut expiring = 0;
             for entry in &due {
                 let (entry_id, spiffe_id) = (&entry.id, &entry.spiffe_id);
                 match self.cache.svid(&entry.id) {
                     None => info!(%entry_id, %spiffe_id, "Creating X509-SVID"),
                     Some(svid) => {
+                        expiring += 1;
                         let expires_at = rfc3339(svid.not_after);
                         info!(%entry_id, %spiffe_id, expires_at, "Renewing X509-SVID");
                     }
                 }
             }
+            if expiring > 0 {
+                changes::sample(&self.shared.metrics, &names::EXPIRING, expiring);
+            }
             self.in_flight += 1;
             let minting = (self.mint)(due.clone());
+            let call = names::FETCH_SVIDS.start(&self.shared.metrics);
             tokio::spawn(async move {
-                let message = match minting.await {
+                let minted = minting.await;
+                call.end(minted.as_ref().map_or_else(failed::code_name, |_| "OK"));
+                let message = match minted {
                     Ok(outcomes) => Message::Minted(outcomes),
                     Err(reason) => {
                         failed::log("Failed to batch new X509 SVID(s)", &reason);

@@ -132,8 +132,16 @@ impl Fixture {
         });
         let (heard, demand) = mpsc::channel(1);
         let bundle = Arc::new(Bundle::of_x509(TrustDomain::parse("td").unwrap(), []));
-        let manager =
-            Manager::start(Parts { rules, bundle, mint, sign: never(), jwt_limit: 1, demand: heard, clock });
+        let manager = Manager::start(Parts {
+            rules,
+            bundle,
+            mint,
+            sign: never(),
+            jwt_limit: 1,
+            demand: heard,
+            clock,
+            metrics: Metrics::default(),
+        });
         let limits = Limits { whole: MUCH, spare: 0, group: MUCH, account: MUCH, work: u64::MAX };
         let bytes = budget::Budget::new(limits).group("uid:0").account();
         Self { manager, signer, demand, bytes }

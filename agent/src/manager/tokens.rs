@@ -23,7 +23,8 @@ use tracing::{debug, error, info, warn};
 
 use self::follow::Followers;
 use self::queue::{Asker, Queue};
-use super::Stopped;
+use super::{Stopped, changes};
+use crate::telemetry::{Metrics, names};
 use crate::upstream::backoff::{Backoff, Need};
 use crate::upstream::{ServerError, failed};
 
@@ -71,7 +72,7 @@ pub(crate) type Following = Updates<Option<Arc<JwtSvid>>>;
 impl Tokens {
     /// Starts the task. It holds at most `limit` tokens, and drops those whose key `bundle` says is tainted.
     pub(super) fn start(
-        sign: Sign,
+        (sign, metrics): (Sign, Metrics),
         limit: usize,
         bundle: watch::Receiver<Arc<Bundle>>,
         is_kept: IsKept,
@@ -98,6 +99,7 @@ impl Tokens {
             away: None,
             refused: HashMap::new(),
             reason: String::new(),
+            metrics,
         };
         tokio::spawn(task.run());
         Self { mailbox, count }
@@ -160,6 +162,7 @@ struct Task {
     refused: HashMap<JwtKey, (Instant, TokenError)>,
     /// The last reason that was logged.
     reason: String,
+    metrics: Metrics,
 }
 
 impl Task {
@@ -187,7 +190,11 @@ impl Task {
                 self.refresh(key);
             }
             self.call();
-            self.count.store(self.cache.len(), Ordering::Relaxed);
+            let count = self.cache.len();
+            if self.count.swap(count, Ordering::Relaxed) != count {
+                #[expect(clippy::cast_precision_loss, reason = "the cache has a limit")]
+                self.metrics.set(&names::JWT_SVIDS, &[], count as f64);
+            }
         }
     }
 
@@ -199,8 +206,12 @@ impl Task {
             return;
         }
         match self.cache.get(&key, &entry.spiffe_id, (self.clock)()) {
-            Found::Fresh(svid) => drop(reply.send(Ok(svid))),
+            Found::Fresh(svid) => {
+                self.metrics.add(&names::JWT_CACHE, &["cache"], 1);
+                drop(reply.send(Ok(svid)));
+            }
             Found::Aging(svid) => {
+                self.metrics.add(&names::JWT_CACHE, &["cache"], 1);
                 drop(reply.send(Ok(svid)));
                 // Its refresh may have been put off until its expiry, because nobody had asked for it.
                 if !self.backoff.is_failing() {
@@ -291,6 +302,9 @@ impl Task {
     fn signed(&mut self, key: JwtKey, signed: Result<JwtSvid, ServerError>) {
         self.in_flight -= 1;
         let callers = self.queue.answered(&key);
+        if signed.is_ok() {
+            self.metrics.add(&names::JWT_CACHE, &["server"], callers.len() as u64);
+        }
         let now = (self.clock)();
         match signed {
             Ok(svid) => {
@@ -365,7 +379,12 @@ impl Task {
         let removed: HashSet<String> = self.keys.difference(&keys).cloned().collect();
         self.keys = keys;
         let tainted = self.tainted();
+        let search = names::PROCESS_TAINTED_JWT.start(&self.metrics);
         let count = self.cache.drop_where(|_, svid| tainted.contains(&svid.key_id));
+        if !tainted.is_empty() {
+            search.end("OK");
+            changes::sample(&self.metrics, &names::TAINTED_JWT, count);
+        }
         if count > 0 {
             info!(
                 count_jwt_svids = count,

@@ -1,9 +1,9 @@
 //! The log line of a call to the server that failed, as spire-agent's client writes it (`client.go`).
 
-use tonic::Code;
 use tracing::error;
 
 use super::ServerError;
+use crate::telemetry::calls;
 
 /// Logs `message` with the reason and the status that grpc-go would have for it.
 pub(crate) fn log(message: &'static str, reason: &ServerError) {
@@ -22,13 +22,11 @@ pub(crate) fn rpc_error(reason: &ServerError) -> String {
 }
 
 /// The name of the status code in Go. Where there was no answer, it is the code that grpc-go makes up.
-fn code_name(reason: &ServerError) -> String {
+pub(crate) fn code_name(reason: &ServerError) -> &'static str {
     match (reason.code(), reason) {
-        (Some(Code::Ok), _) => "OK".to_owned(),
-        (Some(Code::Cancelled), _) => "Canceled".to_owned(),
-        (Some(code), _) => format!("{code:?}"),
+        (Some(code), _) => calls::code_name(code),
         (None, ServerError::Entries(inner)) => code_name(inner),
-        (None, ServerError::Timeout(_)) => "DeadlineExceeded".to_owned(),
+        (None, ServerError::Timeout(_)) => "DeadlineExceeded",
         (
             None,
             ServerError::Unreachable(_)
@@ -36,14 +34,14 @@ fn code_name(reason: &ServerError) -> String {
             | ServerError::Untrusted(_)
             | ServerError::CertificateRefused(_)
             | ServerError::Disconnected(_),
-        ) => "Unavailable".to_owned(),
-        (None, _) => "Unknown".to_owned(),
+        ) => "Unavailable",
+        (None, _) => "Unknown",
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use tonic::Status;
+    use tonic::{Code, Status};
 
     use super::*;
 

@@ -24,8 +24,8 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Code, Status, Streaming};
 use tracing::warn;
 
-pub use self::state::SyncState;
 use self::state::{Comparison, EntryList, Listed};
+pub use self::state::{Counts, SyncState};
 use super::link::Link;
 use super::{CALL_LIMIT, ServerError};
 

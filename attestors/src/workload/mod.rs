@@ -6,6 +6,7 @@ pub mod unix;
 use futures_util::future::join_all;
 use identity::{Selector, Selectors};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tracing::error;
 use transport::Peer;
 
@@ -33,7 +34,10 @@ pub struct WorkloadSelectors {
 /// Every attestor failed, so that nothing is known of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("workload attestation failed")]
-pub struct AllFailed;
+pub struct AllFailed {
+    /// The name in Go of the first one's gRPC code.
+    pub status: &'static str,
+}
 
 impl Attestor {
     /// The plugin's name, which is also the kind of its selectors.
@@ -79,18 +83,43 @@ enum AttestorError {
     K8s(#[from] k8s::K8sError),
 }
 
-/// Asks all attestors at once. An attestor that fails is logged and left out (SPIRE, `workload.go`).
+impl AttestorError {
+    /// The name in Go of the gRPC code that the plugin has for it.
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Unix(_) => "Internal",
+            Self::K8s(reason) => reason.code(),
+        }
+    }
+}
+
+/// Asks all attestors at once. An attestor that fails is logged and left out (SPIRE, `workload.go`). `asked` hears of
+/// each attestor: its name, when it was asked, and the name in Go of the gRPC code of its answer.
 ///
 /// # Errors
 /// [`AllFailed`], if there are attestors and every one failed.
-pub async fn attest(attestors: &[Attestor], peer: &Peer) -> Result<WorkloadSelectors, AllFailed> {
-    let answers = join_all(attestors.iter().map(|attestor| attestor.attest(peer))).await;
+pub async fn attest(
+    attestors: &[Attestor],
+    peer: &Peer,
+    asked: impl Fn(&'static str, Instant, &'static str),
+) -> Result<WorkloadSelectors, AllFailed> {
+    let ask = async |attestor: &Attestor| {
+        let began = Instant::now();
+        let answer = attestor.attest(peer).await;
+        asked(attestor.name(), began, answer.as_ref().map_or_else(AttestorError::code, |_| "OK"));
+        answer
+    };
+    let answers = join_all(attestors.iter().map(ask)).await;
     let mut found = Vec::new();
     let mut failed = 0;
+    let mut status = "OK";
     for (attestor, answer) in attestors.iter().zip(answers) {
         match answer {
             Ok(selectors) => found.extend(selectors),
             Err(reason) => {
+                if failed == 0 {
+                    status = reason.code();
+                }
                 failed += 1;
                 if !peer.complain(attestor.name()) {
                     continue;
@@ -100,7 +129,7 @@ pub async fn attest(attestors: &[Attestor], peer: &Peer) -> Result<WorkloadSelec
         }
     }
     if failed > 0 && failed == attestors.len() {
-        return Err(AllFailed);
+        return Err(AllFailed { status });
     }
     Ok(WorkloadSelectors {
         selectors: found.into_iter().collect(),

@@ -21,8 +21,8 @@ use crate::decode::{Section, Setting, Strictness};
 use crate::duration::DurationError;
 use crate::plugins::Outcome;
 use crate::{
-    Experimental, HealthChecks, KeyType, Overrides, Settings, TrustBundleSource, duration, overrides,
-    trust_domain,
+    Experimental, HealthChecks, KeyType, Overrides, Settings, Telemetry, TrustBundleSource, duration,
+    overrides, trust_domain,
 };
 
 /// Input of the readers of the block.
@@ -34,7 +34,12 @@ pub(crate) struct Agent<'a> {
 
 impl Agent<'_> {
     /// Reads the settings; `None` if a required one is missing.
-    pub(crate) fn read(self, health_checks: HealthChecks, plugins: Outcome) -> Option<Settings> {
+    pub(crate) fn read(
+        self,
+        health_checks: HealthChecks,
+        telemetry: Telemetry,
+        plugins: Outcome,
+    ) -> Option<Settings> {
         self.accept_untagged();
         refused::agent(&self.section);
         let flags = self.overrides;
@@ -79,6 +84,7 @@ impl Agent<'_> {
             sds: blocks::sds(self.section.block("sds")),
             experimental: self.experimental(),
             health_checks,
+            telemetry,
             warnings: Vec::new(),
             impossible_paths: self.impossible_paths(),
             plugins,

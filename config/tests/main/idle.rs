@@ -4,10 +4,6 @@ use config::{Overrides, Settings};
 
 use crate::{assert_problems, load_with, sound, with_agent};
 
-fn with_telemetry(keys: &str) -> String {
-    format!("{}\ntelemetry {{ {keys} }}", with_agent(""))
-}
-
 fn with_unix(data: &str) -> String {
     with_agent("").replace("\"unix\" {}", &format!("\"unix\" {{ {data} }}"))
 }
@@ -100,30 +96,6 @@ fn experimental_keys_that_do_nothing_are_warnings() {
             "{said:?}"
         );
     }
-}
-
-#[test]
-fn telemetry_is_one_warning() {
-    let idle = |keys| format!("Telemetry is not supported yet: no metrics are exported ({keys})");
-    for (keys, expected) in [
-        ("Prometheus { host = \"0.0.0.0\" port = 9988 }", "Prometheus"),
-        ("DogStatsd = [{ address = \"a\" }, { address = \"b\" }]", "DogStatsd"),
-        ("Statsd { address = \"a\" }", "Statsd"),
-        ("M3 = [{ address = \"a\" env = \"b\" }]", "M3"),
-        ("InMem {}", "InMem"),
-        ("MetricPrefix = \"x\"", "MetricPrefix"),
-        ("EnableTrustDomainLabel = true", "EnableTrustDomainLabel"),
-        ("EnableHostnameLabel = false", "EnableHostnameLabel"),
-        ("AllowedPrefixes = [\"x\"] Prometheus { port = \"1\" }", "Prometheus, AllowedPrefixes"),
-    ] {
-        assert_eq!(warnings(&with_telemetry(keys)), [format!("{} (line 10)", idle(expected))], "{keys}");
-    }
-    let said = warnings(&with_telemetry("Prometheus { tls { cert_flie = \"x\" } }\nx = 1"));
-    let tls = "Unknown key telemetry.Prometheus.tls.cert_flie is ignored; did you mean cert_file? (line 10)";
-    let unknown = "Unknown key telemetry.x is ignored (line 11)".to_owned();
-    assert_eq!(said, [tls.to_owned(), format!("{} (line 10)", idle("Prometheus")), unknown]);
-    let wrong = "telemetry.Prometheus.port: write a whole number instead of a string that is none";
-    assert_problems(&with_telemetry("Prometheus { port = \"x\" }"), &[wrong]);
 }
 
 #[test]

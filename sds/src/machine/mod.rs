@@ -132,6 +132,12 @@ impl Machine {
         self.protocol
     }
 
+    /// When the last response was sent; `None` once it is answered.
+    #[must_use]
+    pub(crate) fn unanswered(&self) -> Option<Duration> {
+        self.unanswered
+    }
+
     /// Whether the client has asked for anything.
     #[must_use]
     pub fn was_asked(&self) -> bool {

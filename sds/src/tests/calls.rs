@@ -28,7 +28,8 @@ use tonic::{Code, Status};
 use transport::{Listener, Options as Callers, Peer};
 
 use super::{WEB, identity, svid, update};
-use crate::{Admission, Admit, Called, Following, Options, ResponseBody, Service, SystemRoots};
+use crate::wire::Protocol;
+use crate::{Admission, Admit, Called, Following, Options, ResponseBody, Service, SystemRoots, Told};
 
 /// An [`Admit`] that waits until the test opens or shuts it.
 struct Door {
@@ -66,6 +67,8 @@ impl Admit for Door {
     fn news(&self) -> watch::Receiver<u64> {
         self.news.subscribe()
     }
+
+    fn tell(&self, _: Protocol, _: Told) {}
 
     fn random(&self) -> u32 {
         7

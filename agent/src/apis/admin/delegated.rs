@@ -16,6 +16,7 @@ use latest::Updates;
 use proto::delegated as wire;
 use proto::types;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_stream::Stream;
 use tonic::Status;
 use tracing::{debug, error};
@@ -23,6 +24,7 @@ use transport::Peer;
 
 use crate::apis::workload::{denied, der, jwks, no_token};
 use crate::door::{Admission, Caller, Denied, NoDelegate};
+use crate::telemetry::names;
 
 /// The service `spire.api.agent.delegatedidentity.v1.DelegatedIdentity`.
 #[derive(Debug, Clone)]
@@ -41,13 +43,14 @@ impl Delegated {
         caller: Caller,
         request: wire::SubscribeToX509sviDsRequest,
     ) -> Result<impl Stream<Item = Result<wire::SubscribeToX509sviDsResponse, Status>> + use<>, Status> {
+        let began = Instant::now();
         self.authorize(&caller, SVIDS)?;
         let selectors = self.selectors(&caller, &request.selectors, request.pid).await?;
         let delegate = self.admission.delegate(&caller, &self.delegates, selectors);
         let delegate = delegate.map_err(|reason| refused(caller.peer(), SVIDS, reason))?;
         debug!(method = SVIDS, pid = caller.peer().process.pid, "Subscribing to cache changes");
         let updates = self.admission.subscribe_for(&caller, &delegate).await.map_err(denied)?;
-        let state = Svids { service: self.clone(), caller, updates, first: true };
+        let state = Svids { service: self.clone(), caller, updates, first: true, began: Some(began) };
         Ok(try_unfold(state, |mut state| async move {
             let response = state.next().await?;
             Ok(Some((response, state)))
@@ -179,6 +182,8 @@ struct Svids {
     caller: Caller,
     updates: Updates<WorkloadUpdate>,
     first: bool,
+    /// When the call began; `None` once its first list is sent.
+    began: Option<Instant>,
 }
 
 impl Svids {
@@ -195,6 +200,10 @@ impl Svids {
             let wanted: Vec<&Identity> =
                 update.identities.iter().filter(|one| is_served(&one.entry)).collect();
             if wanted.iter().all(|identity| identity.live(now).is_some()) {
+                if let Some(began) = self.began.take() {
+                    let metrics = self.service.admission.metrics();
+                    metrics.elapsed(&names::FIRST_UPDATE, &[], began.elapsed());
+                }
                 return Ok(list(&wanted, &update, now));
             }
         }

@@ -19,6 +19,7 @@ use super::Apis;
 use super::table::{Handler, Method, Service, Shape, many, one};
 use crate::door::{Admission, Patience};
 use crate::status::Status;
+use crate::telemetry::{Metrics, names};
 
 /// The services of the admin socket.
 #[derive(Debug)]
@@ -49,6 +50,10 @@ impl Apis for Admin {
     fn door(&self) -> &Admission {
         &self.admission
     }
+
+    fn metrics(&self) -> &Metrics {
+        self.admission.metrics()
+    }
 }
 
 const SERVICES: &[Service<Admin>] = &[
@@ -56,10 +61,12 @@ const SERVICES: &[Service<Admin>] = &[
         name: "spire.agent.debug.v1.Debug",
         header: None,
         offered: |_| true,
+        connections: Some(&names::DEBUG_CONNECTIONS),
         methods: &[Method {
             name: "GetInfo",
             request: Shape::Unary(MESSAGE),
             rate: None,
+            calls: &names::GET_INFO,
             handler: Handler::Anonymous(|admin, anyone, request| {
                 one(async move { Ok(admin.debug.info(anyone, request.decode()?)) })
             }),
@@ -69,11 +76,13 @@ const SERVICES: &[Service<Admin>] = &[
         name: "spire.api.agent.logger.v1.Logger",
         header: None,
         offered: |_| true,
+        connections: Some(&names::LOGGER_CONNECTIONS),
         methods: &[
             Method {
                 name: "GetLogger",
                 request: Shape::Unary(MESSAGE),
                 rate: None,
+                calls: &names::GET_LOGGER,
                 handler: Handler::Anonymous(|admin, anyone, request| {
                     one(async move { Ok(admin.logger.get(anyone, request.decode()?)) })
                 }),
@@ -82,6 +91,7 @@ const SERVICES: &[Service<Admin>] = &[
                 name: "SetLogLevel",
                 request: Shape::Unary(MESSAGE),
                 rate: None,
+                calls: &names::SET_LOG_LEVEL,
                 handler: Handler::Anonymous(|admin, anyone, request| {
                     one(async move { admin.logger.set(anyone, request.decode()?) })
                 }),
@@ -90,6 +100,7 @@ const SERVICES: &[Service<Admin>] = &[
                 name: "ResetLogLevel",
                 request: Shape::Unary(MESSAGE),
                 rate: None,
+                calls: &names::RESET_LOG_LEVEL,
                 handler: Handler::Anonymous(|admin, anyone, request| {
                     one(async move { Ok(admin.logger.reset(anyone, request.decode()?)) })
                 }),
@@ -100,11 +111,13 @@ const SERVICES: &[Service<Admin>] = &[
         name: "spire.api.agent.delegatedidentity.v1.DelegatedIdentity",
         header: None,
         offered: |_| true,
+        connections: Some(&names::DELEGATED_CONNECTIONS),
         methods: &[
             Method {
                 name: "SubscribeToX509SVIDs",
                 request: Shape::ServerStreaming(SELECTORS_MESSAGE),
                 rate: None,
+                calls: &names::SUBSCRIBE_TO_X509_SVIDS,
                 handler: Handler::Caller(|admin, caller, request| {
                     many(async move { admin.delegated.subscribe_to_svids(caller, request.decode()?).await })
                 }),
@@ -113,6 +126,7 @@ const SERVICES: &[Service<Admin>] = &[
                 name: "SubscribeToX509Bundles",
                 request: Shape::ServerStreaming(MESSAGE),
                 rate: None,
+                calls: &names::SUBSCRIBE_TO_X509_BUNDLES,
                 handler: Handler::Caller(|admin, caller, request| {
                     many(async move { admin.delegated.subscribe_to_bundles(caller, request.decode()?) })
                 }),
@@ -121,6 +135,7 @@ const SERVICES: &[Service<Admin>] = &[
                 name: "FetchJWTSVIDs",
                 request: Shape::Unary(SELECTORS_MESSAGE),
                 rate: None,
+                calls: &names::FETCH_JWT_SVIDS,
                 handler: Handler::Caller(|admin, caller, request| {
                     one(async move { admin.delegated.fetch_jwt_svids(caller, request.decode()?).await })
                 }),
@@ -129,6 +144,7 @@ const SERVICES: &[Service<Admin>] = &[
                 name: "SubscribeToJWTBundles",
                 request: Shape::ServerStreaming(MESSAGE),
                 rate: None,
+                calls: &names::SUBSCRIBE_TO_JWT_BUNDLES,
                 handler: Handler::Caller(|admin, caller, request| {
                     many(async move { admin.delegated.subscribe_to_jwt_bundles(caller, request.decode()?) })
                 }),

@@ -6,22 +6,27 @@ use tonic::Code;
 
 use super::super::table::{RequestMessage, unimplemented};
 use super::*;
+use crate::telemetry::names;
 
-const ONE: Method<()> = Method::unimplemented("One", Shape::Unary(10), |_, _, _| unimplemented("no"));
+const ONE: Method<()> =
+    Method::unimplemented("One", Shape::Unary(10), &names::GET_INFO, |_, _, _| unimplemented("no"));
 const SERVICES: &[Service<()>] = &[
     Service {
         name: "a.B",
         header: None,
         offered: |()| true,
+        connections: None,
         methods: &[
             ONE,
-            Method::unimplemented("Many", Shape::ServerStreaming(10), |_, _, _| unimplemented("no")),
+            Method::unimplemented("Many", Shape::ServerStreaming(10), &names::GET_INFO, |_, _, _| {
+                unimplemented("no")
+            }),
         ],
     },
-    Service { name: "a.Off", header: None, offered: |()| false, methods: &[ONE] },
+    Service { name: "a.Off", header: None, offered: |()| false, connections: None, methods: &[ONE] },
 ];
 const WITH_HEADER: &[Service<()>] =
-    &[Service { name: "a.B", header: Some("sure"), offered: |()| true, methods: &[ONE] }];
+    &[Service { name: "a.B", header: Some("sure"), offered: |()| true, connections: None, methods: &[ONE] }];
 
 fn head(method: &str, path: &str, headers: &[(&str, &str)]) -> Parts {
     let mut request = Request::builder().method(method).uri(path);
@@ -206,7 +211,8 @@ fn a_header_that_a_service_asks_for() {
     let sure = |values: &[&'static str]| {
         let mut headers = vec![TYPE];
         headers.extend(values.iter().map(|value| ("sure", *value)));
-        judge(&head("POST", "/a.B/One", &headers), WITH_HEADER, &(), Instant::now()).is_ok()
+        let judged = judge(&head("POST", "/a.B/One", &headers), WITH_HEADER, &(), Instant::now());
+        judged.unwrap().header.is_ok()
     };
     assert!(sure(&["true"]));
     assert!(!sure(&[]) && !sure(&["True"]) && !sure(&["true", "true"]));

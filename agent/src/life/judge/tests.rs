@@ -37,8 +37,10 @@ async fn lifecycle(settings: &str, reattestable: bool) -> (Lifecycle, tempfile::
     let ready = watch::channel(None).0;
     let stored = Stored::read(settings.data_dir.clone(), KeyManager::Memory).await.unwrap();
     let status = Arc::new(crate::status::Status::new());
+    let metrics = crate::telemetry::Metrics::default();
     let mut lifecycle =
-        Lifecycle::new(Arc::new(settings), domain.clone(), attestor, stored, ready, status).unwrap();
+        Lifecycle::new(Arc::new(settings), domain.clone(), attestor, stored, ready, (status, metrics))
+            .unwrap();
     lifecycle.data.reattestable = reattestable;
     lifecycle.bundle = Some(Arc::new(Bundle::of_x509(domain, [])));
     (lifecycle, folder)
@@ -103,6 +105,7 @@ fn manager() -> crate::manager::Manager {
         jwt_limit: 1,
         demand: tokio::sync::mpsc::channel(1).0,
         clock: SystemTime::now,
+        metrics: crate::telemetry::Metrics::default(),
     })
 }
 

@@ -87,7 +87,17 @@ impl Fixture {
         });
         let bundle = Bundle::of_x509(TrustDomain::parse("td").unwrap(), []);
         let (bundle, watched) = watch::channel(Arc::new(bundle));
-        Self { tokens: Tokens::start(sign, 10, watched, Box::new(|id| id != "gone"), clock), signer, bundle }
+        Self {
+            tokens: Tokens::start(
+                (sign, Metrics::default()),
+                10,
+                watched,
+                Box::new(|id| id != "gone"),
+                clock,
+            ),
+            signer,
+            bundle,
+        }
     }
 
     async fn get(&self, entry: &Entry, audience: &str) -> Result<String, String> {
@@ -412,7 +422,11 @@ fn late(by: Duration) -> Fixture {
     });
     let bundle = Bundle::of_x509(TrustDomain::parse("td").unwrap(), []);
     let (bundle, watched) = watch::channel(Arc::new(bundle));
-    Fixture { tokens: Tokens::start(sign, 10, watched, Box::new(|_| true), clock), signer, bundle }
+    Fixture {
+        tokens: Tokens::start((sign, Metrics::default()), 10, watched, Box::new(|_| true), clock),
+        signer,
+        bundle,
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -36,6 +36,21 @@ pub struct SyncState {
     pub(super) bundles: BTreeMap<TrustDomain, (types::Bundle, Arc<Bundle>)>,
     /// What the last sync took back; `None` if that counts at once (`experimental { withdrawal = "immediate" }`).
     pub(super) doubts: Option<Doubts>,
+    /// What the last answer had.
+    counts: Counts,
+}
+
+/// How the entries of a sync compare with those before it. Doubts do not count here: it is the server's answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Entries that the server lists.
+    pub total: usize,
+    /// Entries that the agent did not have.
+    pub missing: usize,
+    /// Entries that the agent had in another revision.
+    pub stale: usize,
+    /// Entries that the server lists no longer.
+    pub dropped: usize,
 }
 
 impl SyncState {
@@ -46,6 +61,12 @@ impl SyncState {
         let patience = sync_interval.mul_f64(0.8).min(PATIENCE);
         let doubts = (withdrawal == Withdrawal::Confirmed).then(|| Doubts::new(patience));
         Self { doubts, ..Self::default() }
+    }
+
+    /// What the last answer had.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.counts
     }
 
     /// Whether the last answer took back something, so that a sync soon must confirm it.
@@ -81,6 +102,7 @@ impl SyncState {
                 let in_place = |(place, listed): (usize, &Listed)| *listed == Listed::Held(place);
                 if listed.len() == self.entries.len() && listed.iter().enumerate().all(in_place) {
                     self.refused.clear();
+                    self.counts = Counts { total: listed.len(), ..Counts::default() };
                     if let Some(doubts) = &mut self.doubts {
                         doubts.entries_agree();
                     }
@@ -95,6 +117,7 @@ impl SyncState {
                 listed.into_iter().filter_map(entry).collect()
             }
         };
+        self.counts = self.compare(&entries);
         let entries = match &mut self.doubts {
             Some(doubts) => doubts.entries(&self.entries, entries),
             None => entries,
@@ -104,6 +127,22 @@ impl SyncState {
             self.entries = entries;
             self.handed_on = false;
         }
+    }
+
+    fn compare(&self, listed: &[Arc<Entry>]) -> Counts {
+        let held: HashMap<&str, &Entry> = self.entries.iter().map(|entry| (&*entry.id, &**entry)).collect();
+        let mut counts = Counts { total: listed.len(), ..Counts::default() };
+        for entry in listed {
+            match held.get(&*entry.id) {
+                None => counts.missing += 1,
+                Some(held) if held.revision != entry.revision || held.created_at != entry.created_at => {
+                    counts.stale += 1;
+                }
+                Some(_) => {}
+            }
+        }
+        counts.dropped = (held.len() + counts.missing).saturating_sub(listed.len());
+        counts
     }
 
     /// Converts received entries. A malformed entry is replaced by the last good one with its ID, if there is one, and

@@ -321,11 +321,13 @@ pub(super) const ROWS: &[Row] = &[
     file("telemetry { }", Serves),
     file(
         r#"telemetry { Prometheus { host = "0.0.0.0" port = 9988 } }"#,
-        Warns("Telemetry is not supported yet: no metrics are exported (Prometheus)"),
+        Warns(
+            "Agent is now configured to accept remote network connections for Prometheus stats collection.",
+        ),
     ),
     file(
-        r#"telemetry { InMem {} Statsd = [{ address = "a:1" }, { address = "b:1" }] MetricPrefix = "x" }"#,
-        Warns("Telemetry is not supported yet: no metrics are exported (Statsd, InMem, MetricPrefix)"),
+        r#"telemetry { InMem {} Statsd = [{ address = "127.0.0.1:1" }, { address = "b:1" }] MetricPrefix = "x" }"#,
+        Serves,
     ),
     file("telemetry { other = 1 }", Warns("Unknown key telemetry.other is ignored")),
     file(r#"telemetry { Prometheus { hots = "0.0.0.0" } }"#, Refused("unknown configuration detected")),
