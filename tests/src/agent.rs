@@ -31,6 +31,8 @@ pub struct Conf {
     pub disk_keys: bool,
     /// More lines of the `agent` block.
     pub agent: String,
+    /// More blocks of the file.
+    pub blocks: String,
     /// The blocks of the workload attestors. The default is [`unix_attestor`] with its defaults.
     pub workload_attestors: String,
     /// Variables of the agent's environment, in addition to those of this process.
@@ -63,6 +65,7 @@ impl Conf {
             node_attestor: None,
             disk_keys: false,
             agent: String::new(),
+            blocks: String::new(),
             workload_attestors: unix_attestor(""),
             environment: Vec::new(),
             shell: None,
@@ -87,8 +90,8 @@ impl Conf {
         format!(
             "agent {{\n data_dir = \"{folder}/data\"\n log_level = \"DEBUG\"\n server_address = \"{host}\"\n \
              server_port = \"{port}\"\n socket_path = \"{folder}/api.sock\"\n trust_bundle_path = \"{folder}/bundle\"\n \
-             trust_domain = \"{}\"\n {}\n}}\nplugins {{\n {node}\n {keys}\n {}\n}}\n",
-            self.trust_domain, self.agent, self.workload_attestors
+             trust_domain = \"{}\"\n {}\n}}\nplugins {{\n {node}\n {keys}\n {}\n}}\n{}\n",
+            self.trust_domain, self.agent, self.workload_attestors, self.blocks
         )
     }
 }

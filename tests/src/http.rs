@@ -13,7 +13,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
 /// Sends a GET to a port, and returns the status and the body.
-pub(crate) async fn get(port: u16, path: &str) -> Result<(u16, String), String> {
+///
+/// # Errors
+/// If there is no answer.
+pub async fn get(port: u16, path: &str) -> Result<(u16, String), String> {
     within(async { exchange(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?, path).await }).await
 }
 

@@ -69,12 +69,11 @@ pub(crate) enum Shape {
 }
 
 impl Shape {
-    /// The status that spire-agent records for a call that its client has given up. Its streams of one request end well
-    /// then; the others see an error when they read.
+    /// The status that spire-agent records for a call that its client has given up: its streams end well then.
     pub(crate) fn given_up(self) -> &'static str {
         match self {
-            Self::ServerStreaming(_) => "OK",
-            Self::Unary(_) | Self::Own => "Canceled",
+            Self::ServerStreaming(_) | Self::Own => "OK",
+            Self::Unary(_) => "Canceled",
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::{SysconfVar, sysconf};
 use telemetry::{Kind, Metric, Metrics, Owner};
 
@@ -15,6 +16,11 @@ static OPEN_FDS: Metric = process("process_open_fds", Kind::Gauge, "Number of op
 static MAX_FDS: Metric = process("process_max_fds", Kind::Gauge, "Maximum number of open file descriptors.");
 static VIRTUAL: Metric =
     process("process_virtual_memory_bytes", Kind::Gauge, "Virtual memory size in bytes.");
+static VIRTUAL_MAX: Metric = process(
+    "process_virtual_memory_max_bytes",
+    Kind::Gauge,
+    "Maximum amount of virtual memory available in bytes.",
+);
 static RESIDENT: Metric =
     process("process_resident_memory_bytes", Kind::Gauge, "Resident memory size in bytes.");
 static START: Metric = process(
@@ -45,7 +51,9 @@ pub(super) fn read(metrics: &Metrics) {
     if let Ok(open) = fs::read_dir("/proc/self/fd") {
         metrics.set(&OPEN_FDS, &[], open.count() as f64);
     }
-    if let Ok((soft, _)) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE) {
-        metrics.set(&MAX_FDS, &[], soft as f64);
+    for (gauge, resource) in [(&MAX_FDS, Resource::RLIMIT_NOFILE), (&VIRTUAL_MAX, Resource::RLIMIT_AS)] {
+        if let Ok((soft, _)) = getrlimit(resource) {
+            metrics.set(gauge, &[], soft as f64);
+        }
     }
 }

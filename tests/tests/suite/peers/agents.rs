@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::super::server;
 use super::mesh::BY_PATH;
-use super::spire_server::SpireServer;
+use super::spire_server::{SpireServer, free_port};
 
 /// The agents, and the server that has their entries.
 pub(super) struct Agents {
@@ -25,6 +25,8 @@ pub(super) struct Running {
     pub(super) whose: &'static str,
     pub(super) agent: Agent,
     pub(super) admin_socket: PathBuf,
+    /// The port of its metrics.
+    pub(super) metrics: u16,
 }
 
 enum Registrar {
@@ -123,6 +125,7 @@ impl Running {
     }
 
     fn start(whose: &'static str, program: &Path, conf: Conf, folder: &Path) -> Self {
+        let metrics = free_port();
         let admin_socket = folder.join(format!("{whose}.sock"));
         let conf = Conf {
             agent: format!(
@@ -130,11 +133,12 @@ impl Running {
                  experimental {{ sync_interval = \"500ms\" }}",
                 admin_socket.display()
             ),
+            blocks: format!("telemetry {{ Prometheus {{ port = {metrics} }} }}"),
             workload_attestors: unix_attestor(BY_PATH),
             ..conf
         };
         let own = Arc::new(tempfile::tempdir().expect("a temporary folder"));
-        Self { whose, agent: Agent::start_program(program, &conf, own), admin_socket }
+        Self { whose, agent: Agent::start_program(program, &conf, own), admin_socket, metrics }
     }
 }
 

@@ -20,6 +20,7 @@
 //! * `tables`: the verdicts of the Go at hand for the tables that unit tests hold finial against.
 //! * `x509pop`: node attestation by certificates, at the real server.
 //! * `log_lines`: lines of the log that operators alert on, in the log of either agent.
+//! * `metrics`: what either agent tells Prometheus after the same calls.
 //! * `rows`: the methods of the public socket, call by call, at both agents.
 //! * `real`: finial with the real server (`spire_server`), for a configurable time.
 
@@ -43,6 +44,7 @@ mod levels;
 mod links;
 mod log_lines;
 mod mesh;
+mod metrics;
 mod nested;
 mod private_ca;
 mod programs;
@@ -74,6 +76,7 @@ pub(super) fn trials() -> Vec<Trial> {
         http_challenge::trials(),
         links::trials(),
         log_lines::trials(),
+        metrics::trials(),
         nested::trials(),
         private_ca::trials(),
         real::trials(),

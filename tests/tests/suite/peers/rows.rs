@@ -47,9 +47,13 @@ enum Is {
 }
 
 async fn alike(programs: (PathBuf, PathBuf)) {
-    let mut agents = Agents::both(programs).await;
+    call_everything(&mut Agents::both(programs).await).await;
+}
+
+/// Makes the calls of all rows at all agents, and checks the answers.
+pub(super) async fn call_everything(agents: &mut Agents) {
     agents.create(&[entry("somebody-else", ["unix:uid:12345"])]).await;
-    check(&agents, &without_an_identity()).await;
+    check(agents, &without_an_identity()).await;
     agents.federate("other.example").await;
     let this = this_program();
     let mine = |name: &str, hint: &str| Entry {
@@ -59,8 +63,8 @@ async fn alike(programs: (PathBuf, PathBuf)) {
     };
     agents.create(&[mine("b", "h"), mine("a", "h"), mine("c", "")]).await;
     agents.logged("msg=\"SVID updated\" entry=c ").await;
-    check(&agents, &of_arguments()).await;
-    check(&agents, &with_identities(&token(&agents).await)).await;
+    check(agents, &of_arguments()).await;
+    check(agents, &with_identities(&token(agents).await)).await;
 }
 
 async fn check(agents: &Agents, rows: &[Row]) {

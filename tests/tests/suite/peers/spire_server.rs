@@ -114,6 +114,7 @@ impl SpireServer {
             node_attestor: None,
             disk_keys: true,
             agent: String::new(),
+            blocks: String::new(),
             workload_attestors: harness::unix_attestor(unix),
             environment: Vec::new(),
             shell: None,

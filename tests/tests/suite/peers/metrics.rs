@@ -1,0 +1,137 @@
+//! The metrics of finial and of the real agent after the same calls: their names, types and labels.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use harness::{Sds, build_finial, get, sds_request};
+use libtest_mimic::Trial;
+use tokio::process::Command;
+
+use super::agents::{Agents, entry, real_programs};
+use super::{rows, trial_with};
+
+pub(super) fn trials() -> Vec<Trial> {
+    vec![trial_with("metrics_are_named_alike", real_programs(), alike)]
+}
+
+async fn alike(programs: (PathBuf, PathBuf)) {
+    let mut agents = Agents::both(programs).await;
+    rows::call_everything(&mut agents).await;
+    let commands: [&[&str]; 4] = [
+        &["debug", "getinfo"],
+        &["logger", "get"],
+        &["logger", "set", "-level", "debug"],
+        &["logger", "reset"],
+    ];
+    for running in &agents.all {
+        for command in commands {
+            admin(command, &running.admin_socket).await;
+        }
+        let stream = Sds::open(&running.agent.socket(), sds_request(&["ROOTCA"])).await;
+        let mut stream = stream.expect("a stream");
+        let response = stream.next().await.expect("a response");
+        assert_eq!(response.resources.len(), 1);
+    }
+    agents.create(&[entry("last", ["unix:uid:4242"])]).await;
+    agents.delete("last").await;
+    let mut scraped = Vec::new();
+    for running in &agents.all {
+        let (status, text) = get(running.metrics, "/metrics").await.expect("metrics");
+        assert_eq!(status, 200);
+        scraped.push(Scrape::read(&text));
+    }
+    let [ours, theirs] = &scraped[..] else { unreachable!("two agents") };
+    report(ours, theirs);
+}
+
+async fn admin(command: &[&str], socket: &std::path::Path) {
+    let output = Command::new(build_finial()).args(command).arg("-socketPath").arg(socket).output().await;
+    let output = output.expect("run");
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Compares two scrapes, and prints what was compared.
+fn report(ours: &Scrape, theirs: &Scrape) {
+    let mut wrong = Vec::new();
+    let mut left = BTreeSet::new();
+    for (name, family) in &theirs.0 {
+        let Some(same) = ours.0.get(name) else {
+            left.insert(name.as_str());
+            continue;
+        };
+        if family.kind != same.kind {
+            wrong.push(format!("{name} is a {} instead of a {}", same.kind, family.kind));
+        }
+        for labels in family.series.difference(&same.series) {
+            wrong.push(format!("{name} lacks {labels}; it has {:?}", same.series));
+        }
+    }
+    let explained: BTreeSet<_> = LEFT_OUT.iter().copied().collect();
+    let (more, fewer): (Vec<_>, Vec<_>) =
+        (left.difference(&explained).collect(), explained.difference(&left).collect());
+    let both = theirs.0.keys().filter(|name| ours.0.contains_key(*name)).count();
+    eprintln!("{both} metrics alike; left out {left:?}");
+    let own = ours.0.keys().filter(|name| !theirs.0.contains_key(*name)).collect::<Vec<_>>();
+    eprintln!("only finial has {own:?}");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(more.is_empty(), "not explained: {more:?}");
+    assert!(fewer.is_empty(), "explained, but there are none: {fewer:?}");
+}
+
+/// Metrics by name.
+struct Scrape(BTreeMap<String, Family>);
+
+#[derive(Default)]
+struct Family {
+    kind: String,
+    /// The labels of each series, without those that differ between two agents.
+    series: BTreeSet<String>,
+}
+
+impl Scrape {
+    /// Reads Prometheus's text format. Keeps spire-agent's metrics and those of the process.
+    fn read(text: &str) -> Self {
+        let mut families = BTreeMap::<String, Family>::new();
+        let mut last = String::new();
+        for line in text.lines() {
+            if let Some(rest) = line.strip_prefix("# TYPE ") {
+                let (name, kind) = rest.split_once(' ').expect("a name and a type");
+                kind.clone_into(&mut families.entry(name.to_owned()).or_default().kind);
+                name.clone_into(&mut last);
+            } else if !line.starts_with('#') {
+                let labels = line.split_once('{').and_then(|(_, rest)| rest.rsplit_once('}'));
+                let labels = labels.map_or("", |(labels, _)| labels);
+                let mut labels: Vec<_> = labels.split(',').filter(|label| !differs(label)).collect();
+                labels.sort_unstable();
+                families.entry(last.clone()).or_default().series.insert(labels.join(","));
+            }
+        }
+        families.retain(|name, _| !name.starts_with("go_") && !name.starts_with("promhttp_"));
+        Self(families)
+    }
+}
+
+/// Labels whose values differ between two programs.
+fn differs(label: &str) -> bool {
+    label.starts_with("version=")
+}
+
+/// What finial has not, and why.
+const LEFT_OUT: &[&str] = &[
+    // Of the network namespace, which every process in it counts.
+    "process_network_receive_bytes_total",
+    "process_network_transmit_bytes_total",
+    // Of Go's runtime.
+    "spire_agent_runtime_alloc_bytes",
+    "spire_agent_runtime_free_count",
+    "spire_agent_runtime_gc_pause_ns",
+    "spire_agent_runtime_heap_objects",
+    "spire_agent_runtime_malloc_count",
+    "spire_agent_runtime_num_goroutines",
+    "spire_agent_runtime_sys_bytes",
+    "spire_agent_runtime_total_gc_pause_ns",
+    "spire_agent_runtime_total_gc_runs",
+    // Of SVID stores, which finial does not have.
+    "spire_agent_store_store_svid_updates",
+    "spire_agent_store_store_svid_updates_elapsed_time",
+];
