@@ -134,11 +134,13 @@ pub(crate) fn duration(duration: Duration) -> String {
     text + unit
 }
 
-/// `Time.String` of a certificate's time: `2023-11-14 22:13:20 +0000 UTC`.
+/// `Time.String` of a time in UTC: `2023-11-14 22:13:20 +0000 UTC`, with as many digits of a second as it has.
 pub(crate) fn time(time: OffsetDateTime) -> String {
     let (year, month, day) = time.to_calendar_date();
-    let (hour, minute, second) = time.to_hms();
-    format!("{year:04}-{:02}-{day:02} {hour:02}:{minute:02}:{second:02} +0000 UTC", u8::from(month))
+    let (hour, minute, second, nanosecond) = time.to_hms_nano();
+    let digits = format!(".{nanosecond:09}");
+    let fraction = digits.trim_end_matches('0').trim_end_matches('.');
+    format!("{year:04}-{:02}-{day:02} {hour:02}:{minute:02}:{second:02}{fraction} +0000 UTC", u8::from(month))
 }
 
 /// The text of an error in lower case, without Rust's suffix `(os error 2)`.

@@ -1,11 +1,14 @@
 //! What the agent publishes about itself: one value, written by those who know, read by health, the admin socket and
 //! whoever else reports.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::Instant;
+
+use crate::keys::AgentSvid;
 
 /// The published value and its writers' end.
 #[derive(Debug)]
@@ -20,8 +23,15 @@ pub(crate) struct State {
     pub(crate) serving: Serving,
     /// When the last sync succeeded; `None` before the first.
     pub(crate) last_sync: Option<SystemTime>,
+    /// The agent's own SVID; `None` before attestation.
+    pub(crate) svid: Option<Arc<AgentSvid>>,
+}
+
+impl State {
     /// The agent's own certificate and those that signed it, in DER; empty before attestation.
-    pub(crate) chain: Vec<Bytes>,
+    pub(crate) fn chain(&self) -> &[Bytes] {
+        self.svid.as_ref().map_or(&[], |svid| &svid.chain)
+    }
 }
 
 /// Whether callers can be given identities that will last.
@@ -73,8 +83,8 @@ impl Status {
     }
 
     /// The agent has another certificate, or has lost its own.
-    pub(crate) fn certified(&self, chain: &[Bytes]) {
-        self.state.send_modify(|state| state.chain = chain.to_vec());
+    pub(crate) fn certified(&self, svid: Option<Arc<AgentSvid>>) {
+        self.state.send_modify(|state| state.svid = svid);
     }
 
     /// The server does not accept the agent's certificate.

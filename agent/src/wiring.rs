@@ -79,10 +79,10 @@ fn run_logged(settings: Settings) -> ExitCode {
 async fn agent(settings: Settings) -> Result<(), Fatal> {
     // Installed first, so that a signal stops the agent gracefully at any later moment.
     let (mut interrupt, mut terminate) = (on(SignalKind::interrupt())?, on(SignalKind::terminate())?);
-    handle_user_signals()?;
     let settings = Arc::new(settings);
-    lines::starting(&settings);
     let metrics = telemetry::start(&settings);
+    handle_user_signals(metrics.clone())?;
+    lines::starting(&settings);
     let plugins = settings.plugins().map_err(|problems| Fatal::StartUp(problems_text(problems)))?.clone();
     let trust_domain = TrustDomain::parse(&settings.trust_domain);
     let trust_domain = trust_domain.map_err(|reason| Fatal::StartUp(format!("trust_domain: {reason}")))?;
@@ -116,7 +116,7 @@ async fn agent(settings: Settings) -> Result<(), Fatal> {
         bytes: bytes.clone(),
         held_names: public.held_names(),
     };
-    telemetry::serve(&settings.telemetry, gauges);
+    telemetry::serve(&settings, gauges);
     let mut apis = match socket {
         Some(socket) => tokio::spawn(serve_apis(socket, options, Arc::clone(&settings), public)),
         None => {
@@ -201,12 +201,15 @@ async fn drain(bytes: &Budget, ready: watch::Sender<Option<Manager>>) {
 }
 
 /// Handles SIGUSR1 and SIGUSR2 from the start: their default action would end the process.
-fn handle_user_signals() -> Result<(), Fatal> {
+fn handle_user_signals(metrics: Metrics) -> Result<(), Fatal> {
     let (mut reload, mut reopen) = (on(SignalKind::user_defined1())?, on(SignalKind::user_defined2())?);
     tokio::spawn(async move {
         loop {
             tokio::select! {
-                _ = reload.recv() => warn!("SIGUSR1: reconfiguring plugins is not supported yet; restart the agent"),
+                _ = reload.recv() => {
+                    telemetry::dump(&metrics);
+                    warn!("SIGUSR1: reconfiguring plugins is not supported yet; restart the agent");
+                }
                 _ = reopen.recv() => match logging::reopen().await {
                     Ok(()) => info!("Log file reopened"),
                     Err(reason) => error!(error = %reason, "Failed to reopen the log file"),

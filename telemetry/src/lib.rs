@@ -7,10 +7,12 @@
 //! - [`Metric`]: the definition of a metric; the agent has a table of them;
 //! - `filter`: which metrics and labels the configuration lets through; `labels`: how values are cleaned;
 //! - `series`: the values; `window`: the quantiles of a sample; `exposition`: Prometheus's text format;
+//! - `in_mem`: the last hour, for an operator who asks;
 //! - `statsd`: lines for statsd and DogStatsD, sent by a task over a socket.
 
 mod exposition;
 mod filter;
+mod in_mem;
 mod labels;
 mod series;
 mod statsd;
@@ -20,11 +22,13 @@ mod window;
 mod tests;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
 pub use self::filter::Filter;
+use self::in_mem::InMem;
+pub use self::in_mem::{InMemLine, Summary};
 pub use self::labels::sanitize;
 use self::series::Series;
 pub use self::statsd::{Address, Dialect, Statsd};
@@ -77,6 +81,8 @@ pub struct Options {
     pub labels: Vec<(&'static str, String)>,
     /// What is let through.
     pub filter: Filter,
+    /// Whether the last hour is kept in memory ([`Metrics::in_mem`]).
+    pub in_mem: bool,
 }
 
 /// The handle by which metrics are emitted. Cloning it is cheap. The default one drops everything.
@@ -87,6 +93,7 @@ pub struct Metrics(Option<Arc<Shared>>);
 struct Shared {
     series: Mutex<Series>,
     sinks: Vec<Statsd>,
+    in_mem: Option<Mutex<InMem>>,
 }
 
 /// The value of one event.
@@ -103,7 +110,8 @@ impl Metrics {
     /// Metrics that are kept, and sent to these sinks.
     #[must_use]
     pub fn new(options: Options, sinks: Vec<Statsd>) -> Self {
-        Self(Some(Arc::new(Shared { series: Mutex::new(Series::new(options)), sinks })))
+        let in_mem = options.in_mem.then(Mutex::default);
+        Self(Some(Arc::new(Shared { series: Mutex::new(Series::new(options)), sinks, in_mem })))
     }
 
     /// Adds to a counter.
@@ -140,6 +148,13 @@ impl Metrics {
         self.series().map(|mut series| exposition::text(&mut series, Instant::now())).unwrap_or_default()
     }
 
+    /// What was emitted in the last hour, second by second; `None` if that is not kept.
+    #[must_use]
+    pub fn in_mem(&self) -> Option<Vec<InMemLine>> {
+        let in_mem = self.0.as_ref()?.in_mem.as_ref()?;
+        Some(in_mem.lock().unwrap_or_else(PoisonError::into_inner).lines(SystemTime::now()))
+    }
+
     fn emit(&self, metric: &'static Metric, labels: &[&str], value: Value) {
         let (Some(shared), Some(mut series)) = (&self.0, self.series()) else { return };
         let Some(found) = series.record(metric, labels, value, Instant::now()) else { return };
@@ -147,6 +162,10 @@ impl Metrics {
         if metric.owner != Owner::Process {
             for sink in &shared.sinks {
                 sink.send(found, value);
+            }
+            if let Some(in_mem) = &shared.in_mem {
+                let mut in_mem = in_mem.lock().unwrap_or_else(PoisonError::into_inner);
+                in_mem.record(found, value, SystemTime::now());
             }
         }
     }

@@ -1,6 +1,7 @@
 //! The values of all series.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
 
 use tokio::time::Instant;
 
@@ -33,10 +34,25 @@ pub(crate) struct Member {
     pub(crate) name: Box<str>,
     /// The labels, in go-metrics's order: its own, then those that all series have.
     pub(crate) labels: Vec<(&'static str, String)>,
+    /// The name with the values of the labels; made when it is first asked for.
+    flat: OnceLock<Arc<str>>,
     pub(crate) state: State,
 }
 
 impl Member {
+    /// The name with the values of the labels, each behind a dot (go-metrics, `inmem_signal.go`).
+    pub(crate) fn flat(&self) -> Arc<str> {
+        let flat = self.flat.get_or_init(|| {
+            let mut flat = self.name.to_string();
+            for (_, value) in &self.labels {
+                flat.push('.');
+                flat.push_str(&value.replace([' ', ':'], "_"));
+            }
+            flat.into()
+        });
+        Arc::clone(flat)
+    }
+
     /// What sinks are told of an event that has been recorded.
     pub(crate) fn told(&self, value: Value) -> Value {
         match (value, &self.state) {
@@ -114,7 +130,7 @@ impl Family {
         let labels = labels(self.metric, values, options);
         let place = self.members.iter().position(|member| member.labels == labels).unwrap_or_else(|| {
             let state = State::new(self.metric.kind);
-            self.members.push(Member { name: name.into(), labels, state });
+            self.members.push(Member { name: name.into(), labels, flat: OnceLock::new(), state });
             self.members.len() - 1
         });
         self.by_values.push((values.iter().map(|value| Box::from(*value)).collect(), place));

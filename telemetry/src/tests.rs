@@ -19,7 +19,7 @@ const fn metric(name: &'static str, kind: Kind, labels: &'static [&'static str])
 
 fn options() -> Options {
     let host = ("host", "node-1.example.org".to_owned());
-    Options { prefix: "spire_agent".to_owned(), labels: vec![host], filter: Filter::default() }
+    Options { prefix: "spire_agent".to_owned(), labels: vec![host], filter: Filter::default(), in_mem: false }
 }
 
 fn metrics(filter: Filter) -> Metrics {
@@ -184,4 +184,50 @@ async fn a_label_without_end_does_not_grow_for_ever() {
         metrics.add(&CALLS, &[&number.to_string()], 1);
     }
     assert_eq!(metrics.text().lines().count(), 2 + 256);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_hour_is_in_memory_by_second() {
+    let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
+    let mut series = Series::new(options());
+    let mut in_mem = InMem::default();
+    let mut record = |in_mem: &mut InMem, metric, labels: &[&str], value, at| {
+        let found = series.record(metric, labels, value, Instant::now()).unwrap();
+        in_mem.record(found, value, at);
+    };
+    record(&mut in_mem, &UPTIME, &[], Value::Set(10.0), start);
+    record(&mut in_mem, &UPTIME, &[], Value::Set(20.0), start + Duration::from_millis(900));
+    for value in [2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0] {
+        record(&mut in_mem, &TIMES, &["OK"], Value::Observe(value), start);
+    }
+    record(&mut in_mem, &CALLS, &["OK"], Value::Add(1.0), start + Duration::from_secs(1));
+    assert_eq!(in_mem.lines(start).len(), 0, "the second is not over");
+    let lines = in_mem.lines(start + Duration::from_secs(2));
+    let told: Vec<_> = lines.iter().map(|line| (line.kind, &*line.name, line.gauge)).collect();
+    let expected = [
+        ('G', "spire_agent.uptime_in_ms.node-1.example.org", Some(20.0)),
+        ('S', "spire_agent.rpc.sds.v3.stream_secrets.elapsed_time.OK.node-1.example.org", None),
+        ('C', "spire_agent.rpc.sds.v3.stream_secrets.OK.node-1.example.org", None),
+    ];
+    assert_eq!(told, expected);
+    let values = lines[1].values;
+    assert_eq!((values.count, values.min, values.mean, values.max, values.sum), (8, 2.0, 5.0, 9.0, 40.0));
+    assert!((values.stddev - 2.138).abs() < 0.001);
+    let later = start + Duration::from_secs(3700);
+    record(&mut in_mem, &CALLS, &["OK"], Value::Add(1.0), later);
+    assert_eq!(in_mem.lines(later + Duration::from_secs(1)).len(), 1, "older than an hour");
+}
+
+#[tokio::test(start_paused = true)]
+async fn memory_has_a_limit() {
+    let start = SystemTime::UNIX_EPOCH;
+    let (mut series, mut in_mem) = (Series::new(options()), InMem::default());
+    for second in 0..100 {
+        for label in 0..256 {
+            let now = Instant::now();
+            let found = series.record(&CALLS, &[&label.to_string()], Value::Add(1.0), now).unwrap();
+            in_mem.record(found, Value::Add(1.0), start + Duration::from_secs(second));
+        }
+    }
+    assert!(in_mem.lines(start + Duration::from_secs(100)).len() <= 16_384);
 }

@@ -99,11 +99,7 @@ impl Lifecycle {
         let bundle = (!data.bundle.is_empty())
             .then(|| Arc::new(Bundle::of_x509(trust_domain.clone(), data.bundle.iter().cloned())));
         let own = stored_svid(&data, &keys, &trust_domain).map(|svid| OwnSvid::stored(svid, &rules));
-        let key_exchange = if settings.experimental.require_pq_kem {
-            KeyExchange::PostQuantum
-        } else {
-            KeyExchange::Preferred
-        };
+        let key_exchange = KeyExchange::of(&settings);
         let (address, port) = (settings.server_address.clone(), settings.server_port);
         let connector = Tls::new(address, port, trust_domain.server_id(), key_exchange);
         let link = Link::new(connector, Credentials { roots: Roots::Insecure, svid: None });
@@ -202,7 +198,7 @@ impl Lifecycle {
 
     /// Passes the present SVID and bundle to the link and to the status.
     fn refresh_credentials(&self) {
-        self.status.certified(self.own.as_ref().map_or(&[], |own| &own.svid.chain));
+        self.status.certified(self.own.as_ref().map(|own| Arc::clone(&own.svid)));
         self.present.send_if_modified(|present| {
             let changed = *present != self.bundle;
             present.clone_from(&self.bundle);

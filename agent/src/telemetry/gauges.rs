@@ -8,7 +8,6 @@ use budget::Budget;
 use telemetry::Metrics;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
-use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::{names, process};
 use crate::manager::Manager;
@@ -52,7 +51,7 @@ impl Gauges {
         if let Some(synced) = state.last_sync {
             metrics.set(&names::LAST_SYNC_AGE, &[], -until(synced, now));
         }
-        if let Some(expiry) = state.chain.first().and_then(|leaf| not_after(leaf)) {
+        if let Some(expiry) = state.svid.map(|svid| svid.not_after) {
             metrics.set(&names::AGENT_EXPIRY, &[], until(expiry, now));
         }
         let soonest = self.manager.borrow().as_ref().and_then(Manager::soonest_expiry);
@@ -79,13 +78,6 @@ impl Gauges {
 /// Seconds until a time; negative if it has passed.
 fn until(time: SystemTime, now: SystemTime) -> f64 {
     time.duration_since(now).map_or_else(|past| -past.duration().as_secs_f64(), |left| left.as_secs_f64())
-}
-
-/// When a certificate expires.
-fn not_after(certificate: &[u8]) -> Option<SystemTime> {
-    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
-    let seconds = u64::try_from(certificate.validity().not_after.timestamp()).ok()?;
-    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
 }
 
 /// How often sinks are told (SPIRE, `uptime.go`).

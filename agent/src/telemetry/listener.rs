@@ -11,15 +11,18 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
 use super::Gauges;
+use super::tls::Acceptor;
+use crate::upstream::tls::KeyExchange;
 
 /// Serves metrics for ever, under every path. An address that cannot be bound is logged, and the agent goes on (SPIRE,
 /// `prometheus.go`).
-pub(super) async fn serve(settings: Prometheus, gauges: Gauges) {
+pub(super) async fn serve(settings: Prometheus, key_exchange: KeyExchange, gauges: Gauges) {
     let address = settings.address();
     let listener = match TcpListener::bind(&address).await {
         Ok(listener) => listener,
@@ -28,6 +31,8 @@ pub(super) async fn serve(settings: Prometheus, gauges: Gauges) {
             return;
         }
     };
+    let tls = settings.tls.map(|settings| Acceptor { settings, key_exchange, gauges: gauges.clone() });
+    let tls = Arc::new(tls);
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
@@ -39,19 +44,29 @@ pub(super) async fn serve(settings: Prometheus, gauges: Gauges) {
                 continue;
             }
         };
-        let gauges = gauges.clone();
+        let (gauges, tls) = (gauges.clone(), Arc::clone(&tls));
         tokio::spawn(async move {
-            let service = service_fn(|request| {
-                let response = answer(&gauges, &request);
-                async { Ok::<_, Infallible>(response) }
-            });
-            let mut server = hyper::server::conn::http1::Builder::new();
-            server.timer(TokioTimer::new()).header_read_timeout(HEADER_LIMIT).max_buf_size(BUFFER);
-            if let Err(reason) = server.serve_connection(TokioIo::new(stream), service).await {
-                debug!(error = %reason, "Connection of a scraper ended");
+            match &*tls {
+                None => converse(stream, &gauges).await,
+                Some(acceptor) => match acceptor.accept(stream).await {
+                    Ok(stream) => converse(stream, &gauges).await,
+                    Err(reason) => warn!(error = %reason, "TLS handshake of a scraper failed"),
+                },
             }
             drop(slot);
         });
+    }
+}
+
+async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, gauges: &Gauges) {
+    let service = service_fn(|request| {
+        let response = answer(gauges, &request);
+        async { Ok::<_, Infallible>(response) }
+    });
+    let mut server = hyper::server::conn::http1::Builder::new();
+    server.timer(TokioTimer::new()).header_read_timeout(HEADER_LIMIT).max_buf_size(BUFFER);
+    if let Err(reason) = server.serve_connection(TokioIo::new(stream), service).await {
+        debug!(error = %reason, "Connection of a scraper ended");
     }
 }
 

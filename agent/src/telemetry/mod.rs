@@ -2,22 +2,29 @@
 //!
 //! - [`names`]: the table of all metrics;
 //! - [`calls`]: measures a call: how often, how it ended, how long it took;
-//! - `gauges`: what is read when somebody wants it; `listener`: HTTP for Prometheus; `process`: what every program tells there of its process.
+//! - `gauges`: what is read when somebody wants it;
+//! - `listener`: HTTP for Prometheus, with `tls` where it is configured; `process`: what every program tells there of its
+//!   process;
+//! - `dump`: the last hour, on SIGUSR1.
 //!
 //! Whoever has something to tell holds a [`Metrics`] and a row of the table. The crate `telemetry` does the rest.
 
 pub(crate) mod calls;
+mod dump;
 mod gauges;
 mod listener;
 pub(crate) mod names;
 mod process;
+mod tls;
 
 use config::{Settings, Telemetry};
 use telemetry::{Address, Dialect, Filter, Options, Statsd};
 use tracing::{info, warn};
 
 pub(crate) use self::calls::Calls;
+pub(crate) use self::dump::dump;
 pub(crate) use self::gauges::Gauges;
+use crate::upstream::tls::KeyExchange;
 pub(crate) use telemetry::{Metric, Metrics};
 
 /// Starts the sinks of the configuration. Without any, metrics are kept all the same: they cost little, and an operator
@@ -34,8 +41,8 @@ pub(crate) fn start(settings: &Settings) -> Metrics {
 }
 
 /// Serves what the gauges say, and keeps them up to date, as long as the agent lives.
-pub(crate) fn serve(telemetry: &Telemetry, gauges: Gauges) {
-    if let Some(prometheus) = &telemetry.prometheus {
+pub(crate) fn serve(settings: &Settings, gauges: Gauges) {
+    if let Some(prometheus) = &settings.telemetry.prometheus {
         if prometheus.host != "localhost" {
             warn!(
                 "Agent is now configured to accept remote network connections for Prometheus stats collection. \
@@ -43,7 +50,7 @@ pub(crate) fn serve(telemetry: &Telemetry, gauges: Gauges) {
             );
         }
         info!(host = %prometheus.host, port = prometheus.port, "Starting prometheus exporter");
-        tokio::spawn(listener::serve(prometheus.clone(), gauges.clone()));
+        tokio::spawn(listener::serve(prometheus.clone(), KeyExchange::of(settings), gauges.clone()));
     }
     tokio::spawn(gauges.run());
 }
@@ -64,6 +71,7 @@ fn options(settings: &Settings) -> Options {
         prefix: settings.telemetry.metric_prefix.clone(),
         labels,
         filter: Filter { allowed_prefixes, blocked_prefixes, allowed_labels, blocked_labels },
+        in_mem: settings.telemetry.in_mem,
     }
 }
 

@@ -34,6 +34,16 @@ pub enum KeyExchange {
 }
 
 impl KeyExchange {
+    /// What the configuration asks for.
+    pub(crate) fn of(settings: &config::Settings) -> Self {
+        if settings.experimental.require_pq_kem { Self::PostQuantum } else { Self::Preferred }
+    }
+
+    /// The cryptography of connections whose secret is agreed on like this.
+    pub(crate) fn provider(self) -> Arc<CryptoProvider> {
+        Arc::new(CryptoProvider { kx_groups: self.groups(), ..aws_lc_rs::default_provider() })
+    }
+
     fn groups(self) -> Vec<&'static dyn SupportedKxGroup> {
         let post_quantum: &[&'static dyn SupportedKxGroup] = &[kx_group::X25519MLKEM768];
         let others: &[&'static dyn SupportedKxGroup] =
@@ -55,8 +65,7 @@ pub fn client_config(
     svid: Option<&AgentSvid>,
     key_exchange: KeyExchange,
 ) -> Result<ClientConfig, rustls::Error> {
-    let provider =
-        Arc::new(CryptoProvider { kx_groups: key_exchange.groups(), ..aws_lc_rs::default_provider() });
+    let provider = key_exchange.provider();
     let verifier = Verifier { roots: roots.clone(), server: server.clone(), provider: Arc::clone(&provider) };
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?

@@ -33,10 +33,10 @@ impl Debug {
         let svids = count(manager.as_ref().map_or(0, |manager| manager.svid_count()));
         let tokens = count(manager.as_ref().map_or(0, |manager| manager.jwt_svid_count()));
         let state = self.status.state();
-        let mut chain: Vec<_> = state.chain.iter().map(|der| cert(der)).collect();
+        let mut chain: Vec<_> = state.chain().iter().map(|der| cert(der)).collect();
         // spire-agent shows the root that the chain leads to, too.
         if let Some(manager) = manager
-            && let Some(root) = root_of(&state.chain, &manager.bundle().borrow())
+            && let Some(root) = root_of(state.chain(), &manager.bundle().borrow())
         {
             chain.push(root);
         }
