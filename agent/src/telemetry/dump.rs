@@ -60,12 +60,12 @@ mod tests {
     fn lines_are_those_of_go_metrics() {
         let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
         let updated = at + Duration::from_millis(250);
-        let values = Summary { count: 2, min: 1.0, mean: 2.0, max: 3.0, stddev: 1.4142, sum: 4.0, updated };
+        let values = Summary { count: 2, min: 1.0, mean: 2.0, max: 3.0, stddev: 1.25, sum: 4.0, updated };
         let line = |kind, gauge, values| text(&InMemLine { at, kind, name: "a.b".into(), gauge, values });
         assert_eq!(line('G', Some(1.5), values), "[2027-01-15 08:00:00 +0000 UTC][G] 'a.b': 1.500");
         assert_eq!(
             line('S', None, values),
-            "[2027-01-15 08:00:00 +0000 UTC][S] 'a.b': Count: 2 Min: 1.000 Mean: 2.000 Max: 3.000 Stddev: 1.414 \
+            "[2027-01-15 08:00:00 +0000 UTC][S] 'a.b': Count: 2 Min: 1.000 Mean: 2.000 Max: 3.000 Stddev: 1.250 \
              Sum: 4.000 LastUpdated: 2027-01-15 08:00:00.25 +0000 UTC"
         );
         let one = Summary { count: 1, stddev: 0.0, ..values };
