@@ -10,12 +10,14 @@
 pub mod apis;
 pub mod cli;
 pub mod door;
+mod explain;
 mod golang;
 pub mod keys;
 mod kubernetes;
 pub mod life;
 pub mod logging;
 pub mod manager;
+mod record;
 mod status;
 pub mod store;
 mod telemetry;

@@ -25,6 +25,10 @@ pub(crate) struct State {
     pub(crate) last_sync: Option<SystemTime>,
     /// The agent's own SVID; `None` before attestation.
     pub(crate) svid: Option<Arc<AgentSvid>>,
+    /// Why the last call to the server failed; `None` once one succeeds.
+    pub(crate) trouble: Option<String>,
+    /// The configured trust bundle has no authority of the server's present one.
+    pub(crate) stale_source: bool,
 }
 
 impl State {
@@ -59,6 +63,11 @@ impl Status {
         self.started.elapsed().as_secs()
     }
 
+    /// Seconds since the start, with fractions.
+    pub(crate) fn uptime_seconds(&self) -> f64 {
+        self.started.elapsed().as_secs_f64()
+    }
+
     /// Milliseconds since the start.
     pub(crate) fn uptime_ms(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
@@ -76,10 +85,21 @@ impl Status {
     pub(crate) fn synced(&self, at: SystemTime) {
         self.state.send_modify(|state| {
             state.last_sync = Some(at);
+            state.trouble = None;
             if state.serving != Serving::Stopping {
                 state.serving = Serving::Ready;
             }
         });
+    }
+
+    /// The agent cannot do something at the server, for this reason.
+    pub(crate) fn failed(&self, reason: String) {
+        self.state.send_modify(|state| state.trouble = Some(reason));
+    }
+
+    /// Whether a new node could not attest with the configured trust bundle.
+    pub(crate) fn source_is_stale(&self, is_stale: bool) {
+        self.state.send_modify(|state| state.stale_source = is_stale);
     }
 
     /// The agent has another certificate, or has lost its own.

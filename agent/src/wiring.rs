@@ -25,8 +25,10 @@ use crate::apis::admin::Admin;
 use crate::apis::{self, Public};
 use crate::door::Admission;
 use crate::door::shares::{SHARES, run_rounds};
+use crate::explain::Inspector;
 use crate::life::{Fatal, Lifecycle, Stored};
 use crate::manager::Manager;
+use crate::record::{self, Record};
 use crate::status::Status;
 use crate::telemetry::{Gauges, Metrics};
 use crate::upstream::parent;
@@ -81,7 +83,8 @@ async fn agent(settings: Settings) -> Result<(), Fatal> {
     let (mut interrupt, mut terminate) = (on(SignalKind::interrupt())?, on(SignalKind::terminate())?);
     let settings = Arc::new(settings);
     let metrics = telemetry::start(&settings);
-    handle_user_signals(metrics.clone())?;
+    let record = record(&settings)?;
+    handle_user_signals(metrics.clone(), record.clone())?;
     lines::starting(&settings);
     let plugins = settings.plugins().map_err(|problems| Fatal::StartUp(problems_text(problems)))?.clone();
     let trust_domain = TrustDomain::parse(&settings.trust_domain);
@@ -95,28 +98,31 @@ async fn agent(settings: Settings) -> Result<(), Fatal> {
     let socket = socket_path(&settings);
     lines::creating_folder(socket.as_deref());
     let socket = socket.map(|path| first_try(path, &options)).transpose()?;
-    // Set after the public socket's folder is made and before private files are (SPIRE, `run_posix.go`).
-    let before = umask(Mode::empty()).bits();
-    umask(Mode::from_bits_truncate(before | 0o027));
-    lines::umask_changed(before, before | 0o027);
+    tighten_umask();
     let (ready, manager) = watch::channel(None);
-    let serving = manager.clone();
     let attestors = workload_attestors(&plugins, &settings.experimental, &proc)?;
     let rates = settings.experimental.rate_limits;
     lines::plugins_loaded(&plugins);
     lines::rates(&rates);
-    let admission = Arc::new(Admission::new(attestors, manager, rates, proc, metrics.clone()));
+    let admission = Arc::new(Admission::new(attestors, manager, rates, proc, (metrics.clone(), record)));
     let status = Arc::new(Status::new());
-    let admin = admin(&settings, &options, &admission, &status)?;
     let public = Arc::new(Public::new(&settings, &admission, &status));
     let gauges = Gauges {
         metrics: metrics.clone(),
         status: Arc::clone(&status),
-        manager: serving,
+        manager: ready.subscribe(),
         bytes: bytes.clone(),
         held_names: public.held_names(),
     };
     telemetry::serve(&settings, gauges);
+    let inspector = Inspector::new(
+        Arc::clone(&admission),
+        Arc::clone(&status),
+        Arc::clone(&settings),
+        bytes.clone(),
+        public.held_names(),
+    );
+    let admin = admin(&settings, &options, &admission, &status, inspector)?;
     let mut apis = match socket {
         Some(socket) => tokio::spawn(serve_apis(socket, options, Arc::clone(&settings), public)),
         None => {
@@ -155,6 +161,14 @@ async fn agent(settings: Settings) -> Result<(), Fatal> {
     Ok(())
 }
 
+/// Keeps what the agent makes from others. Called after the public socket's folder is made and before private files are
+/// (SPIRE, `run_posix.go`).
+fn tighten_umask() {
+    let before = umask(Mode::empty()).bits();
+    umask(Mode::from_bits_truncate(before | 0o027));
+    lines::umask_changed(before, before | 0o027);
+}
+
 /// The life with the server, which continues from what an earlier run has stored.
 async fn lifecycle(
     settings: &Arc<Settings>,
@@ -177,6 +191,7 @@ fn admin(
     options: &Options,
     admission: &Arc<Admission>,
     status: &Arc<Status>,
+    inspector: Inspector,
 ) -> Result<JoinHandle<()>, Fatal> {
     let Some(path) = &settings.admin_socket_path else {
         return Ok(tokio::spawn(std::future::pending()));
@@ -185,7 +200,7 @@ fn admin(
     let options = Options { mode: 0o770, ..options.clone() };
     let listener = Listener::bind(path, options).map_err(|reason| Fatal::StartUp(reason.to_string()))?;
     lines::serving_admin(path);
-    let apis = Arc::new(Admin::new(settings, admission, status));
+    let apis = Arc::new(Admin::new(settings, admission, status, inspector));
     Ok(tokio::spawn(apis::serve(listener, apis)))
 }
 
@@ -201,7 +216,7 @@ async fn drain(bytes: &Budget, ready: watch::Sender<Option<Manager>>) {
 }
 
 /// Handles SIGUSR1 and SIGUSR2 from the start: their default action would end the process.
-fn handle_user_signals(metrics: Metrics) -> Result<(), Fatal> {
+fn handle_user_signals(metrics: Metrics, record: Record) -> Result<(), Fatal> {
     let (mut reload, mut reopen) = (on(SignalKind::user_defined1())?, on(SignalKind::user_defined2())?);
     tokio::spawn(async move {
         loop {
@@ -210,14 +225,25 @@ fn handle_user_signals(metrics: Metrics) -> Result<(), Fatal> {
                     telemetry::dump(&metrics);
                     warn!("SIGUSR1: reconfiguring plugins is not supported yet; restart the agent");
                 }
-                _ = reopen.recv() => match logging::reopen().await {
-                    Ok(()) => info!("Log file reopened"),
-                    Err(reason) => error!(error = %reason, "Failed to reopen the log file"),
-                },
+                _ = reopen.recv() => {
+                    record.reopen();
+                    match logging::reopen().await {
+                        Ok(()) => info!("Log file reopened"),
+                        Err(reason) => error!(error = %reason, "Failed to reopen the log file"),
+                    }
+                }
             }
         }
     });
     Ok(())
+}
+
+/// The issuance record, which goes to a file, too, if one is configured.
+fn record(settings: &Settings) -> Result<Record, Fatal> {
+    let Some(path) = &settings.experimental.issuance_log else { return Ok(Record::default()) };
+    let file = record::File::start(path);
+    let file = file.map_err(|reason| Fatal::StartUp(format!("issuance_log {}: {reason}", path.display())))?;
+    Ok(Record::new(Some(file)))
 }
 
 fn on(kind: SignalKind) -> Result<Signal, Fatal> {

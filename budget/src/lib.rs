@@ -85,6 +85,17 @@ pub struct Levels {
     pub accounts: usize,
 }
 
+/// What one group of a [`Budget`] holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// The name of the group.
+    pub key: Box<str>,
+    /// The amount that its accounts hold.
+    pub held: usize,
+    /// The number of its accounts.
+    pub accounts: usize,
+}
+
 /// Why a connection must end, although its client has done nothing wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Notice {
@@ -196,6 +207,18 @@ impl Budget {
             }
         }
         levels
+    }
+
+    /// What each group holds, in no order.
+    #[must_use]
+    pub fn holders(&self) -> Vec<Holder> {
+        let groups: Vec<_> = lock(&self.whole.groups).values().filter_map(Weak::upgrade).collect();
+        let holder = |group: &Arc<GroupNode>| Holder {
+            key: group.key.clone(),
+            held: group.held.load(Ordering::Relaxed),
+            accounts: lock(&group.accounts).iter().filter(|account| account.strong_count() > 0).count(),
+        };
+        groups.iter().map(holder).collect()
     }
 
     /// The limits of the budget.

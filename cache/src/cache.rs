@@ -76,6 +76,11 @@ impl Cache {
         &self.federated
     }
 
+    /// All entries, by ascending ID, each with its SVID, if it has one.
+    pub fn identities(&self) -> impl Iterator<Item = (&Arc<Entry>, Option<&Arc<X509Svid>>)> {
+        self.records.values().map(|record| (&record.entry, record.minted.as_ref().map(|minted| &minted.svid)))
+    }
+
     /// When the first of the SVIDs expires; `None` if there is none.
     #[must_use]
     pub fn soonest_expiry(&self) -> Option<SystemTime> {

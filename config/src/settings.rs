@@ -274,6 +274,10 @@ pub struct Experimental {
     pub pod_source: PodSource,
     /// Finial's own: the container runtime's socket, for the k8s attestor (`cri_socket_path`).
     pub cri_socket_path: Option<PathBuf>,
+    /// Finial's own: the file of the issuance log (`issuance_log`).
+    pub issuance_log: Option<PathBuf>,
+    /// Finial's own: the address of the status page, `host:port` (`status_address`).
+    pub status_address: Option<String>,
     /// SPIRE: `ratelimit`.
     pub rate_limits: RateLimits,
 }

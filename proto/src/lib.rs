@@ -69,6 +69,11 @@ pub use spire::api::server::{
 };
 pub use spire::api::types;
 
+/// What an operator asks a running agent.
+pub mod inspect {
+    include!("generated/finial.agent.inspect.v1.rs");
+}
+
 /// The SPIFFE Workload API.
 pub mod workload {
     include!("generated/_.rs");

@@ -61,6 +61,7 @@ fn generated_code_is_current() {
         "spire/api/agent/debug.proto",
         "spire/api/agent/logger.proto",
         "spire/api/agent/delegatedidentity.proto",
+        "finial/agent/inspect.proto",
         "grpc/health/v1/health.proto",
         "grpc/reflection/v1/reflection.proto",
         "spiffe/workload/workload.proto",

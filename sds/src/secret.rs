@@ -30,7 +30,27 @@ pub struct Encoded {
     /// The digest of the public content. It is equal for equal content, also across restarts.
     pub digest: Digest,
     /// Keeps the SVID or bundles alive, so that the addresses in the cache's key are not used again.
-    _source: Source,
+    source: Source,
+}
+
+impl Encoded {
+    /// The X.509-SVID that the resource holds; `None` if it holds something else.
+    #[must_use]
+    pub fn svid(&self) -> Option<&Arc<X509Svid>> {
+        match &self.source {
+            Source::Svid(svid) => Some(svid),
+            Source::Roots(_) | Source::Token(_) | Source::Bundles(_) => None,
+        }
+    }
+
+    /// The JWT-SVID that the resource holds; `None` if it holds something else.
+    #[must_use]
+    pub fn token(&self) -> Option<&Arc<JwtSvid>> {
+        match &self.source {
+            Source::Token(svid) => Some(svid),
+            Source::Roots(_) | Source::Svid(_) | Source::Bundles(_) => None,
+        }
+    }
 }
 
 impl std::fmt::Debug for Encoded {
@@ -95,8 +115,8 @@ enum More {
 
 enum Source {
     Roots(#[expect(dead_code, reason = "held for its address")] Arc<Vec<Bytes>>),
-    Token(#[expect(dead_code, reason = "held for its address")] Arc<JwtSvid>),
-    Svid(#[expect(dead_code, reason = "held for its address")] Arc<X509Svid>),
+    Token(Arc<JwtSvid>),
+    Svid(Arc<X509Svid>),
     Bundles(#[expect(dead_code, reason = "held for its address")] Vec<Arc<Bundle>>),
 }
 
@@ -124,7 +144,7 @@ impl Secrets {
             let context = trusted_ca(pem);
             let secret = Secret { name: name.into(), validation_context: Some(context), ..Secret::default() };
             let source = Source::Roots(Arc::clone(roots));
-            Encoded { name: name.into(), resource: encode(&secret), digest, _source: source }
+            Encoded { name: name.into(), resource: encode(&secret), digest, source }
         })
     }
 
@@ -183,7 +203,7 @@ fn encode_certificate(name: &str, svid: &Arc<X509Svid>) -> Encoded {
         }),
         ..Secret::default()
     };
-    Encoded { name: name.into(), resource: encode(&secret), digest, _source: Source::Svid(Arc::clone(svid)) }
+    Encoded { name: name.into(), resource: encode(&secret), digest, source: Source::Svid(Arc::clone(svid)) }
 }
 
 fn trusted_ca(pem: String) -> ValidationContext {
@@ -203,7 +223,7 @@ fn encode_token(name: &str, svid: &Arc<JwtSvid>) -> Encoded {
         generic_secret: Some(GenericSecret { secret: Some(DataSource { inline_bytes: token }) }),
         ..Secret::default()
     };
-    Encoded { name: name.into(), resource: encode(&secret), digest, _source: Source::Token(Arc::clone(svid)) }
+    Encoded { name: name.into(), resource: encode(&secret), digest, source: Source::Token(Arc::clone(svid)) }
 }
 
 fn encode_validation(name: &str, bundles: &[Arc<Bundle>], validation: Validation) -> Encoded {
@@ -237,7 +257,7 @@ fn encode_validation(name: &str, bundles: &[Arc<Bundle>], validation: Validation
     };
     let secret = Secret { name: name.into(), validation_context: Some(context), ..Secret::default() };
     let source = Source::Bundles(bundles.to_vec());
-    Encoded { name: name.into(), resource: encode(&secret), digest, _source: source }
+    Encoded { name: name.into(), resource: encode(&secret), digest, source }
 }
 
 /// Encodes into buffers that are zeroized when dropped. Both are reserved in full, because growing would leave copies

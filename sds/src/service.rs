@@ -50,7 +50,7 @@ pub trait Admit: Send + Sync + 'static {
 
     /// A stream waits for these names, which no entry grants its caller yet. The agent may attest the caller more
     /// deeply.
-    fn sought<'a>(&self, peer: &Peer, names: impl Iterator<Item = &'a str>);
+    fn sought<'a>(&self, peer: &Peer, names: impl Iterator<Item = &'a str> + Clone);
 
     /// Follows the JWT-SVID of an identity of this update, by the ID of its entry, for an audience. The server is asked
     /// for a new one before half the life of the last one is over.
@@ -73,6 +73,9 @@ pub trait Admit: Send + Sync + 'static {
     /// Returns a random number, for nonces and jitter.
     fn random(&self) -> u32;
 
+    /// Hears of a response to a caller, and of the update that it was made of.
+    fn pushed(&self, peer: &Peer, protocol: Protocol, push: &Push, update: Option<&Arc<WorkloadUpdate>>);
+
     /// Hears what happens on streams, to count it.
     fn tell(&self, protocol: Protocol, told: Told);
 }
@@ -80,8 +83,6 @@ pub trait Admit: Send + Sync + 'static {
 /// What happens on a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Told {
-    /// A response was sent.
-    Pushed,
     /// The client accepted a response.
     Acked {
         /// The time since it was sent.

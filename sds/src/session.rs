@@ -161,7 +161,7 @@ impl<A: Admit, B: Body<Data = Bytes> + Unpin> Session<A, B> {
                 debug!(target: DELTA, pid, version_info, nonce, count, removed, "Sending DeltaSecrets response");
             }
         }
-        self.shared.admit.tell(self.machine.protocol(), Told::Pushed);
+        self.shared.admit.pushed(&self.peer, self.machine.protocol(), push, self.machine.fed().1);
         let bytes: usize = push.resources.iter().map(|encoded| encoded.resource.len()).sum();
         if bytes > BYTES_FREE {
             self.peer.account().work(bytes as u64 / BYTES_A_NANOSECOND);

@@ -96,6 +96,17 @@ struct Shared {
     in_mem: Option<Mutex<InMem>>,
 }
 
+/// The present value of a series.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Reading {
+    /// Of a counter or a gauge.
+    Number(f64),
+    /// Of a sample: how many values there were, and their sum.
+    Sample(u64, f64),
+    /// Of a histogram: how many values were at most each bound, and more than the one before; then how many were greater.
+    Histogram(Vec<u64>),
+}
+
 /// The value of one event.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Value {
@@ -146,6 +157,12 @@ impl Metrics {
     #[must_use]
     pub fn text(&self) -> String {
         self.series().map(|mut series| exposition::text(&mut series, Instant::now())).unwrap_or_default()
+    }
+
+    /// The present values of a metric, each with the values of its labels.
+    #[must_use]
+    pub fn read(&self, metric: &'static Metric) -> Vec<(Vec<String>, Reading)> {
+        self.series().map(|series| series.read(metric)).unwrap_or_default()
     }
 
     /// What was emitted in the last hour, second by second; `None` if that is not kept.

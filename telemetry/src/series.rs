@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::labels::sanitize;
 use crate::window::Window;
-use crate::{Kind, Metric, Options, Owner, Value};
+use crate::{Kind, Metric, Options, Owner, Reading, Value};
 
 /// All series, by metric.
 #[derive(Debug)]
@@ -86,6 +86,22 @@ impl Series {
     /// All metrics that have series, by name.
     pub(crate) fn families(&mut self) -> impl Iterator<Item = &mut Family> {
         self.families.values_mut().filter(|family| !family.members.is_empty())
+    }
+
+    /// The values of one metric, each with the values of its labels.
+    pub(crate) fn read(&self, metric: &'static Metric) -> Vec<(Vec<String>, Reading)> {
+        let family = self.families.get(metric.name);
+        let values = family.into_iter().flat_map(|family| {
+            family.by_values.iter().map(|(values, place)| {
+                let reading = match &family.members[*place].state {
+                    State::Number(number) => Reading::Number(*number),
+                    State::Sample { count, sum, .. } => Reading::Sample(*count, *sum),
+                    State::Histogram { counts, .. } => Reading::Histogram(counts.to_vec()),
+                };
+                (values.iter().map(ToString::to_string).collect(), reading)
+            })
+        });
+        values.collect()
     }
 
     /// Records one event. Returns its series; `None` if the filter leaves it out, or if it would be one too many.

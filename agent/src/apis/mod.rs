@@ -88,6 +88,7 @@ async fn answer<A: Apis>(peer: Arc<Peer>, apis: Arc<A>, request: Request<Request
         Err(refused) => return refused.response().map(Timed::at_once),
     };
     let measured = Measured::start(&call, apis.metrics());
+    let (method, caller, record) = (call.method.name, Arc::clone(&peer), apis.door().record().clone());
     let deadline = call.deadline;
     let (response, charge) = match &call.header {
         Err(refused) => (refusal(refused), None),
@@ -102,8 +103,14 @@ async fn answer<A: Apis>(peer: Arc<Peer>, apis: Arc<A>, request: Request<Request
     let deadline = deadline.map(|at| Box::pin(sleep_until(at)));
     let mut response =
         response.map(|body| Timed { body, deadline, measured: Some(measured), _charge: charge });
-    let (parts, body) = (response.headers().get(GRPC_STATUS).cloned(), response.body_mut());
-    body.ended(parts.as_ref());
+    if let Some(status) = response.headers().get(GRPC_STATUS).cloned() {
+        response.body_mut().ended(Some(&status));
+        let code = Code::from_bytes(status.as_bytes());
+        if code != Code::Ok {
+            let reason = response.headers().get("grpc-message").map_or(&b""[..], HeaderValue::as_bytes);
+            record.refused(&caller, method, code_name(code), &String::from_utf8_lossy(reason));
+        }
+    }
     call::escape_as_grpc_go(response.headers_mut());
     response
 }

@@ -7,8 +7,9 @@ use std::time::Duration;
 use config::Settings;
 use http::{Request, Response};
 use http2::RequestBody;
-use identity::WorkloadUpdate;
+use identity::{Identity, WorkloadUpdate};
 use sds::Told;
+use sds::machine::Push;
 use sds::wire::Protocol;
 use tokio::sync::watch;
 use tonic::Status;
@@ -257,7 +258,7 @@ impl sds::Admit for Door {
         Ok(sds::Admission { updates, is_complete: caller.is_complete() })
     }
 
-    fn sought<'a>(&self, peer: &Peer, names: impl Iterator<Item = &'a str>) {
+    fn sought<'a>(&self, peer: &Peer, names: impl Iterator<Item = &'a str> + Clone) {
         self.admission.sought(peer, names);
     }
 
@@ -286,17 +287,43 @@ impl sds::Admit for Door {
         rand::random()
     }
 
-    fn tell(&self, protocol: Protocol, told: Told) {
-        let labels = match protocol {
-            Protocol::Sotw => ["sotw"],
-            Protocol::Delta => ["delta"],
+    fn pushed(&self, peer: &Peer, protocol: Protocol, push: &Push, update: Option<&Arc<WorkloadUpdate>>) {
+        self.admission.metrics().add(&names::PUSHES, &[label(protocol)], 1);
+        let method = match protocol {
+            Protocol::Sotw => "StreamSecrets",
+            Protocol::Delta => "DeltaSecrets",
         };
+        let Some(update) = update else { return };
+        for resource in &push.resources {
+            if let Some(svid) = resource.svid() {
+                let is_its =
+                    |identity: &&Identity| identity.svid.as_ref().is_some_and(|one| Arc::ptr_eq(one, svid));
+                if let Some(identity) = update.granting(svid.id.as_str()).find(is_its) {
+                    self.admission.record().x509(peer, method, &identity.entry, svid);
+                }
+            } else if let Some(svid) = resource.token()
+                && let Some(identity) = update.granting(svid.id.as_str()).next()
+            {
+                let name = [resource.name.to_string()];
+                self.admission.record().jwt(peer, method, &identity.entry, svid, &name);
+            }
+        }
+    }
+
+    fn tell(&self, protocol: Protocol, told: Told) {
+        let labels = [label(protocol)];
         let metrics = self.admission.metrics();
         match told {
-            Told::Pushed => metrics.add(&names::PUSHES, &labels, 1),
             Told::Acked { after } => metrics.elapsed(&names::ACK_SECONDS, &labels, after),
             Told::Nacked => metrics.add(&names::NACKS, &labels, 1),
         }
+    }
+}
+
+fn label(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Sotw => "sotw",
+        Protocol::Delta => "delta",
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::unfold;
-use identity::{Bundle, Entry, Identity, Selectors, WorkloadUpdate};
+use identity::{Bundle, Entry, Identity, Selectors, WorkloadUpdate, X509Svid};
 use latest::Updates;
 use proto::workload as wire;
 use tokio::time::{Instant, timeout_at};
@@ -22,6 +22,7 @@ use transport::Peer;
 
 use crate::door::{Admission, Caller, Denied};
 use crate::manager::Proof as _;
+use crate::record::Record;
 
 mod jwt;
 pub(crate) use self::jwt::{jwks, no_token};
@@ -85,7 +86,8 @@ impl Workload {
         let updates = self.admission.subscribe(&caller).await.map_err(denied)?;
         let (peer, selectors) = (Arc::clone(caller.peer()), caller.selectors().clone());
         let log_selectors = Arc::clone(&self.log_selectors);
-        Ok(Subscriber { updates, peer, selectors, method, log_selectors })
+        let record = self.admission.record().clone();
+        Ok(Subscriber { updates, peer, selectors, method, log_selectors, record })
     }
 }
 
@@ -97,6 +99,7 @@ struct Subscriber {
     selectors: Selectors,
     method: &'static str,
     log_selectors: Arc<[String]>,
+    record: Record,
 }
 
 impl Subscriber {
@@ -134,7 +137,9 @@ impl Subscriber {
     }
 
     fn send(&self, update: &WorkloadUpdate, now: SystemTime) -> wire::X509svidResponse {
-        let response = svids_response(update, now);
+        let response = svids_response(update, now, |identity, svid| {
+            self.record.x509(&self.peer, self.method, &identity.entry, svid);
+        });
         if enabled!(Level::DEBUG) {
             self.log_fetched(update, &response, now);
         }
@@ -285,13 +290,20 @@ fn replies<R: Replies>(
 }
 
 /// The SVIDs in the order of the entries. Of the entries that share a hint only the oldest is listed (WA §5.2.1).
-fn svids_response(update: &WorkloadUpdate, now: SystemTime) -> wire::X509svidResponse {
+///
+/// `sent` hears of each.
+fn svids_response(
+    update: &WorkloadUpdate,
+    now: SystemTime,
+    mut sent: impl FnMut(&Identity, &X509Svid),
+) -> wire::X509svidResponse {
     let bundle = der(&update.bundle);
     let live: Vec<&Identity> =
         update.identities.iter().filter(|identity| identity.live(now).is_some()).collect();
     let svids = unique_hints(&live, |identity| &identity.entry)
         .into_iter()
         .filter_map(|identity| Some((identity, identity.live(now)?)))
+        .inspect(|(identity, svid)| sent(identity, svid))
         .map(|(identity, svid)| wire::X509svid {
             spiffe_id: svid.id.to_string(),
             x509_svid: svid.chain_der(),

@@ -105,7 +105,7 @@ async fn ask(command: Admin, values: &Values) -> Result<String, RpcError> {
 }
 
 /// The path of the admin socket. An empty `-socketPath`, as from a script with an unset variable, means the default.
-fn socket(values: &Values) -> &Path {
+pub(super) fn socket(values: &Values) -> &Path {
     Path::new(Some(values.text("socketPath")).filter(|path| !path.is_empty()).unwrap_or(DEFAULT_SOCKET))
 }
 
@@ -216,7 +216,8 @@ fn time(seconds: i64) -> String {
 const LIMIT: Duration = client::CONNECT_LIMIT;
 
 const DEFAULT_SOCKET: &str = "/tmp/spire-agent/private/admin.sock";
-const SOCKET: Flag = text("socketPath", DEFAULT_SOCKET, "Path to the SPIRE Agent admin API socket");
+pub(super) const SOCKET: Flag =
+    text("socketPath", DEFAULT_SOCKET, "Path to the SPIRE Agent admin API socket");
 pub(super) const GET_INFO: FlagSet = FlagSet { name: "debug getinfo", flags: &[output(), SOCKET] };
 pub(super) const LOGGER_GET: FlagSet = FlagSet { name: "logger get", flags: &[output(), SOCKET] };
 pub(super) const LOGGER_RESET: FlagSet = FlagSet { name: "logger reset", flags: &[output(), SOCKET] };

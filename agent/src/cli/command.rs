@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::admin::{self, Admin};
 use super::flags::FlagSet;
-use super::{fetch, health, jwt, load, san, watch};
+use super::{fetch, health, inspect, jwt, load, san, watch};
 
 /// A command that can be run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub(super) enum Command {
     SanCheck,
     Watch,
     Admin(Admin),
+    Explain,
+    Issuance,
 }
 
 impl Command {
@@ -32,6 +34,8 @@ impl Command {
             Self::ValidateJwt => &jwt::VALIDATE_FLAGS,
             Self::SanCheck => &san::FLAGS,
             Self::Watch => &watch::FLAGS,
+            Self::Explain => &inspect::EXPLAIN_FLAGS,
+            Self::Issuance => &inspect::ISSUANCE_FLAGS,
             Self::Admin(Admin::GetInfo) => &admin::GET_INFO,
             Self::Admin(Admin::LoggerGet) => &admin::LOGGER_GET,
             Self::Admin(Admin::LoggerSet) => &admin::LOGGER_SET,
@@ -170,7 +174,9 @@ const COMMANDS: &[Entry] = &[
     entry("api validate jwt", Command::ValidateJwt, "Validates a JWT SVID"),
     entry("api watch", Command::Watch, "Attaches to the Workload API and prints updates as they're received"),
     entry("debug getinfo", Command::Admin(Admin::GetInfo), "Prints debug information about the agent"),
+    entry("explain", Command::Explain, "Tells why a process has, or lacks, an identity"),
     entry("healthcheck", Command::Healthcheck, "Determines agent health status"),
+    entry("issuance", Command::Issuance, "Lists who was lately given which identity, and what was refused"),
     entry("logger get", Command::Admin(Admin::LoggerGet), "Gets the logger details"),
     entry("logger reset", Command::Admin(Admin::LoggerReset), "Reset the logger details to launch level"),
     entry("logger set", Command::Admin(Admin::LoggerSet), "Sets the logger details"),

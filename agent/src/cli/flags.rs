@@ -1,5 +1,5 @@
 //! Go's `flag` package: a flag has one or two dashes, `-f v` equals `-f=v`, switches never take the next word, and
-//! parsing stops at the first word that is not a flag. The commands ignore the words after that, as spire-agent's do.
+//! parsing stops at the first word that is not a flag. spire-agent's commands ignore the words after that.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -35,6 +35,8 @@ enum Kind {
     Duration(u64),
     /// Texts with commas between.
     List,
+    /// Texts, one for each time that the flag is given.
+    Many,
     Format,
 }
 
@@ -63,6 +65,11 @@ pub(super) const fn list(name: &'static str, usage: &'static str) -> Flag {
     Flag { name, kind: Kind::List, usage }
 }
 
+/// A flag that can be given several times, with a text each time.
+pub(super) const fn many(name: &'static str, usage: &'static str) -> Flag {
+    Flag { name, kind: Kind::Many, usage }
+}
+
 /// An old name of the flag `-output`. They may both be given if they agree.
 pub(super) const fn old_output(name: &'static str, usage: &'static str) -> Flag {
     Flag { name, kind: Kind::Format, usage }
@@ -79,10 +86,13 @@ impl FlagSet {
     /// # Errors
     /// The error of the first invalid word.
     pub(super) fn parse(&self, arguments: &[String]) -> Result<Values, FlagError> {
-        let mut values = Values { set: self.flags, given: BTreeMap::new() };
+        let mut values = Values { set: self.flags, given: BTreeMap::new(), rest: Vec::new() };
         let mut words = arguments.iter();
         while let Some(word) = words.next() {
-            let Some(body) = word.strip_prefix('-').filter(|body| !body.is_empty()) else { break };
+            let Some(body) = word.strip_prefix('-').filter(|body| !body.is_empty()) else {
+                values.rest.push(word.clone());
+                break;
+            };
             if body == "-" {
                 break;
             }
@@ -105,6 +115,7 @@ impl FlagSet {
             let value = flag.read(value, values.given.get(name))?;
             values.given.insert(name, value);
         }
+        values.rest.extend(words.cloned());
         Ok(values)
     }
 
@@ -118,7 +129,7 @@ impl FlagSet {
                 Kind::Switch => ("", String::new()),
                 Kind::Integer => (" int", String::new()),
                 Kind::Duration(seconds) => (" value", format!(" (default {seconds}s)")),
-                Kind::List | Kind::Format => (" value", String::new()),
+                Kind::List | Kind::Many | Kind::Format => (" value", String::new()),
             };
             let _ = write!(text, "\n  -{}{kind}\n    \t{}{default}", flag.name, flag.usage);
         }
@@ -132,6 +143,14 @@ impl Flag {
         let refuse = |reason| FlagError::Invalid { flag: self.name, value: text.to_owned(), reason };
         match self.kind {
             Kind::Text(_) | Kind::List => Ok(Value::Text(text.to_owned())),
+            Kind::Many => {
+                let mut texts = match before {
+                    Some(Value::Many(texts)) => texts.clone(),
+                    _ => Vec::new(),
+                };
+                texts.push(text.to_owned());
+                Ok(Value::Many(texts))
+            }
             Kind::Switch => golang::parse_bool(text)
                 .map(Value::Switch)
                 .ok_or_else(|| FlagError::Switch { flag: self.name, value: text.to_owned() }),
@@ -159,11 +178,14 @@ impl Flag {
 pub(super) struct Values {
     set: &'static [Flag],
     given: BTreeMap<&'static str, Value>,
+    /// The words after the flags.
+    rest: Vec<String>,
 }
 
 #[derive(Debug)]
 enum Value {
     Text(String),
+    Many(Vec<String>),
     Switch(bool),
     Integer(i64),
     Duration(Option<Duration>),
@@ -191,6 +213,16 @@ impl Values {
     pub(super) fn list(&self, name: &str) -> Vec<String> {
         let given = self.given_text(name);
         given.iter().flat_map(|text| text.split(',')).map(str::to_owned).collect()
+    }
+
+    /// The texts of a flag that can be given several times.
+    pub(super) fn many(&self, name: &str) -> Vec<String> {
+        if let Some(Value::Many(texts)) = self.given.get(name) { texts.clone() } else { Vec::new() }
+    }
+
+    /// The words after the flags. spire-agent's commands ignore them.
+    pub(super) fn rest(&self) -> &[String] {
+        &self.rest
     }
 
     /// The value of a switch, if it was given.

@@ -6,7 +6,7 @@
 //! * `socket`: the path of the public socket. `client`: a client of it.
 //! * `fetch`, `jwt`, `watch`, `health`: the commands that talk to a running agent. `x509`: checks their answers. `print`:
 //!   makes their output.
-//! * `admin`: the commands that talk to the admin socket.
+//! * `admin`, `inspect`: the commands that talk to the admin socket.
 //! * `san`: judges a peer's certificate by an Envoy policy, without a running Envoy or peer.
 //!
 //! All modules make text, and only `console` writes it. Help and errors go to standard error, results to standard
@@ -19,6 +19,7 @@ mod console;
 mod fetch;
 mod flags;
 mod health;
+mod inspect;
 mod jwt;
 mod load;
 mod print;
@@ -76,6 +77,8 @@ fn run(command: Command, arguments: &[String]) -> ExitCode {
         Command::SanCheck => san::run(&values),
         Command::Watch => watch::run(&values),
         Command::Admin(admin) => admin::run(admin, &values),
+        Command::Explain => inspect::explain(&values),
+        Command::Issuance => inspect::issuance(&values),
         Command::FetchX509 => fetch::run(&values),
         Command::FetchJwt => jwt::fetch(&values),
         Command::ValidateJwt => jwt::validate(&values),
@@ -90,6 +93,7 @@ fn refuse(command: Command, set: &FlagSet, error: &FlagError) -> ExitCode {
     match command {
         Command::Healthcheck | Command::Admin(_) => {}
         Command::SanCheck => return ExitCode::from(san::BAD_INPUT),
+        Command::Explain | Command::Issuance => {}
         Command::Validate => console::err(&load::invalid(error)),
         _ => console::err(&error.to_string()),
     }

@@ -11,11 +11,12 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::fs;
 use std::hash::BuildHasher as _;
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use attestors::workload::{self, Attestor, WorkloadSelectors};
+use attestors::workload::{self, Attestor, Examined, WorkloadSelectors};
 use budget::Refused;
 use config::RateLimits;
 use identity::{Selectors, WorkloadUpdate};
@@ -29,6 +30,7 @@ pub use self::proof::{Anonymous, Caller, Delegate};
 pub use self::rates::Rate;
 use self::rates::Rates;
 use crate::manager::{Granted, Manager, Proof};
+use crate::record::Record;
 use crate::telemetry::{Metrics, names};
 
 /// Admits callers and makes the proofs that the APIs ask for.
@@ -44,6 +46,7 @@ pub struct Admission {
     hasher: RandomState,
     no_news: watch::Sender<u64>,
     metrics: Metrics,
+    record: Record,
 }
 
 /// Why a caller is not admitted.
@@ -90,12 +93,12 @@ impl Admission {
     /// A door with these attestors. `manager` holds `None` until the agent is ready. `proc` is the folder in which
     /// procfs is mounted.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         attestors: Vec<Attestor>,
         manager: watch::Receiver<Option<Manager>>,
         rates: RateLimits,
         proc: PathBuf,
-        metrics: Metrics,
+        (metrics, record): (Metrics, Record),
     ) -> Self {
         Self {
             attestors,
@@ -106,12 +109,18 @@ impl Admission {
             hasher: RandomState::new(),
             no_news: watch::Sender::new(0),
             metrics,
+            record,
         }
     }
 
     /// Where callers are counted.
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// Where it is recorded what callers were given.
+    pub(crate) fn record(&self) -> &Record {
+        &self.record
     }
 
     /// The proof for methods that anybody may call.
@@ -199,8 +208,9 @@ impl Admission {
 
     /// Requests an early sync if a stream of this caller waits for names that no entry grants: their entry may be
     /// younger than the last sync. A process causes one request for each name, and at most [`NAMES_KEPT`].
-    pub(crate) fn sought<'a>(&self, peer: &Peer, names: impl Iterator<Item = &'a str>) {
+    pub(crate) fn sought<'a>(&self, peer: &Peer, names: impl Iterator<Item = &'a str> + Clone) {
         peer.account().work(shares::SOUGHT);
+        self.record.held(peer, "StreamSecrets", names.clone());
         if let Some(manager) = self.manager()
             && self.is_new(&peer.process, names)
         {
@@ -259,6 +269,18 @@ impl Admission {
                 Err(Denied::Attestation)
             }
         }
+    }
+
+    /// Asks each attestor about a process, for an operator who asks on the connection `asker`. Nothing is remembered and
+    /// nothing is logged.
+    ///
+    /// # Errors
+    /// There is no such process.
+    pub(crate) async fn examine(&self, asker: &Peer, pid: i32) -> io::Result<Vec<Examined>> {
+        let found = attestors::proc::read_credentials_of(&self.proc, pid, asker.group()).await?;
+        let subject = asker.on_behalf(pid, found.uid, found.gid)?;
+        let examined = workload::examine(&self.attestors, &subject, EXAMINATION).await;
+        if subject.process.is_alive() { Ok(examined) } else { Err(io::ErrorKind::NotFound.into()) }
     }
 
     /// The manager; `None` until the agent is ready.
@@ -380,6 +402,8 @@ async fn listen(
     manager.subscribe(proof, matched, charge).await.map_err(|_| Denied::Stopped)
 }
 
+/// How long each attestor may take to tell an operator of a process.
+const EXAMINATION: Duration = Duration::from_secs(3);
 /// The most processes in `strangers`. A full table is cleared.
 const STRANGERS_KEPT: usize = 2048;
 /// The most names of one process that cause a sync.

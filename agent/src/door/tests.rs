@@ -37,7 +37,7 @@ impl Fixture {
             manager,
             RateLimits::default(),
             proc,
-            Metrics::default(),
+            (Metrics::default(), Record::default()),
         );
         let limits = Limits { whole: MUCH, spare: 0, group: MUCH, account: MUCH, work: u64::MAX };
         Self {

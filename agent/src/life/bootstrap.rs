@@ -69,6 +69,7 @@ impl Lifecycle {
             if self.reason.changed("attest", &reason) {
                 lines::attest_failed(&reason, wait);
             }
+            self.status.failed(reason);
             tokio::time::sleep(wait).await;
         }
     }

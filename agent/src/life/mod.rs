@@ -143,7 +143,11 @@ impl Lifecycle {
     /// Runs until a fatal error.
     pub async fn run(mut self) -> Fatal {
         // Ends with `present`.
-        tokio::spawn(stale::watch(Arc::clone(&self.settings), self.present.subscribe()));
+        tokio::spawn(stale::watch(
+            Arc::clone(&self.settings),
+            self.present.subscribe(),
+            Arc::clone(&self.status),
+        ));
         loop {
             if let Err(fatal) = self.bootstrap().await {
                 return fatal;
@@ -254,6 +258,7 @@ impl Lifecycle {
                 refusals = 0;
                 continue;
             };
+            self.status.failed(reason.to_string());
             refusals = if self.looks_refused(&reason) { refusals + 1 } else { 0 };
             let said = reason.to_string();
             match self.judge(doing, reason, refusals)? {

@@ -10,11 +10,16 @@ use identity::Bundle;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use crate::status::Status;
 use crate::upstream::first_bundle;
 
 /// Looks at the file when the bundle in use has changed, until there is no sender any more. Only a file is looked at:
 /// it costs nobody else anything. An absent or malformed one is not stale: whoever needs it says so.
-pub(super) async fn watch(settings: Arc<Settings>, mut present: watch::Receiver<Option<Arc<Bundle>>>) {
+pub(super) async fn watch(
+    settings: Arc<Settings>,
+    mut present: watch::Receiver<Option<Arc<Bundle>>>,
+    status: Arc<Status>,
+) {
     let TrustBundleSource::File { path, format } = &settings.trust_bundle else { return };
     let mut was_stale = false;
     while present.changed().await.is_ok() {
@@ -22,6 +27,7 @@ pub(super) async fn watch(settings: Arc<Settings>, mut present: watch::Receiver<
         let Some(bundle) = bundle else { continue };
         let Ok(source) = first_bundle::from_file(path, *format, &bundle.trust_domain).await else { continue };
         let is_stale = !share_an_authority(&source, &bundle);
+        status.source_is_stale(is_stale);
         if is_stale && !was_stale {
             warn!(
                 trust_bundle_path = %path.display(),

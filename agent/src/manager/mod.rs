@@ -64,8 +64,28 @@ enum Message {
     Reached,
     RenewAll,
     Minted(Vec<Outcome>),
-    /// A call failed as a whole. The duration is the wait that the server asks for.
-    MintFailed(Vec<Arc<Entry>>, Option<Duration>),
+    /// A call failed as a whole: the wait that the server asks for, and the reason.
+    MintFailed(Vec<Arc<Entry>>, Option<Duration>, String),
+    Inspect(oneshot::Sender<Vec<Held>>),
+}
+
+/// An entry, and what the cache has for it.
+#[derive(Debug, Clone)]
+pub(crate) struct Held {
+    pub(crate) entry: Arc<Entry>,
+    pub(crate) svid: Option<HeldSvid>,
+    /// Why the server did not sign when it was last asked.
+    pub(crate) refusal: Option<String>,
+}
+
+/// What is public of an X.509-SVID in the cache.
+#[derive(Debug, Clone)]
+pub(crate) struct HeldSvid {
+    pub(crate) serial: String,
+    pub(crate) not_before: SystemTime,
+    pub(crate) not_after: SystemTime,
+    /// Whether a tainted authority has signed it.
+    pub(crate) is_tainted: bool,
 }
 
 /// The task has ended because the agent is stopping.
@@ -93,7 +113,7 @@ impl Granted {
 
     /// The registration entry that grants the identity.
     #[must_use]
-    pub(crate) fn entry(&self) -> &Entry {
+    pub(crate) fn entry(&self) -> &Arc<Entry> {
         &self.0
     }
 }
@@ -261,6 +281,16 @@ impl Manager {
     /// Whether the task has ended, which happens only by a bug.
     pub(crate) fn is_stopped(&self) -> bool {
         self.mailbox.is_closed() || self.tokens.is_stopped()
+    }
+
+    /// All entries, by ascending ID, and what the cache has for them.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub(crate) async fn inspect(&self) -> Result<Vec<Held>, Stopped> {
+        let (reply, answer) = oneshot::channel();
+        self.mailbox.send(Message::Inspect(reply)).await.map_err(|_| Stopped)?;
+        answer.await.map_err(|_| Stopped)
     }
 
     /// Passes the outcome of a sync to the task.

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 use super::changes::{self, CACHE};
-use super::{Demand, Message, Mint};
+use super::{Demand, Held, HeldSvid, Message, Mint};
 use crate::telemetry::{Metric, Metrics, names};
 use crate::upstream::backoff::{Backoff, Need, jitter};
 use crate::upstream::failed;
@@ -42,6 +42,8 @@ pub(super) struct Task {
     batch: usize,
     /// Whether SVIDs have come or gone since [`Shared::soonest`] was computed.
     changed: bool,
+    /// Why the server did not sign for an entry, by its ID, since it last did.
+    refusals: HashMap<Arc<str>, String>,
     /// Calls to the server that are under way, at most [`PARALLEL`].
     in_flight: usize,
     backoff: Backoff,
@@ -85,6 +87,7 @@ impl Task {
             clock,
             batch: BATCH,
             changed: false,
+            refusals: HashMap::new(),
             in_flight: 0,
             backoff: Backoff::default(),
             sweep_at: Instant::now() + SWEEP,
@@ -126,7 +129,13 @@ impl Task {
             }
             Message::RenewAll => self.cache.renew_all((self.clock)()),
             Message::Minted(outcomes) => self.minted(outcomes),
-            Message::MintFailed(entries, wait) => self.mint_failed(&entries, wait),
+            Message::MintFailed(entries, wait, reason) => {
+                for entry in &entries {
+                    self.refusals.insert(Arc::clone(&entry.id), reason.clone());
+                }
+                self.mint_failed(&entries, wait);
+            }
+            Message::Inspect(reply) => drop(reply.send(self.inspect())),
         }
     }
 
@@ -231,6 +240,7 @@ impl Task {
         for (entry, outcome) in outcomes {
             match outcome {
                 Ok(svid) => {
+                    self.refusals.remove(&entry.id);
                     debug!(subsystem_name = CACHE, entry = %entry.id, spiffe_id = %svid.id, serial_num = %svid.serial, "SVID updated");
                     // It was asked for before the taint was known, or a replica that lags behind has signed it.
                     let distrusted = tainted.has_signed(&svid);
@@ -243,10 +253,35 @@ impl Task {
                 Err(reason) => {
                     warn!(entry_id = %entry.id, spiffe_id = %entry.spiffe_id, error = %reason,
                         "Failed to mint X509 SVID");
+                    self.refusals.insert(Arc::clone(&entry.id), reason);
                     self.cache.mint_failed(&entry.id, now + jitter(ENTRY_RETRY, 0.3), now);
                 }
             }
         }
+    }
+
+    /// What there is to know of each entry.
+    fn inspect(&mut self) -> Vec<Held> {
+        let tainted = Distrusted::tainted(self.cache.bundle());
+        let refusals = &mut self.refusals;
+        let held: Vec<Held> = self
+            .cache
+            .identities()
+            .map(|(entry, svid)| Held {
+                entry: Arc::clone(entry),
+                svid: svid.map(|svid| HeldSvid {
+                    serial: svid.serial.clone(),
+                    not_before: svid.not_before,
+                    not_after: svid.not_after,
+                    is_tainted: tainted.has_signed(svid),
+                }),
+                refusal: refusals.get(&entry.id).cloned(),
+            })
+            .collect();
+        if refusals.len() > held.len() {
+            refusals.retain(|id, _| held.binary_search_by(|held| held.entry.id.cmp(id)).is_ok());
+        }
+        held
     }
 
     fn gauge(&self, gauge: &'static Metric, value: usize) {
@@ -312,7 +347,7 @@ impl Task {
                     Err(reason) => {
                         failed::log("Failed to batch new X509 SVID(s)", &reason);
                         error!(count = due.len(), error = %reason, "SVID sync failed");
-                        Message::MintFailed(due, reason.retry_after())
+                        Message::MintFailed(due, reason.retry_after(), reason.to_string())
                     }
                 };
                 let _ = mailbox.send(message).await;

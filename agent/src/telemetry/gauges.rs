@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{names, process};
+use crate::explain::overview::until;
 use crate::manager::Manager;
 use crate::status::{Serving, Status};
 
@@ -73,11 +74,6 @@ impl Gauges {
         let left_out = transport::left_out() + crate::logging::lines_left_out();
         metrics.set(&names::LOG_LINES_LEFT_OUT, &[], left_out as f64);
     }
-}
-
-/// Seconds until a time; negative if it has passed.
-fn until(time: SystemTime, now: SystemTime) -> f64 {
-    time.duration_since(now).map_or_else(|past| -past.duration().as_secs_f64(), |left| left.as_secs_f64())
 }
 
 /// How often sinks are told (SPIRE, `uptime.go`).

@@ -25,7 +25,7 @@ pub(crate) use self::calls::Calls;
 pub(crate) use self::dump::dump;
 pub(crate) use self::gauges::Gauges;
 use crate::upstream::tls::KeyExchange;
-pub(crate) use telemetry::{Metric, Metrics};
+pub(crate) use telemetry::{Metric, Metrics, Reading};
 
 /// Starts the sinks of the configuration. Without any, metrics are kept all the same: they cost little, and an operator
 /// can ask for them.

@@ -40,6 +40,21 @@ macro_rules! calls {
     };
 }
 
+/// The two metrics of a kind of call that spire-agent does not have.
+macro_rules! our_calls {
+    ($name:literal, $what:literal) => {
+        Calls {
+            count: ours($name, Kind::Counter, &["status"], concat!($what, ".")),
+            elapsed: ours(
+                concat!($name, ".elapsed_time"),
+                Kind::Sample,
+                &["status"],
+                concat!($what, ": how long they took, in milliseconds."),
+            ),
+        }
+    };
+}
+
 macro_rules! table {
     ($($(#[$doc:meta])* $name:ident: $type:ty = $value:expr;)*) => {
         $($(#[$doc])* pub(crate) static $name: $type = $value;)*
@@ -185,6 +200,9 @@ table! {
     SUBSCRIBE_TO_JWT_BUNDLES: Calls = calls!("rpc.delegated_identity.subscribe_to_jwt_bundles", "Calls of SubscribeToJWTBundles");
 
     // Ours.
+    EXPLAIN: Calls = our_calls!("rpc.inspect.explain", "Calls of Explain");
+    LIST_RECORDS: Calls = our_calls!("rpc.inspect.list_records", "Calls of ListRecords");
+    OVERVIEW: Calls = our_calls!("rpc.inspect.overview", "Calls of Overview");
     LAST_SYNC_AGE: Metric = ours("last_sync_age_seconds", Kind::Gauge, &[], "Seconds since the last sync that succeeded; absent before the first.");
     SOONEST_EXPIRY: Metric = ours("soonest_svid_expiry_seconds", Kind::Gauge, &[], "Seconds until the first of the cached X.509-SVIDs expires; negative if it has.");
     AGENT_EXPIRY: Metric = ours("agent_svid_expiry_seconds", Kind::Gauge, &[], "Seconds until the agent's own SVID expires; negative if it has.");
@@ -205,7 +223,7 @@ table! {
 
 /// Upper bounds of the times to an ACK, in seconds: an Envoy that is idle answers within a millisecond, a busy one within
 /// a few hundred.
-const ACK_BOUNDS: &[f64] =
+pub(crate) const ACK_BOUNDS: &[f64] =
     &[0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
 
 #[cfg(test)]

@@ -3,10 +3,12 @@
 pub mod k8s;
 pub mod unix;
 
+use std::time::Duration;
+
 use futures_util::future::join_all;
 use identity::{Selector, Selectors};
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tracing::error;
 use transport::Peer;
 
@@ -91,6 +93,44 @@ impl AttestorError {
             Self::K8s(reason) => reason.code(),
         }
     }
+}
+
+/// What one attestor says of a process, for an operator.
+#[derive(Debug)]
+pub struct Examined {
+    /// The attestor's name.
+    pub name: &'static str,
+    /// What it says.
+    pub outcome: Examination,
+}
+
+/// The outcome of asking one attestor.
+#[derive(Debug)]
+pub enum Examination {
+    /// The selectors that it found; none if the process is nothing that it knows of.
+    Found(Vec<Selector>),
+    /// The process is in a container of a pod that its source does not list yet.
+    Unseen(String),
+    /// It failed, for this reason.
+    Failed(String),
+}
+
+/// Asks all attestors at once, each for at most `patience`.
+pub async fn examine(attestors: &[Attestor], peer: &Peer, patience: Duration) -> Vec<Examined> {
+    let ask = async |attestor: &Attestor| {
+        let outcome = match (timeout(patience, attestor.attest(peer)).await, attestor) {
+            (Ok(Ok(selectors)), _) => Examination::Found(selectors),
+            (Ok(Err(reason @ AttestorError::K8s(k8s::K8sError::NotFound))), _) => {
+                Examination::Unseen(reason.to_string())
+            }
+            (Ok(Err(reason)), _) => Examination::Failed(reason.to_string()),
+            // It waits until the container is in the list of pods.
+            (Err(_), Attestor::K8s(_)) => Examination::Unseen(format!("not found within {patience:?}")),
+            (Err(_), _) => Examination::Failed(format!("no answer within {patience:?}")),
+        };
+        Examined { name: attestor.name(), outcome }
+    };
+    join_all(attestors.iter().map(ask)).await
 }
 
 /// Asks all attestors at once. An attestor that fails is logged and left out (SPIRE, `workload.go`). `asked` hears of

@@ -56,6 +56,8 @@ pub(super) fn experimental(section: Section<'_>) -> Experimental {
             _ => Err(format!("experimental.pod_source is \"kubelet\" or \"api-server\", not {name:?}")),
         }),
         cri_socket_path: cri_socket_path(&section),
+        issuance_log: section.text("issuance_log").map(|path| path.value.into()),
+        status_address: status_address(&section),
         rate_limits: rate_limits(section.block("ratelimit")),
     };
     let of_spire = section.text("sync_interval").is_some()
@@ -104,6 +106,18 @@ fn cri_socket_path(section: &Section<'_>) -> Option<PathBuf> {
         return None;
     }
     Some(path)
+}
+
+/// `host:port`, or a port of this host alone. The page has no password.
+fn status_address(section: &Section<'_>) -> Option<String> {
+    let Setting { value, line } = section.text("status_address")?;
+    let (host, port) = value.rsplit_once(':').unwrap_or(("", &value));
+    if port.parse::<u16>().is_err() {
+        let message = format!("experimental.status_address is host:port or a port, not {value:?}");
+        section.report().problem(line, message);
+        return None;
+    }
+    Some(if host.is_empty() { format!("127.0.0.1:{port}") } else { value })
 }
 
 fn sync_interval(section: &Section<'_>) -> Duration {

@@ -28,6 +28,7 @@ use tonic::{Code, Status};
 use transport::{Listener, Options as Callers, Peer};
 
 use super::{WEB, identity, svid, update};
+use crate::machine::Push;
 use crate::wire::Protocol;
 use crate::{Admission, Admit, Called, Following, Options, ResponseBody, Service, SystemRoots, Told};
 
@@ -50,7 +51,7 @@ impl Admit for Door {
         }
     }
 
-    fn sought<'a>(&self, _: &Peer, _: impl Iterator<Item = &'a str>) {}
+    fn sought<'a>(&self, _: &Peer, _: impl Iterator<Item = &'a str> + Clone) {}
 
     async fn follow(&self, _: &WorkloadUpdate, _: &str, audience: &[String]) -> Result<Following, Status> {
         if audience == ["refused"] {
@@ -67,6 +68,8 @@ impl Admit for Door {
     fn news(&self) -> watch::Receiver<u64> {
         self.news.subscribe()
     }
+
+    fn pushed(&self, _: &Peer, _: Protocol, _: &Push, _: Option<&Arc<WorkloadUpdate>>) {}
 
     fn tell(&self, _: Protocol, _: Told) {}
 

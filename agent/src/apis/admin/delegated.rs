@@ -128,6 +128,8 @@ impl Delegated {
                 no_token(&reason)
             })?;
             debug!(pid, method = METHOD, spiffe_id = %svid.id, "Fetched JWT SVID");
+            let record = self.admission.record();
+            record.jwt(caller.peer(), METHOD, granted.entry(), &svid, &request.audience);
             Ok::<_, Status>(types::Jwtsvid {
                 token: svid.token().to_owned(),
                 id: Some(id(&svid.id)),
@@ -203,6 +205,12 @@ impl Svids {
                 if let Some(began) = self.began.take() {
                     let metrics = self.service.admission.metrics();
                     metrics.elapsed(&names::FIRST_UPDATE, &[], began.elapsed());
+                }
+                let record = self.service.admission.record();
+                for identity in &wanted {
+                    if let Some(svid) = identity.live(now) {
+                        record.x509(self.caller.peer(), SVIDS, &identity.entry, svid);
+                    }
                 }
                 return Ok(list(&wanted, &update, now));
             }

@@ -1,10 +1,11 @@
 //! The APIs of the admin socket: Debug and Logger for operators, and the Delegated Identity API (SPIRE,
-//! `pkg/agent/api`).
+//! `pkg/agent/api`); and Inspect, which is Finial's own.
 //!
 //! It has no health service and no reflection, and calls need no security header.
 
 mod debug;
 mod delegated;
+mod inspect;
 mod logger;
 
 use std::sync::Arc;
@@ -14,10 +15,12 @@ use config::Settings;
 
 use self::debug::Debug;
 use self::delegated::Delegated;
+use self::inspect::Inspect;
 use self::logger::Logger;
 use super::Apis;
 use super::table::{Handler, Method, Service, Shape, many, one};
 use crate::door::{Admission, Patience};
+use crate::explain::Inspector;
 use crate::status::Status;
 use crate::telemetry::{Metrics, names};
 
@@ -28,17 +31,24 @@ pub(crate) struct Admin {
     debug: Debug,
     logger: Logger,
     delegated: Delegated,
+    inspect: Inspect,
 }
 
 impl Admin {
     /// The services behind this door.
-    pub(crate) fn new(settings: &Settings, admission: &Arc<Admission>, status: &Arc<Status>) -> Self {
+    pub(crate) fn new(
+        settings: &Settings,
+        admission: &Arc<Admission>,
+        status: &Arc<Status>,
+        inspector: Inspector,
+    ) -> Self {
         let delegates = settings.authorized_delegates.as_slice().into();
         Self {
             admission: Arc::clone(admission),
             debug: Debug::new(Arc::clone(admission), Arc::clone(status)),
             logger: Logger::new(settings.log_level),
             delegated: Delegated::new(Arc::clone(admission), delegates),
+            inspect: Inspect::new(inspector),
         }
     }
 }
@@ -147,6 +157,43 @@ const SERVICES: &[Service<Admin>] = &[
                 calls: &names::SUBSCRIBE_TO_JWT_BUNDLES,
                 handler: Handler::Caller(|admin, caller, request| {
                     many(async move { admin.delegated.subscribe_to_jwt_bundles(caller, request.decode()?) })
+                }),
+            },
+        ],
+    },
+    Service {
+        name: inspect::NAME,
+        header: None,
+        offered: |_| true,
+        connections: None,
+        methods: &[
+            Method {
+                name: "Explain",
+                request: Shape::Unary(SELECTORS_MESSAGE),
+                rate: None,
+                calls: &names::EXPLAIN,
+                handler: Handler::Unattested(|admin, caller, request| {
+                    let asker = inspect::asker(&caller);
+                    one(async move { admin.inspect.explain(&asker, request.decode()?).await })
+                }),
+            },
+            Method {
+                name: "ListRecords",
+                request: Shape::Unary(MESSAGE),
+                rate: None,
+                calls: &names::LIST_RECORDS,
+                handler: Handler::Unattested(|admin, caller, request| {
+                    let asker = inspect::asker(&caller);
+                    one(async move { admin.inspect.records(&asker, &request.decode()?) })
+                }),
+            },
+            Method {
+                name: "Overview",
+                request: Shape::Unary(MESSAGE),
+                rate: None,
+                calls: &names::OVERVIEW,
+                handler: Handler::Anonymous(|admin, _, request| {
+                    one(async move { admin.inspect.overview(request.decode()?).await })
                 }),
             },
         ],

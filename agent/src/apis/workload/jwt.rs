@@ -41,6 +41,8 @@ impl Workload {
                 svid.map_err(|reason| not_signed(&caller, granted.entry().spiffe_id.as_str(), &reason))?;
             let ttl = svid.expires_at.duration_since(SystemTime::now()).unwrap_or_default().as_secs_f64();
             debug!(pid, method = METHOD, registered = true, spiffe_id = %svid.id, ttl, "Fetched JWT SVID");
+            let record = self.admission.record();
+            record.jwt(caller.peer(), METHOD, granted.entry(), &svid, &request.audience);
             Ok::<_, Status>(wire::Jwtsvid {
                 spiffe_id: svid.id.to_string(),
                 svid: svid.token().to_owned(),

@@ -1,0 +1,185 @@
+//! The issuance record: who was given which identity, when and by which entry, and what was refused.
+//!
+//! The newest events of each caller group are kept in memory, for the admin socket. With `experimental { issuance_log }`
+//! every issuance is also a line of JSON in a file (`file`).
+//!
+//! A caller can cause events as fast as it can call. So each group has a few places of its own: the events of a busy one
+//! do not push out those of the others.
+
+mod file;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use identity::{Entry, JwtSvid, X509Svid};
+use serde::Serialize;
+use transport::Peer;
+
+pub(crate) use self::file::File;
+
+/// The record. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Record(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    groups: Mutex<HashMap<Box<str>, Group>>,
+    file: Option<File>,
+}
+
+/// The newest events of one caller group, oldest first.
+#[derive(Debug, Default)]
+struct Group {
+    events: VecDeque<Event>,
+}
+
+/// Something that happened to a caller.
+#[derive(Debug, Clone)]
+pub(crate) struct Event {
+    pub(crate) at: SystemTime,
+    pub(crate) pid: i32,
+    pub(crate) uid: u32,
+    /// The method that was called.
+    pub(crate) method: &'static str,
+    pub(crate) what: What,
+}
+
+/// What happened.
+#[derive(Debug, Clone)]
+pub(crate) enum What {
+    /// An SVID was handed out.
+    Issued {
+        entry: Arc<Entry>,
+        kind: Kind,
+        /// The serial number of an X.509-SVID, or the audience of a JWT-SVID.
+        detail: String,
+        not_after: SystemTime,
+    },
+    /// A call was refused: the gRPC code and the reason.
+    Refused { code: &'static str, reason: String },
+    /// An SDS stream waits for names that nothing grants.
+    Held { names: Vec<String> },
+}
+
+/// The kind of an SVID.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(crate) enum Kind {
+    #[serde(rename = "x509")]
+    X509,
+    #[serde(rename = "jwt")]
+    Jwt,
+}
+
+impl Record {
+    /// A record whose issuances go to a file, too.
+    pub(crate) fn new(file: Option<File>) -> Self {
+        Self(Arc::new(Shared { groups: Mutex::default(), file }))
+    }
+
+    /// Records an X.509-SVID of an entry that was handed out.
+    pub(crate) fn x509(&self, peer: &Peer, method: &'static str, entry: &Arc<Entry>, svid: &X509Svid) {
+        let (entry, detail) = (Arc::clone(entry), svid.serial.clone());
+        self.issued(
+            peer,
+            method,
+            What::Issued { entry, kind: Kind::X509, detail, not_after: svid.not_after },
+        );
+    }
+
+    /// Records a JWT-SVID that was handed out.
+    pub(crate) fn jwt(
+        &self,
+        peer: &Peer,
+        method: &'static str,
+        entry: &Arc<Entry>,
+        svid: &JwtSvid,
+        audience: &[String],
+    ) {
+        let (entry, detail) = (Arc::clone(entry), cut(&audience.join(",")));
+        self.issued(
+            peer,
+            method,
+            What::Issued { entry, kind: Kind::Jwt, detail, not_after: svid.expires_at },
+        );
+    }
+
+    /// Records a call that was refused.
+    pub(crate) fn refused(&self, peer: &Peer, method: &'static str, code: &'static str, reason: &str) {
+        self.keep(peer, event(peer, method, What::Refused { code, reason: cut(reason) }));
+    }
+
+    /// Records the names that a stream waits for.
+    pub(crate) fn held<'a>(&self, peer: &Peer, method: &'static str, names: impl Iterator<Item = &'a str>) {
+        let names = names.take(NAMES).map(cut).collect();
+        self.keep(peer, event(peer, method, What::Held { names }));
+    }
+
+    /// Has the file opened anew, because it was moved.
+    pub(crate) fn reopen(&self) {
+        if let Some(file) = &self.0.file {
+            file.reopen();
+        }
+    }
+
+    /// The newest events, oldest first, of one process or of all, each with its caller group.
+    pub(crate) fn events(&self, of: Option<i32>) -> Vec<(Box<str>, Event)> {
+        let groups = self.0.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut events: Vec<_> = groups
+            .iter()
+            .flat_map(|(key, group)| group.events.iter().map(move |event| (key.clone(), event.clone())))
+            .filter(|(_, event)| of.is_none_or(|pid| event.pid == pid))
+            .collect();
+        events.sort_by_key(|(_, event)| event.at);
+        events
+    }
+
+    fn issued(&self, peer: &Peer, method: &'static str, what: What) {
+        let event = event(peer, method, what);
+        if let Some(file) = &self.0.file {
+            file.write(&event, peer.group().key());
+        }
+        self.keep(peer, event);
+    }
+
+    fn keep(&self, peer: &Peer, event: Event) {
+        let mut groups = self.0.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = peer.group().key();
+        if !groups.contains_key(key) {
+            if groups.len() >= GROUPS {
+                forget_one(&mut groups);
+            }
+            groups.insert(key.into(), Group::default());
+        }
+        let Some(group) = groups.get_mut(key) else { return };
+        if group.events.len() == EVENTS {
+            group.events.pop_front();
+        }
+        group.events.push_back(event);
+    }
+}
+
+fn event(peer: &Peer, method: &'static str, what: What) -> Event {
+    Event { at: SystemTime::now(), pid: peer.process.pid, uid: peer.uid, method, what }
+}
+
+/// Drops the group whose newest event is the oldest.
+fn forget_one(groups: &mut HashMap<Box<str>, Group>) {
+    let newest = |group: &Group| group.events.back().map(|event| event.at);
+    let oldest = groups.iter().min_by_key(|(_, group)| newest(group)).map(|(key, _)| key.clone());
+    if let Some(key) = oldest {
+        groups.remove(&key);
+    }
+}
+
+fn cut(text: &str) -> String {
+    text[..text.floor_char_boundary(WORDS)].to_owned()
+}
+
+/// The events of a group that are kept, of about 200 bytes each.
+const EVENTS: usize = 16;
+/// The groups that are kept: more than the pods of a node.
+const GROUPS: usize = 256;
+/// The names of one event, and the bytes of each text in it.
+const NAMES: usize = 8;
+const WORDS: usize = 256;
