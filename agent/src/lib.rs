@@ -19,6 +19,7 @@ pub mod logging;
 pub mod manager;
 mod record;
 mod status;
+mod status_page;
 pub mod store;
 mod telemetry;
 pub mod upstream;

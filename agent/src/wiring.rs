@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use attestors::node::{Attestor as NodeAttestor, HttpChallenge, JoinToken, K8sPsat, X509Pop};
@@ -32,7 +33,7 @@ use crate::record::{self, Record};
 use crate::status::Status;
 use crate::telemetry::{Gauges, Metrics};
 use crate::upstream::parent;
-use crate::{kubernetes, logging, telemetry};
+use crate::{kubernetes, logging, status_page, telemetry};
 
 mod lines;
 mod socket;
@@ -115,14 +116,10 @@ async fn agent(settings: Settings) -> Result<(), Fatal> {
         held_names: public.held_names(),
     };
     telemetry::serve(&settings, gauges);
-    let inspector = Inspector::new(
-        Arc::clone(&admission),
-        Arc::clone(&status),
-        Arc::clone(&settings),
-        bytes.clone(),
-        public.held_names(),
-    );
-    let admin = admin(&settings, &options, &admission, &status, inspector)?;
+    let held_names = public.held_names();
+    let operators =
+        (Arc::clone(&settings), Arc::clone(&admission), Arc::clone(&status), bytes.clone(), held_names);
+    let admin = serve_operators(operators, &options)?;
     let mut apis = match socket {
         Some(socket) => tokio::spawn(serve_apis(socket, options, Arc::clone(&settings), public)),
         None => {
@@ -130,9 +127,6 @@ async fn agent(settings: Settings) -> Result<(), Fatal> {
             tokio::spawn(std::future::pending())
         }
     };
-    if settings.health_checks.listener_enabled {
-        tokio::spawn(apis::health::serve(settings.health_checks.clone(), Arc::clone(&status)));
-    }
     let told = (Arc::clone(&status), metrics);
     let lifecycle = lifecycle(&settings, &plugins, trust_domain, ready.clone(), told);
     let lifecycle = tokio::select! {
@@ -159,6 +153,24 @@ async fn agent(settings: Settings) -> Result<(), Fatal> {
     life.abort();
     tokio::join!(drain(&bytes, ready), keeper.flush(LAST_WRITE));
     Ok(())
+}
+
+/// What those need who look after the agent.
+type Operators = (Arc<Settings>, Arc<Admission>, Arc<Status>, Budget, Arc<AtomicUsize>);
+
+/// Spawns what those need who look after the agent: health checks, the status page and the admin socket. Returns the task
+/// of the last.
+fn serve_operators(operators: Operators, options: &Options) -> Result<JoinHandle<()>, Fatal> {
+    let (settings, admission, status, bytes, held_names) = operators;
+    if settings.health_checks.listener_enabled {
+        tokio::spawn(apis::health::serve(settings.health_checks.clone(), Arc::clone(&status)));
+    }
+    let inspector =
+        Inspector::new(Arc::clone(&admission), Arc::clone(&status), Arc::clone(&settings), bytes, held_names);
+    if let Some(address) = &settings.experimental.status_address {
+        tokio::spawn(status_page::serve(address.clone(), inspector.clone()));
+    }
+    admin(&settings, options, &admission, &status, inspector)
 }
 
 /// Keeps what the agent makes from others. Called after the public socket's folder is made and before private files are

@@ -18,4 +18,6 @@ pub enum Fault {
     OneBadEntry,
     /// The certificate of new connections is signed by the right authority but has another SPIFFE ID.
     WrongServerId,
+    /// No X.509-SVID of a workload is signed; every other call works.
+    RefuseToSign,
 }

@@ -103,6 +103,7 @@ async fn answer<A: Apis>(peer: Arc<Peer>, apis: Arc<A>, request: Request<Request
     let deadline = deadline.map(|at| Box::pin(sleep_until(at)));
     let mut response =
         response.map(|body| Timed { body, deadline, measured: Some(measured), _charge: charge });
+    call::escape_as_grpc_go(response.headers_mut());
     if let Some(status) = response.headers().get(GRPC_STATUS).cloned() {
         response.body_mut().ended(Some(&status));
         let code = Code::from_bytes(status.as_bytes());
@@ -111,7 +112,6 @@ async fn answer<A: Apis>(peer: Arc<Peer>, apis: Arc<A>, request: Request<Request
             record.refused(&caller, method, code_name(code), &String::from_utf8_lossy(reason));
         }
     }
-    call::escape_as_grpc_go(response.headers_mut());
     response
 }
 

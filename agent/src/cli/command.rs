@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::admin::{self, Admin};
 use super::flags::FlagSet;
-use super::{fetch, health, inspect, jwt, load, san, watch};
+use super::{fetch, health, inspect, jwt, load, san, top, watch};
 
 /// A command that can be run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +20,7 @@ pub(super) enum Command {
     Admin(Admin),
     Explain,
     Issuance,
+    Top,
 }
 
 impl Command {
@@ -36,6 +37,7 @@ impl Command {
             Self::Watch => &watch::FLAGS,
             Self::Explain => &inspect::EXPLAIN_FLAGS,
             Self::Issuance => &inspect::ISSUANCE_FLAGS,
+            Self::Top => &top::FLAGS,
             Self::Admin(Admin::GetInfo) => &admin::GET_INFO,
             Self::Admin(Admin::LoggerGet) => &admin::LOGGER_GET,
             Self::Admin(Admin::LoggerSet) => &admin::LOGGER_SET,
@@ -186,6 +188,7 @@ const COMMANDS: &[Entry] = &[
         Command::SanCheck,
         "Tells whether an Envoy would accept a peer's certificate, and why",
     ),
+    entry("top", Command::Top, "Shows a running agent: callers, identities, streams, memory"),
     entry("validate", Command::Validate, "Validates a SPIRE agent configuration file"),
 ];
 const FETCH_X509: &str = "Fetches X509 SVIDs from the Workload API";

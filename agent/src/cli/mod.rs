@@ -6,7 +6,7 @@
 //! * `socket`: the path of the public socket. `client`: a client of it.
 //! * `fetch`, `jwt`, `watch`, `health`: the commands that talk to a running agent. `x509`: checks their answers. `print`:
 //!   makes their output.
-//! * `admin`, `inspect`: the commands that talk to the admin socket.
+//! * `admin`, `inspect`, `top`: the commands that talk to the admin socket.
 //! * `san`: judges a peer's certificate by an Envoy policy, without a running Envoy or peer.
 //!
 //! All modules make text, and only `console` writes it. Help and errors go to standard error, results to standard
@@ -25,6 +25,7 @@ mod load;
 mod print;
 mod san;
 mod socket;
+mod top;
 mod watch;
 mod x509;
 
@@ -79,6 +80,7 @@ fn run(command: Command, arguments: &[String]) -> ExitCode {
         Command::Admin(admin) => admin::run(admin, &values),
         Command::Explain => inspect::explain(&values),
         Command::Issuance => inspect::issuance(&values),
+        Command::Top => top::run(&values),
         Command::FetchX509 => fetch::run(&values),
         Command::FetchJwt => jwt::fetch(&values),
         Command::ValidateJwt => jwt::validate(&values),
@@ -93,7 +95,7 @@ fn refuse(command: Command, set: &FlagSet, error: &FlagError) -> ExitCode {
     match command {
         Command::Healthcheck | Command::Admin(_) => {}
         Command::SanCheck => return ExitCode::from(san::BAD_INPUT),
-        Command::Explain | Command::Issuance => {}
+        Command::Explain | Command::Issuance | Command::Top => {}
         Command::Validate => console::err(&load::invalid(error)),
         _ => console::err(&error.to_string()),
     }

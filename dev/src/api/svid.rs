@@ -14,6 +14,7 @@ use tonic::{Request, Response, Status};
 use super::{Api, internal, wire_id, wire_svid};
 use crate::ca::{self, CsrError, Leaf, Signer};
 use crate::entries::Entry;
+use crate::fault::Fault;
 use crate::ids;
 
 #[tonic::async_trait]
@@ -98,6 +99,9 @@ impl Api {
         let entry = entries
             .get(&params.entry_id)
             .ok_or_else(|| Status::not_found("entry not found or not authorized"))?;
+        if self.0.fault() == Fault::RefuseToSign {
+            return Err(Status::internal("failed to sign X509-SVID: the authority is away"));
+        }
         let key = ca::public_key(&params.csr).map_err(|error| match error {
             CsrError::Malformed(why) => Status::invalid_argument(format!("malformed CSR: {why}")),
             CsrError::Signature(why) => Status::invalid_argument(format!("invalid CSR signature: {why}")),

@@ -4,6 +4,7 @@ mod admin;
 mod bootstrap;
 mod configurations;
 mod door;
+mod explain;
 mod faults_server;
 mod faults_storage;
 mod faults_workload;
@@ -22,6 +23,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         bootstrap::trials(),
         configurations::trials(),
         door::trials(),
+        explain::trials(),
         jwt::trials(),
         life::trials(),
         faults_server::trials(),

@@ -1,0 +1,151 @@
+//! The status page (`experimental { status_address }`): what `finial top` shows, in a browser. It is read-only and has no
+//! key material and no selectors.
+//!
+//! The page is complete without JavaScript, which only refreshes it. A page of another site must not read it, so a request
+//! must name this host (against DNS rebinding), and the answer forbids to be framed or to load anything.
+
+mod html;
+mod plot;
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{self, HeaderName, HeaderValue};
+use http::{Method, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tracing::{debug, info, warn};
+
+use crate::explain::Inspector;
+
+/// Serves the page for ever. An address that cannot be bound is logged, and the agent goes on without the page.
+pub(crate) async fn serve(address: String, inspector: Inspector) {
+    let listener = match TcpListener::bind(&address).await {
+        Ok(listener) => listener,
+        Err(reason) => {
+            warn!(address = %address, error = %reason, "Cannot serve the status page");
+            return;
+        }
+    };
+    // With port 0 the system has chosen the port.
+    let bound = listener.local_addr().map_or_else(|_| address.clone(), |bound| bound.to_string());
+    info!(address = %bound, "Serving the status page");
+    let host: Arc<str> = address.rsplit_once(':').map_or(&*address, |(host, _)| host).into();
+    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(AGAIN).await;
+            continue;
+        };
+        let (inspector, host) = (inspector.clone(), Arc::clone(&host));
+        tokio::spawn(async move {
+            let service = service_fn(|request| {
+                let (inspector, host) = (inspector.clone(), Arc::clone(&host));
+                async move { Ok::<_, Infallible>(answer(&inspector, &host, &request).await) }
+            });
+            let mut server = hyper::server::conn::http1::Builder::new();
+            server.timer(TokioTimer::new()).header_read_timeout(HEADER_LIMIT).max_buf_size(BUFFER);
+            if let Err(reason) = server.serve_connection(TokioIo::new(stream), service).await {
+                debug!(error = %reason, "Connection of a browser ended");
+            }
+            drop(slot);
+        });
+    }
+}
+
+async fn answer(
+    inspector: &Inspector,
+    host: &str,
+    request: &http::Request<Incoming>,
+) -> Response<Full<Bytes>> {
+    let named = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    if !is_this_host(named, host) {
+        return text(StatusCode::FORBIDDEN, "Ask for this page by its address.\n");
+    }
+    if request.method() != Method::GET && request.method() != Method::HEAD {
+        return text(StatusCode::METHOD_NOT_ALLOWED, "This page can only be read.\n");
+    }
+    match request.uri().path() {
+        "/" => {
+            let page = html::page(&inspector.overview().await);
+            respond(StatusCode::OK, "text/html; charset=utf-8", page)
+        }
+        "/status.json" => match serde_json::to_string(&inspector.overview().await) {
+            Ok(json) => respond(StatusCode::OK, "application/json", json),
+            Err(reason) => text(StatusCode::INTERNAL_SERVER_ERROR, &reason.to_string()),
+        },
+        _ => text(StatusCode::NOT_FOUND, "There is / and /status.json.\n"),
+    }
+}
+
+/// Whether a `Host` header names this host: by an IP address, as `localhost`, or as the configuration does. A name that an
+/// attacker's DNS server gives our address is none of these.
+fn is_this_host(named: &str, configured: &str) -> bool {
+    let name = match named.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => named.split(':').next().unwrap_or_default(),
+    };
+    name.parse::<IpAddr>().is_ok()
+        || name.eq_ignore_ascii_case("localhost")
+        || name.eq_ignore_ascii_case(configured.trim_matches(['[', ']']))
+}
+
+fn text(status: StatusCode, text: &str) -> Response<Full<Bytes>> {
+    respond(status, "text/plain; charset=utf-8", text.to_owned())
+}
+
+fn respond(status: StatusCode, kind: &'static str, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    for (name, value) in HEADERS {
+        headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// Nothing is loaded, framed, sent or kept.
+const HEADERS: [(&str, &str); 5] = [
+    (
+        "content-security-policy",
+        "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; \
+         frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    ),
+    ("x-content-type-options", "nosniff"),
+    ("x-frame-options", "DENY"),
+    ("referrer-policy", "no-referrer"),
+    ("cache-control", "no-store"),
+];
+/// The most connections at one time.
+const CONNECTIONS: usize = 16;
+/// How long a client may take to send the head of a request.
+const HEADER_LIMIT: Duration = Duration::from_secs(5);
+/// The read buffer of a connection, in bytes.
+const BUFFER: usize = 16 * 1024;
+/// The wait after a connection could not be accepted.
+const AGAIN: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_name_for_our_address_is_refused() {
+        for named in ["127.0.0.1:9990", "localhost", "LOCALHOST:1", "[::1]:9990", "10.1.2.3", "node-1:9990"] {
+            assert!(is_this_host(named, "node-1"), "{named}");
+        }
+        for named in ["", "evil.example:9990", "127.0.0.1.evil.example", "[evil]:1", "node-2"] {
+            assert!(!is_this_host(named, "node-1"), "{named}");
+        }
+        assert!(is_this_host("[fe80::1]:1", "[fe80::1]"));
+    }
+}
