@@ -177,7 +177,7 @@ fn open_calls(metrics: &Metrics) -> Vec<OpenCalls> {
 fn sds(metrics: &Metrics) -> Sds {
     let sum = |metric| -> f64 {
         let of = |(_, reading)| if let Reading::Number(number) = reading { number } else { 0.0 };
-        metrics.read(metric).into_iter().map(of).sum()
+        metrics.read(metric).into_iter().map(of).fold(0.0, |sum, number| sum + number)
     };
     let bounds = ACK_BOUNDS.iter().copied().map(Some).chain([None]);
     let mut acks: Vec<(Option<f64>, u64)> = bounds.map(|bound| (bound, 0)).collect();

@@ -58,8 +58,8 @@ fn head(page: &mut String, now: &Overview) {
 
 fn numbers(page: &mut String, now: &Overview) {
     let (counts, budget) = (&now.counts, &now.budget);
-    let memory = format!("{} of {}", size(budget.held_bytes), size(budget.limit_bytes));
-    let largest = format!("{} of {}", size(budget.largest_group_bytes), size(budget.group_limit_bytes));
+    let memory = format!("kept for callers, of {}", size(budget.limit_bytes));
+    let largest = format!("largest group, of {}", size(budget.group_limit_bytes));
     let streams: f64 = now.open_calls.iter().map(|calls| calls.open).sum();
     page.push_str("<ul class=\"numbers\">\n");
     for (name, value) in [
@@ -72,8 +72,8 @@ fn numbers(page: &mut String, now: &Overview) {
         ("SDS pushes", now.sds.pushes.to_string()),
         ("NACKs", now.sds.nacks.to_string()),
         ("held names", counts.held_names.to_string()),
-        ("kept for callers", memory),
-        ("largest group", largest),
+        (&*memory, size(budget.held_bytes)),
+        (&*largest, size(budget.largest_group_bytes)),
     ] {
         let _ = writeln!(page, "<li><b>{value}</b> {name}</li>");
     }

@@ -66,7 +66,11 @@ pub(super) fn acks(page: &mut String, acks: &[(Option<f64>, u64)]) {
     for (place, (bound, count)) in acks.iter().enumerate() {
         let step = 760.0 / acks.len() as f64;
         let (x, height) = (20.0 + step * place as f64, 110.0 * *count as f64 / most as f64);
-        let label = bound.map_or_else(|| "more".to_owned(), |bound| format!("{} ms", bound * 1000.0));
+        let label = match bound {
+            None => "more".to_owned(),
+            Some(bound) if *bound >= 1.0 => format!("{bound} s"),
+            Some(bound) => format!("{} ms", bound * 1000.0),
+        };
         let _ = writeln!(
             page,
             "<rect class=\"left\" x=\"{:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{height:.1}\"><title>{count}</title></rect>\
@@ -122,10 +126,10 @@ const BARS: usize = 40;
 const ROW: usize = 18;
 const AXIS: usize = 24;
 /// Where names end, where bars start and how long the longest is.
-const NAMES: f64 = 250.0;
-const START: f64 = 260.0;
-const WIDTH: f64 = 530.0;
+const NAMES: f64 = 270.0;
+const START: f64 = 280.0;
+const WIDTH: f64 = 510.0;
 /// The letters of a name that fit.
-const LETTERS: usize = 36;
+const LETTERS: usize = 40;
 /// Below this part of its life an SVID should have been renewed.
 const LATE: f64 = 0.25;

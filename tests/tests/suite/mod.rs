@@ -13,6 +13,7 @@ mod jwt;
 mod kubernetes;
 mod life;
 mod peers;
+mod status_page;
 
 use dev::{Entry, Options, Server};
 use libtest_mimic::Trial;
@@ -32,6 +33,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         floods::trials(),
         kubernetes::trials(),
         peers::trials(),
+        status_page::trials(),
     ]
     .into_iter()
     .flatten()

@@ -77,7 +77,7 @@ fn identities(now: &Overview, width: usize) -> Vec<String> {
         let left = identity.left_seconds.map_or_else(|| "-".to_owned(), time);
         format!(
             "{:<name$} {:<16} {left:>8} {}",
-            cut(&identity.spiffe_id, name),
+            tail(&identity.spiffe_id, name),
             cut(&identity.entry_id, 16),
             state(identity)
         )
@@ -185,6 +185,15 @@ fn cut(text: &str, width: usize) -> String {
     cut
 }
 
+/// The last `width` characters of a text: the end of a SPIFFE ID tells it from its neighbours.
+fn tail(text: &str, width: usize) -> String {
+    let count = text.chars().count();
+    if count <= width {
+        return text.to_owned();
+    }
+    std::iter::once('…').chain(text.chars().skip(count + 1 - width)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -277,5 +286,9 @@ C/D                                           3
         assert_eq!(times, ["0s", "59s", "1m 1s", "2h 0m", "1d 1h", "-5s"]);
         assert_eq!([1024, 1536 << 10].map(size), ["1.0 KiB", "1.5 MiB"]);
         assert_eq!(quantile(&[(Some(1.0), 0), (None, 0)], 0.5), "-");
+        assert_eq!(
+            (cut("abcdef", 4), tail("abcdef", 4), tail("abc", 4)),
+            ("abc…".into(), "…def".into(), "abc".into())
+        );
     }
 }
