@@ -12,6 +12,7 @@ mod floods;
 mod jwt;
 mod kubernetes;
 mod life;
+mod monitoring;
 mod peers;
 mod status_page;
 
@@ -32,6 +33,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         faults_workload::trials(),
         floods::trials(),
         kubernetes::trials(),
+        monitoring::trials(),
         peers::trials(),
         status_page::trials(),
     ]

@@ -56,6 +56,7 @@ mod tables;
 mod tunnels;
 mod x509pop;
 
+pub(super) use self::spire_server::free_port;
 use std::future::Future;
 
 use harness::{skipped, trial};

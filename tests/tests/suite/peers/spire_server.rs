@@ -322,7 +322,7 @@ impl SpireServer {
 }
 
 /// A port that is free now. The server refuses port 0.
-pub(super) fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
     free.expect("there is a free port").port()
 }
