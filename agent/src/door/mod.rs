@@ -296,7 +296,8 @@ impl Admission {
         match found {
             Ok(found) => {
                 peer.account().work(shares::ATTESTATION + shares::SELECTOR * found.selectors.len() as u64);
-                debug!(pid = peer.process.pid, selectors = ?found.selectors, "PID attested to have selectors");
+                let selectors = workload::Logged(&found.selectors);
+                debug!(pid = peer.process.pid, ?selectors, "PID attested to have selectors");
                 Ok(found)
             }
             Err(reason) => {
