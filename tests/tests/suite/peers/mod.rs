@@ -18,6 +18,7 @@
 //!   and its server among several, `crossing` a client of several agents, `followed` what this process sees.)
 //! * `san`: the verdicts of Envoy and of `finial san check` about peers.
 //! * `tables`: the verdicts of the Go at hand for the tables that unit tests hold finial against.
+//! * `workloads`: the workload attestors at real daemons (Docker, Podman, a system bus).
 //! * `x509pop`: node attestation by certificates, at the real server.
 //! * `log_lines`: lines of the log that operators alert on, in the log of either agent.
 //! * `rows`: the methods of the public socket, call by call, at both agents.
@@ -52,6 +53,7 @@ mod san;
 mod spire_server;
 mod tables;
 mod tunnels;
+mod workloads;
 mod x509pop;
 
 use std::future::Future;
@@ -81,6 +83,7 @@ pub(super) fn trials() -> Vec<Trial> {
         san::trials(),
         tables::trials(),
         tunnels::trials(),
+        workloads::trials(),
         x509pop::trials(),
     ]
     .into_iter()
