@@ -18,7 +18,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::owner;
+use super::owner::Owner;
 use super::parse::{self, Container, ParseError};
 use crate::workload::socket;
 
@@ -26,8 +26,7 @@ use crate::workload::socket;
 #[derive(Debug, Clone)]
 pub(super) struct Endpoint {
     pub(super) socket: PathBuf,
-    /// The user that the daemon must belong to. `None` if the path itself is configured, and so trusted.
-    pub(super) owner: Option<u32>,
+    pub(super) owner: Owner,
     /// The version of the API; `None` to negotiate it.
     pub(super) version: Option<(u32, u32)>,
     /// The longest answer in bytes.
@@ -75,7 +74,7 @@ impl Endpoint {
         let failed = |source| DaemonError::Connect { path: self.socket.clone(), source };
         let address = UnixAddr::new(&self.socket).map_err(|reason| failed(reason.into()))?;
         let (path, owner) = (self.socket.clone(), self.owner);
-        let connecting = socket::connect(address, turn, move |stream| owner::check(stream, &path, owner));
+        let connecting = socket::connect(address, turn, move |stream| owner.check(stream, &path));
         let (stream, _turn) = connecting.await.map_err(failed)?;
         let mut builder = http1::Builder::new();
         builder.max_buf_size(HEAD);

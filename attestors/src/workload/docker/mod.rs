@@ -8,7 +8,7 @@
 //! 3. `parse` keeps what becomes a selector, up to a limit.
 //!
 //! The daemon of a user may say anything of that user's containers, and be as slow as it likes. `owner` makes sure that it
-//! is the user's. Each user's daemon has turns and limits of its own, so that it holds up nobody else's containers.
+//! is the user's, and that a container in the cgroups of a user is none of another daemon. Each user's daemon has turns and limits of its own, so that it holds up nobody else's containers.
 
 mod daemon;
 mod owner;
@@ -28,6 +28,7 @@ use tracing::debug;
 
 pub use self::daemon::DaemonError;
 use self::daemon::Endpoint;
+use self::owner::Owner;
 pub use self::parse::{
     Container as Inspected, ParseError, container as parse_container, image_id as parse_image_id,
 };
@@ -134,7 +135,7 @@ impl Docker {
             let shown: String = cgroup.chars().take(LOGGED).collect();
             debug!(pid, cgroup = %shown, container = ?found, "Located the container of a process");
         }
-        Ok(found?.map(|id| (place::daemon(&cgroup), id)))
+        Ok(found?.map(|id| (place::daemon(&cgroup, &id), id)))
     }
 
     async fn id(&self, pid: i32, cgroup: &str) -> Result<Option<String>, DockerError> {
@@ -144,6 +145,9 @@ impl Docker {
         if let Some(id) = container::container_id(cgroup)? {
             return Ok(Some(id));
         }
+        if !place::is_near(cgroup) {
+            return Ok(None);
+        }
         let proc = self.options.proc.clone();
         let work = tokio::task::spawn_blocking(move || container::locate_by_mounts(&proc, pid, Locator::Ids));
         Ok(work.await.map_err(|_| DockerError::Interrupted)??.map(|container| container.id))
@@ -151,19 +155,20 @@ impl Docker {
 
     fn endpoint(&self, daemon: Daemon) -> Endpoint {
         let options = &self.options;
-        let of_root = |socket: &PathBuf, version| Endpoint {
-            socket: socket.clone(),
-            owner: None,
-            version,
-            most: ANSWER,
-        };
+        let (docker, version) = (options.docker_socket_path.clone(), options.docker_version);
         match daemon {
-            Daemon::Docker => of_root(&options.docker_socket_path, options.docker_version),
-            Daemon::Podman => of_root(&options.podman_socket_path, None),
+            Daemon::Docker => Endpoint { socket: docker, owner: Owner::Any, version, most: ANSWER },
+            Daemon::DockerOf(uid) => {
+                Endpoint { socket: docker, owner: Owner::User(uid), version, most: ANSWER_OF_USER }
+            }
+            Daemon::Podman => {
+                let socket = options.podman_socket_path.clone();
+                Endpoint { socket, owner: Owner::Any, version: None, most: ANSWER }
+            }
             Daemon::PodmanOf(uid) => {
                 let (before, after) = &options.podman_user_sockets;
                 let socket = format!("{before}{uid}{after}").into();
-                Endpoint { socket, owner: Some(uid), version: None, most: ANSWER_OF_USER }
+                Endpoint { socket, owner: Owner::UserOrRoot(uid), version: None, most: ANSWER_OF_USER }
             }
         }
     }
@@ -197,7 +202,7 @@ impl Turns {
         match daemon {
             Daemon::Docker => Arc::clone(&self.docker),
             Daemon::Podman => Arc::clone(&self.podman),
-            Daemon::PodmanOf(uid) => {
+            Daemon::DockerOf(uid) | Daemon::PodmanOf(uid) => {
                 let mut users = lock(&self.users);
                 // Somebody who holds or awaits a turn has another reference.
                 users.retain(|other, turns| *other == uid || Arc::strong_count(turns) > 1);

@@ -8,17 +8,33 @@ use std::path::Path;
 
 use nix::sys::socket::{getsockopt, sockopt};
 
-/// Checks that the daemon at the other end belongs to user `owner`, if that is demanded: it listened with this user ID.
-/// Root may listen for the user where the whole path is root's. Otherwise the user could make the path lead to a daemon of
-/// root's, and pass the containers of others off as theirs.
-pub(super) fn check(stream: &UnixStream, path: &Path, owner: Option<u32>) -> io::Result<()> {
-    let Some(owner) = owner else { return Ok(()) };
-    let listener = getsockopt(stream, sockopt::PeerCredentials)?.uid();
-    if listener == owner || (listener == ROOT && is_of_root(path)) {
-        return Ok(());
+/// The user that a daemon must belong to: it listened with this user ID.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Owner {
+    /// Any user: the socket's path is configured, and the container's cgroups are root's.
+    Any,
+    /// This user: the container is in cgroups of the user.
+    User(u32),
+    /// This user, or root where the whole path is root's. Otherwise the user could make the path lead to a daemon of
+    /// root's, and pass the containers of others off as theirs.
+    UserOrRoot(u32),
+}
+
+impl Owner {
+    /// Checks the owner of the daemon at the other end.
+    pub(super) fn check(self, stream: &UnixStream, path: &Path) -> io::Result<()> {
+        let listener = getsockopt(stream, sockopt::PeerCredentials)?.uid();
+        let owner = match self {
+            Self::Any => return Ok(()),
+            Self::UserOrRoot(_) if listener == ROOT && is_of_root(path) => return Ok(()),
+            Self::User(owner) | Self::UserOrRoot(owner) => owner,
+        };
+        if listener == owner {
+            return Ok(());
+        }
+        let reason = format!("its daemon runs as user {listener}, and must run as user {owner}");
+        Err(io::Error::new(ErrorKind::PermissionDenied, reason))
     }
-    let reason = format!("its daemon runs as user {listener}, and must run as user {owner}");
-    Err(io::Error::new(ErrorKind::PermissionDenied, reason))
 }
 
 /// Whether the socket, its folders, and links in the place of any of them are root's.
@@ -45,9 +61,11 @@ mod tests {
         let _listener = UnixListener::bind(&path).unwrap();
         let stream = UnixStream::connect(&path).unwrap();
         let own = geteuid().as_raw();
-        assert!(check(&stream, &path, None).is_ok());
-        assert!(check(&stream, &path, Some(own)).is_ok());
-        let other = check(&stream, &path, Some(own + 1));
+        for owner in [Owner::Any, Owner::User(own), Owner::UserOrRoot(own)] {
+            assert!(owner.check(&stream, &path).is_ok(), "{owner:?}");
+        }
+        assert!(Owner::User(own + 1).check(&stream, &path).is_err());
+        let other = Owner::UserOrRoot(own + 1).check(&stream, &path);
         if own == ROOT {
             assert!(other.is_ok(), "root listens, and the path is root's");
             let link = folder.path().join("link");
@@ -60,7 +78,7 @@ mod tests {
                 nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW,
             )
             .unwrap();
-            let refusal = check(&stream, &link, Some(1)).unwrap_err();
+            let refusal = Owner::UserOrRoot(1).check(&stream, &link).unwrap_err();
             assert_eq!(refusal.to_string(), "its daemon runs as user 0, and must run as user 1");
         } else {
             assert_eq!(other.unwrap_err().kind(), ErrorKind::PermissionDenied);

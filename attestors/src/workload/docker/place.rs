@@ -9,6 +9,9 @@ use crate::container::{self, is_container_id};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Daemon {
     Docker,
+    /// Docker, for a container in the cgroups of the user with this ID. Users can make cgroups there, and name them as they
+    /// like, so only a daemon of that user is believed (rootless Docker).
+    DockerOf(u32),
     /// Podman of root.
     Podman,
     /// Podman of the user with this ID.
@@ -77,19 +80,29 @@ pub(super) fn matched_id(cgroup: &str, matchers: &[Matcher]) -> Result<Option<St
     }
 }
 
+/// Whether a process may have a container that its cgroups do not name: it is in the cgroup that the agent's namespace
+/// begins with, which is that of the agent's own container. Elsewhere its mounts must not be asked: any user can make a mount
+/// namespace in which a container's cgroup is mounted.
+pub(super) fn is_near(cgroup: &str) -> bool {
+    container::paths(cgroup).is_ok_and(|paths| !paths.is_empty() && paths.into_iter().all(|path| path == "/"))
+}
+
 /// The beginning of a component, for an error message.
 fn shown(component: &str) -> String {
     component.chars().take(SHOWN).collect()
 }
 
-/// The daemon of a container, by the cgroups of a process in it (SPIRE, `docker_posix.go`).
-pub(super) fn daemon(cgroup: &str) -> Daemon {
+/// The daemon of the container `id`, by the cgroups of a process in it (SPIRE, `docker_posix.go`). A user's slice counts
+/// before the ID: behind it are cgroups of the container, which may run a systemd of its own.
+pub(super) fn daemon(cgroup: &str, id: &str) -> Daemon {
     let paths = container::paths(cgroup).unwrap_or_default();
-    let Some(path) = paths.into_iter().find(|path| path.contains("libpod-") || path.contains("/libpod/"))
-    else {
-        return Daemon::Docker;
+    let above = |path: &'_ str| path.rfind(id).unwrap_or(path.len());
+    let is_podmans = |path: &&str| path.contains("libpod-") || path.contains("/libpod/");
+    let Some(path) = paths.iter().copied().find(is_podmans) else {
+        let uid = paths.into_iter().find_map(|path| user_slice(&path[..above(path)]));
+        return uid.and_then(|uid| uid.parse().ok()).map_or(Daemon::Docker, Daemon::DockerOf);
     };
-    let Some(uid) = user_slice(path) else { return Daemon::Podman };
+    let Some(uid) = user_slice(&path[..above(path)]) else { return Daemon::Podman };
     uid.parse().map_or_else(
         |_| {
             let cgroup_path = shown(path);
@@ -170,10 +183,13 @@ mod tests {
 
     #[test]
     fn podman_is_known_by_its_cgroups() {
-        let of = |path: &str| daemon(&format!("1:cpu:/\n0::{path}\n"));
+        let of = |path: &str| daemon(&format!("1:cpu:/\n0::{path}\n"), ONE);
         for (path, expected) in [
             (format!("/system.slice/docker-{ONE}.scope"), Daemon::Docker),
-            (format!("/user.slice/user-1000.slice/docker-{ONE}.scope"), Daemon::Docker),
+            (format!("/user.slice/user-1000.slice/docker-{ONE}.scope"), Daemon::DockerOf(1000)),
+            (format!("/../user.slice/user-0.slice/session-1.scope/{ONE}"), Daemon::DockerOf(0)),
+            (format!("/docker/{ONE}/user.slice/user-1000.slice/session-1.scope"), Daemon::Docker),
+            (format!("/user.slice/user-7.slice/{ONE}/user.slice/user-8.slice/{ONE}"), Daemon::DockerOf(7)),
             (format!("/machine.slice/libpod-{ONE}.scope/container"), Daemon::Podman),
             (format!("/libpod_parent/libpod/{ONE}"), Daemon::Podman),
             (
@@ -185,7 +201,7 @@ mod tests {
             (format!("/user.slice/user-7.slice/user-8.slice/libpod-{ONE}.scope"), Daemon::PodmanOf(7)),
             (format!("/user-x.slice/user-.slice/user-9.slice/libpod-{ONE}"), Daemon::PodmanOf(9)),
             (format!("/user-4294967296.slice/libpod-{ONE}"), Daemon::Podman),
-            (format!("/libpod-{ONE}/user-7.slice"), Daemon::Podman),
+            (format!("/libpod-{ONE}/user.slice/user-7.slice/session-1.scope"), Daemon::Podman),
         ] {
             assert_eq!(of(&path), expected, "{path}");
         }
@@ -194,7 +210,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_is_answered(text in "(\\PC|\n|:|/|libpod-|/user-|1|\\.slice/|/docker/)*") {
-            daemon(&text);
+            daemon(&text, ONE);
             let _ = matched_id(&text, &[Matcher::new("/docker/<id>"), Matcher::new("/*/*/<id>")]);
         }
 

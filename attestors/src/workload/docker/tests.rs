@@ -251,6 +251,36 @@ async fn the_podman_of_a_user_must_run_as_that_user() {
     assert!(other.asked().is_empty());
 }
 
+/// A user can make a cgroup with the name of another's container.
+#[tokio::test]
+async fn in_the_cgroups_of_a_user_only_a_daemon_of_the_user_is_believed() {
+    let own = geteuid().as_raw();
+    let cgroup = |uid: u32| format!("0::/user.slice/user-{uid}.slice/user@{uid}.service/docker-{ID}.scope\n");
+    let fake = Fake::serving("1.41", &[web()]);
+    assert_eq!(texts(&fake.attestor(&cgroup(own)).attest(7).await.unwrap()), SELECTORS);
+    let other = Fake::serving("1.41", &[web()]);
+    let refusal = other.attestor(&cgroup(own + 1)).attest(7).await.unwrap_err().to_string();
+    let expected = format!("its daemon runs as user {own}, and must run as user {}", own + 1);
+    assert!(refusal.ends_with(&expected), "{refusal}");
+    assert!(other.asked().is_empty());
+}
+
+/// A user can mount the cgroup of another's container in a mount namespace of their own.
+#[tokio::test]
+async fn mounts_count_only_in_the_cgroup_of_the_agents_own_container() {
+    let fake = Fake::serving("1.41", &[web()]);
+    let mounts = format!("868 867 0:38 /docker/{ID} /mnt ro - cgroup2 cgroup rw\n");
+    let found = async |cgroup: &str| {
+        let attestor = fake.attestor(cgroup);
+        fs::write(fake.folder.path().join("7/mountinfo"), &mounts).unwrap();
+        texts(&attestor.attest(7).await.unwrap()).len()
+    };
+    assert_eq!(found("0::/user.slice/user-1000.slice/session-1.scope\n").await, 0);
+    assert_eq!(found("1:cpu:/\n0::/../user.slice\n").await, 0);
+    assert!(fake.asked().is_empty());
+    assert_eq!(found("1:cpu:/\n0::/\n").await, SELECTORS.len());
+}
+
 #[tokio::test]
 async fn configured_patterns_find_the_container() {
     let fake = Fake::serving("1.41", &[web()]);
