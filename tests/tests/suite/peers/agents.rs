@@ -39,12 +39,14 @@ pub(super) struct Attestors {
     pub(super) experimental: &'static str,
     /// Variables of the agents' environment.
     pub(super) environment: Vec<(&'static str, PathBuf)>,
+    /// A script that wraps the agents' programs, as in [`Conf::shell`].
+    pub(super) shell: Option<String>,
 }
 
 impl Attestors {
     /// Attestation by these blocks.
     pub(super) fn of(blocks: String) -> Self {
-        Self { blocks, experimental: "", environment: Vec::new() }
+        Self { blocks, experimental: "", environment: Vec::new(), shell: None }
     }
 
     fn usual() -> Self {
@@ -163,6 +165,7 @@ impl Running {
             ),
             workload_attestors: attestors.blocks.clone(),
             environment: attestors.environment.clone(),
+            shell: attestors.shell.clone(),
             ..conf
         };
         let own = Arc::new(tempfile::tempdir().expect("a temporary folder"));

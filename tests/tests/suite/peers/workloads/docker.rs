@@ -10,7 +10,7 @@ use tonic::Code;
 
 use super::super::agents::Attestors;
 use super::super::programs::Program;
-use super::{FETCH, IMAGE, Real, agents, as_root, fetched, import, trials_of, volumes};
+use super::{FETCH, IMAGE, Real, agents, as_root, fetched, import, remove_cgroups, trials_of, volumes};
 
 pub(super) fn trials() -> Vec<Trial> {
     let needed = needs("DOCKERD", "dockerd").and_then(|daemon| Ok((daemon, needs("DOCKER", "docker")?)));
@@ -100,4 +100,6 @@ async fn selectors(programs: (PathBuf, PathBuf), real: Real) {
     let log = agents.all[0].agent.log();
     assert!(log.contains("docker:env:A=…") && !log.contains("docker:env:A=1"), "{log}");
     assert!(docker.daemon.runs());
+    docker.daemon.end().await;
+    remove_cgroups(&["docker"]).await;
 }

@@ -10,13 +10,16 @@ mod paths;
 mod podman;
 mod systemd;
 
+use std::fs::DirEntry;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use dev::Entry;
 use harness::{build_finial, skipped, trial};
 use libtest_mimic::Trial;
 use tokio::process::Command;
+use tokio::time::{Instant, sleep};
 
 use super::agents::{Agents, Attestors, entry, real_programs};
 
@@ -102,6 +105,25 @@ async fn import(mut import: Command, folder: &Path) {
     import.args(["import", "--change", "ENV FROM_IMAGE=yes"]).arg(&archive).arg(IMAGE);
     let output = import.stdin(Stdio::null()).output().await.expect("it starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Removes these cgroups from each hierarchy, in this order. Processes that were killed are in them for some time yet. What
+/// others use stays.
+async fn remove_cgroups(cgroups: &[&str]) {
+    let root = Path::new("/sys/fs/cgroup");
+    let folders: Vec<_> = std::fs::read_dir(root).expect("cgroups are mounted").flatten().collect();
+    let hierarchies: Vec<_> = folders.iter().map(DirEntry::path).chain([root.to_owned()]).collect();
+    let deadline = Instant::now() + Duration::from_secs(2);
+    loop {
+        let mut left = false;
+        for cgroup in hierarchies.iter().flat_map(|one| cgroups.iter().map(|name| one.join(name))) {
+            left |= std::fs::remove_dir(&cgroup).is_err() && cgroup.is_dir();
+        }
+        if !left || Instant::now() > deadline {
+            return;
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
 }
 
 const IMAGE: &str = "finial-trial:1";

@@ -11,7 +11,7 @@ use tokio::time::{Duration, Instant, sleep};
 
 use super::super::agents::Attestors;
 use super::super::programs::Program;
-use super::{FETCH, IMAGE, Real, agents, as_root, fetched, import, trials_of, volumes};
+use super::{FETCH, IMAGE, Real, agents, as_root, fetched, import, remove_cgroups, trials_of, volumes};
 
 pub(super) fn trials() -> Vec<Trial> {
     trials_of("podman_selectors", as_root(needs("PODMAN", "podman")), selectors)
@@ -95,22 +95,8 @@ async fn selectors(program: PathBuf, real: Real) {
         let found = podman.container(&running.agent, &parent).await;
         assert_eq!(found, Ok(all.clone()), "{}: {}", running.whose, running.agent.log());
     }
-    remove_cgroups();
-}
-
-/// Removes the empty cgroups that are left, from each hierarchy.
-fn remove_cgroups() {
-    let root = Path::new("/sys/fs/cgroup");
-    let hierarchies =
-        std::fs::read_dir(root).expect("cgroups are mounted").flatten().map(|entry| entry.path());
-    for hierarchy in hierarchies.chain([root.to_owned()]) {
-        let below = hierarchy.join(CGROUPS);
-        for folder in below.ancestors().take(2) {
-            // It may not exist there, or have others.
-            let _ = std::fs::remove_dir(folder);
-        }
-    }
+    remove_cgroups(&[CGROUPS, "finial-trial/user-4711.slice", "finial-trial"]).await;
 }
 
 /// The cgroups of a user in which a container runs.
-const CGROUPS: &str = "user.slice/user-4711.slice/podman";
+const CGROUPS: &str = "finial-trial/user-4711.slice/podman";

@@ -1,7 +1,9 @@
-//! Units of systemd. Where the real one runs, a unit that the test starts there; anywhere, a real bus of the test's own, on
-//! which a program stands in for systemd (`tests/peers/systemd_units.py`).
+//! Units of systemd: a unit that the test starts (`host` finds or starts the real systemd), and a real bus of the test's
+//! own, on which a program stands in for systemd (`tests/peers/systemd_units.py`).
 
-use std::path::{Path, PathBuf};
+mod host;
+
+use std::path::PathBuf;
 
 use harness::{Agent, build_finial, needs, python, x509_svid};
 use libtest_mimic::Trial;
@@ -9,6 +11,7 @@ use tempfile::TempDir;
 use tokio::process::Command;
 use tonic::Code;
 
+use self::host::{Host, Place};
 use super::super::super::ids;
 use super::super::agents::Attestors;
 use super::super::clients::peers;
@@ -18,16 +21,8 @@ use super::{FETCH, Real, agents, as_root, fetched, trials_of};
 pub(super) fn trials() -> Vec<Trial> {
     let bus = needs("DBUS_DAEMON", "dbus-daemon").and_then(|bus| Ok((bus, python(&["dbus_fast"])?)));
     let mut trials = trials_of("systemd_selectors_on_a_bus", bus, on_a_bus);
-    trials.extend(trials_of("systemd_selectors_of_a_unit", as_root(real_systemd()), of_a_unit));
+    trials.extend(trials_of("systemd_selectors_of_a_unit", as_root(Place::find()), of_a_unit));
     trials
-}
-
-/// The program that starts units, where systemd runs this system.
-fn real_systemd() -> Result<PathBuf, String> {
-    if !Path::new("/run/systemd/system").is_dir() {
-        return Err("systemd does not run here".to_owned());
-    }
-    needs("SYSTEMD_RUN", "systemd-run")
 }
 
 /// A bus like the system's, on which anybody may have any name.
@@ -103,17 +98,23 @@ async fn ids_of(agent: &Agent) -> Result<Vec<String>, Code> {
     Ok(found)
 }
 
-async fn of_a_unit(systemd_run: PathBuf, real: Real) {
+async fn of_a_unit(place: Place, real: Real) {
+    let mut host = Host::at(place).await;
     let unit = format!("finial-trial-{}", std::process::id());
     let id = format!("systemd:id:{unit}.service");
     let file = format!("systemd:fragment_path:/run/systemd/transient/{unit}.service");
     let entries = [("id", &*id), ("file", &*file), ("other", "systemd:id:db.service")];
-    let attestor = Attestors::of("WorkloadAttestor \"systemd\" {}".to_owned());
+    let mut attestor = Attestors::of("WorkloadAttestor \"systemd\" {}".to_owned());
+    attestor.shell = host.shell();
     let agents = agents(real, &attestor, &entries).await;
     for running in &agents.all {
-        let mut run = Command::new(&systemd_run);
-        run.args(["--quiet", "--wait", "--pipe", "--collect", "--unit", &unit]).arg(build_finial());
+        let mut run = host.command("systemd-run");
+        run.args(["--quiet", "--wait", "--pipe", "--collect", "--property", "DefaultDependencies=no"]);
+        run.args(["--unit", &unit]).arg(build_finial());
         let found = fetched(run.args(&FETCH[1..FETCH.len() - 1]).arg(running.agent.socket())).await;
-        assert_eq!(found, Ok(vec!["file".to_owned(), "id".to_owned()]), "{}", running.whose);
+        let log = running.agent.log();
+        assert_eq!(found, Ok(vec!["file".to_owned(), "id".to_owned()]), "{}: {log}", running.whose);
     }
+    drop(agents);
+    host.end().await;
 }
