@@ -2,16 +2,15 @@
 //! runs until a signal arrives (exit code 0) or a fatal error occurs (exit code 1).
 
 use std::future::poll_fn;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use attestors::node::{Attestor as NodeAttestor, HttpChallenge, JoinToken, K8sPsat, X509Pop};
-use attestors::workload::{Attestor as WorkloadAttestor, k8s, unix};
 use budget::Budget;
-use config::{Experimental, Plugins, Settings};
+use config::{Plugins, Settings};
 use identity::TrustDomain;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
@@ -33,10 +32,11 @@ use crate::record::{self, Record};
 use crate::status::Status;
 use crate::telemetry::{Gauges, Metrics};
 use crate::upstream::parent;
-use crate::{kubernetes, logging, status_page, telemetry};
+use crate::{logging, status_page, telemetry};
 
 mod lines;
 mod socket;
+mod workload;
 
 /// Runs the agent until a signal or a fatal error stops it. Writes out the last log lines before it returns.
 #[must_use]
@@ -101,7 +101,7 @@ async fn agent(settings: Settings) -> Result<(), Fatal> {
     let socket = socket.map(|path| first_try(path, &options)).transpose()?;
     tighten_umask();
     let (ready, manager) = watch::channel(None);
-    let attestors = workload_attestors(&plugins, &settings.experimental, &proc)?;
+    let attestors = workload::attestors(&plugins, &settings.experimental, &proc)?;
     let rates = settings.experimental.rate_limits;
     lines::plugins_loaded(&plugins);
     lines::rates(&rates);
@@ -320,27 +320,6 @@ async fn serve_apis(socket: Socket, options: Options, settings: Arc<Settings>, p
     lines::serving(&settings, listener.path());
     apis::serve(listener, public).await;
     Fatal::Stopped("the server of the public socket")
-}
-
-fn workload_attestors(
-    plugins: &Plugins,
-    experimental: &Experimental,
-    proc: &Path,
-) -> Result<Vec<WorkloadAttestor>, Fatal> {
-    let attestor = |configured: &config::WorkloadAttestor| match configured {
-        config::WorkloadAttestor::Unix { discover_workload_path, workload_size_limit } => {
-            Ok(WorkloadAttestor::Unix(unix::Unix::new(unix::Options {
-                discover_workload_path: *discover_workload_path,
-                workload_size_limit: *workload_size_limit,
-                proc: proc.to_owned(),
-            })))
-        }
-        config::WorkloadAttestor::K8s(k8s) => {
-            let options = kubernetes::options(k8s, experimental, proc).map_err(Fatal::StartUp)?;
-            Ok(WorkloadAttestor::K8s(Box::new(k8s::K8s::new(options))))
-        }
-    };
-    plugins.workload_attestors.iter().map(attestor).collect()
 }
 
 /// The node attestor. A configured join token takes precedence over the attestor plugin (SPIRE, `agent.go`).

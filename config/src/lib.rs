@@ -32,13 +32,14 @@ pub use expand::expand_env;
 pub use health::HealthChecks;
 pub use join_token::JoinToken;
 pub use overrides::Overrides;
+pub use plugins::docker::{DockerOptions, PodmanUserSockets};
 pub use plugins::k8s::{
     AccessPolicy, K8sBroker, K8sBrokers, K8sOptions, KubeletAuth, KubeletPort, PodReferenceScope,
 };
 pub use plugins::{HttpChallenge, KeyManager, NodeAttestor, Plugins, WorkloadAttestor, X509Pop};
 pub use settings::{
     Experimental, KeyType, LogFormat, LogLevel, PodSource, Prefetch, RateLimits, RebootstrapMode, Sds,
-    Settings, UnknownNames, Withdrawal,
+    Settings, UnixPaths, UnknownNames, Withdrawal,
 };
 pub use telemetry::{ListenerCertificate, Prometheus, PrometheusTls, Scrapers, Telemetry};
 pub use trust_bundle::{BundleFormat, BundleUrl, TrustBundleSource, WorkloadApi};

@@ -278,6 +278,8 @@ pub struct Experimental {
     pub issuance_log: Option<PathBuf>,
     /// Finial's own: the address of the status page, `host:port` (`status_address`).
     pub status_address: Option<String>,
+    /// Finial's own: which paths of binaries become selectors.
+    pub unix_paths: UnixPaths,
     /// SPIRE: `ratelimit`.
     pub rate_limits: RateLimits,
 }
@@ -308,6 +310,17 @@ pub enum PodSource {
     Kubelet,
     /// From a watch at the API server.
     ApiServer,
+}
+
+/// Finial's own: which paths of binaries the unix attestor makes selectors of (`agent.experimental.unix_paths`). Any user
+/// can run a binary of their own under any path, in a mount namespace of their own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UnixPaths {
+    /// All, as with spire-agent.
+    #[default]
+    Any,
+    /// Those that lead to the same file on the host.
+    Host,
 }
 
 /// Finial's own: which SVIDs are minted before a caller asks (`agent.experimental.x509_svid_prefetch`).

@@ -337,7 +337,8 @@ impl Admission {
                 #[expect(clippy::cast_precision_loss, reason = "selectors are few")]
                 self.metrics.observe(&names::DISCOVERED_SELECTORS, &[], found.selectors.len() as f64);
                 peer.account().work(shares::ATTESTATION + shares::SELECTOR * found.selectors.len() as u64);
-                debug!(pid = peer.process.pid, selectors = ?found.selectors, "PID attested to have selectors");
+                let selectors = workload::Logged(&found.selectors);
+                debug!(pid = peer.process.pid, ?selectors, "PID attested to have selectors");
                 Ok(found)
             }
             Err(reason) => {

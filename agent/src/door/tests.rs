@@ -29,6 +29,7 @@ impl Fixture {
         let unix = unix::Unix::new(unix::Options {
             discover_workload_path: false,
             workload_size_limit: 0,
+            paths: unix::Paths::Any,
             proc: proc.clone(),
         });
         let (ready, manager) = watch::channel(None);

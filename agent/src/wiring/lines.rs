@@ -63,6 +63,9 @@ pub(super) fn plugins_loaded(plugins: &Plugins) {
         let workload = match attestor {
             WorkloadAttestor::Unix { .. } => ("unix", true),
             WorkloadAttestor::K8s(_) => ("k8s", true),
+            WorkloadAttestor::Docker(_) => ("docker", true),
+            WorkloadAttestor::Systemd => ("systemd", false),
+            WorkloadAttestor::Slurm => ("slurm", false),
         };
         plugin_loaded("WorkloadAttestor", workload);
     }

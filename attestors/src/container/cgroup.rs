@@ -1,7 +1,7 @@
 //! Parses `/proc/PID/cgroup`, which has a line `id:controllers:path` for each hierarchy.
 
 use super::path::Findings;
-use super::{Container, ContainerError, excerpt};
+use super::{Container, ContainerError, Locator, excerpt};
 
 /// Returns the container that the text of `/proc/PID/cgroup` names, if it names one.
 ///
@@ -15,8 +15,23 @@ pub fn from_cgroup(text: &str) -> Result<Option<Container>, ContainerError> {
     Ok(found.container())
 }
 
+/// Returns the ID of the container that the text of `/proc/PID/cgroup` names, if it names one, by [`Locator::Ids`].
+///
+/// # Errors
+/// [`ContainerError`], if a line is malformed or lines name different containers.
+pub fn container_id(text: &str) -> Result<Option<String>, ContainerError> {
+    let mut found = Findings::new(Locator::Ids);
+    for path in paths(text)? {
+        found.add(path)?;
+    }
+    Ok(found.container().map(|container| container.id))
+}
+
 /// The paths of all lines. One malformed line makes the whole text unusable.
-pub(super) fn paths(text: &str) -> Result<Vec<&str>, ContainerError> {
+///
+/// # Errors
+/// [`ContainerError::Cgroup`].
+pub fn paths(text: &str) -> Result<Vec<&str>, ContainerError> {
     text.lines().map(path).collect()
 }
 

@@ -18,9 +18,10 @@ use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
-pub use cgroup::from_cgroup;
+pub use cgroup::{container_id, from_cgroup, paths};
 pub use legacy::from_cgroup_legacy;
 pub use mountinfo::{MountRule, from_mountinfo};
+pub(crate) use path::is_container_id;
 
 /// The container that a process runs in.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -38,6 +39,9 @@ pub enum Locator {
     /// Path segments are read from the end; mountinfo is read if the cgroup file names no container.
     #[default]
     Segments,
+    /// As `Segments`, without pods, for runtimes that have none: paths that name different containers are refused, also
+    /// if one of them names a pod.
+    Ids,
     /// The patterns of spire-agent's former locator are used, on the cgroup file alone.
     Legacy,
 }
@@ -96,7 +100,7 @@ pub fn locate(proc: &Path, pid: i32, locator: Locator) -> Result<Option<Containe
     match locate_by_cgroup(proc, pid, locator)? {
         Some(container) => Ok(Some(container)),
         None if locator == Locator::Legacy => Ok(None),
-        None => locate_by_mounts(proc, pid),
+        None => locate_by_mounts(proc, pid, locator),
     }
 }
 
@@ -109,21 +113,38 @@ pub fn locate_by_cgroup(
     pid: i32,
     locator: Locator,
 ) -> Result<Option<Container>, ContainerError> {
+    let cgroup = read_cgroup(proc, pid)?;
+    match locator {
+        Locator::Segments => from_cgroup(&cgroup),
+        Locator::Ids => Ok(container_id(&cgroup)?.map(|id| Container { id, pod_uid: None })),
+        Locator::Legacy => from_cgroup_legacy(&cgroup),
+    }
+}
+
+/// The text of `/proc/PID/cgroup`; empty if there is no such process.
+///
+/// # Errors
+/// [`ContainerError::Read`] or [`ContainerError::TooLarge`].
+pub fn read_cgroup(proc: &Path, pid: i32) -> Result<String, ContainerError> {
     let mut cgroup = String::new();
     each_line(&proc.join(pid.to_string()).join("cgroup"), CGROUP_LIMIT, |line| {
         cgroup.extend([line, "\n"]);
         Ok(())
     })?;
-    if locator == Locator::Legacy { from_cgroup_legacy(&cgroup) } else { from_cgroup(&cgroup) }
+    Ok(cgroup)
 }
 
 /// The other half of [`locate`], for processes whose cgroups name no container. It reads their mounts, which may be
-/// thousands.
+/// thousands, and waits for processes that mount: call it on a thread that may block.
 ///
 /// # Errors
 /// [`ContainerError`].
-pub fn locate_by_mounts(proc: &Path, pid: i32) -> Result<Option<Container>, ContainerError> {
-    let mut found = path::Findings::default();
+pub fn locate_by_mounts(
+    proc: &Path,
+    pid: i32,
+    locator: Locator,
+) -> Result<Option<Container>, ContainerError> {
+    let mut found = path::Findings::new(locator);
     let mounts = proc.join(pid.to_string()).join("mountinfo");
     each_line(&mounts, MOUNTINFO_LIMIT, |line| mountinfo::add(&mut found, line))?;
     Ok(found.container())

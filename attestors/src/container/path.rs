@@ -1,24 +1,35 @@
 //! Parses one path of a cgroup hierarchy, and combines the outcome for several paths.
 
-use super::{Container, ContainerError};
+use super::{Container, ContainerError, Locator};
 
 /// The container that the paths read so far name. A path with a pod UID overrules those without: in a node that is
 /// itself a container (kind), some hierarchies name only the node's container.
 #[derive(Default)]
-pub(super) struct Findings(Option<Container>);
+pub(super) struct Findings {
+    found: Option<Container>,
+    /// Pods are not looked for, so all paths count alike.
+    ids_only: bool,
+}
 
 impl Findings {
+    pub(super) fn new(locator: Locator) -> Self {
+        Self { found: None, ids_only: locator == Locator::Ids }
+    }
+
     /// Takes one more path. A path that names no container changes nothing. SPIRE takes it for a conflict if it comes
     /// after one that does, so that Docker with a `0::/` line is refused or not depending on the order of lines.
     pub(super) fn add(&mut self, path: &str) -> Result<(), ContainerError> {
-        let Some(new) = container(path) else { return Ok(()) };
-        let Some(held) = &self.0 else {
-            self.0 = Some(new);
+        let Some(mut new) = container(path) else { return Ok(()) };
+        if self.ids_only {
+            new.pod_uid = None;
+        }
+        let Some(held) = &self.found else {
+            self.found = Some(new);
             return Ok(());
         };
         match (&held.pod_uid, &new.pod_uid) {
             (Some(_), None) => {}
-            (None, Some(_)) => self.0 = Some(new),
+            (None, Some(_)) => self.found = Some(new),
             (Some(one), Some(other)) if one != other => {
                 return Err(ContainerError::PodUids(one.clone(), other.clone()));
             }
@@ -29,7 +40,7 @@ impl Findings {
     }
 
     pub(super) fn container(self) -> Option<Container> {
-        self.0
+        self.found
     }
 }
 
@@ -76,7 +87,7 @@ fn is_boundary(c: char) -> bool {
     !c.is_ascii_alphanumeric() && c != '_'
 }
 
-pub(super) fn is_container_id(text: &str) -> bool {
+pub(crate) fn is_container_id(text: &str) -> bool {
     text.len() == CONTAINER_ID && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 

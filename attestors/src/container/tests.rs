@@ -160,6 +160,20 @@ fn an_id_keeps_its_spelling() {
     assert_eq!(from_cgroup(&format!("0::/docker/{upper}\n")).unwrap().unwrap().id, upper);
 }
 
+/// Docker has no pods: a path with a pod does not overrule one without.
+#[test]
+fn ids_alone() {
+    let pod = format!("1:cpu:/docker/{ONE}/kubepods/pod{POD}/{OTHER}\n");
+    assert_eq!(container_id(&pod).unwrap().as_deref(), Some(OTHER));
+    let kind = format!("{pod}0::/docker/{ONE}/system.slice\n");
+    assert_eq!(from_cgroup(&kind).unwrap().unwrap().id, OTHER);
+    assert!(matches!(container_id(&kind), Err(ContainerError::ContainerIds(..))));
+    let mount = format!("868 867 0:38 /docker/{ONE} /sys/fs/cgroup ro - cgroup2 cgroup rw\n");
+    let proc = proc_with("0::/\n", &mount);
+    let found = locate(proc.path(), PID, Locator::Ids).unwrap().unwrap();
+    assert_eq!((found.id.as_str(), found.pod_uid), (ONE, None));
+}
+
 /// SPIRE's expressions find `pod`, a UID whose groups any punctuation may separate, and an ID at the end.
 #[test]
 fn legacy_patterns() {

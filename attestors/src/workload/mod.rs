@@ -1,15 +1,21 @@
 //! Workload attestors: they find out the selectors of a calling process.
 
+pub mod docker;
 pub mod k8s;
+mod looks;
+pub mod slurm;
+mod socket;
+pub mod systemd;
 pub mod unix;
 
+use std::fmt;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use identity::{Selector, Selectors};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
-use tracing::error;
+use tracing::{error, warn};
 use transport::Peer;
 
 /// One configured attestor.
@@ -19,6 +25,12 @@ pub enum Attestor {
     Unix(unix::Unix),
     /// The `k8s` attestor: the pod and the container.
     K8s(Box<k8s::K8s>),
+    /// The `docker` attestor: the container that Docker or Podman runs.
+    Docker(Box<docker::Docker>),
+    /// The `systemd` attestor: the unit.
+    Systemd(Box<systemd::Systemd>),
+    /// The `slurm` attestor: the job and its step.
+    Slurm(slurm::Slurm),
 }
 
 /// What all attestors together found out about a process.
@@ -31,6 +43,23 @@ pub struct WorkloadSelectors {
     pub from_one_read: bool,
     /// No attestor failed, so that no selector is missing for that reason.
     pub is_complete: bool,
+}
+
+/// Selectors as they may be logged: a variable of a container's environment without its value, which may be a password.
+pub struct Logged<'a>(pub &'a Selectors);
+
+impl fmt::Debug for Logged<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_set();
+        for selector in self.0 {
+            let variable = selector.value.strip_prefix("env:").filter(|_| *selector.kind == *"docker");
+            match variable.and_then(|variable| variable.split_once('=')) {
+                Some((name, _)) => shown.entry(&format_args!("docker:env:{name}=…")),
+                None => shown.entry(selector),
+            };
+        }
+        shown.finish()
+    }
 }
 
 /// Every attestor failed, so that nothing is known of the process.
@@ -48,6 +77,9 @@ impl Attestor {
         match self {
             Self::Unix(_) => "unix",
             Self::K8s(_) => "k8s",
+            Self::Docker(_) => "docker",
+            Self::Systemd(_) => "systemd",
+            Self::Slurm(_) => "slurm",
         }
     }
 
@@ -56,15 +88,15 @@ impl Attestor {
     #[must_use]
     pub fn news(&self) -> Option<watch::Receiver<u64>> {
         match self {
-            Self::Unix(_) => None,
             Self::K8s(k8s) => Some(k8s.news()),
+            _ => None,
         }
     }
 
     fn reads_once(&self) -> bool {
         match self {
             Self::Unix(unix) => unix.reads_once(),
-            Self::K8s(_) => false,
+            _ => false,
         }
     }
 
@@ -72,6 +104,19 @@ impl Attestor {
         match self {
             Self::Unix(unix) => Ok(unix.attest(peer.process.pid, peer.uid, peer.gid, peer.group()).await?),
             Self::K8s(k8s) => Ok(k8s.attest(peer.process.pid).await?),
+            Self::Docker(docker) => {
+                let found = docker.attest(peer.process.pid).await?;
+                if found.left_out > 0 && peer.complain("left out") {
+                    let (pid, left_out) = (peer.process.pid, found.left_out);
+                    warn!(
+                        pid,
+                        left_out, "Labels or variables of a container are left out: too long, or too many"
+                    );
+                }
+                Ok(found.selectors.clone())
+            }
+            Self::Systemd(systemd) => Ok(systemd.attest(peer.process.pid).await?),
+            Self::Slurm(slurm) => Ok(slurm.attest(peer.process.pid)?),
         }
     }
 }
@@ -83,6 +128,12 @@ enum AttestorError {
     Unix(#[from] unix::UnixError),
     #[error("rpc error: code = {code} desc = workloadattestor(k8s): {0}", code = .0.code())]
     K8s(#[from] k8s::K8sError),
+    #[error("rpc error: code = {code} desc = workloadattestor(docker): {0}", code = .0.code())]
+    Docker(#[from] docker::DockerError),
+    #[error("rpc error: code = {code} desc = workloadattestor(systemd): {0}", code = .0.code())]
+    Systemd(#[from] systemd::SystemdError),
+    #[error("rpc error: code = {code} desc = workloadattestor(slurm): {0}", code = .0.code())]
+    Slurm(#[from] slurm::SlurmError),
 }
 
 impl AttestorError {
@@ -91,6 +142,9 @@ impl AttestorError {
         match self {
             Self::Unix(_) => "Internal",
             Self::K8s(reason) => reason.code(),
+            Self::Docker(reason) => reason.code(),
+            Self::Systemd(reason) => reason.code(),
+            Self::Slurm(reason) => reason.code(),
         }
     }
 }
@@ -176,4 +230,20 @@ pub async fn attest(
         from_one_read: !attestors.is_empty() && attestors.iter().all(Attestor::reads_once),
         is_complete: failed == 0,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_of_variables_are_not_logged() {
+        let values = [("docker", "env:PASSWORD=hush=x"), ("docker", "env:NAME"), ("docker", "label:env:a=b")];
+        let selectors: Selectors =
+            values.into_iter().map(|(kind, value)| Selector::new(kind, value).unwrap()).collect();
+        let logged = format!("{:?}", Logged(&selectors));
+        assert_eq!(logged, "{docker:env:NAME, docker:env:PASSWORD=…, docker:label:env:a=b}");
+        let plain: Selectors = [Selector::new("unix", "uid:0").unwrap()].into_iter().collect();
+        assert_eq!(format!("{:?}", Logged(&plain)), format!("{plain:?}"));
+    }
 }

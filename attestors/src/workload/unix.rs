@@ -20,8 +20,10 @@ use std::sync::{Arc, Mutex};
 use aws_lc_rs::digest::{Context, SHA256};
 use budget::Group;
 use identity::Selector;
+use tracing::debug;
 
 use self::named::{NameCache, selector};
+pub use self::paths::Paths;
 use crate::lock;
 use crate::proc::{self, Credentials};
 
@@ -38,6 +40,8 @@ pub struct Options {
     pub discover_workload_path: bool,
     /// The largest binary that is hashed, in bytes. 0 means any size; a negative value means that none is hashed.
     pub workload_size_limit: i64,
+    /// Which paths become selectors. A hash is of the file that runs, and becomes one in any case.
+    pub paths: Paths,
     /// Where proc is mounted: `/proc`, unless `HOST_PROC` is set.
     pub proc: PathBuf,
 }
@@ -143,7 +147,15 @@ impl Shared {
         if self.options.discover_workload_path {
             let exe = self.file(pid, "exe");
             let path = fs::read_link(&exe).map_err(|source| UnixError::Read { path: exe.clone(), source })?;
-            found.extend(selector("path", path.display()));
+            if self.options.paths.admit(&self.options.proc, &exe, &path) {
+                found.extend(selector("path", path.display()));
+            } else {
+                let path: String = path.to_string_lossy().chars().take(SHOWN).collect();
+                debug!(
+                    pid,
+                    path, "The path of a process's binary is another file on the host, and is left out"
+                );
+            }
             if self.options.workload_size_limit >= 0 {
                 found.extend(selector("sha256", self.hash(&exe, &path)?));
             }
@@ -211,8 +223,11 @@ fn sha256(mut file: File) -> io::Result<String> {
 
 /// Binaries whose hash is cached. A node runs fewer.
 const HASHES_KEPT: usize = 1024;
+/// How much of a path is logged.
+const SHOWN: usize = 256;
 
 mod named;
+mod paths;
 
 #[cfg(test)]
 mod tests {
@@ -225,7 +240,8 @@ mod tests {
     }
 
     fn attestor(discover_workload_path: bool, workload_size_limit: i64) -> Unix {
-        Unix::new(Options { discover_workload_path, workload_size_limit, proc: "/proc".into() })
+        let proc = "/proc".into();
+        Unix::new(Options { discover_workload_path, workload_size_limit, paths: Paths::Host, proc })
     }
 
     fn group() -> Group {

@@ -7,7 +7,8 @@ use super::choice;
 use crate::decode::{Section, Setting, Strictness, no_hint};
 use crate::duration::DurationError;
 use crate::{
-    Experimental, PodSource, Prefetch, RateLimits, Sds, UnknownNames, Warning, Withdrawal, duration,
+    Experimental, PodSource, Prefetch, RateLimits, Sds, UnixPaths, UnknownNames, Warning, Withdrawal,
+    duration,
 };
 
 pub(super) fn sds(section: Section<'_>) -> Sds {
@@ -58,6 +59,11 @@ pub(super) fn experimental(section: Section<'_>) -> Experimental {
         cri_socket_path: cri_socket_path(&section),
         issuance_log: section.text("issuance_log").map(|path| path.value.into()),
         status_address: status_address(&section),
+        unix_paths: choice(&section, "unix_paths", |name| match name {
+            "any" => Ok(UnixPaths::Any),
+            "host" => Ok(UnixPaths::Host),
+            _ => Err(format!("experimental.unix_paths is \"any\" or \"host\", not {name:?}")),
+        }),
         rate_limits: rate_limits(section.block("ratelimit")),
     };
     let of_spire = section.text("sync_interval").is_some()

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::builtin::{PluginType, no_builtin};
 use super::declared::{Data, Declared};
-use super::{KeyManager, NodeAttestor, Outcome, Plugins, WorkloadAttestor, k8s, node};
+use super::{KeyManager, NodeAttestor, Outcome, Plugins, WorkloadAttestor, docker, k8s, node};
 use crate::decode::{Section, Strictness, no_hint};
 use crate::hcl::{self, Object};
 use crate::report::{Report, not_supported};
@@ -70,7 +70,13 @@ impl Found {
             (PluginType::KeyManager, "memory") if plugin.without_data(problems) => {
                 self.key_manager = Some(KeyManager::Memory);
             }
-            (PluginType::NodeAttestor, "join_token") | (PluginType::KeyManager, "memory") => {}
+            (PluginType::WorkloadAttestor, "systemd") if plugin.without_data(problems) => {
+                self.workload_attestors.push(WorkloadAttestor::Systemd);
+            }
+            (PluginType::WorkloadAttestor, "slurm") if plugin.without_data(problems) => {
+                self.workload_attestors.push(WorkloadAttestor::Slurm);
+            }
+            (_, "join_token" | "memory" | "systemd" | "slurm") => {}
             (PluginType::NodeAttestor, "http_challenge") => {
                 self.node_attestor = plugin.read(read_file, problems, node::http_challenge);
             }
@@ -88,6 +94,9 @@ impl Found {
             }
             (PluginType::WorkloadAttestor, "k8s") => {
                 self.workload_attestors.extend(plugin.read(read_file, problems, k8s::read));
+            }
+            (PluginType::WorkloadAttestor, "docker") => {
+                self.workload_attestors.extend(plugin.read(read_file, problems, docker::read));
             }
             (PluginType::WorkloadAttestor, "windows") => {
                 let message = "failed to configure plugin \"windows\": not supported in this platform";

@@ -2,7 +2,7 @@
 //!
 //! `declared` reads which plugins there are, in the order of the file; `builtin` knows the names and numbers that
 //! spire-agent accepts; `configured` reads the data of the plugins that Finial has, with `node` for the
-//! node attestors and `k8s` for that plugin.
+//! node attestors, and `docker` and `k8s` for these plugins.
 //!
 //! As in spire-agent, there are two levels of errors. A block that cannot be read is an error of the file. A plugin
 //! that cannot be loaded is found only by `run`: that error is kept in [`Outcome`] and returned by
@@ -11,6 +11,7 @@
 mod builtin;
 mod configured;
 mod declared;
+pub(crate) mod docker;
 pub(crate) mod k8s;
 mod node;
 
@@ -18,7 +19,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::decode::Section;
-use crate::{K8sOptions, Problem, Warning, WorkloadApi};
+use crate::{DockerOptions, K8sOptions, Problem, Warning, WorkloadApi};
 
 /// The plugins of a configuration that can be run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,6 +107,12 @@ pub enum WorkloadAttestor {
     },
     /// `k8s`
     K8s(Box<K8sOptions>),
+    /// `docker`
+    Docker(Box<DockerOptions>),
+    /// `systemd`
+    Systemd,
+    /// `slurm`
+    Slurm,
 }
 
 /// The outcome of reading the block.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use config::{
     BundleFormat, JoinToken, KeyType, LogFormat, LogLevel, Overrides, PodSource, Prefetch, RebootstrapMode,
-    TrustBundleSource, UnknownNames, Withdrawal,
+    TrustBundleSource, UnixPaths, UnknownNames, Withdrawal,
 };
 
 use crate::{PLUGINS, assert_problems, load, load_with, sound, with_agent};
@@ -37,6 +37,7 @@ fn defaults_are_those_of_spire_agent() {
     assert_eq!(settings.experimental.jwt_svid_cache_hit_timeout, Duration::from_secs(30));
     assert_eq!(settings.experimental.x509_svid_prefetch, Prefetch::Auto);
     assert_eq!(settings.experimental.withdrawal, Withdrawal::Confirmed);
+    assert_eq!(settings.experimental.unix_paths, UnixPaths::Any);
     assert_eq!(settings.experimental.pod_source, PodSource::Kubelet);
     assert_eq!(settings.experimental.cri_socket_path, None);
     assert!(!settings.health_checks.listener_enabled);
@@ -54,7 +55,7 @@ fn values_are_read_by_the_rules_of_hcl_1() {
            jwt_svid_cache_max_size = 010 join_token = 12345 log_format = \"JSON\"
            workload_x509_svid_key_type = \"RSA-2048\" availability_target = \"24h\" }}
          agent {{ sds {{ default_bundle_name = \"b\" unknown_names = \"reject\" jwt = false }}
-           experimental {{ x509_svid_prefetch = \"live\" withdrawal = \"immediate\" pod_source = \"api-server\"
+           experimental {{ x509_svid_prefetch = \"live\" withdrawal = \"immediate\" unix_paths = \"host\" pod_source = \"api-server\"
              cri_socket_path = \"unix:///run/containerd/containerd.sock\" }} configpath = \"x\" ExpandEnv = true }}
          health_checks {{ bind_address = \"[::1]\" bind_port = 8080 }}",
         with_agent("log_level = \"info\"")
@@ -76,6 +77,7 @@ fn values_are_read_by_the_rules_of_hcl_1() {
     assert_eq!((settings.sds.unknown_names, settings.sds.jwt), (UnknownNames::Reject, false));
     assert_eq!(settings.experimental.x509_svid_prefetch, Prefetch::Live);
     assert_eq!(settings.experimental.withdrawal, Withdrawal::Immediate);
+    assert_eq!(settings.experimental.unix_paths, UnixPaths::Host);
     assert_eq!(settings.experimental.pod_source, PodSource::ApiServer);
     let runtime = "/run/containerd/containerd.sock".into();
     assert_eq!(settings.experimental.cri_socket_path, Some(runtime));
@@ -161,6 +163,7 @@ fn values_out_of_range_are_refused_in_the_words_of_spire_agent() {
             "experimental { x509_svid_prefetch = \"x\" }",
             "experimental.x509_svid_prefetch is \"all\", \"auto\" or",
         ),
+        ("experimental { unix_paths = \"x\" }", "experimental.unix_paths is \"any\" or \"host\", not \"x\""),
         (
             "experimental { withdrawal = \"x\" }",
             "experimental.withdrawal is \"confirmed\" or \"immediate\", not \"x\"",

@@ -82,7 +82,7 @@ const AGENT: [&str; 36] = [
 ];
 
 /// SPIRE: `experimentalConfig`, without `broker` and `ratelimit`; then Finial's own.
-const EXPERIMENTAL: [&str; 10] = [
+const EXPERIMENTAL: [&str; 11] = [
     "sync_interval",
     "named_pipe_name",
     "admin_named_pipe_name",
@@ -93,6 +93,7 @@ const EXPERIMENTAL: [&str; 10] = [
     "x509_svid_prefetch",
     "pod_source",
     "cri_socket_path",
+    "unix_paths",
 ];
 
 const RATES: [&str; 6] = [

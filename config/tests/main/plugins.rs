@@ -117,7 +117,6 @@ fn names_are_those_of_spire_agent() {
             "WorkloadAttestor \"x\" {}",
             "failed to load plugin \"x\": no built-in plugin \"x\" for type \"WorkloadAttestor\" (line 5)",
         ),
-        ("WorkloadAttestor \"docker\" {}", "not supported yet: WorkloadAttestor \"docker\"; remove it"),
         (
             "WorkloadAttestor \"x\" { plugin_cmd = \"y\" }",
             "not supported yet: external plugin WorkloadAttestor \"x\"",
@@ -145,6 +144,18 @@ fn data_is_checked_plugin_by_plugin() {
         (
             replaced("\"join_token\" {}", "\"join_token\" { plugin_data_file = \"x\" }"),
             format!("failed to configure plugin \"join_token\": {nothing}"),
+        ),
+        (
+            replaced("\"unix\" {}", "\"systemd\" { plugin_data { a = 1 } }"),
+            format!("failed to configure plugin \"systemd\": {nothing}"),
+        ),
+        (
+            replaced("\"unix\" {}", "\"slurm\" { plugin_data_file = \"x\" }"),
+            format!("failed to configure plugin \"slurm\": {nothing}"),
+        ),
+        (
+            replaced("\"unix\" {}", "\"docker\" { plugin_data { bogus = 1 } }"),
+            "failed to configure plugin \"docker\": unknown configurations detected: bogus".to_owned(),
         ),
         (
             replaced("\"join_token\" {}", "\"k8s_psat\" {}"),
@@ -177,6 +188,18 @@ fn data_is_checked_plugin_by_plugin() {
     );
     let unix = WorkloadAttestor::Unix { discover_workload_path: true, workload_size_limit: -1 };
     assert_eq!(runnable(&text).workload_attestors, [unix]);
+    let text = replaced(
+        "WorkloadAttestor \"unix\" {}",
+        "WorkloadAttestor \"systemd\" { plugin_data {} } WorkloadAttestor \"docker\" {} WorkloadAttestor \"slurm\" {}",
+    );
+    let attestors = runnable(&text).workload_attestors;
+    assert!(
+        matches!(
+            &attestors[..],
+            [WorkloadAttestor::Systemd, WorkloadAttestor::Docker(_), WorkloadAttestor::Slurm]
+        ),
+        "{attestors:?}"
+    );
 }
 
 #[test]

@@ -219,7 +219,8 @@ impl K8s {
         let (proc, locator) = (self.options.proc.clone(), self.options.locator);
         let found = match container::locate_by_cgroup(&proc, pid, locator) {
             Ok(None) if locator != Locator::Legacy => {
-                let work = tokio::task::spawn_blocking(move || container::locate_by_mounts(&proc, pid));
+                let work =
+                    tokio::task::spawn_blocking(move || container::locate_by_mounts(&proc, pid, locator));
                 work.await.map_err(|_| K8sError::Interrupted)?
             }
             found => found,

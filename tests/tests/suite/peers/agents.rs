@@ -34,6 +34,28 @@ enum Registrar {
     Real(Box<SpireServer>),
 }
 
+/// How agents attest workloads.
+pub(super) struct Attestors {
+    blocks: String,
+    /// More lines of `agent { experimental { } }`.
+    pub(super) experimental: &'static str,
+    /// Variables of the agents' environment.
+    pub(super) environment: Vec<(&'static str, PathBuf)>,
+    /// A script that wraps the agents' programs, as in [`Conf::shell`].
+    pub(super) shell: Option<String>,
+}
+
+impl Attestors {
+    /// Attestation by these blocks.
+    pub(super) fn of(blocks: String) -> Self {
+        Self { blocks, experimental: "", environment: Vec::new(), shell: None }
+    }
+
+    fn usual() -> Self {
+        Self::of(unix_attestor(BY_PATH))
+    }
+}
+
 /// The programs of the real server and of the real agent.
 ///
 /// # Errors
@@ -51,22 +73,32 @@ pub(super) fn entry<'a>(name: &str, selectors: impl IntoIterator<Item = &'a str>
 impl Agents {
     /// Starts only finial, with the development server.
     pub(super) async fn finial() -> Self {
+        Self::finial_by(&Attestors::usual()).await
+    }
+
+    /// As [`Self::finial`], with other attestors.
+    pub(super) async fn finial_by(attestors: &Attestors) -> Self {
         let server = server().await;
         let folder = tempfile::tempdir().expect("a temporary folder");
         let conf =
             Conf { join_token: Some(server.create_join_token_for(ALIAS)), ..Conf::join_token(&server) };
-        let finial = Running::finial(conf, folder.path()).await;
+        let finial = Running::finial(conf, folder.path(), attestors).await;
         Self { server: Registrar::Development(server), all: vec![finial], _folder: folder }
     }
 
     /// Starts finial and the real agent, with the real server.
-    pub(super) async fn both((server, real): (PathBuf, PathBuf)) -> Self {
+    pub(super) async fn both(programs: (PathBuf, PathBuf)) -> Self {
+        Self::both_by(programs, &Attestors::usual()).await
+    }
+
+    /// As [`Self::both`], with other attestors.
+    pub(super) async fn both_by((server, real): (PathBuf, PathBuf), attestors: &Attestors) -> Self {
         let server = SpireServer::start(&server).await;
         let folder = tempfile::tempdir().expect("a temporary folder");
         let (conf, _) = server.agent_of("", ALIAS).await;
-        let finial = Running::finial(conf, folder.path()).await;
+        let finial = Running::finial(conf, folder.path(), attestors).await;
         let (conf, _) = server.agent_of("", ALIAS).await;
-        let real = Running::start("spire-agent", &real, conf, folder.path());
+        let real = Running::start("spire-agent", &real, conf, folder.path(), attestors);
         let mut agents =
             Self { server: Registrar::Real(Box::new(server)), all: vec![finial, real], _folder: folder };
         for line in ["Starting Admin APIs", "Starting agent APIs"] {
@@ -117,24 +149,27 @@ impl Agents {
 }
 
 impl Running {
-    async fn finial(conf: Conf, folder: &Path) -> Self {
-        let mut finial = Self::start("finial", &build_finial(), conf, folder);
+    async fn finial(conf: Conf, folder: &Path, attestors: &Attestors) -> Self {
+        let mut finial = Self::start("finial", &build_finial(), conf, folder, attestors);
         // The agent's sockets exist before it is attested.
         finial.agent.logged("Agent is ready").await;
         finial
     }
 
-    fn start(whose: &'static str, program: &Path, conf: Conf, folder: &Path) -> Self {
+    fn start(whose: &'static str, program: &Path, conf: Conf, folder: &Path, attestors: &Attestors) -> Self {
         let metrics = free_port();
         let admin_socket = folder.join(format!("{whose}.sock"));
         let conf = Conf {
             agent: format!(
                 "admin_socket_path = \"{}\" authorized_delegates = [\"spiffe://example.org/delegate\"]
-                 experimental {{ sync_interval = \"500ms\" }}",
-                admin_socket.display()
+                 experimental {{ sync_interval = \"500ms\" {} }}",
+                admin_socket.display(),
+                attestors.experimental
             ),
             blocks: format!("telemetry {{ Prometheus {{ port = {metrics} }} }}"),
-            workload_attestors: unix_attestor(BY_PATH),
+            workload_attestors: attestors.blocks.clone(),
+            environment: attestors.environment.clone(),
+            shell: attestors.shell.clone(),
             ..conf
         };
         let own = Arc::new(tempfile::tempdir().expect("a temporary folder"));

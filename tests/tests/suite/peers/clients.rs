@@ -242,7 +242,8 @@ fn maven() -> Result<PathBuf, String> {
     if output.status.success() { Ok(maven) } else { Err("Maven cannot get grpc-java and java-spiffe".into()) }
 }
 
-fn peers(name: &str) -> PathBuf {
+/// The path of a program in `tests/peers`.
+pub(super) fn peers(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("peers").join(name)
 }
 

@@ -18,6 +18,7 @@
 //!   and its server among several, `crossing` a client of several agents, `followed` what this process sees.)
 //! * `san`: the verdicts of Envoy and of `finial san check` about peers.
 //! * `tables`: the verdicts of the Go at hand for the tables that unit tests hold finial against.
+//! * `workloads`: the workload attestors at real daemons (Docker, Podman, a system bus).
 //! * `x509pop`: node attestation by certificates, at the real server.
 //! * `log_lines`: lines of the log that operators alert on, in the log of either agent.
 //! * `metrics`: what either agent tells Prometheus after the same calls.
@@ -54,6 +55,7 @@ mod san;
 mod spire_server;
 mod tables;
 mod tunnels;
+mod workloads;
 mod x509pop;
 
 pub(super) use self::spire_server::free_port;
@@ -85,6 +87,7 @@ pub(super) fn trials() -> Vec<Trial> {
         san::trials(),
         tables::trials(),
         tunnels::trials(),
+        workloads::trials(),
         x509pop::trials(),
     ]
     .into_iter()

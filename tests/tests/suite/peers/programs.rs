@@ -90,6 +90,17 @@ impl Program {
         self.printed.join("\n")
     }
 
+    /// The program's pid.
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
+    /// Kills the program, and waits until nobody writes to its output any more.
+    pub(super) async fn end(&mut self) {
+        self.child.kill().await.expect("it is a child");
+        while self.lines.recv().await.is_some() {}
+    }
+
     /// Whether the program has not ended, by itself or by a crash.
     pub(super) fn runs(&mut self) -> bool {
         self.child.try_wait().expect("it is a child").is_none()
