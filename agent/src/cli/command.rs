@@ -4,13 +4,14 @@ use std::fmt::Write as _;
 
 use super::admin::{self, Admin};
 use super::flags::FlagSet;
-use super::{fetch, health, jwt, load, san, watch};
+use super::{check, fetch, health, jwt, load, san, watch};
 
 /// A command that can be run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Command {
     Run,
     Validate,
+    Check,
     Healthcheck,
     FetchX509,
     FetchJwt,
@@ -26,6 +27,7 @@ impl Command {
         match self {
             Self::Run => &load::RUN_FLAGS,
             Self::Validate => &load::VALIDATE_FLAGS,
+            Self::Check => &check::FLAGS,
             Self::Healthcheck => &health::FLAGS,
             Self::FetchX509 => &fetch::FLAGS,
             Self::FetchJwt => &jwt::FETCH_FLAGS,
@@ -169,6 +171,7 @@ const COMMANDS: &[Entry] = &[
     entry("api fetch x509", Command::FetchX509, FETCH_X509),
     entry("api validate jwt", Command::ValidateJwt, "Validates a JWT SVID"),
     entry("api watch", Command::Watch, "Attaches to the Workload API and prints updates as they're received"),
+    entry("check", Command::Check, "Looks at this node before an agent runs here, and says what to change"),
     entry("debug getinfo", Command::Admin(Admin::GetInfo), "Prints debug information about the agent"),
     entry("healthcheck", Command::Healthcheck, "Determines agent health status"),
     entry("logger get", Command::Admin(Admin::LoggerGet), "Gets the logger details"),

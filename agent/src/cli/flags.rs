@@ -18,7 +18,7 @@ pub(super) struct FlagSet {
 }
 
 /// One flag.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Flag {
     name: &'static str,
     kind: Kind,
@@ -71,6 +71,31 @@ pub(super) const fn old_output(name: &'static str, usage: &'static str) -> Flag 
 /// The flag `-output`.
 pub(super) const fn output() -> Flag {
     Flag { name: OUTPUT, kind: Kind::Format, usage: "Desired output format (pretty, json); default: pretty." }
+}
+
+/// Two sorted lists of flags as one, which is sorted too. `N` is the sum of their lengths.
+pub(super) const fn merged<const N: usize>(one: &[Flag], other: &[Flag]) -> [Flag; N] {
+    let mut all = [output(); N];
+    let (mut left, mut right) = (0, 0);
+    while left + right < N {
+        let from_one = right == other.len() || left < one.len() && precedes(&one[left], &other[right]);
+        all[left + right] = if from_one { one[left] } else { other[right] };
+        if from_one { left += 1 } else { right += 1 }
+    }
+    all
+}
+
+/// Whether the name of one flag comes before that of another.
+const fn precedes(one: &Flag, other: &Flag) -> bool {
+    let (one, other) = (one.name.as_bytes(), other.name.as_bytes());
+    let mut at = 0;
+    while at < one.len() && at < other.len() {
+        if one[at] != other[at] {
+            return one[at] < other[at];
+        }
+        at += 1;
+    }
+    one.len() < other.len()
 }
 
 impl FlagSet {

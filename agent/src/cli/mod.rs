@@ -6,6 +6,7 @@
 //! * `socket`: the path of the public socket. `client`: a client of it.
 //! * `fetch`, `jwt`, `watch`, `health`: the commands that talk to a running agent. `x509`: checks their answers. `print`:
 //!   makes their output.
+//! * `check`: looks at a node before an agent runs there.
 //! * `admin`: the commands that talk to the admin socket.
 //! * `san`: judges a peer's certificate by an Envoy policy, without a running Envoy or peer.
 //!
@@ -13,6 +14,7 @@
 //! output.
 
 mod admin;
+mod check;
 mod client;
 mod command;
 mod console;
@@ -72,6 +74,7 @@ fn run(command: Command, arguments: &[String]) -> ExitCode {
     match command {
         Command::Run => load::run(&values),
         Command::Validate => load::validate(&values),
+        Command::Check => check::run(&values),
         Command::Healthcheck => health::run(&values),
         Command::SanCheck => san::run(&values),
         Command::Watch => watch::run(&values),
@@ -89,6 +92,7 @@ fn refuse(command: Command, set: &FlagSet, error: &FlagError) -> ExitCode {
     console::err(&set.usage());
     match command {
         Command::Healthcheck | Command::Admin(_) => {}
+        Command::Check => return ExitCode::from(check::BAD_INPUT),
         Command::SanCheck => return ExitCode::from(san::BAD_INPUT),
         Command::Validate => console::err(&load::invalid(error)),
         _ => console::err(&error.to_string()),
@@ -99,7 +103,12 @@ fn refuse(command: Command, set: &FlagSet, error: &FlagError) -> ExitCode {
 /// Runs a client command on this thread alone, which is cheap.
 fn block_on(work: impl Future<Output = ExitCode>) -> ExitCode {
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(work),
+        Ok(runtime) => {
+            let code = runtime.block_on(work);
+            // Does not wait for a name server or a disk that does not answer.
+            runtime.shutdown_background();
+            code
+        }
         Err(reason) => {
             console::err(&format!("cannot start: {}", golang::os_error(&reason)));
             ExitCode::FAILURE

@@ -53,9 +53,7 @@ fn help_is_titled_with_the_name_of_the_program() {
     assert!(text.starts_with(
         "Usage: spire-agent [--version] [--help] <command> [<args>]\n\nAvailable commands are:\n"
     ));
-    assert!(text.contains(
-        "\n    api            \n    debug          \n    healthcheck    Determines agent health status\n"
-    ));
+    assert!(text.contains("\n    debug          \n    healthcheck    Determines agent health status\n"));
     assert!(text.ends_with("\n    validate       Validates a SPIRE agent configuration file\n"));
 }
 
