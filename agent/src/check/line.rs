@@ -75,7 +75,9 @@ impl Report {
         }
         let count = |status| self.0.iter().filter(|line| line.status == status).count();
         let (failures, warnings) = (count(Status::Failure), count(Status::Warning));
-        let _ = write!(text, "{}: {failures} failures, {warnings} warnings", self.status().name());
+        let many = |count: usize, of: &str| format!("{count} {of}{}", if count == 1 { "" } else { "s" });
+        let (failures, warnings) = (many(failures, "failure"), many(warnings, "warning"));
+        let _ = write!(text, "{}: {failures}, {warnings}", self.status().name());
         text
     }
 
@@ -123,7 +125,7 @@ mod tests {
         let expected = "ok       a   good\n\
                         failure  d   bad\\u{1b}[2J; worse\n             -> Mend it.\n\
                         warning  bc  so so\n             -> Look.\n\
-                        failure: 1 failures, 1 warnings";
+                        failure: 1 failure, 1 warning";
         assert_eq!(report.text(), expected);
         let json: Value = serde_json::from_str(&report.json()).unwrap();
         assert_eq!(json["status"], "failure");

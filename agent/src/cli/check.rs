@@ -53,6 +53,14 @@ const ALL: [Flag; load::FLAGS.len() + 2] = merged(load::FLAGS, &OWN);
 const OWN: [Flag; 2] =
     [output(), duration("timeout", 5, "How long what is looked at may take, all of it at once")];
 const LONGEST: Duration = Duration::from_hours(1);
+/// What the help and the manual add.
+pub(super) const MORE: &str = "\
+It attests nothing, spends no token, and leaves sockets alone. It writes nothing but a probe file in the folders that must
+be writable, which it removes. Each line is ok, warning or failure, with what was found and what to do; -output json has the
+same as {\"checks\": [{\"name\", \"status\", \"summary\", \"action\"}], \"status\"}.";
+/// What the exit codes mean.
+pub(super) const EXIT_CODES: &str = "0 if nothing fails (there may be warnings), 1 if something does, 2 if the \
+                                     configuration or the flags cannot be used.";
 /// The exit code if nothing could be looked at.
 pub(super) const BAD_INPUT: u8 = 2;
 

@@ -3,8 +3,10 @@
 use std::fmt::Write as _;
 
 use super::admin::{self, Admin};
+use super::complete::install::Order;
+use super::complete::scripts;
 use super::flags::FlagSet;
-use super::{check, fetch, health, jwt, load, san, watch};
+use super::{check, fetch, health, jwt, load, manual, san, watch};
 
 /// A command that can be run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,10 +14,12 @@ pub(super) enum Command {
     Run,
     Validate,
     Check,
+    Completion,
     Healthcheck,
     FetchX509,
     FetchJwt,
     ValidateJwt,
+    Man,
     SanCheck,
     Watch,
     Admin(Admin),
@@ -28,6 +32,8 @@ impl Command {
             Self::Run => &load::RUN_FLAGS,
             Self::Validate => &load::VALIDATE_FLAGS,
             Self::Check => &check::FLAGS,
+            Self::Completion => &scripts::FLAGS,
+            Self::Man => &manual::FLAGS,
             Self::Healthcheck => &health::FLAGS,
             Self::FetchX509 => &fetch::FLAGS,
             Self::FetchJwt => &jwt::FETCH_FLAGS,
@@ -38,6 +44,31 @@ impl Command {
             Self::Admin(Admin::LoggerGet) => &admin::LOGGER_GET,
             Self::Admin(Admin::LoggerSet) => &admin::LOGGER_SET,
             Self::Admin(Admin::LoggerReset) => &admin::LOGGER_RESET,
+        }
+    }
+
+    /// What the help and the manual add to the flags of a command that spire-agent does not have.
+    pub(super) fn more(self) -> Option<&'static str> {
+        match self {
+            Self::Check => Some(check::MORE),
+            Self::Completion => Some(scripts::HOW),
+            Self::Man => Some(manual::HOW),
+            _ => None,
+        }
+    }
+
+    /// What its exit codes mean.
+    pub(super) fn exit_codes(self) -> &'static str {
+        match self {
+            Self::Run => "0 after SIGINT or SIGTERM, 1 if the agent cannot start or must end.",
+            Self::Validate => "0 if the configuration is valid, 1 if it is not.",
+            Self::Check => check::EXIT_CODES,
+            Self::Healthcheck => "0 if the agent is healthy, 1 if it is not or does not answer.",
+            Self::SanCheck => {
+                "0 if the certificate is accepted, 1 if it is rejected, 2 if there is no verdict."
+            }
+            Self::Watch => "1, because only an error or an interruption ends it.",
+            _ => "0 for success, 1 for a failure.",
         }
     }
 }
@@ -53,6 +84,8 @@ pub(super) enum Request<'a> {
     },
     /// There are flags before the command.
     MisplacedFlags(Command),
+    /// Installs or removes completion.
+    Installation(Order),
     /// Runs the command with the words after it.
     Run(Command, &'a [String]),
 }
@@ -76,6 +109,17 @@ pub(super) fn parse(words: &[String]) -> Request<'_> {
     if top.iter().any(|word| VERSION.contains(word)) {
         return Request::Version;
     }
+    if help && at == words.len() {
+        return Request::Help { topic: Topic::Program, code: 0 };
+    }
+    let ordered =
+        |flag: &str| before_dashes().any(|word| word.trim_start_matches('-') == flag && is_flag(word));
+    match (ordered("autocomplete-install"), ordered("autocomplete-uninstall")) {
+        (false, false) => {}
+        (true, false) => return Request::Installation(Order::Install),
+        (false, true) => return Request::Installation(Order::Uninstall),
+        (true, true) => return Request::Installation(Order::Both),
+    }
     if at == words.len() || top.len() < at {
         return Request::Help { topic: Topic::Program, code: if help { 0 } else { UNKNOWN } };
     }
@@ -98,10 +142,29 @@ pub(super) fn parse(words: &[String]) -> Request<'_> {
     }
 }
 
+/// Whether a word has the one or two dashes of a flag.
+fn is_flag(word: &str) -> bool {
+    word.starts_with('-') && !word.starts_with("---")
+}
+
 fn find(name: &str) -> Option<Topic<'static>> {
-    let entry = COMMANDS.iter().find(|entry| entry.name == name);
-    let command = entry.map(|entry| Topic::Command(entry.command));
+    let command = entry_of(name).map(|entry| Topic::Command(entry.command));
     command.or_else(|| PARENTS.iter().find(|parent| **parent == name).map(|parent| Topic::Parent(parent)))
+}
+
+/// All commands, sorted by name.
+pub(super) fn entries() -> &'static [Entry] {
+    COMMANDS
+}
+
+/// The command of this name.
+pub(super) fn entry_of(name: &str) -> Option<&'static Entry> {
+    COMMANDS.iter().find(|entry| entry.name == name)
+}
+
+/// The flags of the command of this name.
+pub(super) fn flags_of(name: &str) -> Option<&'static FlagSet> {
+    entry_of(name).map(|entry| entry.command.flags())
 }
 
 /// The help on a topic, without the last newline.
@@ -122,14 +185,17 @@ pub(super) fn help(topic: Topic<'_>, program: &str) -> String {
                 Command::FetchX509 => {
                     format!("{usage}\n\nSubcommands:\n{}", list(&children("api fetch")).trim_end())
                 }
-                _ => usage,
+                _ => match command.more() {
+                    Some(more) => format!("{usage}\n\n{more}\n\nExit codes: {}", command.exit_codes()),
+                    None => usage,
+                },
             }
         }
     }
 }
 
 /// The words that can follow `parent`, each once. A word that completes a command has its synopsis.
-fn children(parent: &str) -> Vec<(&'static str, &'static str)> {
+pub(super) fn children(parent: &str) -> Vec<(&'static str, &'static str)> {
     let mut children: Vec<(&str, &str)> = Vec::new();
     for entry in COMMANDS {
         let rest = match parent {
@@ -154,10 +220,12 @@ fn list(children: &[(&str, &str)]) -> String {
     list
 }
 
-struct Entry {
-    name: &'static str,
-    command: Command,
-    synopsis: &'static str,
+/// A command, as the help names it.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) name: &'static str,
+    pub(super) command: Command,
+    pub(super) synopsis: &'static str,
 }
 
 const fn entry(name: &'static str, command: Command, synopsis: &'static str) -> Entry {
@@ -172,11 +240,13 @@ const COMMANDS: &[Entry] = &[
     entry("api validate jwt", Command::ValidateJwt, "Validates a JWT SVID"),
     entry("api watch", Command::Watch, "Attaches to the Workload API and prints updates as they're received"),
     entry("check", Command::Check, "Looks at this node before an agent runs here, and says what to change"),
+    entry("completion", Command::Completion, "Prints a script that makes a shell complete command lines"),
     entry("debug getinfo", Command::Admin(Admin::GetInfo), "Prints debug information about the agent"),
     entry("healthcheck", Command::Healthcheck, "Determines agent health status"),
     entry("logger get", Command::Admin(Admin::LoggerGet), "Gets the logger details"),
     entry("logger reset", Command::Admin(Admin::LoggerReset), "Reset the logger details to launch level"),
     entry("logger set", Command::Admin(Admin::LoggerSet), "Sets the logger details"),
+    entry("man", Command::Man, "Prints the manual, or the page of a command, for man(1)"),
     entry("run", Command::Run, "Runs the agent"),
     entry(
         "san check",

@@ -152,6 +152,36 @@ impl FlagSet {
 }
 
 impl Flag {
+    pub(super) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Whether it never takes the next word.
+    pub(super) fn is_switch(&self) -> bool {
+        matches!(self.kind, Kind::Switch)
+    }
+
+    /// What its value is called; `None` for a switch.
+    pub(super) fn value(&self) -> Option<&'static str> {
+        match self.kind {
+            Kind::Switch => None,
+            Kind::Text(_) => Some("text"),
+            Kind::Integer => Some("number"),
+            Kind::Duration(_) => Some("duration"),
+            Kind::List => Some("list"),
+            Kind::Format => Some("format"),
+        }
+    }
+
+    /// Its usage, with the default.
+    pub(super) fn explained(&self) -> String {
+        match self.kind {
+            Kind::Text(default) if !default.is_empty() => format!("{} (default {default})", self.usage),
+            Kind::Duration(seconds) => format!("{} (default {seconds}s)", self.usage),
+            _ => self.usage.to_owned(),
+        }
+    }
+
     /// Parses a value. `before` is the value of an earlier occurrence of this flag.
     fn read(&self, text: &str, before: Option<&Value>) -> Result<Value, FlagError> {
         let refuse = |reason| FlagError::Invalid { flag: self.name, value: text.to_owned(), reason };

@@ -7,6 +7,7 @@
 //! * `fetch`, `jwt`, `watch`, `health`: the commands that talk to a running agent. `x509`: checks their answers. `print`:
 //!   makes their output.
 //! * `check`: looks at a node before an agent runs there.
+//! * `complete`: what a shell may complete, and how it asks. `manual`: pages for man(1).
 //! * `admin`: the commands that talk to the admin socket.
 //! * `san`: judges a peer's certificate by an Envoy policy, without a running Envoy or peer.
 //!
@@ -17,12 +18,14 @@ mod admin;
 mod check;
 mod client;
 mod command;
+mod complete;
 mod console;
 mod fetch;
 mod flags;
 mod health;
 mod jwt;
 mod load;
+mod manual;
 mod print;
 mod san;
 mod socket;
@@ -43,6 +46,10 @@ use crate::golang;
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
     let mut arguments = arguments.into_iter();
     let program = program_name(arguments.next());
+    if let Some(words) = complete::asked(|name| std::env::var(name).ok()) {
+        words.iter().for_each(|word| console::out(word));
+        return ExitCode::SUCCESS;
+    }
     let Ok(words) = arguments.map(OsString::into_string).collect::<Result<Vec<_>, _>>() else {
         console::err("arguments must be UTF-8");
         return ExitCode::FAILURE;
@@ -61,11 +68,12 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
             console::err(&command::help(command::Topic::Command(command), &program));
             ExitCode::FAILURE
         }
-        Request::Run(command, arguments) => run(command, arguments),
+        Request::Installation(order) => complete::install::run(order, &program),
+        Request::Run(command, arguments) => run(command, arguments, &program),
     }
 }
 
-fn run(command: Command, arguments: &[String]) -> ExitCode {
+fn run(command: Command, arguments: &[String], program: &str) -> ExitCode {
     let set = command.flags();
     let values = match set.parse(arguments) {
         Ok(values) => values,
@@ -75,6 +83,8 @@ fn run(command: Command, arguments: &[String]) -> ExitCode {
         Command::Run => load::run(&values),
         Command::Validate => load::validate(&values),
         Command::Check => check::run(&values),
+        Command::Completion => complete::scripts::run(arguments, program),
+        Command::Man => manual::run(arguments),
         Command::Healthcheck => health::run(&values),
         Command::SanCheck => san::run(&values),
         Command::Watch => watch::run(&values),

@@ -2,6 +2,7 @@
 
 mod admin;
 mod bootstrap;
+mod check;
 mod configurations;
 mod door;
 mod faults_server;
@@ -12,6 +13,7 @@ mod jwt;
 mod kubernetes;
 mod life;
 mod peers;
+mod shells;
 
 use dev::{Entry, Options, Server};
 use libtest_mimic::Trial;
@@ -20,6 +22,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     [
         admin::trials(),
         bootstrap::trials(),
+        check::trials(),
         configurations::trials(),
         door::trials(),
         jwt::trials(),
@@ -30,6 +33,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         floods::trials(),
         kubernetes::trials(),
         peers::trials(),
+        shells::trials(),
     ]
     .into_iter()
     .flatten()

@@ -42,6 +42,13 @@ fn help_version_and_mistakes() {
         ("-v run", "Version"),
         ("--version", "Version"),
         ("-foo run", "MisplacedFlags(Run)"),
+        ("-autocomplete-install", "Installation(Install)"),
+        ("run --autocomplete-uninstall", "Installation(Uninstall)"),
+        ("-autocomplete-install -autocomplete-uninstall", "Installation(Both)"),
+        ("-autocomplete-install -h", "Help { topic: Program, code: 0 }"),
+        ("-v -autocomplete-install", "Version"),
+        ("run -- -autocomplete-install", r#"Run(Run, ["--", "-autocomplete-install"])"#),
+        ("man api fetch", r#"Run(Man, ["api", "fetch"])"#),
     ] {
         assert_eq!(parsed(line), expected, "{line}");
     }
