@@ -16,6 +16,8 @@ pub(super) enum Command {
     Check,
     Completion,
     Healthcheck,
+    /// `api fetch`, which is [`Self::FetchX509`] and has commands below it.
+    Fetch,
     FetchX509,
     FetchJwt,
     ValidateJwt,
@@ -35,7 +37,7 @@ impl Command {
             Self::Completion => &scripts::FLAGS,
             Self::Man => &manual::FLAGS,
             Self::Healthcheck => &health::FLAGS,
-            Self::FetchX509 => &fetch::FLAGS,
+            Self::Fetch | Self::FetchX509 => &fetch::FLAGS,
             Self::FetchJwt => &jwt::FETCH_FLAGS,
             Self::ValidateJwt => &jwt::VALIDATE_FLAGS,
             Self::SanCheck => &san::FLAGS,
@@ -83,7 +85,7 @@ pub(super) enum Request<'a> {
         code: u8,
     },
     /// There are flags before the command.
-    MisplacedFlags(Command),
+    MisplacedFlags(Topic<'a>),
     /// Installs or removes completion.
     Installation(Order),
     /// Runs the command with the words after it.
@@ -130,12 +132,10 @@ pub(super) fn parse(words: &[String]) -> Request<'_> {
         Some((find(&name)?, at + count))
     });
     match found {
-        None => Request::Help { topic: Topic::Program, code: if help { 0 } else { UNKNOWN } },
+        None => Request::Help { topic: Topic::Program, code: UNKNOWN },
         Some((topic, _)) if help => Request::Help { topic, code: 0 },
-        Some((Topic::Command(command), _))
-            if top.iter().any(|word| !HELP.contains(word) && !word.is_empty()) =>
-        {
-            Request::MisplacedFlags(command)
+        Some((topic, _)) if top.iter().any(|word| !HELP.contains(word) && !word.is_empty()) => {
+            Request::MisplacedFlags(topic)
         }
         Some((Topic::Command(command), end)) => Request::Run(command, &words[end..]),
         Some((topic, _)) => Request::Help { topic, code: 1 },
@@ -182,8 +182,12 @@ pub(super) fn help(topic: Topic<'_>, program: &str) -> String {
         Topic::Command(command) => {
             let usage = command.flags().usage();
             match command {
-                Command::FetchX509 => {
+                Command::Fetch => {
                     format!("{usage}\n\nSubcommands:\n{}", list(&children("api fetch")).trim_end())
+                }
+                // With an empty line at the end, as from spire-agent.
+                Command::FetchX509 | Command::FetchJwt | Command::ValidateJwt | Command::Healthcheck => {
+                    format!("{usage}\n")
                 }
                 _ => match command.more() {
                     Some(more) => format!("{usage}\n\n{more}\n\nExit codes: {}", command.exit_codes()),
@@ -234,7 +238,7 @@ const fn entry(name: &'static str, command: Command, synopsis: &'static str) -> 
 
 /// All commands, sorted by name, so that the commands of one parent are adjacent.
 const COMMANDS: &[Entry] = &[
-    entry("api fetch", Command::FetchX509, FETCH_X509),
+    entry("api fetch", Command::Fetch, FETCH_X509),
     entry("api fetch jwt", Command::FetchJwt, "Fetches a JWT SVID from the Workload API"),
     entry("api fetch x509", Command::FetchX509, FETCH_X509),
     entry("api validate jwt", Command::ValidateJwt, "Validates a JWT SVID"),

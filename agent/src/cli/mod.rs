@@ -63,9 +63,9 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
             console::err(&command::help(topic, &program));
             ExitCode::from(code)
         }
-        Request::MisplacedFlags(command) => {
+        Request::MisplacedFlags(topic) => {
             console::err(MISPLACED_FLAGS);
-            console::err(&command::help(command::Topic::Command(command), &program));
+            console::err(&command::help(topic, &program));
             ExitCode::FAILURE
         }
         Request::Installation(order) => complete::install::run(order, &program),
@@ -89,7 +89,7 @@ fn run(command: Command, arguments: &[String], program: &str) -> ExitCode {
         Command::SanCheck => san::run(&values),
         Command::Watch => watch::run(&values),
         Command::Admin(admin) => admin::run(admin, &values),
-        Command::FetchX509 => fetch::run(&values),
+        Command::Fetch | Command::FetchX509 => fetch::run(&values),
         Command::FetchJwt => jwt::fetch(&values),
         Command::ValidateJwt => jwt::validate(&values),
     }

@@ -3,6 +3,7 @@
 mod admin;
 mod bootstrap;
 mod check;
+mod command_rows;
 mod configurations;
 mod door;
 mod faults_server;
@@ -23,6 +24,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         admin::trials(),
         bootstrap::trials(),
         check::trials(),
+        command_rows::trials(),
         configurations::trials(),
         door::trials(),
         jwt::trials(),

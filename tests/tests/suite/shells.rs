@@ -10,14 +10,14 @@ use tempfile::TempDir;
 
 pub(super) fn trials() -> Vec<Trial> {
     vec![
-        in_shell("bash", &["--norc", "--noprofile", "-i"], BASH),
-        in_shell("zsh", &["-f", "-i"], ZSH),
-        in_shell("fish", &["--no-config", "-i"], FISH),
+        in_shell("bash_completes_by_the_script", "bash", &["--norc", "--noprofile", "-i"], BASH),
+        in_shell("zsh_completes_by_the_script", "zsh", &["-f", "-i"], ZSH),
+        in_shell("fish_completes_by_the_script", "fish", &["--no-config", "-i"], FISH),
         of_shell("bash_completes_by_installed_lines", "bash", |bash, python| installed(&bash, &python)),
         Trial::test("completion_by_comp_line", comp_line),
         Trial::test("completion_is_installed_and_removed", installation),
-        page_trial("mandoc", &["-T", "lint", "-W", "warning"]),
-        page_trial("groff", &["-man", "-ww", "-z", "-T", "ascii"]),
+        page_trial("manual_pages_are_taken_by_mandoc", "mandoc", &["-T", "lint", "-W", "warning"]),
+        page_trial("manual_pages_are_taken_by_groff", "groff", &["-man", "-ww", "-z", "-T", "ascii"]),
         Trial::test("a_command_without_a_page_is_named", no_page),
     ]
 }
@@ -36,16 +36,21 @@ fn of_shell(
     }
 }
 
-fn in_shell(name: &'static str, arguments: &'static [&'static str], show: &'static str) -> Trial {
-    of_shell(&format!("{name}_completes_by_the_script"), name, move |shell, python| {
+fn in_shell(
+    name: &'static str,
+    kind: &'static str,
+    arguments: &'static [&'static str],
+    show: &'static str,
+) -> Trial {
+    of_shell(name, kind, move |shell, python| {
         let folder = folder();
         let path = folder.path();
-        let script = finial(path).args(["completion", name]).output()?;
+        let script = finial(path).args(["completion", kind]).output()?;
         assert!(script.status.success() && script.stderr.is_empty(), "{script:?}");
         fs::write(path.join("script"), &script.stdout)?;
-        let setup = format!("{}\n{show}\n", source(name));
+        let setup = format!("{}\n{show}\n", source(kind));
         let lines = type_lines(path, &python, &setup, &[&[&*shell.to_string_lossy()], arguments].concat());
-        assert_eq!(lines, EXPECTED.map(|(_, expected)| expected), "{name}");
+        assert_eq!(lines, EXPECTED.map(|(_, expected)| expected), "{kind}");
         Ok(())
     })
 }
@@ -165,12 +170,11 @@ fn commands() -> Vec<String> {
     commands.lines().filter_map(|line| line.strip_prefix(".B ")).map(str::to_owned).collect()
 }
 
-fn page_trial(program: &'static str, arguments: &'static [&'static str]) -> Trial {
-    let name = format!("manual_pages_are_taken_by_{program}");
+fn page_trial(name: &'static str, program: &'static str, arguments: &'static [&'static str]) -> Trial {
     let needed = needs(&format!("FINIAL_{}", program.to_uppercase()), program);
     let formatter = match needed {
         Ok(formatter) => formatter,
-        Err(reason) => return skipped(&name, &reason),
+        Err(reason) => return skipped(name, &reason),
     };
     Trial::test(name, move || {
         let folder = tempfile::tempdir()?;
