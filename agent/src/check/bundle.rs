@@ -51,7 +51,7 @@ pub(super) async fn look(
         Ok(Roots::Bundle(bundle)) => Some(Arc::clone(bundle)),
         _ => None,
     };
-    Trust { roots: present.map(Roots::Bundle).or(fetched.ok()), source, lines }
+    Trust { roots: present.map(Roots::Bundle).or_else(|| fetched.ok()), source, lines }
 }
 
 fn source_line(

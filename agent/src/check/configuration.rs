@@ -36,7 +36,8 @@ pub(crate) fn unusable(reason: &dyn std::fmt::Display) -> Line {
 pub(super) fn log_file(path: Option<&Path>) -> Vec<Line> {
     let Some(path) = path else { return Vec::new() };
     let shown = path.display();
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent =
+        path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     let tried = match access(path, Access::WRITE_OK) {
         Err(rustix::io::Errno::NOENT) => access(parent, Access::WRITE_OK | Access::EXEC_OK),
         tried => tried,

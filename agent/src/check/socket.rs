@@ -56,15 +56,15 @@ enum Folder {
     Usable(u32),
     /// It is not there, and can be made below this folder.
     Missing(PathBuf),
-    /// This part of the path is no folder.
-    NoFolder(PathBuf),
+    /// This part of the path is something else.
+    Other(PathBuf),
     /// The agent's user may not make files in this folder.
     Closed(PathBuf, io::Error),
 }
 
 impl Facts {
     fn of(path: PathBuf) -> Self {
-        let folder = Folder::of(path.parent().unwrap_or(Path::new("/")));
+        let folder = Folder::of(path.parent().unwrap_or_else(|| Path::new("/")));
         let present = matches!(folder, Folder::Usable(_)).then(|| inspect(&path));
         let is_full = fs::read_dir(&path).is_ok_and(|mut entries| entries.next().is_some());
         Self { path, folder, present, is_full }
@@ -74,7 +74,7 @@ impl Facts {
         let (path, Kind { name, setting, is_public }) = (self.path.display(), kind);
         let fail = |summary: String, action: String| Line::failure(name, summary, action);
         match (&self.folder, &self.present) {
-            (Folder::NoFolder(part), _) => fail(
+            (Folder::Other(part), _) => fail(
                 format!("{} is not a folder, so {path} cannot be made in it", part.display()),
                 format!("Move it away, or choose another {setting}."),
             ),
@@ -94,23 +94,23 @@ impl Facts {
                 format!("Move it away, or choose another {setting}."),
             ),
             (_, Some(Ok(Present::Folder))) => {
-                Line::ok(*name, format!("{path} is an empty folder, which the agent replaces"))
+                Line::ok(name, format!("{path} is an empty folder, which the agent replaces"))
             }
             (_, Some(Ok(Present::DeadSocket))) => {
-                Line::ok(*name, format!("{path} is a socket that nobody serves; the agent replaces it"))
+                Line::ok(name, format!("{path} is a socket that nobody serves; the agent replaces it"))
             }
             (Folder::Usable(mode), _) if *is_public && mode & 0o001 == 0 => Line::warning(
-                *name,
+                name,
                 format!(
                     "{path} can be made, but its folder has the mode {mode:04o}: other users cannot reach it"
                 ),
                 "Run `chmod o+x` on the folder, unless all callers have the agent's user.",
             ),
             (Folder::Missing(above), _) => {
-                Line::ok(*name, format!("{path} can be made, with its folder, below {}", above.display()))
+                Line::ok(name, format!("{path} can be made, with its folder, below {}", above.display()))
             }
             (Folder::Usable(mode), _) => {
-                Line::ok(*name, format!("{path} can be made in its folder (mode {mode:04o})"))
+                Line::ok(name, format!("{path} can be made in its folder (mode {mode:04o})"))
             }
         }
     }
@@ -119,7 +119,7 @@ impl Facts {
 impl Folder {
     fn of(folder: &Path) -> Self {
         match fs::metadata(folder) {
-            Ok(found) if !found.is_dir() => Self::NoFolder(folder.to_owned()),
+            Ok(found) if !found.is_dir() => Self::Other(folder.to_owned()),
             Ok(found) => match may_write(folder) {
                 Ok(()) => Self::Usable(found.permissions().mode() & 0o7777),
                 Err(reason) => Self::Closed(folder.to_owned(), reason),

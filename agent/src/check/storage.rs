@@ -138,7 +138,7 @@ fn folder_line(name: &'static str, setting: &str, folder: &Path) -> Line {
         Err(reason) if reason.kind() == io::ErrorKind::NotFound => {
             let above =
                 folder.ancestors().skip(1).find(|above| above.exists() && !above.as_os_str().is_empty());
-            let above = above.unwrap_or(Path::new("."));
+            let above = above.unwrap_or_else(|| Path::new("."));
             let can =
                 if above.is_dir() { may_write(above) } else { Err(io::ErrorKind::NotADirectory.into()) };
             match can {

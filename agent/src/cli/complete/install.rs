@@ -105,7 +105,7 @@ fn fish_file(order: Order, file: &Path, own: &str, program: &str) -> Result<(), 
         (Order::Uninstall, true) => fs::remove_file(file).map_err(failed),
         (_, true) => Err(format!("already installed at {}", file.display())),
         (_, false) => {
-            let folder = file.parent().unwrap_or(Path::new("/"));
+            let folder = file.parent().unwrap_or_else(|| Path::new("/"));
             let text = FISH.replace("PROGRAM", program).replace("OWN", own);
             fs::create_dir_all(folder).and_then(|()| fs::write(file, text)).map_err(failed)
         }

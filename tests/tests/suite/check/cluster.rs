@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use dev::kube::{
     ApiServer, Authority, Kubelet, KubeletFault, KubeletOptions, Pod, Resource, Rights, Runtime,
 };
-use harness::{Conf, trial};
+use harness::{Conf, trial, trial_as_root};
 use libtest_mimic::Trial;
 use tempfile::TempDir;
 
@@ -15,6 +15,7 @@ use crate::suite::server;
 pub(super) fn trials() -> Vec<Trial> {
     vec![
         trial("check_counts_the_pods_of_the_kubelet", good),
+        trial_as_root("check_names_a_pid_namespace_of_its_own", own_pids),
         trial("check_names_a_kubelet_that_refuses", refused),
         trial("check_names_a_kubelet_of_an_unknown_authority", unknown_authority),
         trial("check_names_a_kubelet_that_does_not_answer", silent),
@@ -31,6 +32,7 @@ struct Node {
     plugin: String,
     agent: String,
     environment: Vec<(&'static str, PathBuf)>,
+    shell: Option<String>,
 }
 
 impl Node {
@@ -41,7 +43,14 @@ impl Node {
         let folder = tempfile::tempdir().expect("a temporary folder");
         std::fs::write(folder.path().join("ca.crt"), kubelet.authority().pem()).expect("written");
         std::fs::write(folder.path().join("pod-token"), format!("{TOKEN}\n")).expect("written");
-        Self { kubelet, folder, plugin: String::new(), agent: String::new(), environment: Vec::new() }
+        Self {
+            kubelet,
+            folder,
+            plugin: String::new(),
+            agent: String::new(),
+            environment: Vec::new(),
+            shell: None,
+        }
     }
 
     /// What is found, but for the pid namespace, which is that of the tests.
@@ -57,6 +66,7 @@ impl Node {
             agent: self.agent.clone(),
             workload_attestors: k8s,
             environment: self.environment.clone(),
+            shell: self.shell.clone(),
             ..Conf::join_token(&server)
         };
         Found::within(&conf, &self.folder).await
@@ -72,6 +82,14 @@ async fn good() {
     node.kubelet.accept_token(TOKEN, Rights::Proxy);
     node.found().await.says("kubelet", "ok", "by the right to nodes/proxy", "");
     assert!(node.kubelet.requests().iter().all(|request| request.path != "/containerLogs/shop/web/main"));
+}
+
+/// As a pod without `hostPID`: the program is process 1 of its namespace.
+async fn own_pids() {
+    let shell = "exec unshare --pid --fork --mount-proc \"$0\" \"$@\"".to_owned();
+    let node = Node { shell: Some(shell), ..Node::new() };
+    let found = node.found().await;
+    found.only_fails("host-pid", "callers of other containers have no pid here", "hostPID: true");
 }
 
 async fn refused() {

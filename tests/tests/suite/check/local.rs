@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use dev::Server;
-use harness::{Agent, Conf, build_finial, trial};
+use harness::{Agent, Conf, build_finial, trial, trial_as_root};
 use libtest_mimic::Trial;
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -25,6 +25,7 @@ pub(super) fn trials() -> Vec<Trial> {
         trial("check_names_a_socket_folder_that_is_a_file", folder_is_a_file),
         trial("check_names_what_is_in_the_socket_s_place", in_the_way),
         trial("check_names_an_agent_that_is_running", running),
+        trial_as_root("check_names_a_mount_of_the_socket_itself", mounted),
         trial("check_names_a_data_dir_that_is_read_only", read_only),
         trial("check_names_few_open_files", few_files),
         trial("check_names_a_token_that_cannot_be_read", unreadable_token),
@@ -175,6 +176,25 @@ async fn in_the_way() {
     assert!(admin.exists() && folder.path().join("api.sock/full").exists());
 }
 
+/// As a pod has it whose volume is the socket and not its folder.
+async fn mounted() {
+    let server = server().await;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let socket = folder.path().join("api.sock");
+    fs::write(&socket, "").expect("written");
+    let mount = format!("mount --bind '{0}' '{0}'", socket.display());
+    let found =
+        Found::within(&Conf { shell: Some(mounting(&mount)), ..Conf::join_token(&server) }, &folder).await;
+    found.says("socket-mount", "failure", "api.sock is a mount of its own", "Mount the folder of the socket");
+    assert_eq!(found.failures(), ["socket", "socket-mount"], "{found:#?}");
+}
+
+/// A script that runs the program with these mounts, which nobody else sees. The program and its arguments are those of
+/// the outer shell.
+fn mounting(mounts: &str) -> String {
+    format!("exec unshare --mount sh -c \"{mounts} && exec \\\"\\$0\\\" \\\"\\$@\\\"\" \"$0\" \"$@\"")
+}
+
 async fn running() {
     let server = server().await;
     let agent = Agent::start(&Conf::join_token(&server));
@@ -202,10 +222,7 @@ async fn read_only() {
         data.display(),
         keys.display()
     );
-    let shell = nix::unistd::geteuid().is_root().then(|| {
-        // The program and its arguments are those of the outer shell.
-        format!("exec unshare --mount sh -c \"{mount} && exec \\\"\\$0\\\" \\\"\\$@\\\"\" \"$0\" \"$@\"")
-    });
+    let shell = nix::unistd::geteuid().is_root().then(|| mounting(&mount));
     let found = Found::within(&Conf { shell, disk_keys: true, ..Conf::join_token(&server) }, &folder).await;
     found.says("data-dir", "failure", "cannot be written", "Mount it writable");
     found.says("key-store", "failure", "cannot be written", "Mount it writable");
