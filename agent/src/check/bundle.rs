@@ -118,10 +118,11 @@ fn times_line(bundle: &Bundle, source: &TrustBundleSource, now: SystemTime) -> L
             action,
         );
     };
-    let summary = format!(
-        "the bundle of {from} has {count} authorities, the last of which expires in {}",
-        roughly(left)
-    );
+    let authorities = match count {
+        1 => "one authority, which".to_owned(),
+        count => format!("{count} authorities, the last of which"),
+    };
+    let summary = format!("the bundle of {from} has {authorities} expires in {}", roughly(left));
     // A server signs with the next authority when a sixth of the life of the present one is left.
     if left * 6 < end.duration_since(begin).unwrap_or_default() {
         Line::warning(NAME, summary, action)

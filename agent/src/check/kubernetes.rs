@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use attestors::workload::k8s::{
     ApiError, KubeletError, KubeletOptions, Options, PodSource, Port, Right, probe_api_server, probe_kubelet,
-    probe_runtime,
+    probe_right, probe_runtime,
 };
 use config::{K8sOptions, Settings, WorkloadAttestor};
 use tokio::time::{Instant, timeout_at};
@@ -17,10 +17,10 @@ use crate::wiring::proc_folder;
 /// The lines, and the number of the node's pods if the kubelet tells it. There are none without the attestor.
 pub(super) async fn lines(settings: &Settings, until: Instant) -> (Vec<Line>, Option<usize>) {
     let Ok(plugins) = settings.plugins() else { return (Vec::new(), None) };
-    let configured = plugins.workload_attestors.iter().find_map(|attestor| match attestor {
-        WorkloadAttestor::K8s(k8s) => Some(&**k8s),
-        WorkloadAttestor::Unix { .. } => None,
-    });
+    let configured = plugins
+        .workload_attestors
+        .iter()
+        .find_map(|attestor| if let WorkloadAttestor::K8s(k8s) = attestor { Some(&**k8s) } else { None });
     let Some(k8s) = configured else { return (Vec::new(), None) };
     let options = match kubernetes::options(k8s, &settings.experimental, &proc_folder()) {
         Ok(options) => options,
@@ -64,7 +64,10 @@ fn node_name(k8s: &K8sOptions, options: &Options) -> Line {
 async fn kubelet(options: &Options, until: Instant) -> (Option<Line>, Option<usize>) {
     let Some(PodSource::Kubelet(kubelet)) = &options.source else { return (None, None) };
     match timeout_at(until, probe_kubelet(kubelet)).await.unwrap_or(Err(KubeletError::Slow)) {
-        Ok((pods, right)) => (Some(listed(pods.len(), right)), Some(pods.len())),
+        Ok(pods) => {
+            let right = timeout_at(until, probe_right(kubelet)).await.unwrap_or_default();
+            (Some(listed(pods.len(), right)), Some(pods.len()))
+        }
         Err(reason) => (Some(refused(&reason)), None),
     }
 }
@@ -118,8 +121,8 @@ async fn api_server(options: &Options, until: Instant) -> Option<Line> {
         Some(PodSource::ApiServer { node_name }) => Some(node_name.as_str()),
         _ => None,
     };
-    let namespaces = options.namespace_labels.is_some();
-    if pods_of.is_none() && !namespaces {
+    let namespaces = options.namespace_labels;
+    if pods_of.is_none() && namespaces.is_none() {
         return None;
     }
     let asked = timeout_at(until, probe_api_server(pods_of, namespaces)).await.unwrap_or(Err(ApiError::Slow));

@@ -33,6 +33,7 @@ use tokio::time::{Instant, timeout};
 
 pub(crate) use self::configuration::unusable;
 pub(crate) use self::line::{Line, Report, Status};
+use self::process::Limits;
 use self::storage::Stored;
 
 /// Looks at everything. `limit` is for what is read from disks, and again for all that the network must answer.
@@ -41,9 +42,9 @@ pub(crate) async fn look(settings: Arc<Settings>, limit: Duration) -> Report {
     let mut lines = configuration::lines(&settings);
     let local = Arc::clone(&settings);
     let found = blocking(limit, move || on_disk(&local, now)).await;
-    let (on_disk, stored) = match found {
-        Some(found) => found,
-        None => (vec![slow("data-dir", "The folders of the configuration", limit)], Stored::default()),
+    let (on_disk, stored, limits) = match found {
+        Some((lines, stored, limits)) => (lines, stored, Some(limits)),
+        None => (vec![slow("data-dir", "the folders of the configuration", limit)], Stored::default(), None),
     };
     lines.extend(on_disk);
     let until = Instant::now() + limit;
@@ -55,18 +56,18 @@ pub(crate) async fn look(settings: Arc<Settings>, limit: Duration) -> Report {
     lines.extend(attestor);
     lines.extend(server);
     lines.extend(kubernetes);
-    lines.extend(blocking(limit, move || process::limits(pods)).await.unwrap_or_default());
+    lines.extend(limits.map(|limits| limits.lines(pods)).unwrap_or_default());
     Report(lines)
 }
 
 /// The lines of all that needs no network.
-fn on_disk(settings: &Settings, now: SystemTime) -> (Vec<Line>, Stored) {
+fn on_disk(settings: &Settings, now: SystemTime) -> (Vec<Line>, Stored, Limits) {
     let mut lines = configuration::log_file(settings.log_file.as_deref());
     lines.extend(socket::lines(settings));
     lines.push(process::pids(is_kubernetes(settings)));
     let (storage, stored) = storage::lines(settings, now);
     lines.extend(storage);
-    (lines, stored)
+    (lines, stored, Limits::read())
 }
 
 /// Whether the k8s workload attestor is configured.

@@ -77,12 +77,27 @@ fn sees(name: &str) -> bool {
     processes.flatten().any(|process| comm(&process.path()).trim_end() == name)
 }
 
-/// The lines of the limits on memory and open files, for a node with so many pods (`None`: it is not known).
-pub(super) fn limits(pods: Option<usize>) -> Vec<Line> {
-    let files = getrlimit(Resource::RLIMIT_NOFILE).map(|(_, hard)| hard).ok();
-    let mut lines = vec![memory_line(memory_limit(), pods)];
-    lines.extend(files.map(|files| files_line(files, pods)));
-    lines
+/// The limits of this process.
+#[derive(Debug)]
+pub(super) struct Limits {
+    /// In bytes.
+    memory: Option<u64>,
+    /// The hard limit of open files.
+    files: Option<u64>,
+}
+
+impl Limits {
+    pub(super) fn read() -> Self {
+        let files = getrlimit(Resource::RLIMIT_NOFILE).map(|(_, hard)| hard).ok();
+        Self { memory: memory_limit(), files }
+    }
+
+    /// The lines of the limits, for a node with so many pods (`None`: it is not known).
+    pub(super) fn lines(&self, pods: Option<usize>) -> Vec<Line> {
+        let mut lines = vec![memory_line(self.memory, pods)];
+        lines.extend(self.files.map(|files| files_line(files, pods)));
+        lines
+    }
 }
 
 /// The lowest `memory.max` of our cgroup and those above it; `None` without one.

@@ -34,7 +34,7 @@ use tracing::{debug, warn};
 pub use self::api_server::{ApiError, probe as probe_api_server};
 use self::api_server::{Namespaces, PodWatch};
 pub use self::kubelet::{
-    Auth, InputsError, KubeletError, KubeletOptions, Port, Right, probe as probe_kubelet,
+    Auth, InputsError, KubeletError, KubeletOptions, Port, Right, probe as probe_kubelet, probe_right,
 };
 use self::lists::Lists;
 pub use self::parse::{ParseError, pods as parse_pods};

@@ -158,6 +158,9 @@ async fn api_server() {
         "",
         "Bind a ClusterRole that may get, list and watch `pods`",
     );
+    api_server.refuse(Resource::Pods, None);
+    api_server.refuse(Resource::Namespaces, Some(403));
+    node.found().await.says("api-server", "failure", "", "`namespaces` (enable_namespace_labels)");
     assert_eq!(node.kubelet.requests(), []);
 }
 

@@ -185,18 +185,21 @@ pub enum Right {
     Proxy,
 }
 
-/// Reads the list once, over a connection of its own, and finds out by which right; that is `None` where the kubelet
-/// asks for none or does not let it be told. The caller sets a time limit.
+/// Reads the list once, over a connection of its own. The caller sets a time limit.
 ///
 /// # Errors
 /// [`KubeletError`].
-pub async fn probe(options: &KubeletOptions) -> Result<(Pods, Option<Right>), KubeletError> {
-    let pods = Kubelet::new(options.clone()).ask(&Arc::default()).await?;
-    let right = match options.port {
+pub async fn probe(options: &KubeletOptions) -> Result<Pods, KubeletError> {
+    Kubelet::new(options.clone()).ask(&Arc::default()).await
+}
+
+/// Finds out by which right the list is read; `None` where the kubelet asks for none or does not let it be told. The
+/// caller sets a time limit.
+pub async fn probe_right(options: &KubeletOptions) -> Option<Right> {
+    match options.port {
         Port::ReadOnly(_) => None,
-        Port::Secure(_) => right(options).await.unwrap_or(Err(StatusCode::OK)).ok(),
-    };
-    Ok((pods, right))
+        Port::Secure(_) => right(options).await.ok()?.ok(),
+    }
 }
 
 /// Finds out by which right the list was read, or else the status that does not tell. The kubelet guards logs of
