@@ -8,6 +8,7 @@
 //! ```
 
 pub mod apis;
+mod check;
 pub mod cli;
 pub mod door;
 mod explain;

@@ -10,6 +10,12 @@ pub fn compatible() -> String {
     format!("{SPIRE}+finial.{}", env!("CARGO_PKG_VERSION"))
 }
 
+/// Finial's own version.
+#[must_use]
+pub fn own() -> &'static str {
+    env!("CARGO_PKG_VERSION")
+}
+
 /// The output of `-version`. It begins with spire-agent's release because scripts read the first word.
 #[must_use]
 pub fn line() -> String {

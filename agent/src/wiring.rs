@@ -263,7 +263,7 @@ fn on(kind: SignalKind) -> Result<Signal, Fatal> {
 }
 
 /// The absolute path of the public socket; `None` when both of its APIs are disabled.
-fn socket_path(settings: &Settings) -> Option<PathBuf> {
+pub(crate) fn socket_path(settings: &Settings) -> Option<PathBuf> {
     let wanted = !(settings.disable_workload_api && settings.disable_sds_api);
     wanted
         .then(|| std::path::absolute(&settings.socket_path).unwrap_or_else(|_| settings.socket_path.clone()))
@@ -299,7 +299,7 @@ fn connection_slots() -> budget::Limits {
 }
 
 /// The connection limits for a process that may open this many files.
-fn slots(files: u64) -> budget::Limits {
+pub(crate) fn slots(files: u64) -> budget::Limits {
     let for_callers = files - FILES_RESERVE.min(files / 2);
     // A connection takes one descriptor, and the pidfd of its process may take another.
     let places = usize::try_from(for_callers / 2).unwrap_or(usize::MAX).clamp(2, CONNECTIONS);
@@ -323,7 +323,7 @@ async fn serve_apis(socket: Socket, options: Options, settings: Arc<Settings>, p
 }
 
 /// The node attestor. A configured join token takes precedence over the attestor plugin (SPIRE, `agent.go`).
-fn node_attestor(settings: &Settings, plugins: &Plugins) -> NodeAttestor {
+pub(crate) fn node_attestor(settings: &Settings, plugins: &Plugins) -> NodeAttestor {
     if let Some(token) = &settings.join_token {
         return JoinToken::new(token.expose().to_owned()).into();
     }
@@ -357,7 +357,7 @@ fn problems_text(problems: &[config::Problem]) -> String {
 }
 
 /// The folder in which procfs is mounted: `HOST_PROC`, as spire-agent reads it, or `/proc`.
-fn proc_folder() -> PathBuf {
+pub(crate) fn proc_folder() -> PathBuf {
     std::env::var_os("HOST_PROC")
         .filter(|value| !value.is_empty())
         .map_or_else(|| "/proc".into(), PathBuf::from)

@@ -72,6 +72,37 @@ impl Conf {
         }
     }
 
+    /// Writes the files of an agent to its folder, and makes the command line `PROGRAM ORDER -config …`, with pipes for
+    /// its output.
+    ///
+    /// # Panics
+    /// If a file cannot be written.
+    #[must_use]
+    pub fn command(&self, program: &Path, order: &str, folder: &Path) -> Command {
+        std::fs::write(folder.join("agent.conf"), self.text(folder)).expect("written");
+        if let Some(bundle) = &self.bundle {
+            std::fs::write(folder.join("bundle"), bundle).expect("written");
+        }
+        if let Some((_, Some(token))) = &self.psat {
+            std::fs::write(folder.join("token"), token).expect("written");
+        }
+        let mut command = match &self.shell {
+            Some(script) => {
+                let mut shell = Command::new("sh");
+                shell.arg("-c").arg(script).arg(program);
+                shell
+            }
+            None => Command::new(program),
+        };
+        command.arg(order).arg("-config").arg(folder.join("agent.conf"));
+        if let Some(token) = &self.join_token {
+            command.args(["-joinToken", token]);
+        }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        command
+    }
+
     fn text(&self, folder: &Path) -> String {
         let (host, port) = self.server.rsplit_once(':').expect("host:port");
         let folder = folder.display();
@@ -138,29 +169,7 @@ impl Agent {
     /// If the program cannot be started.
     #[must_use]
     pub fn start_program(program: &Path, conf: &Conf, folder: Arc<TempDir>) -> Self {
-        let path = folder.path();
-        std::fs::write(path.join("agent.conf"), conf.text(path)).expect("written");
-        if let Some(bundle) = &conf.bundle {
-            std::fs::write(path.join("bundle"), bundle).expect("written");
-        }
-        if let Some((_, Some(token))) = &conf.psat {
-            std::fs::write(path.join("token"), token).expect("written");
-        }
-        let mut command = match &conf.shell {
-            Some(script) => {
-                let mut shell = Command::new("sh");
-                shell.arg("-c").arg(script).arg(program);
-                shell
-            }
-            None => Command::new(program),
-        };
-        command.arg("run").arg("-config").arg(path.join("agent.conf"));
-        if let Some(token) = &conf.join_token {
-            command.args(["-joinToken", token]);
-        }
-        command.envs(conf.environment.iter().map(|(name, value)| (name, value)));
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        let mut child = command.spawn().expect("the agent starts");
+        let mut child = conf.command(program, "run", folder.path()).spawn().expect("the agent starts");
         let (sender, lines) = watch::channel(Arc::default());
         let sender = Arc::new(sender);
         tokio::spawn(collect(child.stdout.take().expect("piped"), Arc::clone(&sender)));

@@ -195,25 +195,52 @@ fn make_folder(path: &Path, folder: &Path, mode: u32) -> Result<(), BindError> {
     }
 }
 
-/// Removes a dead socket or an empty folder at the path. Anything else there is an error.
-fn make_room(path: &Path) -> Result<(), BindError> {
+/// Finds out what is at the path, and changes nothing: what [`Listener::bind`](crate::Listener::bind) would meet there.
+///
+/// # Errors
+/// [`BindError`], for what it would not replace. A folder with something in it is found only when it is to be removed.
+pub fn inspect(path: &Path) -> Result<Present, BindError> {
+    let path: &Path = &path.components().collect::<PathBuf>();
+    if path.as_os_str().len() > PATH_LIMIT {
+        return Err(BindError::TooLong { path: path.to_owned() });
+    }
     let found = match fs::symlink_metadata(path) {
         Ok(found) => found.file_type(),
-        Err(reason) if reason.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(reason) if reason.kind() == io::ErrorKind::NotFound => return Ok(Present::Nothing),
         Err(reason) => return Err(BindError::of(path, reason)),
     };
-    let removed = if found.is_socket() {
+    if found.is_socket() {
         match connect(path) {
             // EAGAIN: the backlog is full, as with a stopped server. EPROTOTYPE: a socket of another type, for
             // example a datagram socket, which some process has open.
-            Ok(()) | Err(Errno::AGAIN | Errno::PROTOTYPE) => return Err(BindError::InUse(path.to_owned())),
-            Err(Errno::CONNREFUSED) => fs::remove_file(path),
-            Err(reason) => Err(reason.into()),
+            Ok(()) | Err(Errno::AGAIN | Errno::PROTOTYPE) => Err(BindError::InUse(path.to_owned())),
+            Err(Errno::CONNREFUSED) => Ok(Present::DeadSocket),
+            Err(reason) => Err(BindError::of(path, reason.into())),
         }
     } else if found.is_dir() {
-        fs::remove_dir(path)
+        Ok(Present::Folder)
     } else {
-        return Err(BindError::InTheWay { path: path.to_owned(), what: Leftover::of(found) });
+        Err(BindError::InTheWay { path: path.to_owned(), what: Leftover::of(found) })
+    }
+}
+
+/// What is at the path of a socket and may be replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Present {
+    /// There is nothing.
+    Nothing,
+    /// A socket that nobody serves.
+    DeadSocket,
+    /// A folder, which is replaced if it is empty.
+    Folder,
+}
+
+/// Removes a dead socket or an empty folder at the path. Anything else there is an error.
+fn make_room(path: &Path) -> Result<(), BindError> {
+    let removed = match inspect(path)? {
+        Present::Nothing => return Ok(()),
+        Present::DeadSocket => fs::remove_file(path),
+        Present::Folder => fs::remove_dir(path),
     };
     match removed {
         Ok(()) => Ok(()),

@@ -13,7 +13,7 @@ mod group;
 mod listener;
 mod peer;
 
-pub use bind::{BindError, Leftover};
+pub use bind::{BindError, Leftover, Present, inspect};
 pub use complaints::{Complaints, WORDS, Words, left_out};
 pub use connection::{Connection, SILENCE};
 pub use listener::{Listener, Options};

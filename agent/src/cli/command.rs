@@ -3,18 +3,25 @@
 use std::fmt::Write as _;
 
 use super::admin::{self, Admin};
+use super::complete::install::Order;
+use super::complete::scripts;
 use super::flags::FlagSet;
-use super::{fetch, health, inspect, jwt, load, san, top, watch};
+use super::{check, fetch, health, inspect, jwt, load, manual, san, top, watch};
 
 /// A command that can be run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Command {
     Run,
     Validate,
+    Check,
+    Completion,
     Healthcheck,
+    /// `api fetch`, which is [`Self::FetchX509`] and has commands below it.
+    Fetch,
     FetchX509,
     FetchJwt,
     ValidateJwt,
+    Man,
     SanCheck,
     Watch,
     Admin(Admin),
@@ -29,8 +36,11 @@ impl Command {
         match self {
             Self::Run => &load::RUN_FLAGS,
             Self::Validate => &load::VALIDATE_FLAGS,
+            Self::Check => &check::FLAGS,
+            Self::Completion => &scripts::FLAGS,
+            Self::Man => &manual::FLAGS,
             Self::Healthcheck => &health::FLAGS,
-            Self::FetchX509 => &fetch::FLAGS,
+            Self::Fetch | Self::FetchX509 => &fetch::FLAGS,
             Self::FetchJwt => &jwt::FETCH_FLAGS,
             Self::ValidateJwt => &jwt::VALIDATE_FLAGS,
             Self::SanCheck => &san::FLAGS,
@@ -42,6 +52,31 @@ impl Command {
             Self::Admin(Admin::LoggerGet) => &admin::LOGGER_GET,
             Self::Admin(Admin::LoggerSet) => &admin::LOGGER_SET,
             Self::Admin(Admin::LoggerReset) => &admin::LOGGER_RESET,
+        }
+    }
+
+    /// What the help and the manual add to the flags of a command that spire-agent does not have.
+    pub(super) fn more(self) -> Option<&'static str> {
+        match self {
+            Self::Check => Some(check::MORE),
+            Self::Completion => Some(scripts::HOW),
+            Self::Man => Some(manual::HOW),
+            _ => None,
+        }
+    }
+
+    /// What its exit codes mean.
+    pub(super) fn exit_codes(self) -> &'static str {
+        match self {
+            Self::Run => "0 after SIGINT or SIGTERM, 1 if the agent cannot start or must end.",
+            Self::Validate => "0 if the configuration is valid, 1 if it is not.",
+            Self::Check => check::EXIT_CODES,
+            Self::Healthcheck => "0 if the agent is healthy, 1 if it is not or does not answer.",
+            Self::SanCheck => {
+                "0 if the certificate is accepted, 1 if it is rejected, 2 if there is no verdict."
+            }
+            Self::Watch => "1, because only an error or an interruption ends it.",
+            _ => "0 for success, 1 for a failure.",
         }
     }
 }
@@ -56,7 +91,9 @@ pub(super) enum Request<'a> {
         code: u8,
     },
     /// There are flags before the command.
-    MisplacedFlags(Command),
+    MisplacedFlags(Topic<'a>),
+    /// Installs or removes completion.
+    Installation(Order),
     /// Runs the command with the words after it.
     Run(Command, &'a [String]),
 }
@@ -80,6 +117,17 @@ pub(super) fn parse(words: &[String]) -> Request<'_> {
     if top.iter().any(|word| VERSION.contains(word)) {
         return Request::Version;
     }
+    if help && at == words.len() {
+        return Request::Help { topic: Topic::Program, code: 0 };
+    }
+    let ordered =
+        |flag: &str| before_dashes().any(|word| word.trim_start_matches('-') == flag && is_flag(word));
+    match (ordered("autocomplete-install"), ordered("autocomplete-uninstall")) {
+        (false, false) => {}
+        (true, false) => return Request::Installation(Order::Install),
+        (false, true) => return Request::Installation(Order::Uninstall),
+        (true, true) => return Request::Installation(Order::Both),
+    }
     if at == words.len() || top.len() < at {
         return Request::Help { topic: Topic::Program, code: if help { 0 } else { UNKNOWN } };
     }
@@ -90,22 +138,39 @@ pub(super) fn parse(words: &[String]) -> Request<'_> {
         Some((find(&name)?, at + count))
     });
     match found {
-        None => Request::Help { topic: Topic::Program, code: if help { 0 } else { UNKNOWN } },
+        None => Request::Help { topic: Topic::Program, code: UNKNOWN },
         Some((topic, _)) if help => Request::Help { topic, code: 0 },
-        Some((Topic::Command(command), _))
-            if top.iter().any(|word| !HELP.contains(word) && !word.is_empty()) =>
-        {
-            Request::MisplacedFlags(command)
+        Some((topic, _)) if top.iter().any(|word| !HELP.contains(word) && !word.is_empty()) => {
+            Request::MisplacedFlags(topic)
         }
         Some((Topic::Command(command), end)) => Request::Run(command, &words[end..]),
         Some((topic, _)) => Request::Help { topic, code: 1 },
     }
 }
 
+/// Whether a word has the one or two dashes of a flag.
+fn is_flag(word: &str) -> bool {
+    word.starts_with('-') && !word.starts_with("---")
+}
+
 fn find(name: &str) -> Option<Topic<'static>> {
-    let entry = COMMANDS.iter().find(|entry| entry.name == name);
-    let command = entry.map(|entry| Topic::Command(entry.command));
+    let command = entry_of(name).map(|entry| Topic::Command(entry.command));
     command.or_else(|| PARENTS.iter().find(|parent| **parent == name).map(|parent| Topic::Parent(parent)))
+}
+
+/// All commands, sorted by name.
+pub(super) fn entries() -> &'static [Entry] {
+    COMMANDS
+}
+
+/// The command of this name.
+pub(super) fn entry_of(name: &str) -> Option<&'static Entry> {
+    COMMANDS.iter().find(|entry| entry.name == name)
+}
+
+/// The flags of the command of this name.
+pub(super) fn flags_of(name: &str) -> Option<&'static FlagSet> {
+    entry_of(name).map(|entry| entry.command.flags())
 }
 
 /// The help on a topic, without the last newline.
@@ -123,17 +188,24 @@ pub(super) fn help(topic: Topic<'_>, program: &str) -> String {
         Topic::Command(command) => {
             let usage = command.flags().usage();
             match command {
-                Command::FetchX509 => {
+                Command::Fetch => {
                     format!("{usage}\n\nSubcommands:\n{}", list(&children("api fetch")).trim_end())
                 }
-                _ => usage,
+                // With an empty line at the end, as from spire-agent.
+                Command::FetchX509 | Command::FetchJwt | Command::ValidateJwt | Command::Healthcheck => {
+                    format!("{usage}\n")
+                }
+                _ => match command.more() {
+                    Some(more) => format!("{usage}\n\n{more}\n\nExit codes: {}", command.exit_codes()),
+                    None => usage,
+                },
             }
         }
     }
 }
 
 /// The words that can follow `parent`, each once. A word that completes a command has its synopsis.
-fn children(parent: &str) -> Vec<(&'static str, &'static str)> {
+pub(super) fn children(parent: &str) -> Vec<(&'static str, &'static str)> {
     let mut children: Vec<(&str, &str)> = Vec::new();
     for entry in COMMANDS {
         let rest = match parent {
@@ -158,10 +230,12 @@ fn list(children: &[(&str, &str)]) -> String {
     list
 }
 
-struct Entry {
-    name: &'static str,
-    command: Command,
-    synopsis: &'static str,
+/// A command, as the help names it.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) name: &'static str,
+    pub(super) command: Command,
+    pub(super) synopsis: &'static str,
 }
 
 const fn entry(name: &'static str, command: Command, synopsis: &'static str) -> Entry {
@@ -170,11 +244,13 @@ const fn entry(name: &'static str, command: Command, synopsis: &'static str) -> 
 
 /// All commands, sorted by name, so that the commands of one parent are adjacent.
 const COMMANDS: &[Entry] = &[
-    entry("api fetch", Command::FetchX509, FETCH_X509),
+    entry("api fetch", Command::Fetch, FETCH_X509),
     entry("api fetch jwt", Command::FetchJwt, "Fetches a JWT SVID from the Workload API"),
     entry("api fetch x509", Command::FetchX509, FETCH_X509),
     entry("api validate jwt", Command::ValidateJwt, "Validates a JWT SVID"),
     entry("api watch", Command::Watch, "Attaches to the Workload API and prints updates as they're received"),
+    entry("check", Command::Check, "Looks at this node before an agent runs here, and says what to change"),
+    entry("completion", Command::Completion, "Prints a script that makes a shell complete command lines"),
     entry("debug getinfo", Command::Admin(Admin::GetInfo), "Prints debug information about the agent"),
     entry("explain", Command::Explain, "Tells why a process has, or lacks, an identity"),
     entry("healthcheck", Command::Healthcheck, "Determines agent health status"),
@@ -182,6 +258,7 @@ const COMMANDS: &[Entry] = &[
     entry("logger get", Command::Admin(Admin::LoggerGet), "Gets the logger details"),
     entry("logger reset", Command::Admin(Admin::LoggerReset), "Reset the logger details to launch level"),
     entry("logger set", Command::Admin(Admin::LoggerSet), "Sets the logger details"),
+    entry("man", Command::Man, "Prints the manual, or the page of a command, for man(1)"),
     entry("run", Command::Run, "Runs the agent"),
     entry(
         "san check",

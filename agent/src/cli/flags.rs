@@ -18,7 +18,7 @@ pub(super) struct FlagSet {
 }
 
 /// One flag.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Flag {
     name: &'static str,
     kind: Kind,
@@ -80,6 +80,31 @@ pub(super) const fn output() -> Flag {
     Flag { name: OUTPUT, kind: Kind::Format, usage: "Desired output format (pretty, json); default: pretty." }
 }
 
+/// Two sorted lists of flags as one, which is sorted too. `N` is the sum of their lengths.
+pub(super) const fn merged<const N: usize>(one: &[Flag], other: &[Flag]) -> [Flag; N] {
+    let mut all = [output(); N];
+    let (mut left, mut right) = (0, 0);
+    while left + right < N {
+        let from_one = right == other.len() || left < one.len() && precedes(&one[left], &other[right]);
+        all[left + right] = if from_one { one[left] } else { other[right] };
+        if from_one { left += 1 } else { right += 1 }
+    }
+    all
+}
+
+/// Whether the name of one flag comes before that of another.
+const fn precedes(one: &Flag, other: &Flag) -> bool {
+    let (one, other) = (one.name.as_bytes(), other.name.as_bytes());
+    let mut at = 0;
+    while at < one.len() && at < other.len() {
+        if one[at] != other[at] {
+            return one[at] < other[at];
+        }
+        at += 1;
+    }
+    one.len() < other.len()
+}
+
 impl FlagSet {
     /// Parses the words after the command.
     ///
@@ -138,6 +163,37 @@ impl FlagSet {
 }
 
 impl Flag {
+    pub(super) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Whether it never takes the next word.
+    pub(super) fn is_switch(&self) -> bool {
+        matches!(self.kind, Kind::Switch)
+    }
+
+    /// What its value is called; `None` for a switch.
+    pub(super) fn value(&self) -> Option<&'static str> {
+        match self.kind {
+            Kind::Switch => None,
+            Kind::Text(_) => Some("text"),
+            Kind::Integer => Some("number"),
+            Kind::Duration(_) => Some("duration"),
+            Kind::List => Some("list"),
+            Kind::Many => Some("text"),
+            Kind::Format => Some("format"),
+        }
+    }
+
+    /// Its usage, with the default.
+    pub(super) fn explained(&self) -> String {
+        match self.kind {
+            Kind::Text(default) if !default.is_empty() => format!("{} (default {default})", self.usage),
+            Kind::Duration(seconds) => format!("{} (default {seconds}s)", self.usage),
+            _ => self.usage.to_owned(),
+        }
+    }
+
     /// Parses a value. `before` is the value of an earlier occurrence of this flag.
     fn read(&self, text: &str, before: Option<&Value>) -> Result<Value, FlagError> {
         let refuse = |reason| FlagError::Invalid { flag: self.name, value: text.to_owned(), reason };

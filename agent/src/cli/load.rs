@@ -59,7 +59,7 @@ pub(super) fn invalid(error: &dyn fmt::Display) -> String {
 
 /// Why the settings cannot be loaded.
 #[derive(Debug, thiserror::Error)]
-enum LoadError {
+pub(super) enum LoadError {
     #[error("could not find config file {}: please use the -config flag", path.display())]
     Missing { path: PathBuf },
     #[error("unable to read configuration at {path:?}: {} {}: {}", step(source), path.display(), golang::os_error(source))]
@@ -90,6 +90,16 @@ impl LoadError {
 }
 
 fn load(values: &Values) -> Result<Settings, LoadError> {
+    let settings = settings(values)?;
+    try_log_file(settings.log_file.as_deref())?;
+    Ok(settings)
+}
+
+/// The settings from the flags and the file. Nothing but files that the flags and the configuration name is read.
+///
+/// # Errors
+/// [`LoadError`].
+pub(super) fn settings(values: &Values) -> Result<Settings, LoadError> {
     let given = Path::new(values.text("config"));
     let path = if given.as_os_str().is_empty() { Path::new(DEFAULT_CONFIG) } else { given };
     let text = fs::read_to_string(path).map_err(|source| match source.kind() {
@@ -103,9 +113,7 @@ fn load(values: &Values) -> Result<Settings, LoadError> {
     } else {
         text
     };
-    let settings = Settings::load(&text, &overrides(values), &read_named)?;
-    try_log_file(settings.log_file.as_deref())?;
-    Ok(settings)
+    Ok(Settings::load(&text, &overrides(values), &read_named)?)
 }
 
 /// Reads a file that the configuration names.
@@ -159,7 +167,8 @@ pub(super) const RUN_FLAGS: FlagSet = FlagSet { name: "run", flags: FLAGS };
 /// The flags of `validate`: those of `run`.
 pub(super) const VALIDATE_FLAGS: FlagSet = FlagSet { name: "validate", flags: FLAGS };
 
-const FLAGS: &[Flag] = &[
+/// The flags of `run`, `validate` and `check`.
+pub(super) const FLAGS: &[Flag] = &[
     switch(
         "allowUnauthenticatedVerifiers",
         "If true, the agent permits the retrieval of X509 certificate bundles by unregistered clients",

@@ -6,6 +6,8 @@
 //! * `socket`: the path of the public socket. `client`: a client of it.
 //! * `fetch`, `jwt`, `watch`, `health`: the commands that talk to a running agent. `x509`: checks their answers. `print`:
 //!   makes their output.
+//! * `check`: looks at a node before an agent runs there.
+//! * `complete`: what a shell may complete, and how it asks. `manual`: pages for man(1).
 //! * `admin`, `inspect`, `top`: the commands that talk to the admin socket.
 //! * `san`: judges a peer's certificate by an Envoy policy, without a running Envoy or peer.
 //!
@@ -13,8 +15,10 @@
 //! output.
 
 mod admin;
+mod check;
 mod client;
 mod command;
+mod complete;
 mod console;
 mod fetch;
 mod flags;
@@ -22,6 +26,7 @@ mod health;
 mod inspect;
 mod jwt;
 mod load;
+mod manual;
 mod print;
 mod san;
 mod socket;
@@ -43,6 +48,10 @@ use crate::golang;
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
     let mut arguments = arguments.into_iter();
     let program = program_name(arguments.next());
+    if let Some(words) = complete::asked(|name| std::env::var(name).ok()) {
+        words.iter().for_each(|word| console::out(word));
+        return ExitCode::SUCCESS;
+    }
     let Ok(words) = arguments.map(OsString::into_string).collect::<Result<Vec<_>, _>>() else {
         console::err("arguments must be UTF-8");
         return ExitCode::FAILURE;
@@ -56,16 +65,17 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
             console::err(&command::help(topic, &program));
             ExitCode::from(code)
         }
-        Request::MisplacedFlags(command) => {
+        Request::MisplacedFlags(topic) => {
             console::err(MISPLACED_FLAGS);
-            console::err(&command::help(command::Topic::Command(command), &program));
+            console::err(&command::help(topic, &program));
             ExitCode::FAILURE
         }
-        Request::Run(command, arguments) => run(command, arguments),
+        Request::Installation(order) => complete::install::run(order, &program),
+        Request::Run(command, arguments) => run(command, arguments, &program),
     }
 }
 
-fn run(command: Command, arguments: &[String]) -> ExitCode {
+fn run(command: Command, arguments: &[String], program: &str) -> ExitCode {
     let set = command.flags();
     let values = match set.parse(arguments) {
         Ok(values) => values,
@@ -74,6 +84,9 @@ fn run(command: Command, arguments: &[String]) -> ExitCode {
     match command {
         Command::Run => load::run(&values),
         Command::Validate => load::validate(&values),
+        Command::Check => check::run(&values),
+        Command::Completion => complete::scripts::run(arguments, program),
+        Command::Man => manual::run(arguments),
         Command::Healthcheck => health::run(&values),
         Command::SanCheck => san::run(&values),
         Command::Watch => watch::run(&values),
@@ -81,7 +94,7 @@ fn run(command: Command, arguments: &[String]) -> ExitCode {
         Command::Explain => inspect::explain(&values),
         Command::Issuance => inspect::issuance(&values),
         Command::Top => top::run(&values),
-        Command::FetchX509 => fetch::run(&values),
+        Command::Fetch | Command::FetchX509 => fetch::run(&values),
         Command::FetchJwt => jwt::fetch(&values),
         Command::ValidateJwt => jwt::validate(&values),
     }
@@ -94,6 +107,7 @@ fn refuse(command: Command, set: &FlagSet, error: &FlagError) -> ExitCode {
     console::err(&set.usage());
     match command {
         Command::Healthcheck | Command::Admin(_) => {}
+        Command::Check => return ExitCode::from(check::BAD_INPUT),
         Command::SanCheck => return ExitCode::from(san::BAD_INPUT),
         Command::Explain | Command::Issuance | Command::Top => {}
         Command::Validate => console::err(&load::invalid(error)),
@@ -105,7 +119,12 @@ fn refuse(command: Command, set: &FlagSet, error: &FlagError) -> ExitCode {
 /// Runs a client command on this thread alone, which is cheap.
 fn block_on(work: impl Future<Output = ExitCode>) -> ExitCode {
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(work),
+        Ok(runtime) => {
+            let code = runtime.block_on(work);
+            // Does not wait for a name server or a disk that does not answer.
+            runtime.shutdown_background();
+            code
+        }
         Err(reason) => {
             console::err(&format!("cannot start: {}", golang::os_error(&reason)));
             ExitCode::FAILURE

@@ -38,7 +38,12 @@ impl Disk {
         let probe = directory.join(".probe");
         write_atomic(&probe, b"probe").map_err(|source| failed(&probe, source))?;
         let _ = fs::remove_file(&probe);
-        Ok(Self { file: directory.join("keys.json"), others: BTreeMap::new() })
+        Ok(Self::at(&directory))
+    }
+
+    /// The file in a folder that may be absent.
+    pub(super) fn at(directory: &Path) -> Self {
+        Self { file: directory.join("keys.json"), others: BTreeMap::new() }
     }
 
     /// Reads the file. Returns the agent's keys by slot.

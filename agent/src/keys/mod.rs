@@ -5,7 +5,7 @@ mod disk;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use config::KeyType;
 use identity::{PrivateKey, SpiffeId, X509Svid};
@@ -82,6 +82,15 @@ impl Keys {
     pub fn disk(directory: PathBuf) -> Result<Self, KeyError> {
         let (disk, held) = Disk::open(directory)?.load()?;
         Ok(Self { held, disk: Some(disk) })
+    }
+
+    /// Reads the keys of `KeyManager "disk"` and changes nothing. Without a file there are none.
+    ///
+    /// # Errors
+    /// [`KeyError::Disk`], [`KeyError::Corrupt`].
+    pub(crate) fn peek(directory: &Path) -> Result<Self, KeyError> {
+        let (_, held) = Disk::at(directory).load()?;
+        Ok(Self { held, disk: None })
     }
 
     /// Whether the keys are only in memory, so that a restart loses them.

@@ -18,7 +18,7 @@ mod judge;
 mod lines;
 mod own;
 mod rules;
-mod stale;
+pub(crate) mod stale;
 mod stored;
 
 use std::sync::Arc;
@@ -33,6 +33,7 @@ use tracing::{error, info};
 
 use self::clock::{Reasons, SyncClock};
 pub use self::judge::Fatal;
+pub(crate) use self::judge::format_time;
 use self::judge::{Doing, Verdict};
 use self::own::{OwnSvid, stored_svid};
 use self::rules::rules;

@@ -41,7 +41,8 @@ pub(super) async fn watch(
     }
 }
 
-fn share_an_authority(one: &Bundle, other: &Bundle) -> bool {
+/// Whether one authority is in both bundles.
+pub(crate) fn share_an_authority(one: &Bundle, other: &Bundle) -> bool {
     let is_in_other = |der| other.x509_authorities.iter().any(|authority| authority.der == der);
     one.x509_authorities.iter().any(|authority| is_in_other(&authority.der))
 }

@@ -47,7 +47,7 @@ impl Store {
     /// If the folder cannot be created.
     pub fn open(data_dir: &Path) -> io::Result<Self> {
         fs::create_dir_all(data_dir)?;
-        Ok(Self { file: data_dir.join("agent-data.json") })
+        Ok(Self { file: data_dir.join(FILE) })
     }
 
     /// Reads the file. Without a file the data is empty. A malformed file is moved aside and logged, and the data is
@@ -67,6 +67,20 @@ impl Store {
         match parse(&text) {
             Ok(data) => Ok(data),
             Err(reason) => Ok(self.set_aside(&reason)),
+        }
+    }
+
+    /// Reads the file in a data folder and changes nothing. Without a file the data is empty. The inner error says why
+    /// [`Store::load`] would set the file aside.
+    ///
+    /// # Errors
+    /// If the file exists and cannot be read.
+    pub(crate) fn peek(data_dir: &Path) -> io::Result<Result<Data, String>> {
+        match fs::read_to_string(data_dir.join(FILE)) {
+            Ok(text) => Ok(parse(&text)),
+            Err(reason) if reason.kind() == io::ErrorKind::NotFound => Ok(Ok(Data::default())),
+            Err(reason) if reason.kind() == io::ErrorKind::InvalidData => Ok(Err("not UTF-8".to_owned())),
+            Err(reason) => Err(reason),
         }
     }
 
@@ -148,6 +162,8 @@ fn certificates(ders: &[Bytes]) -> Option<Vec<String>> {
     };
     (!ders.is_empty()).then(|| ders.iter().map(encode).collect())
 }
+
+const FILE: &str = "agent-data.json";
 
 /// Writes a private file (mode 0600) atomically: writes a temporary file beside it, syncs and renames it, and syncs the
 /// folder.

@@ -68,7 +68,7 @@ impl Dialer {
     }
 
     /// The addresses that DNS gives; the last good ones when it gives none, or does not answer.
-    async fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    pub(super) async fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
         // The system's resolver, on a thread of its own.
         let answered = timeout(DNS_LIMIT, tokio::net::lookup_host((host, port))).await;
         let found = answered.unwrap_or_else(|_| {

@@ -105,9 +105,8 @@ impl Connect for Tls {
             .map_err(|reason| ServerError::Untrusted(reason.to_string()))?;
         let stream =
             self.dialer.dial().await.map_err(|reason| ServerError::Unreachable(reason.to_string()))?;
-        // Neither sent nor checked by name; SPIFFE looks at the ID alone.
-        let name = ServerName::try_from("spire-server").expect("a DNS name");
-        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(untrusted)?;
+        let stream =
+            TlsConnector::from(Arc::new(config)).connect(server_name(), stream).await.map_err(untrusted)?;
         Channel::open(stream).await.map_err(ServerError::Unreachable)
     }
 }
@@ -250,7 +249,12 @@ fn failure(channel: &Channel, status: Status) -> ServerError {
     }
 }
 
-fn untrusted(reason: io::Error) -> ServerError {
+/// A name that is neither sent nor checked: SPIFFE looks at the ID alone.
+pub(super) fn server_name() -> ServerName<'static> {
+    ServerName::try_from("spire-server").expect("a DNS name")
+}
+
+pub(super) fn untrusted(reason: io::Error) -> ServerError {
     let inner = reason.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match inner {
         Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {

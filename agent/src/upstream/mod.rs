@@ -7,6 +7,7 @@
 //! - `parent`: what the Workload API of another agent gives this node, an SVID to attest by or the first bundle;
 //! - `web_tls`: TLS with proxies and with servers of trust bundles;
 //! - [`attest`]: AttestAgent, RenewAgent, PostStatus; [`sync`]: entries and bundles; [`mint`]: X.509-SVIDs; [`jwt`]: JWT-SVIDs;
+//! - `probe`: one look at the server that changes nothing, for `finial check`;
 //! - [`backoff`]: the waits between attempts;
 //! - [`convert`]: checks wire values one by one; a malformed value does not affect the others.
 
@@ -21,6 +22,7 @@ pub mod jwt;
 pub mod link;
 pub mod mint;
 pub(crate) mod parent;
+pub(crate) mod probe;
 mod proxy;
 pub mod sync;
 pub mod tls;

@@ -66,11 +66,10 @@ pub fn client_config(
     key_exchange: KeyExchange,
 ) -> Result<ClientConfig, rustls::Error> {
     let provider = key_exchange.provider();
-    let verifier = Verifier { roots: roots.clone(), server: server.clone(), provider: Arc::clone(&provider) };
-    let builder = ClientConfig::builder_with_provider(provider)
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier));
+        .with_custom_certificate_verifier(verifier(roots, server, provider));
     let mut config = match svid {
         None => builder.with_no_client_auth(),
         Some(svid) => {
@@ -83,6 +82,15 @@ pub fn client_config(
     // A session of the identity before this one must not be resumed.
     config.resumption = rustls::client::Resumption::disabled();
     Ok(config)
+}
+
+/// What accepts or refuses the server's certificate.
+pub(super) fn verifier(
+    roots: &Roots,
+    server: &SpiffeId,
+    provider: Arc<CryptoProvider>,
+) -> Arc<dyn ServerCertVerifier> {
+    Arc::new(Verifier { roots: roots.clone(), server: server.clone(), provider })
 }
 
 #[derive(Debug)]

@@ -32,6 +32,7 @@ pub(super) fn trials() -> Vec<Trial> {
         trial("a_second_agent_does_not_take_the_socket", a_second_agent_does_not_take_the_socket),
         trial("sigterm_ends_with_0_also_while_starting", sigterm_ends_with_0),
         trial_as_root("as_pid_1_it_ends_on_sigterm", as_pid_1_it_ends_on_sigterm),
+        trial("sigint_ends_with_0_and_sigusr1_does_not_end", sigint_and_sigusr1),
         trial("sigusr2_opens_the_log_file_anew", sigusr2_opens_the_log_file_anew),
         trial("the_security_header_is_demanded", the_security_header_is_demanded),
     ];
@@ -380,6 +381,19 @@ async fn as_pid_1_it_ends_on_sigterm() {
     let exit = agent.exited().await;
     assert!(exit.log.contains("Agent stopped gracefully"), "{}", exit.log);
     assert_eq!(exit.code, Some(0));
+}
+
+async fn sigint_and_sigusr1() {
+    let server = server().await;
+    let mut agent = Agent::start(&Conf::join_token(&server));
+    agent.logged("Agent is ready").await;
+    let pid = nix::unistd::Pid::from_raw(agent.pid());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGUSR1).expect("it runs");
+    agent.logged("SIGUSR1").await;
+    assert!(health(&agent.socket()).await);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).expect("it runs");
+    let exit = agent.exited().await;
+    assert!(exit.code == Some(0) && exit.log.contains("Agent stopped gracefully"), "{exit:?}");
 }
 
 async fn sigusr2_opens_the_log_file_anew() {

@@ -2,6 +2,8 @@
 
 mod admin;
 mod bootstrap;
+mod check;
+mod command_rows;
 mod configurations;
 mod door;
 mod explain;
@@ -14,6 +16,7 @@ mod kubernetes;
 mod life;
 mod monitoring;
 mod peers;
+mod shells;
 mod status_page;
 
 use dev::{Entry, Options, Server};
@@ -23,6 +26,8 @@ pub(crate) fn trials() -> Vec<Trial> {
     [
         admin::trials(),
         bootstrap::trials(),
+        check::trials(),
+        command_rows::trials(),
         configurations::trials(),
         door::trials(),
         explain::trials(),
@@ -36,6 +41,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         monitoring::trials(),
         peers::trials(),
         status_page::trials(),
+        shells::trials(),
     ]
     .into_iter()
     .flatten()

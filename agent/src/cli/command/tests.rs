@@ -10,10 +10,10 @@ fn the_longest_command_wins() {
     for (line, expected) in [
         ("run", "Run(Run, [])"),
         ("run -config x", r#"Run(Run, ["-config", "x"])"#),
-        ("api fetch", "Run(FetchX509, [])"),
+        ("api fetch", "Run(Fetch, [])"),
         ("api fetch x509 -silent", r#"Run(FetchX509, ["-silent"])"#),
-        ("api fetch nope", r#"Run(FetchX509, ["nope"])"#),
-        ("api fetch -- x", r#"Run(FetchX509, ["--", "x"])"#),
+        ("api fetch nope", r#"Run(Fetch, ["nope"])"#),
+        ("api fetch -- x", r#"Run(Fetch, ["--", "x"])"#),
         ("api fetch jwt", "Run(FetchJwt, [])"),
         ("api validate jwt -svid x", r#"Run(ValidateJwt, ["-svid", "x"])"#),
         ("run -version", r#"Run(Run, ["-version"])"#),
@@ -41,7 +41,14 @@ fn help_version_and_mistakes() {
         ("-version", "Version"),
         ("-v run", "Version"),
         ("--version", "Version"),
-        ("-foo run", "MisplacedFlags(Run)"),
+        ("-foo run", "MisplacedFlags(Command(Run))"),
+        ("-autocomplete-install", "Installation(Install)"),
+        ("run --autocomplete-uninstall", "Installation(Uninstall)"),
+        ("-autocomplete-install -autocomplete-uninstall", "Installation(Both)"),
+        ("-autocomplete-install -h", "Help { topic: Program, code: 0 }"),
+        ("-v -autocomplete-install", "Version"),
+        ("run -- -autocomplete-install", r#"Run(Run, ["--", "-autocomplete-install"])"#),
+        ("man api fetch", r#"Run(Man, ["api", "fetch"])"#),
     ] {
         assert_eq!(parsed(line), expected, "{line}");
     }
@@ -67,7 +74,7 @@ fn parents_list_what_is_below_them() {
                     validate    \n    \
                     watch       Attaches to the Workload API and prints updates as they're received";
     assert_eq!(text, expected);
-    let fetch = help(Topic::Command(Command::FetchX509), "finial");
+    let fetch = help(Topic::Command(Command::Fetch), "finial");
     assert!(
         fetch.contains("Usage of fetch x509:\n")
             && fetch.contains("\n\nSubcommands:\n    jwt     Fetches a JWT")

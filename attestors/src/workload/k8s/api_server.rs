@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::Namespace;
-use kube::api::{ObjectMeta, PartialObjectMeta};
+use kube::api::{ListParams, ObjectMeta, PartialObjectMeta};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Config, Resource};
 use serde::Deserialize;
@@ -18,6 +18,7 @@ use tokio::sync::{OnceCell, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
+use super::NamespaceLabels;
 use super::parse::{self, RawSpec, RawStatus};
 use super::pods::{Owner, Pod, Pods};
 use crate::lock;
@@ -62,6 +63,28 @@ pub(super) async fn client() -> Result<Client, ApiError> {
     config.read_timeout = Some(READ_TIMEOUT);
     config.reset_reader_on_write = true;
     Ok(Client::try_from(config)?)
+}
+
+/// Asks the API server once for what the attestor will need: one pod of the node `pods_of`; one namespace, by name or in
+/// a list. The caller sets a time limit.
+///
+/// # Errors
+/// [`ApiError`].
+pub async fn probe(pods_of: Option<&str>, namespaces: Option<NamespaceLabels>) -> Result<(), ApiError> {
+    let client = client().await?;
+    let one = ListParams::default().limit(1);
+    if let Some(node) = pods_of {
+        let pods = Api::<PartialObjectMeta<k8s_openapi::api::core::v1::Pod>>::all(client.clone());
+        pods.list(&one.clone().fields(&format!("spec.nodeName={node}"))).await?;
+    }
+    let api = Api::<PartialObjectMeta<Namespace>>::all(client);
+    match namespaces {
+        None => {}
+        // Who may not get a namespace is not told whether it exists.
+        Some(NamespaceLabels::Asked) => drop(api.get_opt("default").await?),
+        Some(NamespaceLabels::Watched) => drop(api.list(&one).await?),
+    }
+    Ok(())
 }
 
 /// The pods of this node, from a watch at the API server.

@@ -31,12 +31,15 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, warn};
 
-pub use self::api_server::ApiError;
+pub use self::api_server::{ApiError, probe as probe_api_server};
 use self::api_server::{Namespaces, PodWatch};
-pub use self::kubelet::{Auth, InputsError, KubeletError, KubeletOptions, Port};
+pub use self::kubelet::{
+    Auth, InputsError, KubeletError, KubeletOptions, Port, Right, probe as probe_kubelet, probe_right,
+};
 use self::lists::Lists;
 pub use self::parse::{ParseError, pods as parse_pods};
 pub use self::pods::{ContainerStatus, Containers, Owner, Pod, Pods, TwoPods};
+pub use self::runtime::probe as probe_runtime;
 use self::runtime::{Runtime, RuntimeContainer};
 use self::selectors::Memo;
 use crate::container::{self, Container, ContainerError, Locator};

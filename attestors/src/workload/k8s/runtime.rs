@@ -33,6 +33,17 @@ pub(super) struct RuntimeContainer {
     pub(super) status: ContainerStatus,
 }
 
+/// Asks the container runtime for a container that cannot exist. The caller sets a time limit.
+///
+/// # Errors
+/// The status of an answer other than that there is none.
+pub async fn probe(socket: PathBuf) -> Result<(), Status> {
+    match Runtime::new(socket).container(NO_CONTAINER).await {
+        Err(reason) if reason.code() != tonic::Code::NotFound => Err(reason),
+        _ => Ok(()),
+    }
+}
+
 impl Runtime {
     /// Makes a client, which connects when it is first used.
     pub(super) fn new(socket: PathBuf) -> Self {
@@ -107,6 +118,8 @@ struct ImageSpec {
     image: String,
 }
 
+/// An ID in the form that runtimes give, which none of them has.
+const NO_CONTAINER: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 const POD_UID: &str = "io.kubernetes.pod.uid";
 const CONTAINER_NAME: &str = "io.kubernetes.container.name";
 /// The runtime answers within a millisecond. If it does not, it is in trouble and the kubelet publishes sooner.

@@ -193,6 +193,9 @@ async fn api((server, real): (PathBuf, PathBuf)) {
         let [finial, real] = [written(&programs[0], &socket).await, written(&programs[1], &socket).await];
         assert_eq!(finial, real);
         assert_eq!(finial.len(), 4);
+        // The folder must be there.
+        let nowhere = ["api", "fetch", "x509", "-write", "/nope"];
+        assert_eq!(run_both(&programs, &nowhere, &socket, without_duration).await.code, Some(1));
     }
     let nobody = agents.all[0].agent.path("nobody.sock");
     for words in [&fetch[..], &["healthcheck"], &["healthcheck", "-verbose"], &["api", "watch", "-loud"]] {

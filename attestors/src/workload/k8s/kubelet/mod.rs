@@ -176,27 +176,59 @@ fn request(path: &'static str, connection: &Connection, inputs: &Inputs) -> Requ
     request.body(Empty::new()).expect("a constant path and checked headers")
 }
 
-/// Logs by which right the list was read. The kubelet does not tell, but it guards logs of containers by
-/// `nodes/proxy` alone, so an agent that may not ask for those (of a pod whose name cannot exist) has only the
-/// narrower right. The log line comes from a task of its own, which delays nothing.
+/// By which right the list of pods is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Right {
+    /// `nodes/pods`, which suffices from Kubernetes 1.33.
+    Pods,
+    /// `nodes/proxy`, which may do much more than read the list.
+    Proxy,
+}
+
+/// Reads the list once, over a connection of its own. The caller sets a time limit.
+///
+/// # Errors
+/// [`KubeletError`].
+pub async fn probe(options: &KubeletOptions) -> Result<Pods, KubeletError> {
+    Kubelet::new(options.clone()).ask(&Arc::default()).await
+}
+
+/// Finds out by which right the list is read; `None` where the kubelet asks for none or does not let it be told. The
+/// caller sets a time limit.
+pub async fn probe_right(options: &KubeletOptions) -> Option<Right> {
+    match options.port {
+        Port::ReadOnly(_) => None,
+        Port::Secure(_) => right(options).await.ok()?.ok(),
+    }
+}
+
+/// Finds out by which right the list was read, or else the status that does not tell. The kubelet guards logs of
+/// containers by `nodes/proxy` alone, so an agent that may not ask for those (of a pod whose name cannot exist) has only
+/// the narrower right.
+async fn right(options: &KubeletOptions) -> Result<Result<Right, StatusCode>, KubeletError> {
+    let inputs = Inputs::read(options)?;
+    let mut connection = Connection::open(options, &inputs).await?;
+    let request = request(GUARDED_BY_PROXY, &connection, &inputs);
+    Ok(match connection.send(request).await?.status() {
+        StatusCode::FORBIDDEN => Ok(Right::Pods),
+        StatusCode::OK | StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND => Ok(Right::Proxy),
+        status => Err(status),
+    })
+}
+
+/// Logs by which right the list was read. The log line comes from a task of its own, which delays nothing.
 async fn say_rights(options: KubeletOptions) {
     if let Port::ReadOnly(_) = options.port {
         return;
     }
-    let ask = async {
-        let inputs = Inputs::read(&options)?;
-        let mut connection = Connection::open(&options, &inputs).await?;
-        let request = request(GUARDED_BY_PROXY, &connection, &inputs);
-        Ok::<_, KubeletError>(connection.send(request).await?.status())
-    };
-    match timeout(REQUEST_TIMEOUT, ask).await {
-        Ok(Ok(StatusCode::FORBIDDEN)) => info!("Kubelet access by the right to nodes/pods alone"),
-        Ok(Ok(StatusCode::OK | StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND)) => {
+    match timeout(REQUEST_TIMEOUT, right(&options)).await {
+        Ok(Ok(Ok(Right::Pods))) => info!("Kubelet access by the right to nodes/pods alone"),
+        Ok(Ok(Ok(Right::Proxy))) => {
             info!(
                 "Kubelet access by the right to nodes/proxy; with Kubernetes 1.33 or later, nodes/pods suffices"
             );
         }
-        Ok(Ok(status)) => debug!(%status, "Cannot tell by which right the kubelet was asked"),
+        Ok(Ok(Err(status))) => debug!(%status, "Cannot tell by which right the kubelet was asked"),
         Ok(Err(reason)) => debug!(error = %reason, "Cannot tell by which right the kubelet was asked"),
         Err(_) => debug!("Cannot tell by which right the kubelet was asked"),
     }
