@@ -61,7 +61,7 @@ fn help_is_titled_with_the_name_of_the_program() {
         "Usage: spire-agent [--version] [--help] <command> [<args>]\n\nAvailable commands are:\n"
     ));
     assert!(text.contains(
-        "\n    api            \n    debug          \n    explain        Tells why a process has, or lacks, an identity\n    healthcheck    Determines agent health status\n"
+        "\n    debug          \n    explain        Tells why a process has, or lacks, an identity\n    healthcheck    Determines agent health status\n"
     ));
     assert!(text.ends_with("\n    validate       Validates a SPIRE agent configuration file\n"));
 }
