@@ -215,6 +215,8 @@ pub fn inspect(path: &Path) -> Result<Present, BindError> {
             // example a datagram socket, which some process has open.
             Ok(()) | Err(Errno::AGAIN | Errno::PROTOTYPE) => Err(BindError::InUse(path.to_owned())),
             Err(Errno::CONNREFUSED) => Ok(Present::DeadSocket),
+            // It was removed meanwhile.
+            Err(Errno::NOENT) => Ok(Present::Nothing),
             Err(reason) => Err(BindError::of(path, reason.into())),
         }
     } else if found.is_dir() {
