@@ -18,9 +18,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, info};
 use transport::{BindError, Listener, Options};
 
+use self::reload::Reload;
 use crate::apis::admin::Admin;
 use crate::apis::{self, Public};
 use crate::door::Admission;
@@ -35,6 +36,7 @@ use crate::upstream::parent;
 use crate::{logging, status_page, telemetry};
 
 mod lines;
+mod reload;
 mod socket;
 mod workload;
 
@@ -85,7 +87,8 @@ async fn agent(settings: Settings) -> Result<(), Fatal> {
     let settings = Arc::new(settings);
     let metrics = telemetry::start(&settings);
     let record = record(&settings)?;
-    handle_user_signals(metrics.clone(), record.clone())?;
+    // Their default action would end the process.
+    let user_signals = (on(SignalKind::user_defined1())?, on(SignalKind::user_defined2())?);
     lines::starting(&settings);
     let plugins = settings.plugins().map_err(|problems| Fatal::StartUp(problems_text(problems)))?.clone();
     let trust_domain = TrustDomain::parse(&settings.trust_domain);
@@ -105,7 +108,11 @@ async fn agent(settings: Settings) -> Result<(), Fatal> {
     let rates = settings.experimental.rate_limits;
     lines::plugins_loaded(&plugins);
     lines::rates(&rates);
-    let admission = Arc::new(Admission::new(attestors, manager, rates, proc, (metrics.clone(), record)));
+    let told = (metrics.clone(), record.clone());
+    let admission = Arc::new(Admission::new(attestors, manager, rates, proc.clone(), told));
+    let (reconfigure, reconfigured) = watch::channel(None);
+    let reload = Reload::new(&settings, &admission, proc, reconfigure);
+    tokio::spawn(handle_user_signals(user_signals, metrics.clone(), record, reload));
     let status = Arc::new(Status::new());
     let public = Arc::new(Public::new(&settings, &admission, &status));
     let gauges = Gauges {
@@ -128,7 +135,7 @@ async fn agent(settings: Settings) -> Result<(), Fatal> {
         }
     };
     let told = (Arc::clone(&status), metrics);
-    let lifecycle = lifecycle(&settings, &plugins, trust_domain, ready.clone(), told);
+    let lifecycle = lifecycle(&settings, (&plugins, reconfigured), trust_domain, ready.clone(), told);
     let lifecycle = tokio::select! {
         lifecycle = lifecycle => lifecycle?,
         _ = interrupt.recv() => return Ok(()),
@@ -184,7 +191,7 @@ fn tighten_umask() {
 /// The life with the server, which continues from what an earlier run has stored.
 async fn lifecycle(
     settings: &Arc<Settings>,
-    plugins: &Plugins,
+    (plugins, reconfigured): (&Plugins, watch::Receiver<Option<Arc<NodeAttestor>>>),
     trust_domain: TrustDomain,
     ready: watch::Sender<Option<Manager>>,
     (status, metrics): (Arc<Status>, Metrics),
@@ -193,6 +200,7 @@ async fn lifecycle(
     let stored = Stored::read(settings.data_dir.clone(), plugins.key_manager.clone()).await;
     reading.end(if stored.is_ok() { "OK" } else { "Internal" });
     let attestor = node_attestor(settings, plugins);
+    let attestor = (attestor, reconfigured);
     Lifecycle::new(Arc::clone(settings), trust_domain, attestor, stored?, ready, (status, metrics))
 }
 
@@ -227,27 +235,28 @@ async fn drain(bytes: &Budget, ready: watch::Sender<Option<Manager>>) {
     }
 }
 
-/// Handles SIGUSR1 and SIGUSR2 from the start: their default action would end the process.
-fn handle_user_signals(metrics: Metrics, record: Record) -> Result<(), Fatal> {
-    let (mut reload, mut reopen) = (on(SignalKind::user_defined1())?, on(SignalKind::user_defined2())?);
-    tokio::spawn(async move {
-        loop {
-            tokio::select! {
-                _ = reload.recv() => {
-                    telemetry::dump(&metrics);
-                    warn!("SIGUSR1: reconfiguring plugins is not supported yet; restart the agent");
-                }
-                _ = reopen.recv() => {
-                    record.reopen();
-                    match logging::reopen().await {
-                        Ok(()) => info!("Log file reopened"),
-                        Err(reason) => error!(error = %reason, "Failed to reopen the log file"),
-                    }
+/// Handles SIGUSR1 and SIGUSR2, as long as the agent lives.
+async fn handle_user_signals(
+    (mut usr1, mut usr2): (Signal, Signal),
+    metrics: Metrics,
+    record: Record,
+    mut reload: Reload,
+) {
+    loop {
+        tokio::select! {
+            _ = usr1.recv() => {
+                telemetry::dump(&metrics);
+                reload.run().await;
+            }
+            _ = usr2.recv() => {
+                record.reopen();
+                match logging::reopen().await {
+                    Ok(()) => info!("Log file reopened"),
+                    Err(reason) => error!(error = %reason, "Failed to reopen the log file"),
                 }
             }
         }
-    });
-    Ok(())
+    }
 }
 
 /// The issuance record, which goes to a file, too, if one is configured.
@@ -327,7 +336,12 @@ pub(crate) fn node_attestor(settings: &Settings, plugins: &Plugins) -> NodeAttes
     if let Some(token) = &settings.join_token {
         return JoinToken::new(token.expose().to_owned()).into();
     }
-    match &plugins.node_attestor {
+    node_attestor_of(&plugins.node_attestor)
+}
+
+/// The attestor of a plugin.
+fn node_attestor_of(configured: &config::NodeAttestor) -> NodeAttestor {
+    match configured {
         config::NodeAttestor::HttpChallenge(challenge) => {
             let config::HttpChallenge { hostname, agent_name, port, advertised_port } = challenge.clone();
             HttpChallenge { hostname, agent_name, port, advertised_port }.into()

@@ -36,7 +36,9 @@ pub use plugins::docker::{DockerOptions, PodmanUserSockets};
 pub use plugins::k8s::{
     AccessPolicy, K8sBroker, K8sBrokers, K8sOptions, KubeletAuth, KubeletPort, PodReferenceScope,
 };
-pub use plugins::{HttpChallenge, KeyManager, NodeAttestor, Plugins, WorkloadAttestor, X509Pop};
+pub use plugins::{
+    HttpChallenge, KeyManager, NodeAttestor, PluginFile, Plugins, Reread, WorkloadAttestor, X509Pop,
+};
 pub use settings::{
     Experimental, KeyType, LogFormat, LogLevel, PodSource, Prefetch, RateLimits, RebootstrapMode, Sds,
     Settings, UnixPaths, UnknownNames, Withdrawal,

@@ -9,7 +9,8 @@ use crate::decode::{Section, Strictness, no_hint};
 use crate::plugins::{self, Outcome};
 use crate::report::Report;
 use crate::{
-    Errors, HealthChecks, JoinToken, Overrides, Plugins, Problem, Telemetry, TrustBundleSource, Warning, hcl,
+    Errors, HealthChecks, JoinToken, Overrides, PluginFile, Plugins, Problem, Telemetry, TrustBundleSource,
+    Warning, hcl,
 };
 
 /// A valid configuration. Paths are kept as they are written.
@@ -129,6 +130,12 @@ impl Settings {
             Outcome { plugins: Some(plugins), problems, .. } if problems.is_empty() => Ok(plugins),
             Outcome { problems, .. } => Err(problems),
         }
+    }
+
+    /// The plugins whose data is in a file of its own (`plugin_data_file`).
+    #[must_use]
+    pub fn plugin_files(&self) -> &[PluginFile] {
+        &self.plugins.files
     }
 
     /// The errors of [`Settings::plugins`]; empty if it succeeds.

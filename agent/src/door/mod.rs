@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use attestors::workload::{self, Attestor, Examined, WorkloadSelectors};
 use budget::Refused;
 use config::RateLimits;
@@ -36,7 +37,7 @@ use crate::telemetry::{Metrics, names};
 /// Admits callers and makes the proofs that the APIs ask for.
 #[derive(Debug)]
 pub struct Admission {
-    attestors: Vec<Attestor>,
+    attestors: ArcSwap<Vec<Arc<Attestor>>>,
     manager: watch::Receiver<Option<Manager>>,
     rates: Rates,
     proc: PathBuf,
@@ -101,7 +102,7 @@ impl Admission {
         (metrics, record): (Metrics, Record),
     ) -> Self {
         Self {
-            attestors,
+            attestors: ArcSwap::from_pointee(attestors.into_iter().map(Arc::new).collect()),
             manager,
             rates: Rates::new(rates),
             proc,
@@ -271,6 +272,19 @@ impl Admission {
         }
     }
 
+    /// Puts an attestor with another configuration in the place of the one with its name. Attestations that are under way
+    /// end with the old one.
+    pub(crate) fn replace(&self, attestor: Attestor) {
+        let attestor = Arc::new(attestor);
+        self.attestors.rcu(|attestors| {
+            let mut attestors = Vec::clone(attestors);
+            if let Some(place) = attestors.iter().position(|held| held.name() == attestor.name()) {
+                attestors[place] = Arc::clone(&attestor);
+            }
+            attestors
+        });
+    }
+
     /// Asks each attestor about a process, for an operator who asks on the connection `asker`. Nothing is remembered and
     /// nothing is logged.
     ///
@@ -279,7 +293,7 @@ impl Admission {
     pub(crate) async fn examine(&self, asker: &Peer, pid: i32) -> io::Result<Vec<Examined>> {
         let found = attestors::proc::read_credentials_of(&self.proc, pid, asker.group()).await?;
         let subject = asker.on_behalf(pid, found.uid, found.gid)?;
-        let examined = workload::examine(&self.attestors, &subject, EXAMINATION).await;
+        let examined = workload::examine(&self.attestors.load_full(), &subject, EXAMINATION).await;
         if subject.process.is_alive() { Ok(examined) } else { Err(io::ErrorKind::NotFound.into()) }
     }
 
@@ -292,7 +306,8 @@ impl Admission {
     #[must_use]
     pub fn news(&self) -> watch::Receiver<u64> {
         // At most one attestor has such a counter: plugins of one name are not configured twice.
-        self.attestors.iter().find_map(Attestor::news).unwrap_or_else(|| self.no_news.subscribe())
+        let attestors = self.attestors.load();
+        attestors.iter().find_map(|attestor| attestor.news()).unwrap_or_else(|| self.no_news.subscribe())
     }
 
     async fn ready(&self, patience: Patience) -> Result<Manager, Denied> {
@@ -310,7 +325,7 @@ impl Admission {
     /// Attests a process. `called` is the method that it calls, if that can have a rate limit.
     async fn attest(&self, peer: &Peer, called: Option<Rate>) -> Result<WorkloadSelectors, Denied> {
         let attestation = names::ATTESTATION.start(&self.metrics);
-        let found = workload::attest(&self.attestors, peer, |attestor, began, status| {
+        let found = workload::attest(&self.attestors.load_full(), peer, |attestor, began, status| {
             names::ATTESTOR.record(&self.metrics, &[attestor, status], began);
         })
         .await;

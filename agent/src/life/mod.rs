@@ -55,7 +55,9 @@ use crate::upstream::{ServerError, attest, failed, jwt, mint};
 pub struct Lifecycle {
     settings: Arc<Settings>,
     trust_domain: TrustDomain,
-    attestor: Attestor,
+    attestor: Arc<Attestor>,
+    /// Another configuration of the attestor, since it was last used.
+    reconfigured: watch::Receiver<Option<Arc<Attestor>>>,
     keys: Keys,
     keeper: Keeper,
     data: Data,
@@ -90,7 +92,7 @@ impl Lifecycle {
     pub(crate) fn new(
         settings: Arc<Settings>,
         trust_domain: TrustDomain,
-        attestor: Attestor,
+        (attestor, reconfigured): (Attestor, watch::Receiver<Option<Arc<Attestor>>>),
         stored: Stored,
         ready: watch::Sender<Option<Manager>>,
         (status, metrics): (Arc<Status>, Metrics),
@@ -113,7 +115,8 @@ impl Lifecycle {
             started: Instant::now(),
             settings,
             trust_domain,
-            attestor,
+            attestor: Arc::new(attestor),
+            reconfigured,
             keys,
             keeper: Keeper::start(store),
             data,
@@ -179,6 +182,9 @@ impl Lifecycle {
     }
 
     async fn attested(&mut self, roots: &Roots) -> Result<NewIdentity, ServerError> {
+        if let Some(attestor) = self.reconfigured.borrow_and_update().as_ref() {
+            self.attestor = Arc::clone(attestor);
+        }
         let current = self.own.as_ref().map(|own| own.svid.key.clone());
         let request = self.new_key(current.as_ref()).await?;
         attest::attest(&self.link, roots, &self.attestor, request).await

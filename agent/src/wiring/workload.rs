@@ -14,7 +14,16 @@ pub(super) fn attestors(
     experimental: &Experimental,
     proc: &Path,
 ) -> Result<Vec<Attestor>, Fatal> {
-    let attestor = |configured: &WorkloadAttestor| match configured {
+    plugins.workload_attestors.iter().map(|configured| attestor(configured, experimental, proc)).collect()
+}
+
+/// Makes one attestor.
+pub(super) fn attestor(
+    configured: &WorkloadAttestor,
+    experimental: &Experimental,
+    proc: &Path,
+) -> Result<Attestor, Fatal> {
+    match configured {
         WorkloadAttestor::Unix { discover_workload_path, workload_size_limit } => {
             Ok(Attestor::Unix(unix::Unix::new(unix::Options {
                 discover_workload_path: *discover_workload_path,
@@ -38,8 +47,7 @@ pub(super) fn attestors(
             Ok(Attestor::Systemd(Box::new(systemd::Systemd::new(addresses.as_deref(), proc))))
         }
         WorkloadAttestor::Slurm => Ok(Attestor::Slurm(slurm::Slurm::new(proc))),
-    };
-    plugins.workload_attestors.iter().map(attestor).collect()
+    }
 }
 
 fn docker(configured: &DockerOptions, proc: &Path) -> docker::Options {

@@ -9,6 +9,7 @@ pub mod systemd;
 pub mod unix;
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -170,9 +171,9 @@ pub enum Examination {
 }
 
 /// Asks all attestors at once, each for at most `patience`.
-pub async fn examine(attestors: &[Attestor], peer: &Peer, patience: Duration) -> Vec<Examined> {
-    let ask = async |attestor: &Attestor| {
-        let outcome = match (timeout(patience, attestor.attest(peer)).await, attestor) {
+pub async fn examine(attestors: &[Arc<Attestor>], peer: &Peer, patience: Duration) -> Vec<Examined> {
+    let ask = async |attestor: &Arc<Attestor>| {
+        let outcome = match (timeout(patience, attestor.attest(peer)).await, &**attestor) {
             (Ok(Ok(selectors)), _) => Examination::Found(selectors),
             (Ok(Err(reason @ AttestorError::K8s(k8s::K8sError::NotFound))), _) => {
                 Examination::Unseen(reason.to_string())
@@ -193,11 +194,11 @@ pub async fn examine(attestors: &[Attestor], peer: &Peer, patience: Duration) ->
 /// # Errors
 /// [`AllFailed`], if there are attestors and every one failed.
 pub async fn attest(
-    attestors: &[Attestor],
+    attestors: &[Arc<Attestor>],
     peer: &Peer,
     asked: impl Fn(&'static str, Instant, &'static str),
 ) -> Result<WorkloadSelectors, AllFailed> {
-    let ask = async |attestor: &Attestor| {
+    let ask = async |attestor: &Arc<Attestor>| {
         let began = Instant::now();
         let answer = attestor.attest(peer).await;
         asked(attestor.name(), began, answer.as_ref().map_or_else(AttestorError::code, |_| "OK"));
@@ -227,7 +228,7 @@ pub async fn attest(
     }
     Ok(WorkloadSelectors {
         selectors: found.into_iter().collect(),
-        from_one_read: !attestors.is_empty() && attestors.iter().all(Attestor::reads_once),
+        from_one_read: !attestors.is_empty() && attestors.iter().all(|attestor| attestor.reads_once()),
         is_complete: failed == 0,
     })
 }

@@ -1,11 +1,12 @@
 //! Makes the configuration of plugins from what the file declares, or reports why it cannot.
 
+use std::cell::RefCell;
 use std::io;
 use std::path::Path;
 
 use super::builtin::{PluginType, no_builtin};
 use super::declared::{Data, Declared};
-use super::{KeyManager, NodeAttestor, Outcome, Plugins, WorkloadAttestor, docker, k8s, node};
+use super::{KeyManager, NodeAttestor, Outcome, PluginFile, Plugins, WorkloadAttestor, docker, k8s, node};
 use crate::decode::{Section, Strictness, no_hint};
 use crate::hcl::{self, Object};
 use crate::report::{Report, not_supported};
@@ -15,23 +16,29 @@ type ReadFile<'a> = &'a dyn Fn(&Path) -> io::Result<String>;
 
 /// The plugins that were read without problems.
 #[derive(Default)]
-struct Found {
-    node_attestor: Option<NodeAttestor>,
-    key_manager: Option<KeyManager>,
-    workload_attestors: Vec<WorkloadAttestor>,
+pub(super) struct Found {
+    pub(super) node_attestor: Option<NodeAttestor>,
+    pub(super) key_manager: Option<KeyManager>,
+    pub(super) workload_attestors: Vec<WorkloadAttestor>,
 }
 
 pub(super) fn configure(declared: &[Declared<'_>], read_file: ReadFile<'_>) -> Outcome {
     let mut problems = Vec::new();
     let mut found = Found::default();
-    let mut loaded = Vec::new();
+    let (mut loaded, mut files) = (Vec::new(), Vec::new());
     for plugin in declared {
         match PluginType::from_name(plugin.kind) {
             None => problems.push(plugin.problem(format!("unsupported plugin type {:?}", plugin.kind))),
             Some(_) if !plugin.enabled => {}
             Some(kind) => {
                 loaded.push(kind);
-                found.load(kind, plugin, read_file, &mut problems);
+                let read = RefCell::new(None);
+                let reading =
+                    |path: &Path| read_file(path).inspect(|text| drop(read.replace(Some(text.clone()))));
+                found.load(kind, plugin, &reading, &mut problems);
+                if let (Data::File(path), Some(text)) = (&plugin.data, read.into_inner()) {
+                    files.push(PluginFile::new(kind, plugin, path, text));
+                }
             }
         }
     }
@@ -43,12 +50,12 @@ pub(super) fn configure(declared: &[Declared<'_>], read_file: ReadFile<'_>) -> O
         }
     }
     let warnings = declared.iter().flat_map(|plugin| plugin.warnings.take()).collect();
-    Outcome { plugins: found.complete(), problems, warnings }
+    Outcome { plugins: found.complete(), problems, files, warnings }
 }
 
 impl Found {
     /// Reads a supported plugin's configuration. An unsupported plugin or wrong data becomes a problem.
-    fn load(
+    pub(super) fn load(
         &mut self,
         kind: PluginType,
         plugin: &Declared<'_>,

@@ -14,10 +14,12 @@ mod declared;
 pub(crate) mod docker;
 pub(crate) mod k8s;
 mod node;
+mod reread;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use self::reread::{PluginFile, Reread};
 use crate::decode::Section;
 use crate::{DockerOptions, K8sOptions, Problem, Warning, WorkloadApi};
 
@@ -121,6 +123,8 @@ pub(crate) struct Outcome {
     /// The plugins, which are usable only if there are no problems.
     pub(crate) plugins: Option<Plugins>,
     pub(crate) problems: Vec<Problem>,
+    /// The plugins whose data is in files of their own.
+    pub(crate) files: Vec<PluginFile>,
     /// Keys of the plugins' data that do nothing.
     pub(crate) warnings: Vec<Warning>,
 }

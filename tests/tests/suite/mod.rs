@@ -16,6 +16,7 @@ mod kubernetes;
 mod life;
 mod monitoring;
 mod peers;
+mod reload;
 mod shells;
 mod status_page;
 
@@ -40,6 +41,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         kubernetes::trials(),
         monitoring::trials(),
         peers::trials(),
+        reload::trials(),
         status_page::trials(),
         shells::trials(),
     ]

@@ -38,9 +38,15 @@ async fn lifecycle(settings: &str, reattestable: bool) -> (Lifecycle, tempfile::
     let stored = Stored::read(settings.data_dir.clone(), KeyManager::Memory).await.unwrap();
     let status = Arc::new(crate::status::Status::new());
     let metrics = crate::telemetry::Metrics::default();
-    let mut lifecycle =
-        Lifecycle::new(Arc::new(settings), domain.clone(), attestor, stored, ready, (status, metrics))
-            .unwrap();
+    let mut lifecycle = Lifecycle::new(
+        Arc::new(settings),
+        domain.clone(),
+        (attestor, watch::channel(None).1),
+        stored,
+        ready,
+        (status, metrics),
+    )
+    .unwrap();
     lifecycle.data.reattestable = reattestable;
     lifecycle.bundle = Some(Arc::new(Bundle::of_x509(domain, [])));
     (lifecycle, folder)
@@ -85,7 +91,7 @@ async fn a_refusal_ends_an_agent_that_cannot_attest_anew() {
     for reason in ALL {
         let (lifecycle, _folder) = lifecycle("", false).await;
         let mut lifecycle = with_svid(lifecycle, 60).await;
-        lifecycle.attestor = psat();
+        lifecycle.attestor = Arc::new(psat());
         assert!(
             matches!(lifecycle.judge(Doing::Syncing, refused(reason), 1), Err(Fatal::Refused { .. })),
             "{reason:?}"
