@@ -1,5 +1,6 @@
 //! Agents side by side on the entries of one server: finial, and the real agent if the real server is there.
 
+use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -27,6 +28,8 @@ pub(super) struct Running {
     pub(super) admin_socket: PathBuf,
     /// The port of its metrics.
     pub(super) metrics: u16,
+    /// Where it sends metrics as statsd and as DogStatsD.
+    pub(super) statsd: [UdpSocket; 2],
 }
 
 enum Registrar {
@@ -158,6 +161,9 @@ impl Running {
 
     fn start(whose: &'static str, program: &Path, conf: Conf, folder: &Path, attestors: &Attestors) -> Self {
         let metrics = free_port();
+        let statsd = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").expect("bound"));
+        let [plain, dog] = statsd.each_ref().map(|socket| socket.local_addr().expect("an address"));
+        statsd.iter().for_each(|socket| socket.set_nonblocking(true).expect("set"));
         let admin_socket = folder.join(format!("{whose}.sock"));
         let conf = Conf {
             agent: format!(
@@ -166,14 +172,17 @@ impl Running {
                 admin_socket.display(),
                 attestors.experimental
             ),
-            blocks: format!("telemetry {{ Prometheus {{ port = {metrics} }} }}"),
+            blocks: format!(
+                "telemetry {{ Prometheus {{ port = {metrics} }} Statsd = [{{ address = \"{plain}\" }}]
+                 DogStatsd = [{{ address = \"{dog}\" }}] }}"
+            ),
             workload_attestors: attestors.blocks.clone(),
             environment: attestors.environment.clone(),
             shell: attestors.shell.clone(),
             ..conf
         };
         let own = Arc::new(tempfile::tempdir().expect("a temporary folder"));
-        Self { whose, agent: Agent::start_program(program, &conf, own), admin_socket, metrics }
+        Self { whose, agent: Agent::start_program(program, &conf, own), admin_socket, metrics, statsd }
     }
 }
 

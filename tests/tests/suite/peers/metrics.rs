@@ -1,6 +1,7 @@
 //! The metrics of finial and of the real agent after the same calls: their names, types and labels.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::UdpSocket;
 use std::path::PathBuf;
 
 use harness::{Sds, build_finial, get, sds_request};
@@ -42,6 +43,38 @@ async fn alike(programs: (PathBuf, PathBuf)) {
     }
     let [ours, theirs] = &scraped[..] else { unreachable!("two agents") };
     report(ours, theirs);
+    for (place, dialect) in ["statsd", "DogStatsD"].into_iter().enumerate() {
+        let [ours, theirs] = [0, 1].map(|agent| lines(&agents.all[agent].statsd[place]));
+        let missing: Vec<_> = theirs.difference(&ours).filter(|line| !is_left_out(line)).collect();
+        eprintln!("{dialect}: {} kinds of lines, all of which finial sends, too", theirs.len());
+        assert!(!theirs.is_empty() && missing.is_empty(), "{dialect}: {missing:#?}");
+    }
+}
+
+/// The lines that were sent to a socket, each once, without their numbers.
+fn lines(socket: &UdpSocket) -> BTreeSet<String> {
+    let (mut lines, mut packet) = (BTreeSet::new(), [0; 65_536]);
+    while let Ok(len) = socket.recv(&mut packet) {
+        for line in String::from_utf8_lossy(&packet[..len]).lines() {
+            let (name, rest) = line.split_once(':').expect("a name");
+            let (number, rest) = rest.split_once('|').expect("a number");
+            let form = if number.contains('.') { "1.0" } else { "1" };
+            // A sample may be a whole number or not.
+            let form = if rest.starts_with('g') { "gauge" } else { form };
+            lines.insert(format!("{name}:{form}|{rest}"));
+        }
+    }
+    lines
+}
+
+/// Whether a line is of a metric that finial has not, or has the version of the program in it.
+fn is_left_out(line: &str) -> bool {
+    let name = line.replace('.', "_");
+    // datadog-go tells of itself, too.
+    line.starts_with("datadog.")
+        || line.contains("version")
+        || LEFT_OUT.iter().any(|left| name.starts_with(left))
+        || line.contains(".started")
 }
 
 async fn admin(command: &[&str], socket: &std::path::Path) {
