@@ -31,15 +31,9 @@ const ORIGINS: &[(&str, &[Constant])] = &[
     ("agent::apis::admin", &[]),
     ("agent::apis", &[(SUBSYSTEM, "endpoints")]),
     ("agent::wiring::socket", &[(SUBSYSTEM, "endpoints")]),
-    (
-        "attestors::workload::k8s",
-        &[
-            (SUBSYSTEM, "catalog"),
-            ("external", "false"),
-            ("plugin_name", "k8s"),
-            ("plugin_type", "WorkloadAttestor"),
-        ],
-    ),
+    ("attestors::workload::docker", &plugin("docker")),
+    ("attestors::workload::k8s", &plugin("k8s")),
+    ("attestors::workload::unix", &plugin("unix")),
     ("attestors::workload", &[(SUBSYSTEM, "workload_attestor")]),
     ("sds::delta", &[(SUBSYSTEM, "endpoints"), ("service", "SDS.v3"), ("method", "DeltaSecrets")]),
     ("sds::requests", &[(SUBSYSTEM, "endpoints"), ("service", "SDS.v3"), ("method", "StreamSecrets")]),
@@ -48,6 +42,16 @@ const ORIGINS: &[(&str, &[Constant])] = &[
     ("transport", &[(SUBSYSTEM, "endpoints")]),
     ("http2", &[(SUBSYSTEM, "endpoints")]),
 ];
+
+/// The fields of a workload attestor's own lines.
+const fn plugin(name: &'static str) -> [Constant; 4] {
+    [
+        (SUBSYSTEM, "catalog"),
+        ("external", "false"),
+        ("plugin_name", name),
+        ("plugin_type", "WorkloadAttestor"),
+    ]
+}
 
 #[cfg(test)]
 mod tests {
@@ -66,6 +70,7 @@ mod tests {
             ("agent::apis::admin::logger", None),
             ("attestors::workload", Some("workload_attestor")),
             ("attestors::workload::k8s::kubelet", Some("catalog")),
+            ("attestors::workload::docker::place", Some("catalog")),
             ("agent::wiring", None),
         ] {
             assert_eq!(subsystem(module), expected, "{module}");

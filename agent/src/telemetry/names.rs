@@ -229,6 +229,9 @@ pub(crate) const ACK_BOUNDS: &[f64] =
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
+    use std::fmt::Write as _;
+    use std::fs;
+    use std::path::Path;
 
     use super::*;
 
@@ -244,4 +247,45 @@ mod tests {
             assert!(metric.help.ends_with('.'), "{}", metric.name);
         }
     }
+
+    /// The tables of `docs/metrics.md` are made of this table.
+    #[test]
+    fn the_reference_is_current() {
+        let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/metrics.md");
+        let held = fs::read_to_string(&place).unwrap_or_default();
+        let head = held.split_once(MARK).map_or(&*held, |(head, _)| head);
+        let fresh = format!("{head}{MARK}\n{}", reference());
+        if std::env::var_os("FINIAL_BLESS").is_some() {
+            fs::write(&place, &fresh).unwrap();
+            return;
+        }
+        assert!(held == fresh, "{} is stale: run with FINIAL_BLESS=1", place.display());
+    }
+
+    fn reference() -> String {
+        let mut text = String::new();
+        for (owner, title, prefix) in
+            [(Owner::Spire, "spire-agent's", "spire_agent_"), (Owner::Ours, "Finial's own", "finial_")]
+        {
+            let _ = write!(
+                text,
+                "\n## {title}\n\n| name for Prometheus | kind | labels | what it tells |\n|---|---|---|---|\n"
+            );
+            for metric in all().into_iter().filter(|metric| metric.owner == owner) {
+                let kind = match metric.kind {
+                    Kind::Counter => "counter",
+                    Kind::Gauge => "gauge",
+                    Kind::Sample => "summary",
+                    Kind::Histogram(_) => "histogram",
+                };
+                let name = metric.name.replace('.', "_");
+                let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
+                let _ =
+                    writeln!(text, "| `{prefix}{name}` | {kind} | {} | {} |", labels.join(", "), metric.help);
+            }
+        }
+        text
+    }
+
+    const MARK: &str = "<!-- What follows is made of agent/src/telemetry/names.rs: FINIAL_BLESS=1 cargo test -p finial --lib reference -->";
 }

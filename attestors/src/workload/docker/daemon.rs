@@ -56,7 +56,7 @@ pub enum DaemonError {
     /// The answer cannot be used.
     #[error(transparent)]
     Parse(#[from] ParseError),
-    /// The look took longer than [`LOOK`].
+    /// The look took longer than five seconds.
     #[error("the daemon did not answer within {}s", LOOK.as_secs())]
     Slow,
     /// The task that reads the answer was cancelled or has panicked.

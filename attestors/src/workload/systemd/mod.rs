@@ -60,7 +60,7 @@ pub enum SystemdError {
     /// systemd answered something else than a text.
     #[error("Returned value for {0} was not a string")]
     NoText(&'static str),
-    /// The look took longer than [`LOOK`].
+    /// The look took longer than five seconds.
     #[error("systemd did not answer within {}s", LOOK.as_secs())]
     Slow,
     /// The look that this process shared with others has failed.

@@ -2,15 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-use harness::{Agent, needs, x509_svid};
+use harness::{Agent, build_finial, needs, x509_svid};
 use libtest_mimic::Trial;
 use tempfile::TempDir;
 use tokio::process::Command;
 use tonic::Code;
 
-use super::super::agents::Attestors;
+use super::super::agents::{Agents, Attestors};
 use super::super::programs::Program;
-use super::{FETCH, IMAGE, Real, agents, as_root, fetched, import, remove_cgroups, trials_of, volumes};
+use super::{
+    FETCH, IMAGE, Real, agents, as_root, fetched, hierarchies, import, remove_cgroups, trials_of, volumes,
+};
 
 pub(super) fn trials() -> Vec<Trial> {
     let needed = needs("DOCKERD", "dockerd").and_then(|daemon| Ok((daemon, needs("DOCKER", "docker")?)));
@@ -97,9 +99,65 @@ async fn selectors(programs: (PathBuf, PathBuf), real: Real) {
         };
         assert_eq!(refusal.map_err(|status| status.code()), Err(Code::PermissionDenied), "{}", running.whose);
     }
+    forged(&docker, &agents).await;
     let log = agents.all[0].agent.log();
     assert!(log.contains("docker:env:A=…") && !log.contains("docker:env:A=1"), "{log}");
     assert!(docker.daemon.runs());
     docker.daemon.end().await;
     remove_cgroups(&["docker"]).await;
+}
+
+/// A cgroup in the part of the tree where a user may make some has the name of another's container. spire-agent takes the
+/// process in it for that container.
+async fn forged(docker: &Docker, agents: &Agents) {
+    let mut run = docker.client();
+    run.args([
+        "run",
+        "--detach",
+        "--rm",
+        "--network",
+        "none",
+        "--label",
+        "app=web",
+        "--volume",
+        "/usr:/usr:ro",
+    ]);
+    let output = run.args([IMAGE, "/usr/bin/sleep", "1000"]).output().await.expect("it runs");
+    let id = String::from_utf8(output.stdout).expect("text").trim().to_owned();
+    let name = format!("finial-trial/user-4711.slice/docker-{id}.scope");
+    let cgroups: Vec<_> = hierarchies().iter().map(|hierarchy| made(hierarchy, Path::new(&name))).collect();
+    for running in &agents.all {
+        let mut command = Command::new("sh");
+        let enter: String =
+            cgroups.iter().map(|one| format!("echo $$ > {}/cgroup.procs && ", one.display())).collect();
+        command.args(["-c", &format!("{enter} exec \"$0\" \"$@\"")]);
+        command.arg(build_finial()).args(&FETCH[1..FETCH.len() - 1]).arg(running.agent.socket());
+        let found = fetched(&mut command).await;
+        if running.whose == "finial" {
+            let refusal = found.expect_err("no daemon of the user has it");
+            assert!(refusal.contains("workload attestation failed"), "{refusal}");
+        } else {
+            assert!(found.as_ref().is_ok_and(|names| names.contains(&"label".to_owned())), "{found:?}");
+        }
+    }
+    let ended = docker.client().args(["rm", "--force", &id]).output().await.expect("it runs");
+    assert!(ended.status.success(), "{ended:?}");
+    remove_cgroups(&[&name, "finial-trial/user-4711.slice", "finial-trial"]).await;
+}
+
+/// Makes a cgroup. Those of `cpuset` take no process before they have processors.
+fn made(hierarchy: &Path, name: &Path) -> PathBuf {
+    let mut parent = hierarchy.to_owned();
+    for part in name {
+        let cgroup = parent.join(part);
+        // Another test may have made it.
+        let _ = std::fs::create_dir(&cgroup);
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            if let Ok(text) = std::fs::read(parent.join(file)) {
+                std::fs::write(cgroup.join(file), text).expect("written");
+            }
+        }
+        parent = cgroup;
+    }
+    parent
 }

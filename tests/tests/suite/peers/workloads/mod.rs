@@ -10,7 +10,6 @@ mod paths;
 mod podman;
 mod systemd;
 
-use std::fs::DirEntry;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -107,12 +106,20 @@ async fn import(mut import: Command, folder: &Path) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// The folders of this system's hierarchies of cgroups: one, or many where they are of version 1.
+fn hierarchies() -> Vec<PathBuf> {
+    let root = Path::new("/sys/fs/cgroup");
+    if root.join("cgroup.procs").exists() {
+        return vec![root.to_owned()];
+    }
+    let folders = std::fs::read_dir(root).expect("cgroups are mounted").flatten().map(|entry| entry.path());
+    folders.filter(|folder| folder.join("cgroup.procs").exists()).collect()
+}
+
 /// Removes these cgroups from each hierarchy, in this order. Processes that were killed are in them for some time yet. What
 /// others use stays.
 async fn remove_cgroups(cgroups: &[&str]) {
-    let root = Path::new("/sys/fs/cgroup");
-    let folders: Vec<_> = std::fs::read_dir(root).expect("cgroups are mounted").flatten().collect();
-    let hierarchies: Vec<_> = folders.iter().map(DirEntry::path).chain([root.to_owned()]).collect();
+    let hierarchies = hierarchies();
     let deadline = Instant::now() + Duration::from_secs(2);
     loop {
         let mut left = false;

@@ -95,7 +95,8 @@ async fn selectors(program: PathBuf, real: Real) {
         let found = podman.container(&running.agent, &parent).await;
         assert_eq!(found, Ok(all.clone()), "{}: {}", running.whose, running.agent.log());
     }
-    remove_cgroups(&[CGROUPS, "finial-trial/user-4711.slice", "finial-trial"]).await;
+    let conmon = format!("{CGROUPS}/conmon");
+    remove_cgroups(&[&conmon, CGROUPS, "finial-trial/user-4711.slice", "finial-trial"]).await;
 }
 
 /// The cgroups of a user in which a container runs.
