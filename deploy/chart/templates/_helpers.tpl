@@ -80,9 +80,6 @@ health_checks {
   ready_path = "/ready"
 }
 {{- if .Values.podMonitor.enabled }}
-{{- if contains "finial" (base .Values.image.repository) }}
-{{- fail (printf "podMonitor.enabled: Finial %s has no metrics yet and refuses the telemetry block; only with spire-agent's image" .Chart.AppVersion) }}
-{{- end }}
 
 telemetry {
   Prometheus {
