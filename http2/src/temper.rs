@@ -87,7 +87,7 @@ const MALFORMED: u16 = 100;
 const TOO_LONG: u16 = 100;
 /// A client may open thousands of streams before it has read how many it may have.
 const REFUSED: u16 = 10_000;
-/// Idle frames beyond the free ones. A client with a thousand streams may update all their windows at once.
-const IDLE: u16 = 2000;
+/// Idle frames beyond the free ones. A client with thousands of streams may update all their windows at once.
+const IDLE: u16 = 4000;
 const IDLE_FREE: u16 = 16;
 const IDLE_PER_USEFUL: u16 = 4;

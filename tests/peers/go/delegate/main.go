@@ -5,6 +5,9 @@
 //	       delegate SOCKET follow [PID] [TYPE:VALUE]...   each that differs from the one before, until the agent ends the stream
 //	       delegate SOCKET bundles                        one answer of SubscribeToX509Bundles
 //	       delegate SOCKET follow-bundles                 each that differs, until the agent ends the stream
+//	       delegate SOCKET many COUNT TYPE:VALUE...       COUNT subscriptions on one connection, each with one selector more,
+//	                                                      beside both kinds of bundles and a JWT-SVID, as Cilium has them;
+//	                                                      then one more answer of each
 package main
 
 import (
@@ -46,6 +49,8 @@ func run(socket, order string, words []string) error {
 	switch order {
 	case "bundles", "follow-bundles":
 		return bundles(ctx, client, order == "bundles")
+	case "many":
+		return many(ctx, client, words)
 	case "first", "follow":
 		return svids(ctx, client, request(words), order == "first")
 	}
@@ -109,6 +114,62 @@ func bundles(ctx context.Context, client delegated.DelegatedIdentityClient, one 
 		}
 		return lines, nil
 	})
+}
+
+// Opens the subscriptions, prints what they are told at first, and waits until each is told of a change.
+func many(ctx context.Context, client delegated.DelegatedIdentityClient, words []string) error {
+	count, err := strconv.Atoi(words[0])
+	if err != nil {
+		return err
+	}
+	x509Bundles, err := client.SubscribeToX509Bundles(ctx, &delegated.SubscribeToX509BundlesRequest{})
+	if err != nil {
+		return err
+	}
+	set, err := nextBundles(x509Bundles)
+	if err != nil {
+		return err
+	}
+	jwtBundles, err := client.SubscribeToJWTBundles(ctx, &delegated.SubscribeToJWTBundlesRequest{})
+	if err != nil {
+		return err
+	}
+	keys, err := jwtBundles.Recv()
+	if err != nil {
+		return err
+	}
+	selectors := request(words[1:]).Selectors
+	tokens, err := client.FetchJWTSVIDs(ctx, &delegated.FetchJWTSVIDsRequest{Audience: []string{"a"}, Selectors: selectors})
+	if err != nil {
+		return err
+	}
+	fmt.Printf("%d bundles, %d key sets, %d tokens\n", set.Len(), len(keys.Bundles), len(tokens.Svids))
+	streams := make([]delegated.DelegatedIdentity_SubscribeToX509SVIDsClient, count)
+	for place := range streams {
+		own := &types.Selector{Type: "k8s", Value: fmt.Sprintf("pod-uid:%d", place)}
+		request := &delegated.SubscribeToX509SVIDsRequest{Selectors: append(slices.Clone(selectors), own)}
+		if streams[place], err = client.SubscribeToX509SVIDs(ctx, request); err != nil {
+			return err
+		}
+	}
+	for _, what := range []string{"first", "next"} {
+		told := map[string]int{}
+		for _, stream := range streams {
+			answer, err := stream.Recv()
+			if err != nil {
+				return err
+			}
+			lines, err := describe(answer, set)
+			if err != nil {
+				return err
+			}
+			told[lines[0]]++
+		}
+		for line, times := range told {
+			fmt.Printf("%s: %d times %s\n", what, times, line)
+		}
+	}
+	return nil
 }
 
 // Prints one answer, or each that differs from the one before, and what the agent ends the stream with.

@@ -123,6 +123,7 @@ async fn story(mut agents: Agents, callers: Callers) {
     by_selectors(&agents, &callers).await;
     by_pid(&mut agents, &callers).await;
     strangers(&mut agents, &callers).await;
+    many(&mut agents, &callers).await;
     loses_its_entry(&mut agents, &callers).await;
 }
 
@@ -162,6 +163,20 @@ async fn by_pid(agents: &mut Agents, callers: &Callers) {
     }
     let words = "msg=\"Invalid argument; must provide either selectors or non-zero PID, but not both\"";
     agents.logged(words).await;
+}
+
+/// As Cilium: a subscription for each pod of a big node, all on one connection.
+async fn many(agents: &mut Agents, callers: &Callers) {
+    agents.create(&[entry("many", ["k8s:ns:many"])]).await;
+    let mut followers = callers.follow(agents, &["many", "1000", "k8s:ns:many"]);
+    for follower in &mut followers {
+        follower.prints(&["2 bundles, 2 key sets, 1 tokens"]).await;
+        follower.prints(&["first: 1000 times 1 SVIDs, federated with []"]).await;
+    }
+    agents.create(&[entry("more", ["k8s:ns:many"])]).await;
+    for follower in &mut followers {
+        follower.prints(&["next: 1000 times 2 SVIDs, federated with []"]).await;
+    }
 }
 
 async fn strangers(agents: &mut Agents, callers: &Callers) {
