@@ -7,7 +7,7 @@
 //	       delegate SOCKET follow-bundles                 each that differs, until the agent ends the stream
 //	       delegate SOCKET many COUNT TYPE:VALUE...       COUNT subscriptions on one connection, each with one selector more,
 //	                                                      beside both kinds of bundles and a JWT-SVID, as Cilium has them;
-//	                                                      then one more answer of each
+//	                                                      then the next answer of each that differs
 package main
 
 import (
@@ -152,9 +152,24 @@ func many(ctx context.Context, client delegated.DelegatedIdentityClient, words [
 			return err
 		}
 	}
-	for _, what := range []string{"first", "next"} {
-		told := map[string]int{}
-		for _, stream := range streams {
+	first := make([]string, count)
+	if err := tell("first", streams, set, first); err != nil {
+		return err
+	}
+	return tell("next", streams, set, first)
+}
+
+// Prints how many of the streams get which answer. It passes over the answers that are as those before.
+func tell(
+	what string,
+	streams []delegated.DelegatedIdentity_SubscribeToX509SVIDsClient,
+	set *x509bundle.Set,
+	before []string,
+) error {
+	told := map[string]int{}
+	for place, stream := range streams {
+		now := before[place]
+		for now == before[place] {
 			answer, err := stream.Recv()
 			if err != nil {
 				return err
@@ -163,11 +178,13 @@ func many(ctx context.Context, client delegated.DelegatedIdentityClient, words [
 			if err != nil {
 				return err
 			}
-			told[lines[0]]++
+			now = lines[0]
 		}
-		for line, times := range told {
-			fmt.Printf("%s: %d times %s\n", what, times, line)
-		}
+		before[place] = now
+		told[now]++
+	}
+	for line, times := range told {
+		fmt.Printf("%s: %d times %s\n", what, times, line)
 	}
 	return nil
 }
