@@ -37,9 +37,11 @@ enum Registrar {
     Real(Box<SpireServer>),
 }
 
-/// How agents attest workloads.
+/// How agents attest workloads, and what else a test configures.
 pub(super) struct Attestors {
     blocks: String,
+    /// More lines of `telemetry { Prometheus { } }`.
+    pub(super) prometheus: String,
     /// More lines of `agent { experimental { } }`.
     pub(super) experimental: &'static str,
     /// Variables of the agents' environment.
@@ -51,10 +53,10 @@ pub(super) struct Attestors {
 impl Attestors {
     /// Attestation by these blocks.
     pub(super) fn of(blocks: String) -> Self {
-        Self { blocks, experimental: "", environment: Vec::new(), shell: None }
+        Self { blocks, prometheus: String::new(), experimental: "", environment: Vec::new(), shell: None }
     }
 
-    fn usual() -> Self {
+    pub(super) fn usual() -> Self {
         Self::of(unix_attestor(BY_PATH))
     }
 }
@@ -173,8 +175,9 @@ impl Running {
                 attestors.experimental
             ),
             blocks: format!(
-                "telemetry {{ Prometheus {{ port = {metrics} }} Statsd = [{{ address = \"{plain}\" }}]
-                 DogStatsd = [{{ address = \"{dog}\" }}] }}"
+                "telemetry {{ Prometheus {{ port = {metrics} {} }} Statsd = [{{ address = \"{plain}\" }}]
+                 DogStatsd = [{{ address = \"{dog}\" }}] }}",
+                attestors.prometheus
             ),
             workload_attestors: attestors.blocks.clone(),
             environment: attestors.environment.clone(),

@@ -22,6 +22,7 @@
 //! * `x509pop`: node attestation by certificates, at the real server.
 //! * `log_lines`: lines of the log that operators alert on, in the log of either agent.
 //! * `metrics`: what either agent tells Prometheus after the same calls.
+//! * `scrapers`: curl scrapes either agent over TLS, with and without a certificate.
 //! * `rows`: the methods of the public socket, call by call, at both agents.
 //! * `real`: finial with the real server (`spire_server`), for a configurable time.
 
@@ -52,6 +53,7 @@ mod programs;
 mod real;
 mod rows;
 mod san;
+mod scrapers;
 mod spire_server;
 mod tables;
 mod tunnels;
@@ -85,6 +87,7 @@ pub(super) fn trials() -> Vec<Trial> {
         real::trials(),
         rows::trials(),
         san::trials(),
+        scrapers::trials(),
         tables::trials(),
         tunnels::trials(),
         workloads::trials(),
