@@ -40,7 +40,7 @@ def agent(tag, output, source):
 def shell(tag, output):
     """This machine's bash, and the few programs that init containers use."""
     image = Image(tag, config={"Entrypoint": ["/bin/bash"], "WorkingDir": "/", "Env": ["PATH=/bin"]})
-    for name in ("bash", "ln", "readlink", "rm"):
+    for name in ("bash", "chown", "ln", "readlink", "rm"):
         source = shutil.which(name)
         image.copy(f"bin/{name}", source, 0o755)
         for library in libraries(source):

@@ -2,13 +2,15 @@
 a checkout of spiffe/helm-charts-hardened (after `helm dependency build` there), and HELM a helm that is not on the PATH.
 
 Values fit it to the test's node: the server's address and account, the socket's directory, and an image for the chart's
-init container, which needs a shell. Then `kubectl set image` is the migration.
+init containers, which need a shell. Then `kubectl set image` is the migration. All of it happens twice: with the chart's
+defaults, and with every recommendation on, which are metrics, an unprivileged user, a priority class and a namespace.
 """
 
 import json
 import os
 import pathlib
 import shutil
+import urllib.request
 
 import jobs
 import mesh
@@ -26,6 +28,12 @@ def check(checks, place):
     if not helm or not source:
         checks.note("skipped the official chart: set OFFICIAL_CHART (and HELM)")
         return
+    for recommended in (False, True):
+        one(checks, place, helm, source, recommended)
+
+
+def one(checks, place, helm, source, recommended):
+    what = "the official chart's agent" + (" with every recommendation" if recommended else "")
     namespace, sockets = spire.NAMESPACES["front"], f"{place.root}/official"
     name = rendered = None
 
@@ -37,36 +45,51 @@ def check(checks, place):
         shown = [word for part in TEMPLATES for word in ("--show-only", f"charts/spire-agent/templates/{part}.yaml")]
         version = json.loads(kubectl("version", "-o", "json"))["serverVersion"]["gitVersion"]
         rendered = run(helm, "template", RELEASE, source, "--namespace", namespace, "--kube-version", version,
-                       "--values", values(place, sockets), *shown)
+                       "--values", values(place, sockets, recommended), *shown)
         kubectl("apply", "-f", "-", stdin=rendered)
         name = next(item["metadata"]["name"] for item in render(rendered) if item["kind"] == "DaemonSet")
 
     def runs(who):
         kubectl("-n", namespace, "set", "image", f"daemonset/{name}", f"spire-agent={place.images[who]}")
         kubectl("-n", namespace, "rollout", "status", f"daemonset/{name}", "--timeout=180s")
-        return jobs.fetch(jobs.SHORT, place, sockets, "api.sock", 1)
+        said = jobs.fetch(jobs.SHORT, place, sockets, "api.sock", 1)
+        return f"{said}; {metrics(place)} lines of metrics" if recommended else said
 
-    if checks.check("the official chart's agent is installed", install):
+    if checks.check(f"{what} is installed", install):
         for who in ("spire-agent", "finial"):
-            checks.check(f"the official chart's agent, image {who}: attests, serves a workload",
-                         lambda who=who: runs(who))
+            checks.check(f"{what}, image {who}: attests, serves a workload", lambda who=who: runs(who))
         kubectl("delete", "-f", "-", "--wait=true", stdin=rendered)
 
 
-def values(place, sockets):
+def metrics(place):
+    """How many of spire-agent's metrics the agent at the node's address tells Prometheus."""
+    with urllib.request.urlopen(f"http://{place.address}:9988/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    count = sum(line.startswith("spire_agent_") for line in lines)
+    assert count, lines
+    return count
+
+
+def values(place, sockets, recommended):
     def image(tag):
         registry, repository = tag.rpartition(":")[0].split("/", 1)
         return {"registry": registry, "repository": repository, "tag": tag.rpartition(":")[2], "pullPolicy": "Never"}
 
+    namespace = {"name": spire.NAMESPACES["front"]}
+    layout = {"recommendations": {"enabled": True}, "namespaces": {"system": namespace}} if recommended else {}
     path = pathlib.Path(place.work, "official.json")
     path.write_text(json.dumps({
-        "global": {"spire": {"clusterName": "frontend-k8s-cluster", "trustDomain": mesh.TRUST_DOMAIN}},
+        "global": {"spire": {"clusterName": "frontend-k8s-cluster", "trustDomain": mesh.TRUST_DOMAIN,
+                             "jwtIssuer": "https://oidc.test", **layout}},
+        # Not deployed, but its templates are rendered, too, and ask for this in the strict mode.
+        "spire-server": {"caSubject": {"country": "NL", "organization": "Example", "commonName": mesh.TRUST_DOMAIN}},
         "spire-agent": {
             "image": image(place.images["spire-agent"]),
             "serviceAccount": {"create": False, "name": "spire-agent-front"},
             "server": {"address": "spire-server.spire", "port": 8081},
             "socketPath": f"{sockets}/spire-agent.sock",
             "socketAlternate": {"image": image(place.images["shell"])},
+            "fsGroupFix": {"image": image(place.images["shell"])},
             "hostAliases": [{"ip": place.address, "hostnames": ["spire-server.spire"]}],
             "dnsPolicy": "Default",
         },

@@ -164,13 +164,18 @@ impl Lifecycle {
 
     /// Attests the node, and keeps the new SVID and bundle.
     async fn attest(&mut self, roots: &Roots) -> Result<(), ServerError> {
-        let call = names::NEW_SVID.start(&self.metrics);
+        let again = self.own.is_some();
+        let call = if again { &names::REATTEST } else { &names::NEW_SVID }.start(&self.metrics);
         let attested = self.attested(roots).await;
-        call.end_of(self.attestor.name(), status(&attested));
+        if again {
+            call.end(status(&attested));
+        } else {
+            call.end_of(self.attestor.name(), status(&attested));
+        }
         let attested = attested?;
         self.reason.clear();
         let (id, domain) = (&attested.svid.id, self.trust_domain.id());
-        lines::attested(self.own.is_some(), id, &domain, attested.reattestable);
+        lines::attested(again, id, &domain, attested.reattestable);
         if !attested.reattestable && self.keys.is_memory() {
             lines::keys_are_lost_at_exit();
         }
@@ -323,10 +328,7 @@ impl Lifecycle {
 
     /// Replaces the agent's own SVID, and schedules the next attempt.
     async fn renew_in_time(&mut self, clock: &mut SyncClock) -> Result<(), ServerError> {
-        let call = if self.data.reattestable { &names::REATTEST } else { &names::ROTATE };
-        let call = call.start(&self.metrics);
         let result = self.renew().await;
-        call.end(status(&result));
         let signed_in_vain = self.own.as_ref().is_some_and(|own| own.distrusted);
         match &result {
             // A replica that lags behind signs with the tainted authority for a while.
@@ -427,11 +429,18 @@ impl Lifecycle {
             return self.attest(&roots).await;
         }
         let current = own.svid.key.clone();
-        let request = self.new_key(Some(&current)).await?;
-        let svid = attest::renew(&self.link, request).await?;
+        let call = names::ROTATE.start(&self.metrics);
+        let rotated = self.rotated(&current).await;
+        call.end(status(&rotated));
+        let svid = rotated?;
         info!(spiffe_id = %svid.id, "Successfully rotated agent SVID");
         self.set_own(svid);
         Ok(())
+    }
+
+    async fn rotated(&mut self, current: &AgentKey) -> Result<Arc<AgentSvid>, ServerError> {
+        let request = self.new_key(Some(current)).await?;
+        attest::renew(&self.link, request).await
     }
 
     /// Brings the next renewal forward.

@@ -133,7 +133,7 @@ table! {
 
     // The agent's own SVID.
     NEW_SVID: Calls = calls!("node.attestor.new_svid", &["attestor", "status"], "Attestations of the node");
-    REATTEST: Calls = calls!("node.attest", "Renewals of the agent's SVID by another attestation");
+    REATTEST: Calls = calls!("node.attest", "Attestations of a node that has an SVID: to renew it, or because the server asks for it");
     ROTATE: Calls = calls!("agent_svid.rotate", "Renewals of the agent's SVID");
     GENERATE_KEY: Calls = calls!("agent_key_manager.generate_key", "Generations of the agent's key");
     GET_KEYS: Calls = calls!("agent_key_manager.get_keys", "Reads of the agent's keys");

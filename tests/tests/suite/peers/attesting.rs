@@ -14,19 +14,25 @@ use super::spire_server::SpireServer;
 /// The agent attests, serves, is evicted, attests again in the same process, and serves a new entry.
 pub(super) async fn attests_and_again(program: &Path, server: &SpireServer, conf: &Conf, path: &str) {
     let agent = start(program, conf);
-    agent.wait_for_socket().await;
-    let id = attested(&agent, server, path).await;
-    let uid = format!("unix:uid:{}", nix::unistd::getuid());
-    let name = id.rsplit('/').next().expect("a path").to_owned();
-    server.register(&name, &id, &uid).await;
-    served(&agent, &format!("spiffe://example.org/{name}")).await;
-    server.evict(&id).await;
-    let late = format!("late-{name}");
-    server.register(&late, &id, &uid).await;
-    served(&agent, &format!("spiffe://example.org/{late}")).await;
+    let id = evicted_and_served_again(&agent, server, path).await;
     assert_eq!(attested(&agent, server, path).await, id);
     assert_eq!(agent.stop().await.code, Some(0));
     server.evict(&id).await;
+}
+
+/// The agent attests, serves, is evicted, attests again in the same process, and serves a new entry. Returns its SPIFFE ID.
+pub(super) async fn evicted_and_served_again(agent: &Agent, server: &SpireServer, path: &str) -> String {
+    agent.wait_for_socket().await;
+    let id = attested(agent, server, path).await;
+    let uid = format!("unix:uid:{}", nix::unistd::getuid());
+    let name = id.rsplit('/').next().expect("a path").to_owned();
+    server.register(&name, &id, &uid).await;
+    served(agent, &format!("spiffe://example.org/{name}")).await;
+    server.evict(&id).await;
+    let late = format!("late-{name}");
+    server.register(&late, &id, &uid).await;
+    served(agent, &format!("spiffe://example.org/{late}")).await;
+    id
 }
 
 /// Waits until the server has an agent with this text in its SPIFFE ID, and returns the ID.

@@ -4,15 +4,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::UdpSocket;
 use std::path::PathBuf;
 
-use harness::{Sds, build_finial, get, sds_request};
+use harness::{Conf, Sds, build_finial, get, sds_request};
 use libtest_mimic::Trial;
 use tokio::process::Command;
 
 use super::agents::{Agents, entry, real_programs};
+use super::attesting::{attested, evicted_and_served_again, start};
+use super::spire_server::{SpireServer, free_port};
+use super::x509pop::Pki;
 use super::{rows, trial_with};
 
 pub(super) fn trials() -> Vec<Trial> {
-    vec![trial_with("metrics_are_named_alike", real_programs(), alike)]
+    vec![
+        trial_with("metrics_are_named_alike", real_programs(), alike),
+        trial_with("metrics_are_named_alike_after_an_eviction", real_programs(), alike_after_an_eviction),
+    ]
 }
 
 async fn alike(programs: (PathBuf, PathBuf)) {
@@ -49,6 +55,35 @@ async fn alike(programs: (PathBuf, PathBuf)) {
         eprintln!("{dialect}: {} kinds of lines, all of which finial sends, too", theirs.len());
         assert!(!theirs.is_empty() && missing.is_empty(), "{dialect}: {missing:#?}");
     }
+}
+
+/// Both agents attest by a certificate, serve, are evicted, attest again in the same process, and serve.
+async fn alike_after_an_eviction((server, real): (PathBuf, PathBuf)) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let pki = Pki::new();
+    let server = SpireServer::start_with(&server, &pki.server_plugin(folder.path())).await;
+    let mut scraped = Vec::new();
+    for (program, whose) in [(build_finial(), "finial"), (real, "real")] {
+        let (conf, _) = server.agent("").await;
+        let port = free_port();
+        let conf = Conf {
+            join_token: None,
+            node_attestor: Some(pki.agent_plugin(folder.path(), whose, &rcgen::PKCS_ECDSA_P256_SHA256)),
+            agent: "experimental { sync_interval = \"500ms\" }".to_owned(),
+            blocks: format!("telemetry {{ Prometheus {{ port = {port} }} }}"),
+            ..conf
+        };
+        let agent = start(&program, &conf);
+        evicted_and_served_again(&agent, &server, "/x509pop/").await;
+        let (status, text) = get(port, "/metrics").await.expect("metrics");
+        assert_eq!(status, 200);
+        scraped.push(Scrape::read(&text));
+        let id = attested(&agent, &server, "/x509pop/").await;
+        assert_eq!(agent.stop().await.code, Some(0));
+        server.evict(&id).await;
+    }
+    let [ours, theirs] = &scraped[..] else { unreachable!("two agents") };
+    report(ours, theirs);
 }
 
 /// The lines that were sent to a socket, each once, without their numbers.
