@@ -15,6 +15,7 @@ mod jwt;
 mod kubernetes;
 mod life;
 mod monitoring;
+mod otlp;
 mod peers;
 mod shells;
 mod status_page;
@@ -39,6 +40,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         floods::trials(),
         kubernetes::trials(),
         monitoring::trials(),
+        otlp::trials(),
         peers::trials(),
         status_page::trials(),
         shells::trials(),
