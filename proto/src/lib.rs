@@ -105,8 +105,8 @@ mod opentelemetry {
 /// OTLP: the messages and the two services that take them.
 pub mod otlp {
     pub use super::opentelemetry::proto::{
-        collector::logs::v1 as collector_logs, collector::metrics::v1 as collector_metrics, common::v1 as common,
-        logs::v1 as logs, metrics::v1 as metrics, resource::v1 as resource,
+        collector::logs::v1 as collector_logs, collector::metrics::v1 as collector_metrics,
+        common::v1 as common, logs::v1 as logs, metrics::v1 as metrics, resource::v1 as resource,
     };
 }
 

@@ -81,7 +81,8 @@ async fn quantiles_are_those_of_the_last_ten_seconds() {
 
 #[tokio::test(start_paused = true)]
 async fn a_snapshot_has_all_series() {
-    static OPEN_FILES: Metric = Metric { owner: Owner::Process, ..metric("process_open_fds", Kind::Gauge, &[]) };
+    static OPEN_FILES: Metric =
+        Metric { owner: Owner::Process, ..metric("process_open_fds", Kind::Gauge, &[]) };
     let metrics = metrics(Filter { blocked_labels: vec!["host".to_owned()], ..Filter::default() });
     metrics.add(&CALLS, &["OK"], 2);
     metrics.add(&CALLS, &["Canceled"], 1);

@@ -149,7 +149,10 @@ mod tests {
         ] {
             assert_eq!(told(line), expected, "{line}");
         }
-        assert!(told("finial ").starts_with("api check completion debug explain healthcheck issuance logger man run san"));
+        assert!(
+            told("finial ")
+                .starts_with("api check completion debug explain healthcheck issuance logger man run san")
+        );
     }
 
     #[test]

@@ -73,14 +73,21 @@ mod tests {
             ("enabled", Value::Bare("true".into())),
             ("uri", Value::Text("7".into())),
         ];
-        let fields: BTreeMap<_, _> = fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let fields: BTreeMap<_, _> =
+            fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         let time = OffsetDateTime::from_unix_timestamp_nanos(1_700_000_000_123_456_789).unwrap();
         let line = Record { level: "warning", message: "Renewed".to_owned(), fields, time };
         let record = record(line, Level::WARN);
-        assert_eq!((record.time_unix_nano, record.observed_time_unix_nano), (1_700_000_000_123_456_789, 1_700_000_000_123_456_789));
+        assert_eq!(
+            (record.time_unix_nano, record.observed_time_unix_nano),
+            (1_700_000_000_123_456_789, 1_700_000_000_123_456_789)
+        );
         assert_eq!((record.severity_number, &*record.severity_text), (13, "warning"));
         assert_eq!(record.body.and_then(|body| body.value), Some(Any::StringValue("Renewed".to_owned())));
-        let attributes = record.attributes.into_iter().map(|attribute| (attribute.key, attribute.value.unwrap().value.unwrap()));
+        let attributes = record
+            .attributes
+            .into_iter()
+            .map(|attribute| (attribute.key, attribute.value.unwrap().value.unwrap()));
         let attributes: Vec<_> = attributes.collect();
         let expected = [
             ("count", Any::IntValue(7)),

@@ -56,7 +56,8 @@ pub(super) fn of_grpc(answer: &Answer) -> Result<(), Failed> {
     if answer.status != StatusCode::OK {
         return of_http(answer);
     }
-    let status = Status::from_header_map(&answer.trailers).or_else(|| Status::from_header_map(&answer.headers));
+    let status =
+        Status::from_header_map(&answer.trailers).or_else(|| Status::from_header_map(&answer.headers));
     let Some(status) = status else { return Err(Failed::Broken("an answer without grpc-status".to_owned())) };
     if status.code() == Code::Ok {
         return partly(unframed(&answer.body));
@@ -90,7 +91,9 @@ fn seconds(headers: &HeaderMap) -> Option<Duration> {
 /// The message of gRPC's frame; empty if there is none that makes sense.
 fn unframed(body: &[u8]) -> &[u8] {
     match body {
-        [0, a, b, c, d, message @ ..] if u32::from_be_bytes([*a, *b, *c, *d]) as usize == message.len() => message,
+        [0, a, b, c, d, message @ ..] if u32::from_be_bytes([*a, *b, *c, *d]) as usize == message.len() => {
+            message
+        }
         _ => &[],
     }
 }

@@ -62,7 +62,8 @@ impl Exporter {
             Failed::Broken(_) => Outcome::Again(self.backoff.wait(Need::Idle)),
             // The receiver's wish is spread, too: all agents of a fleet hear the same.
             Failed::Again(_, after) => {
-                let least = after.map_or(Duration::ZERO, |after| after.mul_f64(1.0 + rand::random::<f64>() / 10.0));
+                let least =
+                    after.map_or(Duration::ZERO, |after| after.mul_f64(1.0 + rand::random::<f64>() / 10.0));
                 Outcome::Again(self.backoff.wait(Need::Idle).max(least))
             }
             Failed::Refused(_) => {
@@ -140,7 +141,10 @@ pub(super) async fn send_logs(
             break;
         }
     }
-    while batch.is_some() || { batch = records.take(&resource); batch.is_some() } {
+    while batch.is_some() || {
+        batch = records.take(&resource);
+        batch.is_some()
+    } {
         if deliver(&mut exporter, &records, &mut batch).await.is_some() {
             return;
         }

@@ -55,11 +55,13 @@ pub(super) fn message(snapshot: &Snapshot, start: u64, now: u64) -> Metric {
         Kind::Gauge => {
             // A gauge has no start: it is what it is now.
             let times = Times { start: 0, now };
-            Data::Gauge(Gauge { data_points: points.iter().filter_map(|point| times.number(point)).collect() })
+            Data::Gauge(Gauge {
+                data_points: points.iter().filter_map(|point| times.number(point)).collect(),
+            })
         }
-        Kind::Sample => {
-            Data::Summary(Summary { data_points: points.iter().filter_map(|point| times.summary(point)).collect() })
-        }
+        Kind::Sample => Data::Summary(Summary {
+            data_points: points.iter().filter_map(|point| times.summary(point)).collect(),
+        }),
         Kind::Histogram(_) => Data::Histogram(Histogram {
             data_points: points.iter().filter_map(|point| times.histogram(point)).collect(),
             aggregation_temporality: cumulative,

@@ -142,7 +142,9 @@ fn told(count: u64) -> LogRecord {
         observed_time_unix_nano: now,
         severity_number: SeverityNumber::Warn.into(),
         severity_text: "warning".to_owned(),
-        body: Some(text("Log records were not sent by OTLP: there were too many, or they were refused".to_owned())),
+        body: Some(text(
+            "Log records were not sent by OTLP: there were too many, or they were refused".to_owned(),
+        )),
         attributes: vec![KeyValue { key: "count".to_owned(), value: Some(AnyValue { value: Some(count) }) }],
     }
 }

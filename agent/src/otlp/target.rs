@@ -71,24 +71,26 @@ impl Target {
 
     /// Sends a request on the connection of before, or on a new one. A connection that the receiver closed meanwhile is
     /// no failure. The request may then arrive twice, which OTLP allows.
+    ///
+    /// The connection is held again after an answer. Whoever gives up before closes it, so that no answer comes late.
     pub(super) async fn send(&self, held: &mut Option<Connection>, body: &Bytes) -> Result<(), Failed> {
         let sent = timeout(LIMIT, async {
-            if let Some(connection) = held.as_mut().filter(|connection| connection.is_open()) {
-                match self.exchange(connection, body).await {
+            if let Some(mut connection) = held.take().filter(Connection::is_open) {
+                match self.exchange(&mut connection, body).await {
                     Err(Failed::Broken(_)) => {}
-                    answered => return answered,
+                    answered => {
+                        *held = Some(connection);
+                        return answered;
+                    }
                 }
             }
-            *held = None;
-            let connection = self.connect().await.map_err(|reason| Failed::Broken(reason.to_string()))?;
-            self.exchange(held.insert(connection), body).await
+            let connection = self.connect().await;
+            let mut connection = connection.map_err(|reason| Failed::Broken(reason.to_string()))?;
+            let answered = self.exchange(&mut connection, body).await;
+            *held = Some(connection).filter(|_| !matches!(answered, Err(Failed::Broken(_))));
+            answered
         });
-        let sent =
-            sent.await.unwrap_or_else(|_| Err(Failed::Broken(format!("no answer within {LIMIT:?}"))));
-        if let Err(Failed::Broken(_)) = sent {
-            *held = None;
-        }
-        sent
+        sent.await.unwrap_or_else(|_| Err(Failed::Broken(format!("no answer within {LIMIT:?}"))))
     }
 
     async fn connect(&self) -> io::Result<Connection> {
@@ -108,7 +110,8 @@ impl Target {
     async fn roots(&self) -> io::Result<RootCertStore> {
         let Some(path) = &self.settings.ca_file else {
             let roots = web_tls::system_roots().await?;
-            let none = "this system has no authorities of the web: set ca_file, SSL_CERT_FILE or SSL_CERT_DIR";
+            let none =
+                "this system has no authorities of the web: set ca_file, SSL_CERT_FILE or SSL_CERT_DIR";
             return if roots.is_empty() { Err(io::Error::other(none)) } else { Ok(roots) };
         };
         let named = |reason: &dyn std::fmt::Display| {
@@ -124,7 +127,8 @@ impl Target {
 
     async fn exchange(&self, connection: &mut Connection, body: &Bytes) -> Result<(), Failed> {
         let request = self.request(body).map_err(|reason| Failed::Refused(reason.to_string()))?;
-        let broken = |reason: &(dyn std::error::Error + 'static)| Failed::Broken(crate::upstream::whole(reason));
+        let broken =
+            |reason: &(dyn std::error::Error + 'static)| Failed::Broken(crate::upstream::whole(reason));
         let response = connection.send(request).await.map_err(|reason| broken(&reason))?;
         let (head, body) = response.into_parts();
         // Neither the length nor the content of what comes is trusted.
@@ -198,7 +202,8 @@ impl Connection {
         if http2 {
             let mut builder = http2::Builder::new(TokioExecutor::new());
             builder.timer(TokioTimer::new()).max_header_list_size(HEAD).initial_stream_window_size(WINDOW);
-            let (sender, connection) = builder.initial_connection_window_size(WINDOW).handshake(stream).await?;
+            let (sender, connection) =
+                builder.initial_connection_window_size(WINDOW).handshake(stream).await?;
             let driver = tokio::spawn(async move { drop(connection.await) });
             return Ok(Self { sender: Sender::Http2(sender), driver });
         }

@@ -12,7 +12,7 @@ use telemetry::{Kind, Metric, Owner, Point, PointState, Snapshot};
 
 use super::answer::{Answer, Failed, LONGEST, of_grpc, of_http};
 use super::metrics::{message, requests, unit};
-use super::records::{BATCH, MOST};
+use super::records::{BATCH, Batch, MOST};
 use super::*;
 
 const CUMULATIVE: i32 = AggregationTemporality::Cumulative as i32;
@@ -92,6 +92,7 @@ fn a_request_has_a_limit_and_nothing_is_lost() {
     let points = std::iter::repeat_n(long.points[0].clone(), 256);
     long.points = points.collect();
     let snapshots = vec![long; 200];
+    assert!(requests(&[], &resource("example.org"), 1, 2).is_empty());
     let requests = requests(&snapshots, &resource("example.org"), 1, 2);
     assert!(requests.len() > 1 && requests.iter().all(|request| request.len() < 1_100_000));
     let count = |request: &bytes::Bytes| {
@@ -101,7 +102,6 @@ fn a_request_has_a_limit_and_nothing_is_lost() {
         request.resource_metrics[0].scope_metrics[0].metrics.len()
     };
     assert_eq!(requests.iter().map(count).sum::<usize>(), 200);
-    assert!(super::metrics::requests(&[], &resource("example.org"), 1, 2).is_empty());
 }
 
 fn record(body: &str) -> LogRecord {
@@ -109,7 +109,7 @@ fn record(body: &str) -> LogRecord {
 }
 
 /// The bodies of a batch.
-fn bodies(batch: &super::records::Batch) -> Vec<String> {
+fn bodies(batch: &Batch) -> Vec<String> {
     let request = ExportLogsServiceRequest::decode(batch.request.clone()).unwrap();
     let records = request.resource_logs[0].scope_logs[0].log_records.clone();
     let bodies = records.into_iter().map(|record| match record.body.unwrap().value {
@@ -216,7 +216,10 @@ fn grpc_says_whether_to_try_again() {
         assert!(matches!(grpc(&[("grpc-status", code)], b""), Err(Failed::Refused(_))), "{code}");
     }
     let busy = grpc(&[("grpc-status", "8"), ("grpc-retry-pushback-ms", "1500")], b"");
-    assert!(matches!(busy, Err(Failed::Again(_, Some(wait))) if wait == Duration::from_millis(1500)), "{busy:?}");
+    assert!(
+        matches!(busy, Err(Failed::Again(_, Some(wait))) if wait == Duration::from_millis(1500)),
+        "{busy:?}"
+    );
     let alone = of_grpc(&answer(200, &[("grpc-status", "14"), ("grpc-message", "a%20b")], &[], b""));
     assert_eq!(alone, Err(Failed::Again("Unavailable: a b".to_owned(), None)));
     assert_eq!(of_grpc(&answer(503, &[], &[], b"")), Err(Failed::Again("HTTP 503".to_owned(), None)));

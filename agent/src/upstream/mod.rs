@@ -145,7 +145,8 @@ impl ServerError {
 
 /// An error with its causes.
 pub(crate) fn whole(reason: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(reason), |reason: &&(dyn std::error::Error + 'static)| (*reason).source());
+    let causes =
+        std::iter::successors(Some(reason), |reason: &&(dyn std::error::Error + 'static)| (*reason).source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 

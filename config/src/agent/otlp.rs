@@ -33,7 +33,8 @@ pub(super) fn read(section: Section<'_>) -> Option<Otlp> {
 /// Reports keys that contradict each other.
 fn check(section: &Section<'_>, otlp: &Otlp) {
     if !otlp.metrics && !otlp.logs {
-        let message = "experimental.otlp sends nothing: set metrics = true or logs = true, or remove the block";
+        let message =
+            "experimental.otlp sends nothing: set metrics = true or logs = true, or remove the block";
         section.report().problem(section.line, message);
     }
     if otlp.endpoint.tls {
@@ -87,7 +88,7 @@ fn parse(text: &str) -> Result<OtlpEndpoint, &'static str> {
     }
     let (address, path) = rest.find('/').map_or((rest, ""), |slash| rest.split_at(slash));
     let (host, port) = match address.strip_prefix('[').and_then(|inner| inner.split_once(']')) {
-        Some((host, after)) => (host, after.strip_prefix(':').or(after.is_empty().then_some(""))),
+        Some((host, after)) => (host, after.strip_prefix(':').or_else(|| after.is_empty().then_some(""))),
         None => address.rsplit_once(':').map_or((address, Some("")), |(host, port)| (host, Some(port))),
     };
     if host.is_empty() || (host.contains(':') && !address.starts_with('[')) {

@@ -77,8 +77,10 @@ fn what_cannot_work_is_refused() {
 
 #[test]
 fn headers_are_secrets() {
-    for keys in ["headers { Authorization = \"Bearer s3cr3t\" }", "headers = { \"authorization\" = \"Bearer s3cr3t\" }"]
-    {
+    for keys in [
+        "headers { Authorization = \"Bearer s3cr3t\" }",
+        "headers = { \"authorization\" = \"Bearer s3cr3t\" }",
+    ] {
         let settings = sound(&with_otlp(&format!("endpoint = \"http://c:1\" {keys}")));
         assert!(!format!("{settings:?}").contains("s3cr3t"));
         let headers = settings.experimental.otlp.expect("there").headers;

@@ -7,6 +7,7 @@ use libtest_mimic::Trial;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 use tokio::process::Command;
+use tokio::sync::OnceCell;
 
 use super::super::{register, server};
 use super::programs::Program;
@@ -15,8 +16,12 @@ use super::{clients, free_port, trial_with};
 pub(super) fn trials() -> Vec<Trial> {
     let go = clients::go("otel");
     vec![
-        trial_with("otel_collector_takes_metrics_and_logs_by_grpc", go.clone(), |go| taken(go, Way::Grpc, false)),
-        trial_with("otel_collector_takes_metrics_and_logs_by_http", go.clone(), |go| taken(go, Way::Http, false)),
+        trial_with("otel_collector_takes_metrics_and_logs_by_grpc", go.clone(), |go| {
+            taken(go, Way::Grpc, false)
+        }),
+        trial_with("otel_collector_takes_metrics_and_logs_by_http", go.clone(), |go| {
+            taken(go, Way::Http, false)
+        }),
         trial_with("otel_collector_of_a_private_ca_by_grpc", go.clone(), |go| taken(go, Way::Grpc, true)),
         trial_with("otel_collector_of_a_private_ca_by_http", go.clone(), |go| taken(go, Way::Http, true)),
         trial_with("otel_collector_of_another_ca_gets_nothing", go.clone(), stranger),
@@ -65,7 +70,13 @@ async fn taken(go: PathBuf, way: Way, tls: bool) {
             "-> subsystem_name: Str(endpoints)",
         ])
         .await;
-    running.prints_all(&["-> Name: finial.sds.ack_seconds", "-> DataType: Histogram", "ExplicitBounds #0: 0.000250"]).await;
+    running
+        .prints_all(&[
+            "-> Name: finial.sds.ack_seconds",
+            "-> DataType: Histogram",
+            "ExplicitBounds #0: 0.000250",
+        ])
+        .await;
     drop(stream);
     let exit = agent.stop().await;
     assert_eq!(exit.code, Some(0), "{}", exit.log);
@@ -98,6 +109,9 @@ async fn late(go: PathBuf) {
     assert_eq!(log.matches("Cannot export").count(), 2, "once for metrics and once for logs:\n{log}");
 }
 
+/// Linking it takes seconds, so that it is built once for all trials.
+static BUILT: OnceCell<()> = OnceCell::const_new();
+
 /// The Collector's program and its configuration.
 struct Collector {
     program: PathBuf,
@@ -110,8 +124,8 @@ struct Collector {
 impl Collector {
     async fn new(go: PathBuf, way: Way, tls: bool) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let program = folder.path().join("otel");
-        clients::build(go, "otel", ".", &program).await;
+        let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("otel");
+        BUILT.get_or_init(|| clients::build(go, "otel", ".", &program)).await;
         let collector = Self { program, folder, way, tls, port: free_port() };
         certificates(collector.folder.path());
         std::fs::write(collector.path("otel.yaml"), collector.configuration()).expect("written");
@@ -170,6 +184,7 @@ fn certificates(folder: &Path) {
     let authority = |name: &str| {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
         let key = KeyPair::generate().expect("a key");
         write(name, params.self_signed(&key).expect("signed").pem());
         Issuer::new(params, key)
