@@ -14,15 +14,13 @@ pub(super) fn read(section: Section<'_>) -> Option<Otlp> {
         "http/protobuf" => Ok(OtlpProtocol::Http),
         _ => Err(format!("experimental.otlp.protocol is \"grpc\" or \"http/protobuf\", not {name:?}")),
     });
-    let otlp = endpoint(&section, protocol).map(|endpoint| Otlp {
-        endpoint,
-        protocol,
-        metrics: section.flag("metrics").is_none_or(|flag| flag.value),
-        logs: section.is_set("logs"),
-        interval: interval(&section),
-        headers: headers(&section),
-        ca_file: section.text("ca_file").map(|path| path.value.into()),
-    });
+    let metrics = section.flag("metrics").is_none_or(|flag| flag.value);
+    let logs = section.is_set("logs");
+    let (interval, headers) = (interval(&section), headers(&section));
+    let ca_file = section.text("ca_file").map(|path| path.value.into());
+    let endpoint = endpoint(&section, protocol);
+    let otlp =
+        endpoint.map(|endpoint| Otlp { endpoint, protocol, metrics, logs, interval, headers, ca_file });
     if let Some(otlp) = &otlp {
         check(&section, otlp);
     }

@@ -71,6 +71,7 @@ fn what_cannot_work_is_refused() {
         };
         assert_problems(&with_otlp(&keys), &[expected]);
     }
+    assert_problems(&with_otlp("logs = true"), &["experimental.otlp.endpoint must be configured"]);
     let errors = load(&with_otlp("endpoint = \"http://c:1\" end_point = 1")).expect_err("an unknown key");
     assert_eq!(errors.unknown[0].section, "otlp");
 }
