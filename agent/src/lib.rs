@@ -18,6 +18,7 @@ mod kubernetes;
 pub mod life;
 pub mod logging;
 pub mod manager;
+mod otlp;
 mod record;
 mod status;
 mod status_page;

@@ -29,6 +29,7 @@ use crate::door::shares::{SHARES, run_rounds};
 use crate::explain::Inspector;
 use crate::life::{Fatal, Lifecycle, Stored};
 use crate::manager::Manager;
+use crate::otlp::Sink;
 use crate::record::{self, Record};
 use crate::status::Status;
 use crate::telemetry::{Gauges, Metrics};
@@ -44,18 +45,22 @@ mod workload;
 #[must_use]
 pub fn run(settings: Settings) -> ExitCode {
     let (level, format) = (settings.log_level, settings.log_format);
+    let otlp = Sink::of(&settings);
+    if let Some(records) = otlp.records() {
+        logging::also_to(records);
+    }
     if let Err(reason) =
         logging::start(level, format, settings.log_file.as_deref(), settings.log_source_location)
     {
         eprintln!("cannot open log_file: {reason}");
         return ExitCode::FAILURE;
     }
-    let code = run_logged(settings);
+    let code = run_logged(settings, &otlp);
     logging::flush(LAST_LINES);
     code
 }
 
-fn run_logged(settings: Settings) -> ExitCode {
+fn run_logged(settings: Settings, otlp: &Sink) -> ExitCode {
     // One thread. Slow work (keys, hashes, lists of pods) runs on threads of its own. All other work is so short that
     // handing it to another thread costs more than doing it (measured: `benches/REPORT.md`).
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -66,10 +71,7 @@ fn run_logged(settings: Settings) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let outcome = runtime.block_on(agent(settings));
-    // Does not wait for blocking tasks: none of them has anything left to save.
-    runtime.shutdown_background();
-    match outcome {
+    let code = match runtime.block_on(agent(settings, otlp)) {
         Ok(()) => {
             info!("Agent stopped gracefully");
             ExitCode::SUCCESS
@@ -78,13 +80,19 @@ fn run_logged(settings: Settings) -> ExitCode {
             error!(target: logging::FATAL, error = %fatal, "Agent crashed");
             ExitCode::FAILURE
         }
-    }
+    };
+    // After the last line of the log, so that the receiver has it.
+    runtime.block_on(otlp.finish());
+    // Does not wait for blocking tasks: none of them has anything left to save.
+    runtime.shutdown_background();
+    code
 }
 
-async fn agent(settings: Settings) -> Result<(), Fatal> {
+async fn agent(settings: Settings, otlp: &Sink) -> Result<(), Fatal> {
     // Installed first, so that a signal stops the agent gracefully at any later moment.
     let (mut interrupt, mut terminate) = (on(SignalKind::interrupt())?, on(SignalKind::terminate())?);
     let settings = Arc::new(settings);
+    otlp.send_logs();
     let metrics = telemetry::start(&settings);
     let record = record(&settings)?;
     // Their default action would end the process.
@@ -122,7 +130,7 @@ async fn agent(settings: Settings) -> Result<(), Fatal> {
         bytes: bytes.clone(),
         held_names: public.held_names(),
     };
-    telemetry::serve(&settings, gauges);
+    telemetry::serve(&settings, gauges, otlp);
     let held_names = public.held_names();
     let operators =
         (Arc::clone(&settings), Arc::clone(&admission), Arc::clone(&status), bytes.clone(), held_names);

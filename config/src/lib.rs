@@ -19,6 +19,7 @@ mod expand;
 mod health;
 mod join_token;
 mod nearest;
+mod otlp;
 mod overrides;
 mod plugins;
 mod report;
@@ -31,6 +32,7 @@ pub use errors::{Errors, Problem, Unknown, UnknownKey, Warning};
 pub use expand::expand_env;
 pub use health::HealthChecks;
 pub use join_token::JoinToken;
+pub use otlp::{Otlp, OtlpEndpoint, OtlpHeaders, OtlpProtocol};
 pub use overrides::Overrides;
 pub use plugins::docker::{DockerOptions, PodmanUserSockets};
 pub use plugins::k8s::{

@@ -9,8 +9,8 @@ use crate::decode::{Section, Strictness, no_hint};
 use crate::plugins::{self, Outcome};
 use crate::report::Report;
 use crate::{
-    Errors, HealthChecks, JoinToken, Overrides, PluginFile, Plugins, Problem, Telemetry, TrustBundleSource,
-    Warning, hcl,
+    Errors, HealthChecks, JoinToken, Otlp, Overrides, PluginFile, Plugins, Problem, Telemetry,
+    TrustBundleSource, Warning, hcl,
 };
 
 /// A valid configuration. Paths are kept as they are written.
@@ -285,6 +285,8 @@ pub struct Experimental {
     pub issuance_log: Option<PathBuf>,
     /// Finial's own: the address of the status page, `host:port` (`status_address`).
     pub status_address: Option<String>,
+    /// Finial's own: where metrics and logs go by OTLP (`otlp`).
+    pub otlp: Option<Otlp>,
     /// Finial's own: which paths of binaries become selectors.
     pub unix_paths: UnixPaths,
     /// SPIRE: `ratelimit`.

@@ -6,6 +6,8 @@ mod agent;
 mod documented;
 #[path = "main/idle.rs"]
 mod idle;
+#[path = "main/otlp.rs"]
+mod otlp;
 #[path = "main/plugins.rs"]
 mod plugins;
 #[path = "main/telemetry.rs"]

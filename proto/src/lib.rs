@@ -1,4 +1,5 @@
-//! Wire bindings: the SPIRE server's APIs, those of an agent's admin socket, the SPIFFE Workload API and gRPC health.
+//! Wire bindings: the SPIRE server's APIs, those of an agent's admin socket, the SPIFFE Workload API, gRPC health and
+//! OTLP.
 //!
 //! The `.proto` files in `protos/` hold only what the agent sends or reads; what is left out stays readable on the
 //! wire as unknown fields. The code in `generated/` is checked in, so that building needs no protobuf compiler;
@@ -60,6 +61,53 @@ mod spire {
             }
         }
     }
+}
+
+/// OTLP, nested as generated code refers to it.
+#[expect(unreachable_pub, reason = "what is used is exported again below")]
+mod opentelemetry {
+    pub mod proto {
+        pub mod common {
+            pub mod v1 {
+                include!("generated/opentelemetry.proto.common.v1.rs");
+            }
+        }
+        pub mod resource {
+            pub mod v1 {
+                include!("generated/opentelemetry.proto.resource.v1.rs");
+            }
+        }
+        pub mod metrics {
+            pub mod v1 {
+                include!("generated/opentelemetry.proto.metrics.v1.rs");
+            }
+        }
+        pub mod logs {
+            pub mod v1 {
+                include!("generated/opentelemetry.proto.logs.v1.rs");
+            }
+        }
+        pub mod collector {
+            pub mod metrics {
+                pub mod v1 {
+                    include!("generated/opentelemetry.proto.collector.metrics.v1.rs");
+                }
+            }
+            pub mod logs {
+                pub mod v1 {
+                    include!("generated/opentelemetry.proto.collector.logs.v1.rs");
+                }
+            }
+        }
+    }
+}
+
+/// OTLP: the messages and the two services that take them.
+pub mod otlp {
+    pub use super::opentelemetry::proto::{
+        collector::logs::v1 as collector_logs, collector::metrics::v1 as collector_metrics,
+        common::v1 as common, logs::v1 as logs, metrics::v1 as metrics, resource::v1 as resource,
+    };
 }
 
 pub use spire::agent::debug::v1 as debug;

@@ -65,6 +65,8 @@ fn generated_code_is_current() {
         "grpc/health/v1/health.proto",
         "grpc/reflection/v1/reflection.proto",
         "spiffe/workload/workload.proto",
+        "opentelemetry/collector_metrics.proto",
+        "opentelemetry/collector_logs.proto",
     ];
     let descriptors = protox::compile(files, [&protos]).expect("the protos compile");
     let out = tempfile::tempdir().expect("a temporary folder");

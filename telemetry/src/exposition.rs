@@ -106,4 +106,4 @@ impl Number for f64 {
 }
 
 /// The quantiles that go-metrics asks for.
-const QUANTILES: [f64; 3] = [0.5, 0.9, 0.99];
+pub(crate) const QUANTILES: [f64; 3] = [0.5, 0.9, 0.99];

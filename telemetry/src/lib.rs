@@ -8,6 +8,7 @@
 //! - `filter`: which metrics and labels the configuration lets through; `labels`: how values are cleaned;
 //! - `series`: the values; `window`: the quantiles of a sample; `exposition`: Prometheus's text format;
 //! - `in_mem`: the last hour, for an operator who asks;
+//! - `snapshot`: all series at one moment, for a sink that takes state, such as OTLP;
 //! - `statsd`: lines for statsd and DogStatsD, sent by a task over a socket.
 
 mod exposition;
@@ -15,6 +16,7 @@ mod filter;
 mod in_mem;
 mod labels;
 mod series;
+mod snapshot;
 mod statsd;
 mod window;
 
@@ -31,6 +33,7 @@ use self::in_mem::InMem;
 pub use self::in_mem::{InMemLine, Summary};
 pub use self::labels::sanitize;
 use self::series::Series;
+pub use self::snapshot::{Point, PointState, Snapshot};
 pub use self::statsd::{Address, Dialect, Statsd};
 
 /// The definition of a metric.
@@ -157,6 +160,12 @@ impl Metrics {
     #[must_use]
     pub fn text(&self) -> String {
         self.series().map(|mut series| exposition::text(&mut series, Instant::now())).unwrap_or_default()
+    }
+
+    /// All series at this moment, but those of [`Owner::Process`].
+    #[must_use]
+    pub fn snapshot(&self) -> Vec<Snapshot> {
+        self.series().map(|mut series| snapshot::take(&mut series, Instant::now())).unwrap_or_default()
     }
 
     /// The present values of a metric, each with the values of its labels.

@@ -80,6 +80,42 @@ async fn quantiles_are_those_of_the_last_ten_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_snapshot_has_all_series() {
+    static OPEN_FILES: Metric =
+        Metric { owner: Owner::Process, ..metric("process_open_fds", Kind::Gauge, &[]) };
+    let metrics = metrics(Filter { blocked_labels: vec!["host".to_owned()], ..Filter::default() });
+    metrics.add(&CALLS, &["OK"], 2);
+    metrics.add(&CALLS, &["Canceled"], 1);
+    metrics.elapsed(&TIMES, &["OK"], Duration::from_millis(7));
+    metrics.elapsed(&ACKS, &["sotw"], Duration::from_millis(2));
+    metrics.set(&OPEN_FILES, &[], 9.0);
+    let states = |snapshots: Vec<Snapshot>| -> Vec<_> {
+        let points = snapshots.into_iter().flat_map(|found| {
+            let name = found.name;
+            found.points.into_iter().map(move |point| (name.clone(), point.labels[0].1.clone(), point.state))
+        });
+        points.collect()
+    };
+    let calls = "spire_agent.rpc.sds.v3.stream_secrets";
+    let named = |name: &str, label: &str, state| (name.to_owned(), label.to_owned(), state);
+    let times = |quantiles| {
+        let state = PointState::Sample { count: 1, sum: 7.0, quantiles };
+        named(&format!("{calls}.elapsed_time"), "OK", state)
+    };
+    let histogram = PointState::Histogram { bounds: &[0.001, 0.01], counts: vec![0, 1, 0], sum: 0.002 };
+    let mut expected = vec![
+        named(calls, "OK", PointState::Number(2.0)),
+        named(calls, "Canceled", PointState::Number(1.0)),
+        times(vec![(0.5, 7.0), (0.9, 7.0), (0.99, 7.0)]),
+        named("finial.sds.ack_seconds", "sotw", histogram),
+    ];
+    assert_eq!(states(metrics.snapshot()), expected, "nothing of the process");
+    tokio::time::advance(Duration::from_secs(11)).await;
+    expected[2] = times(Vec::new());
+    assert_eq!(states(metrics.snapshot()), expected, "quantiles of old values are none");
+}
+
+#[tokio::test(start_paused = true)]
 async fn filters_are_those_of_go_metrics() {
     let texts = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
     let names = |allowed: &[&str], blocked: &[&str]| {

@@ -30,7 +30,7 @@ pub(super) fn run(values: &Values) -> ExitCode {
         return ExitCode::from(BAD_INPUT);
     };
     block_on(async {
-        let report = look(Arc::new(settings), limit).await;
+        let report = Box::pin(look(Arc::new(settings), limit)).await;
         show(&report, format);
         match report.status() {
             Status::Ok | Status::Warning => ExitCode::SUCCESS,

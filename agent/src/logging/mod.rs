@@ -7,6 +7,7 @@
 //! A caller that logs never waits. It puts its line into a bounded queue, and a thread of its own writes the queue out.
 //! If nobody reads standard output or the disk is slow, the least important lines are left out and counted.
 
+mod exported;
 mod origin;
 mod queue;
 mod record;
@@ -27,6 +28,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use time::OffsetDateTime;
 use tracing::{Event, Level, Metadata, Subscriber, span};
 
+use crate::otlp::Records;
 use record::{Fields, Record, Value};
 use writer::{Sink, Writer};
 
@@ -52,6 +54,11 @@ pub fn start(level: LogLevel, format: LogFormat, file: Option<&Path>, location: 
         let _ = tracing::subscriber::set_global_default(logger);
     }
     Ok(())
+}
+
+/// Puts each line of the agent's own, from now on, into this queue, too.
+pub(crate) fn also_to(records: Arc<Records>) {
+    let _ = RECORDS.set(records);
 }
 
 /// Reopens the log file after log rotation has moved it (SPIRE does so on SIGUSR2). Lines logged after this returns go
@@ -125,6 +132,9 @@ const LEVELS: [LogLevel; 7] = [
     LogLevel::Debug,
     LogLevel::Trace,
 ];
+
+/// The queue of a receiver of OTLP, if one is configured.
+static RECORDS: OnceLock<Arc<Records>> = OnceLock::new();
 
 static STARTED: OnceLock<Started> = OnceLock::new();
 
@@ -222,7 +232,12 @@ impl Subscriber for Logger {
         };
         let record =
             Record { level, message: fields.message, fields: fields.fields, time: OffsetDateTime::now_utc() };
-        self.writer.push(*event.metadata().level(), record.line(self.format));
+        self.writer.push(*metadata.level(), record.line(self.format));
+        if let Some(records) = RECORDS.get()
+            && exported::is_wanted(metadata.target(), module)
+        {
+            records.push(exported::record(record, *metadata.level()));
+        }
     }
 
     // The agent uses no spans, so all have one id.

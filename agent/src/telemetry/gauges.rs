@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use budget::Budget;
-use telemetry::Metrics;
+use telemetry::{Metrics, Snapshot};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -44,6 +44,12 @@ impl Gauges {
         self.metrics.text()
     }
 
+    /// All series now, for a sink that takes state.
+    pub(crate) fn snapshot(&self) -> Vec<Snapshot> {
+        self.read();
+        self.metrics.snapshot()
+    }
+
     #[expect(clippy::cast_precision_loss, reason = "what is counted fits into memory")]
     fn read(&self) {
         let (metrics, state, now) = (&self.metrics, self.status.state(), SystemTime::now());
@@ -73,6 +79,7 @@ impl Gauges {
         metrics.set(&names::CALLER_GROUPS, &[], levels.groups as f64);
         let left_out = transport::left_out() + crate::logging::lines_left_out();
         metrics.set(&names::LOG_LINES_LEFT_OUT, &[], left_out as f64);
+        metrics.set(&names::OTLP_RECORDS_DROPPED, &[], crate::otlp::records_dropped() as f64);
     }
 }
 

@@ -7,6 +7,8 @@
 //!   process;
 //! - `dump`: the last hour, on SIGUSR1.
 //!
+//! Receivers of OTLP are told by `crate::otlp`.
+//!
 //! Whoever has something to tell holds a [`Metrics`] and a row of the table. The crate `telemetry` does the rest.
 
 pub(crate) mod calls;
@@ -24,6 +26,7 @@ use tracing::{info, warn};
 pub(crate) use self::calls::Calls;
 pub(crate) use self::dump::dump;
 pub(crate) use self::gauges::Gauges;
+use crate::otlp::Sink;
 use crate::upstream::tls::KeyExchange;
 pub(crate) use telemetry::{Metric, Metrics, Reading};
 
@@ -41,7 +44,8 @@ pub(crate) fn start(settings: &Settings) -> Metrics {
 }
 
 /// Serves what the gauges say, and keeps them up to date, as long as the agent lives.
-pub(crate) fn serve(settings: &Settings, gauges: Gauges) {
+pub(crate) fn serve(settings: &Settings, gauges: Gauges, otlp: &Sink) {
+    otlp.send_metrics(gauges.clone());
     if let Some(prometheus) = &settings.telemetry.prometheus {
         if prometheus.host != "localhost" {
             warn!(

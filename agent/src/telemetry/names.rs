@@ -218,6 +218,7 @@ table! {
     BUDGET_LIMIT: Metric = ours("budget_limit_bytes", Kind::Gauge, &["level"], "The most bytes that may be kept for callers, at each level.");
     CONNECTIONS: Metric = ours("connections", Kind::Gauge, &[], "Connections of callers.");
     CALLER_GROUPS: Metric = ours("caller_groups", Kind::Gauge, &[], "Groups of callers that share one budget: pods, containers or users.");
+    OTLP_RECORDS_DROPPED: Metric = ours("otlp.log_records_dropped_total", Kind::Counter, &[], "Log records that were not sent by OTLP because there were too many, or because the receiver refused them.");
     LOG_LINES_LEFT_OUT: Metric = ours("log_lines_left_out_total", Kind::Counter, &[], "Log lines that were left out because there were too many of their kind, or because nobody read them.");
 }
 

@@ -15,7 +15,7 @@ use super::web_tls::Stream;
 
 /// Where a server is.
 #[derive(Debug)]
-pub(super) struct Dialer {
+pub(crate) struct Dialer {
     host: String,
     port: u16,
     /// The addresses that DNS gave last, of the server or of the proxy; they are used when it gives none.
@@ -23,12 +23,12 @@ pub(super) struct Dialer {
 }
 
 impl Dialer {
-    pub(super) fn new(host: String, port: u16) -> Self {
+    pub(crate) fn new(host: String, port: u16) -> Self {
         Self { host, port, resolved: Mutex::default() }
     }
 
     /// Connects. All addresses are tried, in random order, so that a fleet spreads over the replicas.
-    pub(super) async fn dial(&self) -> io::Result<Stream> {
+    pub(crate) async fn dial(&self) -> io::Result<Stream> {
         match Proxy::of_environment(&self.host, self.port) {
             Some(proxy) => self.dial_through(&proxy).await,
             None => Ok(Box::new(self.connect(&self.host, self.port).await?)),

@@ -5,7 +5,7 @@
 //! - [`tls`]: the authentication of the server, and the agent's own certificate;
 //! - [`first_bundle`]: the bundle that authenticates the server at first contact, from its configured source;
 //! - `parent`: what the Workload API of another agent gives this node, an SVID to attest by or the first bundle;
-//! - `web_tls`: TLS with proxies and with servers of trust bundles;
+//! - `web_tls`: TLS with proxies, servers of trust bundles and receivers of OTLP;
 //! - [`attest`]: AttestAgent, RenewAgent, PostStatus; [`sync`]: entries and bundles; [`mint`]: X.509-SVIDs; [`jwt`]: JWT-SVIDs;
 //! - `probe`: one look at the server that changes nothing, for `finial check`;
 //! - [`backoff`]: the waits between attempts;
@@ -15,7 +15,7 @@ pub mod attest;
 pub mod backoff;
 pub mod channel;
 pub mod convert;
-mod dial;
+pub(crate) mod dial;
 pub(crate) mod failed;
 pub mod first_bundle;
 pub mod jwt;
@@ -26,7 +26,7 @@ pub(crate) mod probe;
 mod proxy;
 pub mod sync;
 pub mod tls;
-mod web_tls;
+pub(crate) mod web_tls;
 
 use std::time::Duration;
 
@@ -143,6 +143,13 @@ impl ServerError {
     }
 }
 
+/// An error with its causes.
+pub(crate) fn whole(reason: &(dyn std::error::Error + 'static)) -> String {
+    let causes =
+        std::iter::successors(Some(reason), |reason: &&(dyn std::error::Error + 'static)| (*reason).source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
 /// SPIRE's reason in `grpc-status-details-bin`; `None` if there is none.
 fn refusal(status: &Status) -> Option<Reason> {
     if status.code() != Code::PermissionDenied {
@@ -155,7 +162,8 @@ fn refusal(status: &Status) -> Option<Reason> {
     Some(details.reason()).filter(|reason| *reason != Reason::Unknown)
 }
 
-fn retry_after(status: &Status) -> Option<Duration> {
+/// How long a gRPC server asks its client to wait, by its status.
+pub(crate) fn retry_after(status: &Status) -> Option<Duration> {
     let pushback = status.metadata().get("grpc-retry-pushback-ms").and_then(|value| value.to_str().ok());
     if let Some(milliseconds) = pushback.and_then(|text| text.parse().ok()) {
         return Some(Duration::from_millis(milliseconds));

@@ -72,7 +72,7 @@ impl Proxy {
         if !self.is_secure {
             return Ok(Box::new(stream));
         }
-        web_tls::secure(&self.host, stream, web_tls::system_roots().await?).await
+        web_tls::secure(&self.host, stream, web_tls::system_roots().await?, None).await
     }
 
     /// Has the proxy connect to `host:port`.

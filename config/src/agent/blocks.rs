@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::choice;
+use super::{choice, otlp};
 use crate::decode::{Section, Setting, Strictness, no_hint};
 use crate::duration::DurationError;
 use crate::{
@@ -59,6 +59,7 @@ pub(super) fn experimental(section: Section<'_>) -> Experimental {
         cri_socket_path: cri_socket_path(&section),
         issuance_log: section.text("issuance_log").map(|path| path.value.into()),
         status_address: status_address(&section),
+        otlp: otlp::read(section.block("otlp")),
         unix_paths: choice(&section, "unix_paths", |name| match name {
             "any" => Ok(UnixPaths::Any),
             "host" => Ok(UnixPaths::Host),

@@ -1,12 +1,13 @@
 //! Reads the block `agent { }`, and the flags that override it.
 //!
 //! `trust` reads how the agent and the server come to trust each other, `sources` where the first bundle comes from,
-//! `logging` the log keys, `blocks` the inner blocks, `refused` the settings of spire-agent that Finial does not have
-//! yet. This file reads the rest and makes [`Settings`]. Every reader reports a problem and goes on, so that one run
-//! finds all problems.
+//! `logging` the log keys, `blocks` the inner blocks, `otlp` a block of ours, `refused` the settings of spire-agent that
+//! Finial does not have yet. This file reads the rest and makes [`Settings`]. Every reader reports a problem and goes on,
+//! so that one run finds all problems.
 
 mod blocks;
 mod logging;
+mod otlp;
 mod refused;
 mod sockets;
 mod sources;

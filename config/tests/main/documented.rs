@@ -27,6 +27,10 @@ fn every_key_of_spire_agent_is_known_and_documented() {
     for key in RATES {
         assert_documented(key, &with_agent(&format!("experimental {{ ratelimit {{ {key} = 1 }} }}")));
     }
+    for (key, value) in OTLP {
+        let text = with_agent(&format!("experimental {{ otlp {{ {key} = {value} }} }}"));
+        assert_documented(&format!("otlp.{key}"), &text);
+    }
     for key in SDS {
         assert_documented(key, &with_agent(&format!("sds {{ {key} = {{}} }}")));
     }
@@ -94,6 +98,17 @@ const EXPERIMENTAL: [&str; 11] = [
     "pod_source",
     "cri_socket_path",
     "unix_paths",
+];
+
+/// Finial's own: `otlp`, with one of the values that each of them can have.
+const OTLP: [(&str, &str); 7] = [
+    ("endpoint", "\"http://c:1\""),
+    ("protocol", "\"grpc\""),
+    ("metrics", "true"),
+    ("logs", "true"),
+    ("interval", "\"1m\""),
+    ("headers", "{}"),
+    ("ca_file", "\"ca.pem\""),
 ];
 
 const RATES: [&str; 6] = [

@@ -15,6 +15,7 @@ mod jwt;
 mod kubernetes;
 mod life;
 mod monitoring;
+mod otlp;
 mod peers;
 mod reload;
 mod shells;
@@ -40,6 +41,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         floods::trials(),
         kubernetes::trials(),
         monitoring::trials(),
+        otlp::trials(),
         peers::trials(),
         reload::trials(),
         status_page::trials(),

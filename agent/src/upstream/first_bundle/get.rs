@@ -1,6 +1,5 @@
 //! A GET request by HTTP/1.1, to a web server or over a Unix socket.
 
-use std::error::Error;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -19,6 +18,7 @@ use tokio::time::timeout;
 use super::BUNDLE_BYTES;
 use crate::upstream::dial::Dialer;
 use crate::upstream::web_tls::{self, Stream};
+use crate::upstream::whole;
 
 /// A way to the servers of URLs.
 pub(super) trait Way: Sync {
@@ -47,7 +47,7 @@ impl Way for Web {
             return Err(io::Error::other(reason));
         }
         let stream = Dialer::new(host.to_owned(), port?).dial().await?;
-        web_tls::secure(host, stream, roots).await
+        web_tls::secure(host, stream, roots, None).await
     }
 }
 
@@ -116,12 +116,6 @@ async fn exchange(stream: Stream, url: &Url) -> Result<Answer, String> {
         // The connection has ended, with the rest of the answer or the reason in the hands of its reader.
         _ = connection => answer.await,
     }
-}
-
-/// An error with its causes.
-fn whole(reason: &(dyn Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(reason), |reason: &&(dyn Error + 'static)| (*reason).source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 fn request(url: &Url) -> Result<Request<Empty<Bytes>>, http::Error> {

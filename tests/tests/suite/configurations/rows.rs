@@ -296,6 +296,18 @@ pub(super) const ROWS: &[Row] = &[
     ),
     agent("experimental { ratelimit { fetch_jwt_svid = 1 } }", Serves),
     agent("experimental { ratelimit { fetch_x = 1 } }", Refused("unknown configuration detected")),
+    // A block of finial's own there, which spire-agent ignores.
+    agent(r#"experimental { otlp { endpoint = "http://127.0.0.1:9" headers { key = "value" } } }"#, Serves),
+    agent(r#"experimental { otlp { endpoint = "https://localhost:9" logs = true } }"#, Serves),
+    agent(
+        r#"experimental { otlp { endpoint = "http://192.0.2.1:9" headers { key = "value" } } }"#,
+        Warns("experimental.otlp.headers are sent without encryption"),
+    ),
+    agent("experimental { otlp { } }", Ours("experimental.otlp.endpoint must be configured")),
+    agent(
+        r#"experimental { otlp { endpoint = "http://127.0.0.1:9" end = 1 } }"#,
+        Ours("unknown configuration detected"),
+    ),
     agent(
         r#"experimental { feature_flags = ["wit-svid"] }"#,
         Warns("Developer feature flag \\\"wit-svid\\\" has been enabled"),

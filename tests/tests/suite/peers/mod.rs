@@ -21,6 +21,7 @@
 //! * `workloads`: the workload attestors at real daemons (Docker, Podman, a system bus).
 //! * `x509pop`: node attestation by certificates, at the real server.
 //! * `log_lines`: lines of the log that operators alert on, in the log of either agent.
+//! * `otlp`: metrics and log lines at OpenTelemetry's Collector (`tests/peers/otel`).
 //! * `metrics`: what either agent tells Prometheus after the same calls.
 //! * `scrapers`: curl scrapes either agent over TLS, with and without a certificate.
 //! * `rows`: the methods of the public socket, call by call, at both agents.
@@ -48,6 +49,7 @@ mod log_lines;
 mod mesh;
 mod metrics;
 mod nested;
+mod otlp;
 mod private_ca;
 mod programs;
 mod real;
@@ -83,6 +85,7 @@ pub(super) fn trials() -> Vec<Trial> {
         log_lines::trials(),
         metrics::trials(),
         nested::trials(),
+        otlp::trials(),
         private_ca::trials(),
         real::trials(),
         rows::trials(),
