@@ -13,6 +13,7 @@ pub mod cli;
 pub mod door;
 mod explain;
 mod golang;
+mod http1;
 pub mod keys;
 mod kubernetes;
 pub mod life;
