@@ -307,7 +307,15 @@ impl Held {
                         "Attesting a held stream again failed"),
                 }
             }
-            while let Poll::Ready(Some(_)) = Pin::new(&mut self.news).poll_next(cx) {
+            while let Poll::Ready(news) = Pin::new(&mut self.news).poll_next(cx) {
+                if news.is_none() {
+                    // The attestor was configured anew. Its successor has news of its own.
+                    let fresh = shared.admit.news();
+                    if fresh.has_changed().is_err() {
+                        break;
+                    }
+                    self.news = WatchStream::from_changes(fresh);
+                }
                 // News does not attest at once, because a node where pods come and go has news all the time.
                 let soon = self.attested + RETRY_FIRST;
                 if soon < self.at.deadline() {

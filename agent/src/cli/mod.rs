@@ -27,6 +27,7 @@ mod inspect;
 mod jwt;
 mod load;
 mod manual;
+mod plain;
 mod print;
 mod san;
 mod socket;
