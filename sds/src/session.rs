@@ -309,7 +309,7 @@ impl Held {
             }
             while let Poll::Ready(news) = Pin::new(&mut self.news).poll_next(cx) {
                 if news.is_none() {
-                    // The attestor was configured anew. Its successor has news of its own.
+                    // The attestor was configured anew. Its successor may find more, and has news of its own.
                     let fresh = shared.admit.news();
                     if fresh.has_changed().is_err() {
                         break;
