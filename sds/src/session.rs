@@ -255,7 +255,7 @@ impl<A: Admit, B: Body<Data = Bytes> + Unpin> Session<A, B> {
         let unresolved = self.machine.unresolved();
         let count = unresolved.len();
         if self.held.as_ref().map_or(0, |held| held.sought) < count {
-            self.shared.admit.sought(&self.peer, unresolved);
+            self.shared.admit.sought(&self.peer, self.machine.protocol(), unresolved);
         }
         if let Some(held) = &mut self.held {
             held.set(count);

@@ -55,7 +55,7 @@ impl Admit for Door {
         }
     }
 
-    fn sought<'a>(&self, _: &Peer, _: impl Iterator<Item = &'a str> + Clone) {}
+    fn sought<'a>(&self, _: &Peer, _: Protocol, _: impl Iterator<Item = &'a str> + Clone) {}
 
     async fn follow(&self, _: &WorkloadUpdate, _: &str, audience: &[String]) -> Result<Following, Status> {
         if audience == ["refused"] {
