@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tracing::{debug, warn};
+use transport::Complaints;
 
 use super::Gauges;
 use super::tls::Acceptor;
@@ -29,7 +30,7 @@ pub(super) async fn serve(settings: Prometheus, key_exchange: KeyExchange, gauge
         }
     };
     let tls = settings.tls.map(|settings| Acceptor { settings, key_exchange, gauges: gauges.clone() });
-    let tls = Arc::new(tls);
+    let (tls, complaints) = (Arc::new(tls), Arc::new(Complaints::default()));
     let (slots, turn) = (Arc::new(Semaphore::new(CONNECTIONS)), Turn::default());
     loop {
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
@@ -42,12 +43,17 @@ pub(super) async fn serve(settings: Prometheus, key_exchange: KeyExchange, gauge
             }
         };
         let (gauges, tls, turn) = (gauges.clone(), Arc::clone(&tls), turn.clone());
+        let complaints = Arc::clone(&complaints);
         tokio::spawn(async move {
             match &*tls {
                 None => converse(stream, &gauges, &turn).await,
                 Some(acceptor) => match acceptor.accept(stream).await {
                     Ok(stream) => converse(stream, &gauges, &turn).await,
-                    Err(reason) => warn!(error = %reason, "TLS handshake of a scraper failed"),
+                    // Anybody who reaches the port can fail as often as it connects.
+                    Err(reason) if complaints.admit("scrapers", "handshake") => {
+                        warn!(error = %reason, "TLS handshake of a scraper failed");
+                    }
+                    Err(_) => {}
                 },
             }
             drop(slot);
