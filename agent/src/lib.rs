@@ -19,6 +19,7 @@ mod kubernetes;
 pub mod life;
 pub mod logging;
 pub mod manager;
+mod plain;
 mod record;
 mod status;
 mod status_page;

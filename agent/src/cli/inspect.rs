@@ -12,9 +12,9 @@ use tonic::transport::Channel;
 use super::admin::{SOCKET, socket};
 use super::client::{self, RpcError};
 use super::flags::{FlagSet, Values, many, output};
-use super::plain::plain;
 use super::print::Format;
 use super::{block_on, console};
+use crate::plain::plain;
 
 /// Runs `explain`. The exit code is 0 if there is no cause why an identity should be missing, 2 if there is one, and 1 if
 /// the agent cannot be asked.

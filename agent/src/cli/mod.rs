@@ -27,7 +27,6 @@ mod inspect;
 mod jwt;
 mod load;
 mod manual;
-mod plain;
 mod print;
 mod san;
 mod socket;

@@ -12,10 +12,10 @@ use tonic::transport::Channel;
 use super::admin::{SOCKET, socket};
 use super::client::{self, RpcError};
 use super::flags::{FlagSet, Values, duration, output, switch};
-use super::plain::plain;
 use super::print::Format;
 use super::{block_on, console};
 use crate::explain::overview::Overview;
+use crate::plain::plain;
 
 mod frame;
 

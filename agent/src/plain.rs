@@ -1,10 +1,10 @@
-//! Texts of others on a terminal: callers and servers choose names, audiences, IDs and reasons, and a terminal would
-//! obey the control characters in them.
+//! Texts of others on a terminal or a page: callers and servers choose names, audiences, IDs and reasons, and a terminal
+//! would obey the control characters in them.
 
 use serde_json::Value;
 
 /// The value with every character escaped, in all its texts, that a terminal obeys or that changes the order of others.
-pub(super) fn plain(value: Value) -> Value {
+pub(crate) fn plain(value: Value) -> Value {
     match value {
         Value::String(text) if text.chars().any(is_obeyed) => Value::String(escape(&text)),
         Value::Array(list) => list.into_iter().map(plain).collect(),
@@ -26,7 +26,7 @@ fn escape(text: &str) -> String {
 }
 
 /// Whether it is a control character, or one of those that turn the direction of writing.
-fn is_obeyed(character: char) -> bool {
+pub(crate) fn is_obeyed(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
