@@ -1,10 +1,12 @@
 //! Reads files that other processes write: never waits for a writer, never reads more than a limit, and in async code
 //! never on a thread that serves callers.
 
+use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::fcntl::OFlag;
@@ -63,8 +65,7 @@ fn invalid(reason: String) -> io::Error {
 /// # Errors
 /// As [`read_text`], and after [`FILE_LIMIT`].
 pub async fn load_text(path: &Path, most: u64) -> io::Result<Zeroizing<String>> {
-    let path = path.to_owned();
-    elsewhere(move || read_text(&path, most)).await
+    elsewhere(path, move |path| read_text(path, most)).await
 }
 
 /// As [`read_bytes`], on another thread.
@@ -72,23 +73,56 @@ pub async fn load_text(path: &Path, most: u64) -> io::Result<Zeroizing<String>> 
 /// # Errors
 /// As [`read_bytes`], and after [`FILE_LIMIT`].
 pub async fn load_bytes(path: &Path, most: u64) -> io::Result<Zeroizing<Vec<u8>>> {
-    let path = path.to_owned();
-    elsewhere(move || read_bytes(&path, most)).await
+    elsewhere(path, move |path| read_bytes(path, most)).await
 }
 
 async fn elsewhere<T: Send + 'static>(
-    read: impl FnOnce() -> io::Result<T> + Send + 'static,
+    path: &Path,
+    read: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
-    let reading = tokio::task::spawn_blocking(read);
+    let silent = |limit: &str| {
+        io::Error::new(io::ErrorKind::TimedOut, format!("is not read {limit}: does its disk answer?"))
+    };
+    let reader = Reader::of(path).ok_or_else(|| silent("by earlier attempts"))?;
+    let reading = tokio::task::spawn_blocking(move || read(&reader.0));
     match tokio::time::timeout(FILE_LIMIT, reading).await {
         Ok(read) => read.unwrap_or_else(|stopped| Err(io::Error::other(stopped))),
-        Err(_) => Err(io::Error::new(
-            io::ErrorKind::TimedOut,
-            format!("is not read within {FILE_LIMIT:?}: does its disk answer?"),
-        )),
+        Err(_) => Err(silent(&format!("within {FILE_LIMIT:?}"))),
     }
 }
 
+/// A thread that reads a file. Nothing ends one whose disk does not answer, and the runtime has a limited number of
+/// them, so a file that is asked for again and again gets only [`READERS`].
+struct Reader(PathBuf);
+
+static READING: Mutex<BTreeMap<PathBuf, usize>> = Mutex::new(BTreeMap::new());
+
+impl Reader {
+    /// `None` if the file has too many.
+    fn of(path: &Path) -> Option<Self> {
+        let mut reading = READING.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = reading.entry(path.to_owned()).or_default();
+        (*count < READERS).then(|| {
+            *count += 1;
+            Self(path.to_owned())
+        })
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let mut reading = READING.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = reading.get_mut(&self.0) {
+            *count -= 1;
+            if *count == 0 {
+                reading.remove(&self.0);
+            }
+        }
+    }
+}
+
+/// The most threads that read one file.
+const READERS: usize = 8;
 /// How long reading one file may take.
 pub const FILE_LIMIT: Duration = Duration::from_secs(10);
 
@@ -124,5 +158,28 @@ mod tests {
             let reason = read_text(path, 1024).unwrap_err().to_string();
             assert!(reason.starts_with("is not a regular file (a FIFO?): "), "{reason}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_does_not_answer_takes_few_threads() {
+        let (answer, answers) = std::sync::mpsc::channel::<()>();
+        let answers = std::sync::Arc::new(Mutex::new(answers));
+        let hangs = || {
+            let answers = std::sync::Arc::clone(&answers);
+            move |_: &Path| answers.lock().unwrap().recv().map_err(io::Error::other)
+        };
+        let path = Path::new("/hangs");
+        let mut reads: Vec<_> = (0..READERS).map(|_| Box::pin(elsewhere(path, hangs()))).collect();
+        for read in &mut reads {
+            assert!(futures_util::poll!(read).is_pending());
+        }
+        let reason = elsewhere(path, hangs()).await.unwrap_err().to_string();
+        assert!(reason.starts_with("is not read by earlier attempts"), "{reason}");
+        elsewhere(Path::new("/answers"), |_| Ok(())).await.unwrap();
+        (0..READERS).for_each(|_| answer.send(()).unwrap());
+        for read in reads {
+            read.await.unwrap();
+        }
+        elsewhere(path, |_| Ok(())).await.unwrap();
     }
 }

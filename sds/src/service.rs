@@ -50,7 +50,7 @@ pub trait Admit: Send + Sync + 'static {
 
     /// A stream waits for these names, which no entry grants its caller yet. The agent may attest the caller more
     /// deeply.
-    fn sought<'a>(&self, peer: &Peer, names: impl Iterator<Item = &'a str> + Clone);
+    fn sought<'a>(&self, peer: &Peer, protocol: Protocol, names: impl Iterator<Item = &'a str> + Clone);
 
     /// Follows the JWT-SVID of an identity of this update, by the ID of its entry, for an audience. The server is asked
     /// for a new one before half the life of the last one is over.

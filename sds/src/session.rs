@@ -255,7 +255,7 @@ impl<A: Admit, B: Body<Data = Bytes> + Unpin> Session<A, B> {
         let unresolved = self.machine.unresolved();
         let count = unresolved.len();
         if self.held.as_ref().map_or(0, |held| held.sought) < count {
-            self.shared.admit.sought(&self.peer, unresolved);
+            self.shared.admit.sought(&self.peer, self.machine.protocol(), unresolved);
         }
         if let Some(held) = &mut self.held {
             held.set(count);
@@ -307,7 +307,15 @@ impl Held {
                         "Attesting a held stream again failed"),
                 }
             }
-            while let Poll::Ready(Some(_)) = Pin::new(&mut self.news).poll_next(cx) {
+            while let Poll::Ready(news) = Pin::new(&mut self.news).poll_next(cx) {
+                if news.is_none() {
+                    // The attestor was configured anew. Its successor may find more, and has news of its own.
+                    let fresh = shared.admit.news();
+                    if fresh.has_changed().is_err() {
+                        break;
+                    }
+                    self.news = WatchStream::from_changes(fresh);
+                }
                 // News does not attest at once, because a node where pods come and go has news all the time.
                 let soon = self.attested + RETRY_FIRST;
                 if soon < self.at.deadline() {

@@ -20,8 +20,11 @@ pub(crate) struct Series {
 #[derive(Debug)]
 pub(crate) struct Family {
     pub(crate) metric: &'static Metric,
-    /// The name with its prefix and dots; `None` if the filter leaves the metric out.
-    name: Option<String>,
+    /// The name with its prefix and dots.
+    name: String,
+    /// Whether the filter lets the metric through. One that is left out is kept all the same, because the agent reads some
+    /// of its own ([`Series::read`]).
+    is_told: bool,
     /// Which series belongs to these values of the labels. Several do to one, if a label is filtered out.
     by_values: Vec<(Box<[Box<str>]>, usize)>,
     pub(crate) members: Vec<Member>,
@@ -83,22 +86,24 @@ impl Series {
         Self { options, families: BTreeMap::new() }
     }
 
-    /// All metrics that have series, by name.
+    /// All metrics that have series and are let through, by name.
     pub(crate) fn families(&mut self) -> impl Iterator<Item = &mut Family> {
-        self.families.values_mut().filter(|family| !family.members.is_empty())
+        self.families.values_mut().filter(|family| family.is_told && !family.members.is_empty())
     }
 
-    /// The values of one metric, each with the values of its labels.
+    /// The values of one metric, each with the values of its labels; also of a metric that is left out. Where a label is
+    /// left out, several series are one, which has the values of the first.
     pub(crate) fn read(&self, metric: &'static Metric) -> Vec<(Vec<String>, Reading)> {
         let family = self.families.get(metric.name);
         let values = family.into_iter().flat_map(|family| {
-            family.by_values.iter().map(|(values, place)| {
-                let reading = match &family.members[*place].state {
+            family.members.iter().enumerate().filter_map(|(place, member)| {
+                let (values, _) = family.by_values.iter().find(|(_, of)| *of == place)?;
+                let reading = match &member.state {
                     State::Number(number) => Reading::Number(*number),
                     State::Sample { count, sum, .. } => Reading::Sample(*count, *sum),
                     State::Histogram { counts, .. } => Reading::Histogram(counts.to_vec()),
                 };
-                (values.iter().map(ToString::to_string).collect(), reading)
+                Some((values.iter().map(ToString::to_string).collect(), reading))
             })
         });
         values.collect()
@@ -118,7 +123,7 @@ impl Series {
         let place = family.place(values, options)?;
         let member = &mut family.members[place];
         member.state.apply(value, metric.kind, now);
-        Some(member)
+        family.is_told.then_some(member)
     }
 }
 
@@ -129,13 +134,12 @@ impl Family {
             Owner::Ours => format!("finial.{}", metric.name),
             Owner::Process => metric.name.to_owned(),
         };
-        let name = Some(name).filter(|name| metric.owner == Owner::Process || options.filter.allows(name));
-        Self { metric, name, by_values: Vec::new(), members: Vec::new() }
+        let is_told = metric.owner == Owner::Process || options.filter.allows(&name);
+        Self { metric, name, is_told, by_values: Vec::new(), members: Vec::new() }
     }
 
     /// The place of the series of these values, which is made if there is none.
     fn place(&mut self, values: &[&str], options: &Options) -> Option<usize> {
-        let name = self.name.as_deref()?;
         let same = |held: &[Box<str>]| held.iter().map(|value| &**value).eq(values.iter().copied());
         if let Some((_, place)) = self.by_values.iter().find(|(held, _)| same(held)) {
             return Some(*place);
@@ -146,7 +150,12 @@ impl Family {
         let labels = labels(self.metric, values, options);
         let place = self.members.iter().position(|member| member.labels == labels).unwrap_or_else(|| {
             let state = State::new(self.metric.kind);
-            self.members.push(Member { name: name.into(), labels, flat: OnceLock::new(), state });
+            self.members.push(Member {
+                name: self.name.as_str().into(),
+                labels,
+                flat: OnceLock::new(),
+                state,
+            });
             self.members.len() - 1
         });
         self.by_values.push((values.iter().map(|value| Box::from(*value)).collect(), place));

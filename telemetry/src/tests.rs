@@ -150,6 +150,26 @@ async fn filters_are_those_of_go_metrics() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_agent_reads_what_the_filter_leaves_out() {
+    let blocked_prefixes = vec!["spire_agent.rpc".to_owned()];
+    let metrics_without = |filter| {
+        let metrics = metrics(filter);
+        metrics.add(&CALLS, &["OK"], 2);
+        metrics.add(&CALLS, &["Canceled"], 1);
+        let values = metrics.read(&CALLS).into_iter().map(|(labels, reading)| (labels.concat(), reading));
+        (values.collect::<Vec<_>>(), metrics.text())
+    };
+    let (ok, canceled) =
+        (("OK".to_owned(), Reading::Number(2.0)), ("Canceled".to_owned(), Reading::Number(1.0)));
+    let without_name = metrics_without(Filter { blocked_prefixes, ..Filter::default() });
+    assert_eq!(without_name, (vec![ok, canceled], String::new()));
+    // What is one series is read once.
+    let blocked_labels = vec!["status".to_owned()];
+    let (values, _) = metrics_without(Filter { blocked_labels, ..Filter::default() });
+    assert_eq!(values, [("OK".to_owned(), Reading::Number(3.0))]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn lines_of_statsd_and_dogstatsd() {
     let mut series = Series::new(options());
     let mut lines = |metric, labels: &[&str], value| {

@@ -4,15 +4,12 @@
 //! restart every agent during an outage of the server. `/ready` and SERVING need attestation and the first sync, and
 //! that the server still accepts the agent's certificate.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use proto::health::health_check_response::ServingStatus;
 use proto::health::{HealthCheckRequest, HealthCheckResponse};
 use tokio::net::TcpListener;
@@ -21,6 +18,7 @@ use tonic::Status;
 use tracing::{info, warn};
 
 use crate::door::Anonymous;
+use crate::http1;
 use crate::status;
 
 /// The service `grpc.health.v1.Health`.
@@ -76,16 +74,8 @@ pub(crate) async fn serve(settings: config::HealthChecks, status: Arc<status::St
         };
         let (settings, status) = (Arc::clone(&settings), Arc::clone(&status));
         tokio::spawn(async move {
-            let service = service_fn(|request| {
-                let response = answer(&settings, &status, &request);
-                async { Ok::<_, Infallible>(response) }
-            });
-            let mut server = hyper::server::conn::http1::Builder::new();
-            server
-                .timer(hyper_util::rt::TokioTimer::new())
-                .header_read_timeout(HEADER_LIMIT)
-                .max_buf_size(BUFFER);
-            let _ = server.serve_connection(TokioIo::new(stream), service).await;
+            let respond = |request| std::future::ready(answer(&settings, &status, &request));
+            let _ = http1::converse(stream, HEADER_LIMIT, respond).await;
             drop(slot);
         });
     }
@@ -116,5 +106,3 @@ const NOT_READY: &str = r#"{"agent":{"make_new_x509_err":"workload api is unavai
 const CONNECTIONS: usize = 64;
 /// How long a client may take to send the head of a request.
 const HEADER_LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
-/// The read buffer of a connection, in bytes.
-const BUFFER: usize = 16 * 1024;

@@ -258,8 +258,8 @@ impl sds::Admit for Door {
         Ok(sds::Admission { updates, is_complete: caller.is_complete() })
     }
 
-    fn sought<'a>(&self, peer: &Peer, names: impl Iterator<Item = &'a str> + Clone) {
-        self.admission.sought(peer, names);
+    fn sought<'a>(&self, peer: &Peer, protocol: Protocol, names: impl Iterator<Item = &'a str> + Clone) {
+        self.admission.sought(peer, method(protocol), names);
     }
 
     async fn follow(
@@ -289,10 +289,7 @@ impl sds::Admit for Door {
 
     fn pushed(&self, peer: &Peer, protocol: Protocol, push: &Push, update: Option<&Arc<WorkloadUpdate>>) {
         self.admission.metrics().add(&names::PUSHES, &[label(protocol)], 1);
-        let method = match protocol {
-            Protocol::Sotw => "StreamSecrets",
-            Protocol::Delta => "DeltaSecrets",
-        };
+        let method = method(protocol);
         let Some(update) = update else { return };
         for resource in &push.resources {
             if let Some(svid) = resource.svid() {
@@ -317,6 +314,13 @@ impl sds::Admit for Door {
             Told::Acked { after } => metrics.elapsed(&names::ACK_SECONDS, &labels, after),
             Told::Nacked => metrics.add(&names::NACKS, &labels, 1),
         }
+    }
+}
+
+fn method(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Sotw => "StreamSecrets",
+        Protocol::Delta => "DeltaSecrets",
     }
 }
 

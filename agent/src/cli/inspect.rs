@@ -14,6 +14,7 @@ use super::client::{self, RpcError};
 use super::flags::{FlagSet, Values, many, output};
 use super::print::Format;
 use super::{block_on, console};
+use crate::plain::plain;
 
 /// Runs `explain`. The exit code is 0 if there is no cause why an identity should be missing, 2 if there is one, and 1 if
 /// the agent cannot be asked.
@@ -29,7 +30,7 @@ pub(super) fn explain(values: &Values) -> ExitCode {
         };
         match client::within(Some(LIMIT), asking).await {
             Ok(json) => {
-                let answer: Value = serde_json::from_str(&json).unwrap_or_default();
+                let answer = read(&json);
                 console::out(&match values.format() {
                     Format::Pretty => explanation(&answer),
                     Format::Json => json,
@@ -59,7 +60,7 @@ pub(super) fn issuance(values: &Values) -> ExitCode {
         match client::within(Some(LIMIT), asking).await {
             Ok(json) => {
                 console::out(&match values.format() {
-                    Format::Pretty => records(&serde_json::from_str(&json).unwrap_or_default()),
+                    Format::Pretty => records(&read(&json)),
                     Format::Json => json,
                 });
                 ExitCode::SUCCESS
@@ -67,6 +68,11 @@ pub(super) fn issuance(values: &Values) -> ExitCode {
             Err(error) => refuse(&error.to_string()),
         }
     })
+}
+
+/// An answer of the agent, whose texts are fit for a terminal.
+fn read(json: &str) -> Value {
+    plain(serde_json::from_str(json).unwrap_or_default())
 }
 
 async fn client(values: &Values) -> Result<InspectClient<Channel>, RpcError> {
@@ -211,3 +217,14 @@ const CAUSE: u8 = 2;
 const LIMIT: Duration = Duration::from_secs(10);
 /// The records that an explanation shows.
 const SHOWN: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_caller_cannot_write_to_the_terminal() {
+        let held = r#"[{"time":"t","event":"held","method":"m","pid":1,"names":["x\u001b[2J\nforged"]}]"#;
+        assert_eq!(records(&read(held)), r"t held    pid 1 m x\u{1b}[2J\nforged");
+    }
+}

@@ -15,6 +15,7 @@ use super::flags::{FlagSet, Values, duration, output, switch};
 use super::print::Format;
 use super::{block_on, console};
 use crate::explain::overview::Overview;
+use crate::plain::plain;
 
 mod frame;
 
@@ -78,7 +79,8 @@ fn read(json: &str) -> Result<Overview, RpcError> {
         let words = format!("the agent's answer cannot be read; is it of another version? {reason}");
         RpcError::Status(tonic::Status::internal(words).into())
     };
-    serde_json::from_str(json).map_err(wrong)
+    let answer = plain(serde_json::from_str(json).map_err(wrong)?);
+    serde_json::from_value(answer).map_err(wrong)
 }
 
 /// The terminal's columns and rows; 80 × 24 where there is none.

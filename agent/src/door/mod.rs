@@ -209,9 +209,14 @@ impl Admission {
 
     /// Requests an early sync if a stream of this caller waits for names that no entry grants: their entry may be
     /// younger than the last sync. A process causes one request for each name, and at most [`NAMES_KEPT`].
-    pub(crate) fn sought<'a>(&self, peer: &Peer, names: impl Iterator<Item = &'a str> + Clone) {
+    pub(crate) fn sought<'a>(
+        &self,
+        peer: &Peer,
+        method: &'static str,
+        names: impl Iterator<Item = &'a str> + Clone,
+    ) {
         peer.account().work(shares::SOUGHT);
-        self.record.held(peer, "StreamSecrets", names.clone());
+        self.record.held(peer, method, names.clone());
         if let Some(manager) = self.manager()
             && self.is_new(&peer.process, names)
         {

@@ -164,15 +164,21 @@ async fn a_name_that_nothing_grants_has_the_server_asked_once() {
     fixture.admission.subscribe(&caller).await.unwrap();
     assert!(!fixture.asked(), "it matches an entry");
     for (name, asked) in [("spiffe://td/a", true), ("spiffe://td/a", false), ("spiffe://td/b", true)] {
-        fixture.admission.sought(caller.peer(), [name].into_iter());
+        fixture.admission.sought(caller.peer(), "DeltaSecrets", [name].into_iter());
         assert_eq!(fixture.asked(), asked, "{name}");
     }
     for number in 0..2 * NAMES_KEPT {
-        fixture.admission.sought(caller.peer(), [&*format!("spiffe://td/{number}")].into_iter());
+        fixture.admission.sought(
+            caller.peer(),
+            "DeltaSecrets",
+            [&*format!("spiffe://td/{number}")].into_iter(),
+        );
         fixture.asked();
     }
-    fixture.admission.sought(caller.peer(), ["spiffe://td/made-up"].into_iter());
+    fixture.admission.sought(caller.peer(), "DeltaSecrets", ["spiffe://td/made-up"].into_iter());
     assert!(!fixture.asked(), "who makes up names is not asked for without end");
+    let recorded = fixture.admission.record().events(None);
+    assert!(recorded.iter().all(|(_, event)| event.method == "DeltaSecrets"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -167,6 +167,11 @@ impl Inspector {
         events.iter().map(|(group, event)| RecordLine::of(event, group, reader)).collect()
     }
 
+    /// The entries that are looked at for an explanation.
+    pub(crate) fn entries(&self) -> usize {
+        self.admission.manager().map_or(0, |manager| manager.snapshot().entries().len())
+    }
+
     async fn process(&self, asker: &Peer, pid: i32) -> Subject {
         let Ok(examined) = self.admission.examine(asker, pid).await else {
             return Subject::NoProcess { pid };
@@ -191,7 +196,7 @@ impl Inspector {
             bundles = manager.bundles().borrow().keys().map(|domain| domain.name().to_owned()).collect();
             entries = manager.inspect().await.unwrap_or_default();
         }
-        let events = self.admission.record().events(Some(pid));
+        let events = if pid == 0 { Vec::new() } else { self.admission.record().events(Some(pid)) };
         let group = events.last().map_or_else(|| asker.group().key(), |(group, _)| group);
         let limits = self.bytes.limits();
         let holder = self.bytes.holders().into_iter().find(|holder| &*holder.key == group);

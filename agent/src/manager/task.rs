@@ -1,6 +1,6 @@
 //! The task that owns the cache of X.509-SVIDs.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
@@ -174,7 +174,11 @@ impl Task {
             changes::log_entries(&before, &after, &self.shared.metrics);
         }
         changes::log_bundles(&bundles, &changes::bundles(&self.cache));
-        self.gauge(&names::RECORDS, self.cache.snapshot().entries().len());
+        self.gauge(&names::RECORDS, after.entries().len());
+        if !self.refusals.is_empty() {
+            let listed: HashSet<&str> = after.entries().iter().map(|entry| &*entry.id).collect();
+            self.refusals.retain(|id, _| listed.contains(&**id));
+        }
         self.replace_distrusted(&trusted);
         let bundle = self.cache.bundle();
         self.shared.own.send_if_modified(|own| {
@@ -261,11 +265,9 @@ impl Task {
     }
 
     /// What there is to know of each entry.
-    fn inspect(&mut self) -> Vec<Held> {
+    fn inspect(&self) -> Vec<Held> {
         let tainted = Distrusted::tainted(self.cache.bundle());
-        let refusals = &mut self.refusals;
-        let held: Vec<Held> = self
-            .cache
+        self.cache
             .identities()
             .map(|(entry, svid)| Held {
                 entry: Arc::clone(entry),
@@ -275,13 +277,9 @@ impl Task {
                     not_after: svid.not_after,
                     is_tainted: tainted.has_signed(svid),
                 }),
-                refusal: refusals.get(&entry.id).cloned(),
+                refusal: self.refusals.get(&entry.id).cloned(),
             })
-            .collect();
-        if refusals.len() > held.len() {
-            refusals.retain(|id, _| held.binary_search_by(|held| held.entry.id.cmp(id)).is_ok());
-        }
-        held
+            .collect()
     }
 
     fn gauge(&self, gauge: &'static Metric, value: usize) {

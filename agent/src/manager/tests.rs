@@ -332,6 +332,18 @@ async fn an_entry_that_is_refused_does_not_hold_up_the_others() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_refusal_goes_with_its_entry() {
+    let fixture = prefetching();
+    fixture.signer.fails(Ok([("bad".to_owned(), "no")].into()));
+    fixture.sync([entry("bad", &Uid(1))]).await;
+    settle().await;
+    assert_eq!(fixture.manager.inspect().await.unwrap()[0].refusal.as_deref(), Some("no"));
+    fixture.sync([]).await;
+    fixture.sync([entry("bad", &Uid(1))]).await;
+    assert_eq!(fixture.manager.inspect().await.unwrap()[0].refusal, None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn nobody_who_has_gone_is_remembered() {
     let fixture = lazy();
     fixture.sync([entry("a", &Uid(1))]).await;

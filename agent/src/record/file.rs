@@ -58,6 +58,7 @@ impl File {
         let writer = Writer {
             path: path.to_owned(),
             file,
+            torn: false,
             left_out: Arc::clone(&left_out),
             reopen: Arc::clone(&reopen),
         };
@@ -100,6 +101,8 @@ fn line(event: &Event, caller_group: &str) -> Option<String> {
 struct Writer {
     path: PathBuf,
     file: std::fs::File,
+    /// Whether the file ends with a part of a line, because its disk was full.
+    torn: bool,
     left_out: Arc<AtomicU64>,
     reopen: Arc<AtomicBool>,
 }
@@ -120,11 +123,38 @@ impl Writer {
         }
     }
 
+    /// Writes one line. A file that cannot be opened anew is tried again with the next line; the old one stays in use.
     fn write(&mut self, line: &str) -> io::Result<()> {
+        let mut reopened = Ok(());
         if self.reopen.swap(false, Ordering::Relaxed) {
-            self.file = crate::logging::open(&self.path)?;
+            match crate::logging::open(&self.path) {
+                Ok(file) => (self.file, self.torn) = (file, false),
+                Err(reason) => {
+                    self.reopen.store(true, Ordering::Relaxed);
+                    reopened = Err(reason);
+                }
+            }
         }
-        self.file.write_all(line.as_bytes())
+        if self.torn {
+            self.write_all(b"\n")?;
+        }
+        self.write_all(line.as_bytes())?;
+        reopened
+    }
+
+    fn write_all(&mut self, mut rest: &[u8]) -> io::Result<()> {
+        while !rest.is_empty() {
+            match self.file.write(rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    rest = &rest[written..];
+                    self.torn = !rest.is_empty();
+                }
+                Err(reason) if reason.kind() == io::ErrorKind::Interrupted => {}
+                Err(reason) => return Err(reason),
+            }
+        }
+        Ok(())
     }
 }
 
@@ -136,3 +166,49 @@ fn rfc3339(time: std::time::SystemTime) -> String {
 const QUEUE: usize = 1024;
 /// The stack of the thread, in bytes.
 const STACK: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Read as _;
+
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+
+    use super::*;
+
+    fn writer(path: &Path, file: fs::File) -> Writer {
+        let (left_out, reopen) = (Arc::default(), Arc::default());
+        Writer { path: path.to_owned(), file, torn: false, left_out, reopen }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_opened_anew_is_tried_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (old, new) = (folder.path().join("old"), folder.path().join("away/new"));
+        let mut writer = writer(&new, fs::File::create(&old).unwrap());
+        writer.reopen.store(true, Ordering::Relaxed);
+        assert_eq!(writer.write("a\n").unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(fs::read_to_string(&old).unwrap(), "a\n");
+        fs::create_dir(folder.path().join("away")).unwrap();
+        writer.write("b\n").unwrap();
+        assert_eq!(fs::read_to_string(&new).unwrap(), "b\n");
+    }
+
+    #[test]
+    fn a_line_after_a_torn_one_stands_alone() {
+        let (mut reader, pipe) = io::pipe().unwrap();
+        let file = fs::File::from(std::os::fd::OwnedFd::from(pipe));
+        // A pipe is full as a disk can be.
+        fcntl(&file, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+        let mut writer = writer(Path::new("unused"), file);
+        writer.write(&"x".repeat(1 << 20)).unwrap_err();
+        let mut held = vec![0; 1 << 20];
+        let torn = reader.read(&mut held).unwrap();
+        assert!(torn > 0 && held[..torn].iter().all(|byte| *byte == b'x'));
+        writer.write("b\n").unwrap();
+        drop(writer);
+        let mut rest = String::new();
+        reader.read_to_string(&mut rest).unwrap();
+        assert_eq!(rest.trim_start_matches('x'), "\nb\n");
+    }
+}

@@ -24,13 +24,22 @@ pub(crate) struct Record(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
-    groups: Mutex<HashMap<Box<str>, Group>>,
+    groups: Mutex<Groups>,
     file: Option<File>,
+}
+
+#[derive(Debug, Default)]
+struct Groups {
+    by_key: HashMap<Box<str>, Group>,
+    /// The events of all groups until now. It puts them in order, which the clock does not if it is set back.
+    count: u64,
 }
 
 /// The newest events of one caller group, oldest first.
 #[derive(Debug, Default)]
 struct Group {
+    /// [`Groups::count`] at the newest event.
+    newest: u64,
     events: VecDeque<Event>,
 }
 
@@ -106,13 +115,13 @@ impl Record {
 
     /// Records a call that was refused.
     pub(crate) fn refused(&self, peer: &Peer, method: &'static str, code: &'static str, reason: &str) {
-        self.keep(peer, event(peer, method, What::Refused { code, reason: cut(reason) }));
+        self.keep(peer.group().key(), event(peer, method, What::Refused { code, reason: cut(reason) }));
     }
 
     /// Records the names that a stream waits for.
     pub(crate) fn held<'a>(&self, peer: &Peer, method: &'static str, names: impl Iterator<Item = &'a str>) {
         let names = names.take(NAMES).map(cut).collect();
-        self.keep(peer, event(peer, method, What::Held { names }));
+        self.keep(peer.group().key(), event(peer, method, What::Held { names }));
     }
 
     /// Has the file opened anew, because it was moved.
@@ -126,6 +135,7 @@ impl Record {
     pub(crate) fn events(&self, of: Option<i32>) -> Vec<(Box<str>, Event)> {
         let groups = self.0.groups.lock().unwrap_or_else(PoisonError::into_inner);
         let mut events: Vec<_> = groups
+            .by_key
             .iter()
             .flat_map(|(key, group)| group.events.iter().map(move |event| (key.clone(), event.clone())))
             .filter(|(_, event)| of.is_none_or(|pid| event.pid == pid))
@@ -139,23 +149,25 @@ impl Record {
         if let Some(file) = &self.0.file {
             file.write(&event, peer.group().key());
         }
-        self.keep(peer, event);
+        self.keep(peer.group().key(), event);
     }
 
-    fn keep(&self, peer: &Peer, event: Event) {
+    fn keep(&self, key: &str, event: Event) {
         let mut groups = self.0.groups.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = peer.group().key();
-        if !groups.contains_key(key) {
-            if groups.len() >= GROUPS {
-                forget_one(&mut groups);
+        let groups = &mut *groups;
+        if !groups.by_key.contains_key(key) {
+            if groups.by_key.len() >= GROUPS {
+                forget_one(&mut groups.by_key);
             }
-            groups.insert(key.into(), Group::default());
+            groups.by_key.insert(key.into(), Group::default());
         }
-        let Some(group) = groups.get_mut(key) else { return };
+        let Some(group) = groups.by_key.get_mut(key) else { return };
         if group.events.len() == EVENTS {
             group.events.pop_front();
         }
         group.events.push_back(event);
+        groups.count += 1;
+        group.newest = groups.count;
     }
 }
 
@@ -165,8 +177,7 @@ fn event(peer: &Peer, method: &'static str, what: What) -> Event {
 
 /// Drops the group whose newest event is the oldest.
 fn forget_one(groups: &mut HashMap<Box<str>, Group>) {
-    let newest = |group: &Group| group.events.back().map(|event| event.at);
-    let oldest = groups.iter().min_by_key(|(_, group)| newest(group)).map(|(key, _)| key.clone());
+    let oldest = groups.iter().min_by_key(|(_, group)| group.newest).map(|(key, _)| key.clone());
     if let Some(key) = oldest {
         groups.remove(&key);
     }
@@ -176,10 +187,50 @@ fn cut(text: &str) -> String {
     text[..text.floor_char_boundary(WORDS)].to_owned()
 }
 
-/// The events of a group that are kept, of about 200 bytes each.
+/// The events of a group that are kept, of about 200 bytes each; one with names can have ten times as many.
 const EVENTS: usize = 16;
 /// The groups that are kept: more than the pods of a node.
 const GROUPS: usize = 256;
 /// The names of one event, and the bytes of each text in it.
 const NAMES: usize = 8;
 const WORDS: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn keep(record: &Record, key: &str, at: u64) {
+        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(at);
+        let what = What::Refused { code: "Internal", reason: String::new() };
+        record.keep(key, Event { at, pid: 1, uid: 0, method: "m", what });
+    }
+
+    fn has(record: &Record, key: &str) -> bool {
+        record.events(None).iter().any(|(group, _)| &**group == key)
+    }
+
+    #[test]
+    fn the_group_that_was_silent_longest_makes_room() {
+        let record = Record::default();
+        for place in 0..GROUPS {
+            keep(&record, &format!("pod:{place}"), 1000);
+        }
+        keep(&record, "pod:0", 1000);
+        // The clock was set back.
+        keep(&record, "pod:new", 10);
+        keep(&record, "pod:newer", 11);
+        let remembered = ["pod:0", "pod:1", "pod:2", "pod:3", "pod:new", "pod:newer"];
+        assert_eq!(remembered.map(|key| has(&record, key)), [true, false, false, true, true, true]);
+    }
+
+    #[test]
+    fn a_busy_group_pushes_out_only_its_own_events() {
+        let record = Record::default();
+        keep(&record, "pod:quiet", 1);
+        (0..1000).for_each(|at| keep(&record, "pod:busy", at));
+        assert_eq!(record.events(None).len(), EVENTS + 1);
+        assert!(has(&record, "pod:quiet"));
+    }
+}

@@ -4,6 +4,7 @@ use std::fmt::{self, Write as _};
 
 use super::plot;
 use crate::explain::overview::{Identity, Overview};
+use crate::plain::is_obeyed;
 
 /// The complete page.
 pub(super) fn page(now: &Overview) -> String {
@@ -122,7 +123,7 @@ fn callers(page: &mut String, now: &Overview) {
     page.push_str("</tbody>\n</table></div>\n</section>\n");
 }
 
-/// A text with the characters escaped that mean something in HTML.
+/// A text with the characters escaped that mean something in HTML, or that turn the direction of what follows.
 pub(super) struct Text<'a>(pub(super) &'a str);
 
 impl fmt::Display for Text<'_> {
@@ -134,6 +135,7 @@ impl fmt::Display for Text<'_> {
                 '>' => f.write_str("&gt;")?,
                 '"' => f.write_str("&quot;")?,
                 '\'' => f.write_str("&#39;")?,
+                c if is_obeyed(c) => write!(f, "{}", c.escape_default())?,
                 c => f.write_char(c)?,
             }
         }
@@ -173,6 +175,7 @@ mod tests {
             Text("<a href=\"x\">&'</a>").to_string(),
             "&lt;a href=&quot;x&quot;&gt;&amp;&#39;&lt;/a&gt;"
         );
+        assert_eq!(Text("a\u{202e}b\0").to_string(), r"a\u{202e}b\u{0}");
     }
 
     #[test]

@@ -7,7 +7,6 @@
 mod html;
 mod plot;
 
-use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,13 +16,12 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tracing::{debug, info, warn};
 
 use crate::explain::Inspector;
+use crate::http1::{self, Turn};
 
 /// Serves the page for ever. An address that cannot be bound is logged, and the agent goes on without the page.
 pub(crate) async fn serve(address: String, inspector: Inspector) {
@@ -38,22 +36,18 @@ pub(crate) async fn serve(address: String, inspector: Inspector) {
     let bound = listener.local_addr().map_or_else(|_| address.clone(), |bound| bound.to_string());
     info!(address = %bound, "Serving the status page");
     let host: Arc<str> = address.rsplit_once(':').map_or(&*address, |(host, _)| host).into();
-    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    let (slots, turn) = (Arc::new(Semaphore::new(CONNECTIONS)), Turn::default());
     loop {
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
         let Ok((stream, _)) = listener.accept().await else {
             tokio::time::sleep(AGAIN).await;
             continue;
         };
-        let (inspector, host) = (inspector.clone(), Arc::clone(&host));
+        let (inspector, host, turn) = (inspector.clone(), Arc::clone(&host), turn.clone());
         tokio::spawn(async move {
-            let service = service_fn(|request| {
-                let (inspector, host) = (inspector.clone(), Arc::clone(&host));
-                async move { Ok::<_, Infallible>(answer(&inspector, &host, &request).await) }
-            });
-            let mut server = hyper::server::conn::http1::Builder::new();
-            server.timer(TokioTimer::new()).header_read_timeout(HEADER_LIMIT).max_buf_size(BUFFER);
-            if let Err(reason) = server.serve_connection(TokioIo::new(stream), service).await {
+            let (inspector, host, turn) = (&inspector, &*host, &turn);
+            let respond = |request| async move { answer(inspector, host, turn, &request).await };
+            if let Err(reason) = http1::converse(stream, HEADER_LIMIT, respond).await {
                 debug!(error = %reason, "Connection of a browser ended");
             }
             drop(slot);
@@ -64,6 +58,7 @@ pub(crate) async fn serve(address: String, inspector: Inspector) {
 async fn answer(
     inspector: &Inspector,
     host: &str,
+    turn: &Turn,
     request: &http::Request<Incoming>,
 ) -> Response<Full<Bytes>> {
     let named = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
@@ -75,10 +70,11 @@ async fn answer(
     }
     match request.uri().path() {
         "/" => {
-            let page = html::page(&inspector.overview().await);
+            let page = turn.take(async { html::page(&inspector.overview().await) }).await;
             respond(StatusCode::OK, "text/html; charset=utf-8", page)
         }
-        "/status.json" => match serde_json::to_string(&inspector.overview().await) {
+        "/status.json" => match turn.take(async { serde_json::to_string(&inspector.overview().await) }).await
+        {
             Ok(json) => respond(StatusCode::OK, "application/json", json),
             Err(reason) => text(StatusCode::INTERNAL_SERVER_ERROR, &reason.to_string()),
         },
@@ -129,8 +125,6 @@ const HEADERS: [(&str, &str); 5] = [
 const CONNECTIONS: usize = 16;
 /// How long a client may take to send the head of a request.
 const HEADER_LIMIT: Duration = Duration::from_secs(5);
-/// The read buffer of a connection, in bytes.
-const BUFFER: usize = 16 * 1024;
 /// The wait after a connection could not be accepted.
 const AGAIN: Duration = Duration::from_millis(100);
 

@@ -1,6 +1,5 @@
 //! The HTTP listener that Prometheus scrapes.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,16 +7,15 @@ use bytes::Bytes;
 use config::Prometheus;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tracing::{debug, warn};
+use transport::Complaints;
 
 use super::Gauges;
 use super::tls::Acceptor;
+use crate::http1::{self, Turn};
 use crate::upstream::tls::KeyExchange;
 
 /// Serves metrics for ever, under every path. An address that cannot be bound is logged, and the agent goes on (SPIRE,
@@ -32,8 +30,8 @@ pub(super) async fn serve(settings: Prometheus, key_exchange: KeyExchange, gauge
         }
     };
     let tls = settings.tls.map(|settings| Acceptor { settings, key_exchange, gauges: gauges.clone() });
-    let tls = Arc::new(tls);
-    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    let (tls, complaints) = (Arc::new(tls), Arc::new(Complaints::default()));
+    let (slots, turn) = (Arc::new(Semaphore::new(CONNECTIONS)), Turn::default());
     loop {
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
         let stream = match listener.accept().await {
@@ -44,13 +42,18 @@ pub(super) async fn serve(settings: Prometheus, key_exchange: KeyExchange, gauge
                 continue;
             }
         };
-        let (gauges, tls) = (gauges.clone(), Arc::clone(&tls));
+        let (gauges, tls, turn) = (gauges.clone(), Arc::clone(&tls), turn.clone());
+        let complaints = Arc::clone(&complaints);
         tokio::spawn(async move {
             match &*tls {
-                None => converse(stream, &gauges).await,
+                None => converse(stream, &gauges, &turn).await,
                 Some(acceptor) => match acceptor.accept(stream).await {
-                    Ok(stream) => converse(stream, &gauges).await,
-                    Err(reason) => warn!(error = %reason, "TLS handshake of a scraper failed"),
+                    Ok(stream) => converse(stream, &gauges, &turn).await,
+                    // Anybody who reaches the port can fail as often as it connects.
+                    Err(reason) if complaints.admit("scrapers", "handshake") => {
+                        warn!(error = %reason, "TLS handshake of a scraper failed");
+                    }
+                    Err(_) => {}
                 },
             }
             drop(slot);
@@ -58,19 +61,14 @@ pub(super) async fn serve(settings: Prometheus, key_exchange: KeyExchange, gauge
     }
 }
 
-async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, gauges: &Gauges) {
-    let service = service_fn(|request| {
-        let response = answer(gauges, &request);
-        async { Ok::<_, Infallible>(response) }
-    });
-    let mut server = hyper::server::conn::http1::Builder::new();
-    server.timer(TokioTimer::new()).header_read_timeout(HEADER_LIMIT).max_buf_size(BUFFER);
-    if let Err(reason) = server.serve_connection(TokioIo::new(stream), service).await {
+async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, gauges: &Gauges, turn: &Turn) {
+    let respond = |_| turn.take(async { answer(gauges) });
+    if let Err(reason) = http1::converse(stream, HEADER_LIMIT, respond).await {
         debug!(error = %reason, "Connection of a scraper ended");
     }
 }
 
-fn answer(gauges: &Gauges, _: &http::Request<Incoming>) -> http::Response<Full<Bytes>> {
+fn answer(gauges: &Gauges) -> http::Response<Full<Bytes>> {
     let mut response = http::Response::new(Full::new(Bytes::from(gauges.text())));
     let kind = HeaderValue::from_static(telemetry::CONTENT_TYPE);
     response.headers_mut().insert(CONTENT_TYPE, kind);
@@ -82,7 +80,5 @@ const CONNECTIONS: usize = 16;
 /// How long a client may take to send the head of a request (SPIRE, `ReadHeaderTimeout`); idle connections end after it,
 /// too.
 const HEADER_LIMIT: Duration = Duration::from_secs(10);
-/// The read buffer of a connection, in bytes.
-const BUFFER: usize = 16 * 1024;
 /// The wait after a connection could not be accepted.
 const AGAIN: Duration = Duration::from_millis(100);

@@ -44,7 +44,7 @@ impl Reload {
 
     async fn reread(&self, file: &mut PluginFile) {
         let (plugin_type, plugin_name) = (file.kind(), file.name().to_owned());
-        let old_hash = hash(file.text());
+        let (old_hash, before) = (hash(file.text()), file.clone());
         let outcome = match file::load_text(&file.path(), FILE).await {
             Ok(mut text) => {
                 file.take(std::mem::take(&mut *text)).map_err(|problems| super::problems_text(&problems))
@@ -64,7 +64,11 @@ impl Reload {
                     plugin_name, hash, "Plugin not reconfigured since the config is unchanged"
                 );
             }
-            Err(reason) => error!(plugin_type, plugin_name, error = reason, "Failed to reconfigure plugin"),
+            Err(reason) => {
+                // The next signal tries again, also if the file is the same then.
+                *file = before;
+                error!(plugin_type, plugin_name, error = reason, "Failed to reconfigure plugin");
+            }
         }
     }
 

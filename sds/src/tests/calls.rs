@@ -1,7 +1,8 @@
 //! Whole calls: tests what tonic would do, and is done by hand here (gRPC over HTTP/2).
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use budget::Budget;
@@ -21,6 +22,7 @@ use latest::Publisher;
 use prost::Message as _;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::body::Body;
@@ -36,13 +38,15 @@ use crate::{Admission, Admit, Called, Following, Options, ResponseBody, Service,
 struct Door {
     updates: Arc<Publisher<WorkloadUpdate>>,
     open: watch::Receiver<Option<Code>>,
-    news: watch::Sender<u64>,
+    news: Arc<Mutex<watch::Sender<u64>>>,
+    admitted: Arc<AtomicUsize>,
     token: Arc<Publisher<Option<Arc<JwtSvid>>>>,
     roots: Publisher<Option<Arc<Vec<Bytes>>>>,
 }
 
 impl Admit for Door {
     async fn admit(&self, _: Arc<Peer>, _: Called) -> Result<Admission, Status> {
+        self.admitted.fetch_add(1, Ordering::Relaxed);
         let mut open = self.open.clone();
         let code = open.wait_for(Option::is_some).await.unwrap().unwrap_or(Code::Ok);
         match code {
@@ -51,7 +55,7 @@ impl Admit for Door {
         }
     }
 
-    fn sought<'a>(&self, _: &Peer, _: impl Iterator<Item = &'a str> + Clone) {}
+    fn sought<'a>(&self, _: &Peer, _: Protocol, _: impl Iterator<Item = &'a str> + Clone) {}
 
     async fn follow(&self, _: &WorkloadUpdate, _: &str, audience: &[String]) -> Result<Following, Status> {
         if audience == ["refused"] {
@@ -66,7 +70,7 @@ impl Admit for Door {
     }
 
     fn news(&self) -> watch::Receiver<u64> {
-        self.news.subscribe()
+        self.news.lock().unwrap().subscribe()
     }
 
     fn pushed(&self, _: &Peer, _: Protocol, _: &Push, _: Option<&Arc<WorkloadUpdate>>) {}
@@ -83,6 +87,8 @@ struct Bench {
     updates: Arc<Publisher<WorkloadUpdate>>,
     token: Arc<Publisher<Option<Arc<JwtSvid>>>>,
     open: watch::Sender<Option<Code>>,
+    news: Arc<Mutex<watch::Sender<u64>>>,
+    admitted: Arc<AtomicUsize>,
     peer: Arc<Peer>,
     _caller: UnixStream,
 }
@@ -104,15 +110,17 @@ async fn bench(open: Option<Code>) -> Bench {
     let (open, opened) = watch::channel(open);
     let updates = update(vec![identity(1, WEB, svid(WEB, 3, u64::from(u32::MAX)))], 1);
     let (updates, token) = (Arc::new(Publisher::new(updates)), Arc::new(Publisher::new(Arc::new(None))));
+    let (news, admitted) = <(Arc<Mutex<_>>, Arc<_>)>::default();
     let door = Door {
         updates: Arc::clone(&updates),
         open: opened,
-        news: watch::Sender::new(0),
+        news: Arc::clone(&news),
+        admitted: Arc::clone(&admitted),
         token: Arc::clone(&token),
         roots: Publisher::new(Arc::new(Some(Arc::new(vec![Bytes::from_static(b"root")])))),
     };
     let service = Service::new(door, Options::default());
-    Bench { service, updates, token, open, peer, _caller: caller }
+    Bench { service, updates, token, open, news, admitted, peer, _caller: caller }
 }
 
 type Said = mpsc::UnboundedSender<Frame<Bytes>>;
@@ -450,4 +458,23 @@ async fn an_expired_token_is_waited_for_and_not_fetched_again_and_again() {
     // It does not poll itself.
     assert!(call.as_mut().now_or_never().is_none());
     assert_eq!(status(call.await.headers()), Code::Unavailable);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_held_stream_hears_news_of_an_attestor_that_was_configured_anew() {
+    let bench = bench(Some(Code::Ok)).await;
+    let (said, request) = bench.request("StreamSecrets");
+    say(&said, &framed(&names(&["spiffe://example.org/unknown"])));
+    let mut response = bench.call(request).await;
+    let mut wait = async |time| assert!(timeout(time, response.body_mut().frame()).await.is_err());
+    wait(Duration::from_secs(9)).await;
+    let admitted = bench.admitted.load(Ordering::Relaxed);
+    // Another attestor may find more.
+    *bench.news.lock().unwrap() = watch::Sender::default();
+    wait(Duration::from_millis(100)).await;
+    assert_eq!(bench.admitted.load(Ordering::Relaxed), admitted + 1);
+    // Its news is heard, too.
+    bench.news.lock().unwrap().send_replace(1);
+    wait(Duration::from_secs(2)).await;
+    assert_eq!(bench.admitted.load(Ordering::Relaxed), admitted + 2);
 }

@@ -192,8 +192,9 @@ const SERVICES: &[Service<Admin>] = &[
                 request: Shape::Unary(MESSAGE),
                 rate: None,
                 calls: &names::OVERVIEW,
-                handler: Handler::Anonymous(|admin, _, request| {
-                    one(async move { admin.inspect.overview(request.decode()?).await })
+                handler: Handler::Unattested(|admin, caller, request| {
+                    let asker = inspect::asker(&caller);
+                    one(async move { admin.inspect.overview(&asker, request.decode()?).await })
                 }),
             },
         ],
