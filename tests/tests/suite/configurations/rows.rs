@@ -331,12 +331,7 @@ pub(super) const ROWS: &[Row] = &[
     // Other blocks.
     file("other = 1", Refused("unknown configuration detected")),
     file("telemetry { }", Serves),
-    file(
-        r#"telemetry { Prometheus { host = "0.0.0.0" port = 9988 } }"#,
-        Warns(
-            "Agent is now configured to accept remote network connections for Prometheus stats collection.",
-        ),
-    ),
+    file(r#"telemetry { Prometheus { host = "0.0.0.0" port = 9988 } }"#, Serves),
     file(
         r#"telemetry { InMem {} Statsd = [{ address = "127.0.0.1:1" }, { address = "b:1" }] MetricPrefix = "x" }"#,
         Serves,
