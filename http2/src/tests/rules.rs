@@ -181,7 +181,7 @@ async fn connection_errors_that_h2spec_does_not_know() {
 
 #[tokio::test]
 async fn whoever_provokes_too_often_is_sent_away() {
-    let many = |one: &[u8]| greeted(&[&headers(1, 0, &get("/hold")), &one.repeat(3000)]);
+    let many = |one: &[u8]| greeted(&[&headers(1, 0, &get("/hold")), &one.repeat(5000)]);
     let calls = |flags: u8, block: &[u8]| {
         greeted(&[&(0..11_000).flat_map(|n| headers(n * 2 + 1, flags, block)).collect::<Vec<_>>()])
     };
@@ -199,7 +199,7 @@ async fn whoever_provokes_too_often_is_sent_away() {
             "empty CONTINUATION",
             greeted(&[
                 &frame(frame::HEADERS, 0, 1, &[]),
-                &frame(frame::CONTINUATION, 0, 1, &[]).repeat(3000),
+                &frame(frame::CONTINUATION, 0, 1, &[]).repeat(5000),
             ]),
         ),
         ("malformed requests", calls(frame::END_STREAM, &[0x82])),
