@@ -56,7 +56,14 @@ impl<K: Clone + Eq + Hash, T: Send + Sync + 'static, E: Send + Sync + 'static> L
         let look = looks.get(key)?;
         match &look.state {
             State::Done(answer) => look.is_fresh().then(|| Joined::Answered(Arc::clone(answer))),
-            State::Running(running) => Some(Joined::Waits(running.upgrade()?)),
+            State::Running(running) => {
+                let running = running.upgrade()?;
+                match running.peek() {
+                    None => Some(Joined::Waits(running)),
+                    // It has ended, but who began it does not know yet. A failure is not kept.
+                    Some(answer) => answer.as_ref().ok().map(Arc::clone).map(Joined::Answered),
+                }
+            }
         }
     }
 
@@ -77,6 +84,10 @@ impl<K: Clone + Eq + Hash, T: Send + Sync + 'static, E: Send + Sync + 'static> L
 
     fn done(&self, key: K, began: Instant, answer: Option<&Arc<T>>) {
         let mut looks = lock(&self.0);
+        // After a failure another one may have begun already.
+        if looks.get(&key).is_some_and(|look| look.began > began) {
+            return;
+        }
         looks.remove(&key);
         if let Some(answer) = answer
             && looks.values().filter(|look| matches!(look.state, State::Done(_))).count() < KEPT
@@ -161,6 +172,18 @@ mod tests {
         assert_eq!(join_all([daemon.ask("a"), daemon.ask("a")]).await, [Err(1); 2]);
         assert_eq!(daemon.ask("a").await, Ok(2), "a failure is not kept");
         assert_eq!(daemon.ask("b").await, Err(3), "another question");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_is_not_shared_with_those_who_come_after_it() {
+        let daemon = Daemon { begun: Arc::new(AtomicUsize::new(1)), ..Daemon::default() };
+        let mut began = Box::pin(daemon.ask("a"));
+        assert!(futures_util::poll!(&mut began).is_pending());
+        // This one hears of the failure before the one who began the look.
+        assert_eq!(daemon.ask("a").await, Err(1));
+        assert_eq!(daemon.ask("a").await, Ok(2));
+        assert_eq!(began.await, Err(1));
+        assert_eq!(daemon.ask("a").await, Ok(2), "the newer answer is kept");
     }
 
     #[tokio::test(start_paused = true)]
