@@ -82,7 +82,7 @@ def values(place, sockets, recommended):
         "global": {"spire": {"clusterName": "frontend-k8s-cluster", "trustDomain": mesh.TRUST_DOMAIN,
                              "jwtIssuer": "https://oidc.test", **layout}},
         # Not deployed, but its templates are rendered, too, and ask for this in the strict mode.
-        "spire-server": {"caSubject": {"country": "NL", "organization": "Example", "commonName": mesh.TRUST_DOMAIN}},
+        "spire-server": {"caSubject": {"country": "NL", "organization": "Mesh", "commonName": mesh.TRUST_DOMAIN}},
         "spire-agent": {
             "image": image(place.images["spire-agent"]),
             "serviceAccount": {"create": False, "name": "spire-agent-front"},
