@@ -6,7 +6,7 @@
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
@@ -21,6 +21,8 @@ use super::{Event, Kind, What};
 #[derive(Debug, Clone)]
 pub(crate) struct File {
     queue: SyncSender<String>,
+    /// The bytes of the lines that wait.
+    waiting: Arc<AtomicUsize>,
     left_out: Arc<AtomicU64>,
     /// Whether the file must be opened anew.
     reopen: Arc<AtomicBool>,
@@ -55,15 +57,17 @@ impl File {
         let file = crate::logging::open(path)?;
         let (queue, lines) = sync_channel(QUEUE);
         let (left_out, reopen) = (Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default());
+        let waiting = Arc::<AtomicUsize>::default();
         let writer = Writer {
             path: path.to_owned(),
             file,
             torn: false,
+            waiting: Arc::clone(&waiting),
             left_out: Arc::clone(&left_out),
             reopen: Arc::clone(&reopen),
         };
         thread::Builder::new().name("issuance".into()).stack_size(STACK).spawn(move || writer.run(&lines))?;
-        Ok(Self { queue, left_out, reopen })
+        Ok(Self { queue, waiting, left_out, reopen })
     }
 
     /// Has the file opened anew before the next line, because it was moved.
@@ -72,8 +76,16 @@ impl File {
     }
 
     pub(super) fn write(&self, event: &Event, caller_group: &str) {
-        let Some(line) = line(event, caller_group) else { return };
-        if self.queue.try_send(line).is_err() {
+        if let Some(line) = line(event, caller_group) {
+            self.send(line);
+        }
+    }
+
+    fn send(&self, line: String) {
+        let bytes = line.len();
+        let waiting = self.waiting.fetch_add(bytes, Ordering::Relaxed);
+        if waiting + bytes > BYTES || self.queue.try_send(line).is_err() {
+            self.waiting.fetch_sub(bytes, Ordering::Relaxed);
             self.left_out.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -103,6 +115,7 @@ struct Writer {
     file: std::fs::File,
     /// Whether the file ends with a part of a line, because its disk was full.
     torn: bool,
+    waiting: Arc<AtomicUsize>,
     left_out: Arc<AtomicU64>,
     reopen: Arc<AtomicBool>,
 }
@@ -112,6 +125,7 @@ impl Writer {
         let mut fails = false;
         while let Ok(line) = lines.recv() {
             let written = self.write(&line);
+            self.waiting.fetch_sub(line.len(), Ordering::Relaxed);
             if let (Err(reason), false) = (&written, fails) {
                 error!(path = %self.path.display(), error = %reason, "Cannot write the issuance log");
             }
@@ -162,8 +176,9 @@ fn rfc3339(time: std::time::SystemTime) -> String {
     OffsetDateTime::from(time).format(&Rfc3339).unwrap_or_default()
 }
 
-/// The most lines that wait.
+/// The most lines that wait, and their bytes: an entry may have long selectors.
 const QUEUE: usize = 1024;
+const BYTES: usize = 1024 * 1024;
 /// The stack of the thread, in bytes.
 const STACK: usize = 64 * 1024;
 
@@ -177,8 +192,17 @@ mod tests {
     use super::*;
 
     fn writer(path: &Path, file: fs::File) -> Writer {
-        let (left_out, reopen) = (Arc::default(), Arc::default());
-        Writer { path: path.to_owned(), file, torn: false, left_out, reopen }
+        let (waiting, left_out, reopen) = (Arc::default(), Arc::default(), Arc::default());
+        Writer { path: path.to_owned(), file, torn: false, waiting, left_out, reopen }
+    }
+
+    #[test]
+    fn what_waits_is_bounded_in_bytes() {
+        let (queue, lines) = sync_channel(QUEUE);
+        let file = File { queue, waiting: Arc::default(), left_out: Arc::default(), reopen: Arc::default() };
+        (0..9).for_each(|_| file.send("x".repeat(BYTES / 4)));
+        assert_eq!((lines.try_iter().count(), file.left_out.load(Ordering::Relaxed)), (4, 5));
+        assert_eq!(file.waiting.load(Ordering::Relaxed), BYTES);
     }
 
     #[test]

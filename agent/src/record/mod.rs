@@ -120,8 +120,8 @@ impl Record {
 
     /// Records the names that a stream waits for.
     pub(crate) fn held<'a>(&self, peer: &Peer, method: &'static str, names: impl Iterator<Item = &'a str>) {
-        let names = names.take(NAMES).map(cut).collect();
-        self.keep(peer.group().key(), event(peer, method, What::Held { names }));
+        let what = What::Held { names: first(names) };
+        self.keep(peer.group().key(), event(peer, method, what));
     }
 
     /// Has the file opened anew, because it was moved.
@@ -183,16 +183,29 @@ fn forget_one(groups: &mut HashMap<Box<str>, Group>) {
     }
 }
 
+/// The first names, as many as an event may have.
+fn first<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let mut room = NAMES;
+    names
+        .map(cut)
+        .take_while(|name| {
+            let fits = name.len() <= room;
+            room = room.saturating_sub(name.len().max(1));
+            fits && room > 0
+        })
+        .collect()
+}
+
 fn cut(text: &str) -> String {
     text[..text.floor_char_boundary(WORDS)].to_owned()
 }
 
-/// The events of a group that are kept, of about 200 bytes each; one with names can have ten times as many.
+/// The events of a group that are kept, of about 200 bytes each; one with names can have three times as many.
 const EVENTS: usize = 16;
 /// The groups that are kept: more than the pods of a node.
 const GROUPS: usize = 256;
-/// The names of one event, and the bytes of each text in it.
-const NAMES: usize = 8;
+/// The bytes of all names of one event, and of each text in it.
+const NAMES: usize = 512;
 const WORDS: usize = 256;
 
 #[cfg(test)]
@@ -209,6 +222,13 @@ mod tests {
 
     fn has(record: &Record, key: &str) -> bool {
         record.events(None).iter().any(|(group, _)| &**group == key)
+    }
+
+    #[test]
+    fn names_are_as_long_as_an_event_may_be() {
+        let long = "n".repeat(1000);
+        assert_eq!(first([&*long, "a", &*long, "b"].into_iter()), [&long[..WORDS], "a"]);
+        assert!(first(std::iter::repeat("")).len() <= NAMES);
     }
 
     #[test]
