@@ -27,7 +27,7 @@ libfuzzer_sys::fuzz_target!(|input: (Vec<u8>, bool, Vec<u8>)| {
             assert_eq!(ours.error_detail, theirs.error_detail);
             let versions: HashMap<_, _> = ours.initial_resource_versions.into_iter().collect();
             let theirs = theirs.initial_resource_versions.iter();
-            assert_eq!(versions, theirs.map(|(name, version)| (&**name, &**version)).collect());
+            assert_eq!(versions, theirs.map(|version| (&*version.name, &*version.version)).collect());
         }
     }
     let whole = read(Protocol::Sotw, [&*bytes], skip_node);
@@ -74,12 +74,22 @@ struct DeltaDiscoveryRequest {
     subscribe: Vec<String>,
     #[prost(string, repeated, tag = "4")]
     unsubscribe: Vec<String>,
-    #[prost(map = "string, string", tag = "5")]
-    initial_resource_versions: HashMap<String, String>,
+    #[prost(message, repeated, tag = "5")]
+    initial_resource_versions: Vec<ResourceVersion>,
     #[prost(string, tag = "6")]
     response_nonce: String,
     #[prost(message, optional, tag = "7")]
     error_detail: Option<Rejection>,
+}
+
+/// An entry of the map `initial_resource_versions`. prost's maps are not decoded as such, because they do not look at the wire
+/// type of their field: a fixed64 of that number would be an entry.
+#[derive(prost::Message)]
+struct ResourceVersion {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(string, tag = "2")]
+    version: String,
 }
 
 /// The messages that our decoder reads, and the error that ended it.
