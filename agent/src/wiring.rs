@@ -5,10 +5,8 @@ use std::future::poll_fn;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use attestors::node::{Attestor as NodeAttestor, HttpChallenge, JoinToken, K8sPsat, X509Pop};
 use budget::Budget;
 use config::{Plugins, Settings};
 use identity::TrustDomain;
@@ -21,6 +19,7 @@ use tokio::time::timeout;
 use tracing::{debug, error, info};
 use transport::{BindError, Listener, Options};
 
+pub(crate) use self::node::node_attestor;
 use self::reload::Reload;
 use crate::apis::admin::Admin;
 use crate::apis::{self, Public};
@@ -33,10 +32,10 @@ use crate::otlp::Sink;
 use crate::record::{self, Record};
 use crate::status::Status;
 use crate::telemetry::{Gauges, Metrics};
-use crate::upstream::parent;
 use crate::{logging, status_page, telemetry};
 
 mod lines;
+mod node;
 mod reload;
 mod socket;
 mod workload;
@@ -90,7 +89,7 @@ fn run_logged(settings: Settings, otlp: &Sink) -> ExitCode {
 
 async fn agent(settings: Settings, otlp: &Sink) -> Result<(), Fatal> {
     // Installed first, so that a signal stops the agent gracefully at any later moment.
-    let (mut interrupt, mut terminate) = (on(SignalKind::interrupt())?, on(SignalKind::terminate())?);
+    let mut stop = Stop { interrupt: on(SignalKind::interrupt())?, terminate: on(SignalKind::terminate())? };
     let settings = Arc::new(settings);
     otlp.send_logs();
     let metrics = telemetry::start(&settings);
@@ -116,8 +115,8 @@ async fn agent(settings: Settings, otlp: &Sink) -> Result<(), Fatal> {
     let rates = settings.experimental.rate_limits;
     lines::plugins_loaded(&plugins);
     lines::rates(&rates);
-    let told = (metrics.clone(), record.clone());
-    let admission = Arc::new(Admission::new(attestors, manager, rates, proc.clone(), told));
+    let (counted, recorded) = (metrics.clone(), record.clone());
+    let admission = Arc::new(Admission::new(attestors, manager, rates, proc.clone(), counted, recorded));
     let (reconfigure, reconfigured) = watch::channel(None);
     let reload = Reload::new(&settings, &admission, proc, reconfigure);
     tokio::spawn(handle_user_signals(user_signals, metrics.clone(), record, reload));
@@ -130,62 +129,103 @@ async fn agent(settings: Settings, otlp: &Sink) -> Result<(), Fatal> {
         bytes: bytes.clone(),
         held_names: public.held_names(),
     };
-    telemetry::serve(&settings, gauges, otlp);
-    let held_names = public.held_names();
-    let operators =
-        (Arc::clone(&settings), Arc::clone(&admission), Arc::clone(&status), bytes.clone(), held_names);
-    let admin = serve_operators(operators, &options)?;
-    let mut apis = match socket {
+    telemetry::serve(&settings, gauges.clone(), otlp);
+    let inspector = Inspector::new(Arc::clone(&admission), Arc::clone(&settings), gauges);
+    let admin = serve_operators(&settings, &admission, &status, inspector, &options)?;
+    let apis = match socket {
         Some(socket) => tokio::spawn(serve_apis(socket, options, Arc::clone(&settings), public)),
         None => {
             lines::not_serving();
             tokio::spawn(std::future::pending())
         }
     };
-    let told = (Arc::clone(&status), metrics);
-    let lifecycle = lifecycle(&settings, (&plugins, reconfigured), trust_domain, ready.clone(), told);
-    let lifecycle = tokio::select! {
-        lifecycle = lifecycle => lifecycle?,
-        _ = interrupt.recv() => return Ok(()),
-        _ = terminate.recv() => return Ok(()),
+    let (published, counted) = (Arc::clone(&status), metrics);
+    let attestor = (node_attestor(&settings, &plugins), reconfigured);
+    let stored = stored(&settings, &plugins, &counted);
+    let stored = tokio::select! {
+        stored = stored => stored?,
+        () = stop.signalled() => return Ok(()),
     };
-    let keeper = lifecycle.keeper();
-    let mut life = tokio::spawn(lifecycle.run());
-    let ended = tokio::select! {
-        ended = &mut life => Some(ended.unwrap_or(Fatal::Stopped("the lifecycle"))),
-        ended = &mut apis => Some(ended.unwrap_or(Fatal::Stopped("the server of the public socket"))),
-        _ = interrupt.recv() => None,
-        _ = terminate.recv() => None,
-    };
-    if let Some(fatal) = ended {
-        keeper.flush(LAST_WRITE).await;
-        return Err(fatal);
-    }
-    status.stopping();
-    lines::stopping(&settings);
-    apis.abort();
-    admin.abort();
-    life.abort();
-    tokio::join!(drain(&bytes, ready), keeper.flush(LAST_WRITE));
-    Ok(())
+    let lifecycle = Lifecycle::new(
+        Arc::clone(&settings),
+        trust_domain,
+        attestor,
+        stored,
+        ready.clone(),
+        published,
+        counted,
+    )?;
+    let running = Running { settings, status, bytes, ready, apis, admin };
+    running.until_the_end(lifecycle, stop).await
 }
 
-/// What those need who look after the agent.
-type Operators = (Arc<Settings>, Arc<Admission>, Arc<Status>, Budget, Arc<AtomicUsize>);
+/// What ends with the agent.
+struct Running {
+    settings: Arc<Settings>,
+    status: Arc<Status>,
+    bytes: Budget,
+    ready: watch::Sender<Option<Manager>>,
+    /// The server of the public socket.
+    apis: JoinHandle<Fatal>,
+    /// The server of the admin socket.
+    admin: JoinHandle<()>,
+}
+
+impl Running {
+    /// Runs until a signal or a fatal error, then ends everything in order.
+    async fn until_the_end(mut self, lifecycle: Lifecycle, mut stop: Stop) -> Result<(), Fatal> {
+        let keeper = lifecycle.keeper();
+        let mut life = tokio::spawn(lifecycle.run());
+        let ended = tokio::select! {
+            ended = &mut life => Some(ended.unwrap_or(Fatal::Stopped("the lifecycle"))),
+            ended = &mut self.apis => Some(ended.unwrap_or(Fatal::Stopped("the server of the public socket"))),
+            () = stop.signalled() => None,
+        };
+        if let Some(fatal) = ended {
+            keeper.flush(LAST_WRITE).await;
+            return Err(fatal);
+        }
+        self.status.stopping();
+        lines::stopping(&self.settings);
+        self.apis.abort();
+        self.admin.abort();
+        life.abort();
+        tokio::join!(drain(&self.bytes, self.ready), keeper.flush(LAST_WRITE));
+        Ok(())
+    }
+}
+
+/// The signals that stop the agent.
+struct Stop {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Stop {
+    async fn signalled(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
 
 /// Spawns what those need who look after the agent: health checks, the status page and the admin socket. Returns the task
 /// of the last.
-fn serve_operators(operators: Operators, options: &Options) -> Result<JoinHandle<()>, Fatal> {
-    let (settings, admission, status, bytes, held_names) = operators;
+fn serve_operators(
+    settings: &Arc<Settings>,
+    admission: &Arc<Admission>,
+    status: &Arc<Status>,
+    inspector: Inspector,
+    options: &Options,
+) -> Result<JoinHandle<()>, Fatal> {
     if settings.health_checks.listener_enabled {
-        tokio::spawn(apis::health::serve(settings.health_checks.clone(), Arc::clone(&status)));
+        tokio::spawn(apis::health::serve(settings.health_checks.clone(), Arc::clone(status)));
     }
-    let inspector =
-        Inspector::new(Arc::clone(&admission), Arc::clone(&status), Arc::clone(&settings), bytes, held_names);
     if let Some(address) = &settings.experimental.status_address {
         tokio::spawn(status_page::serve(address.clone(), inspector.clone()));
     }
-    admin(&settings, options, &admission, &status, inspector)
+    admin(settings, options, admission, status, inspector)
 }
 
 /// Keeps what the agent makes from others. Called after the public socket's folder is made and before private files are
@@ -196,20 +236,12 @@ fn tighten_umask() {
     lines::umask_changed(before, before | 0o027);
 }
 
-/// The life with the server, which continues from what an earlier run has stored.
-async fn lifecycle(
-    settings: &Arc<Settings>,
-    (plugins, reconfigured): (&Plugins, watch::Receiver<Option<Arc<NodeAttestor>>>),
-    trust_domain: TrustDomain,
-    ready: watch::Sender<Option<Manager>>,
-    (status, metrics): (Arc<Status>, Metrics),
-) -> Result<Lifecycle, Fatal> {
-    let reading = telemetry::names::GET_KEYS.start(&metrics);
+/// What an earlier run has stored.
+async fn stored(settings: &Settings, plugins: &Plugins, metrics: &Metrics) -> Result<Stored, Fatal> {
+    let reading = telemetry::names::GET_KEYS.start(metrics);
     let stored = Stored::read(settings.data_dir.clone(), plugins.key_manager.clone()).await;
     reading.end(if stored.is_ok() { "OK" } else { "Internal" });
-    let attestor = node_attestor(settings, plugins);
-    let attestor = (attestor, reconfigured);
-    Lifecycle::new(Arc::clone(settings), trust_domain, attestor, stored?, ready, (status, metrics))
+    stored
 }
 
 /// Binds the admin socket, if one is configured, and spawns the task that serves it. A socket file that a dead process
@@ -337,41 +369,6 @@ async fn serve_apis(socket: Socket, options: Options, settings: Arc<Settings>, p
     lines::serving(&settings, listener.path());
     apis::serve(listener, public).await;
     Fatal::Stopped("the server of the public socket")
-}
-
-/// The node attestor. A configured join token takes precedence over the attestor plugin (SPIRE, `agent.go`).
-pub(crate) fn node_attestor(settings: &Settings, plugins: &Plugins) -> NodeAttestor {
-    if let Some(token) = &settings.join_token {
-        return JoinToken::new(token.expose().to_owned()).into();
-    }
-    node_attestor_of(&plugins.node_attestor)
-}
-
-/// The attestor of a plugin.
-fn node_attestor_of(configured: &config::NodeAttestor) -> NodeAttestor {
-    match configured {
-        config::NodeAttestor::HttpChallenge(challenge) => {
-            let config::HttpChallenge { hostname, agent_name, port, advertised_port } = challenge.clone();
-            HttpChallenge { hostname, agent_name, port, advertised_port }.into()
-        }
-        config::NodeAttestor::JoinToken => JoinToken::new(String::new()).into(),
-        config::NodeAttestor::K8sPsat { cluster, token_path } => {
-            K8sPsat { cluster: cluster.clone(), token_path: token_path.clone() }.into()
-        }
-        config::NodeAttestor::X509Pop(source) => x509pop(source.clone()).into(),
-    }
-}
-
-fn x509pop(source: config::X509Pop) -> X509Pop {
-    match source {
-        config::X509Pop::Files { private_key, certificate, intermediates } => {
-            X509Pop::files(private_key, certificate, intermediates)
-        }
-        config::X509Pop::WorkloadApi { address } => X509Pop::fetched(Arc::new(move || {
-            let address = address.clone();
-            Box::pin(async move { parent::credential(&address).await })
-        })),
-    }
 }
 
 fn problems_text(problems: &[config::Problem]) -> String {

@@ -44,7 +44,7 @@ struct Recorded {
 /// One line of what is in memory.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InMemLine {
-    /// The second.
+    /// The beginning of the second that the values are of.
     pub at: SystemTime,
     /// `G` for a gauge, `C` for a counter, `S` for a sample.
     pub kind: char,

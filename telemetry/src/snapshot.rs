@@ -20,9 +20,9 @@ pub struct Snapshot {
 /// One series at one moment.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Point {
-    /// Its labels.
+    /// Names and values of the labels, in the order in which Prometheus gets them.
     pub labels: Vec<(&'static str, String)>,
-    /// Its value.
+    /// What has been measured, in the metric's unit.
     pub state: PointState,
 }
 

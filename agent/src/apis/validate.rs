@@ -128,7 +128,8 @@ mod tests {
                 tokio::sync::watch::channel(None).1,
                 config::RateLimits::default(),
                 "/proc".into(),
-                (crate::telemetry::Metrics::default(), crate::record::Record::default()),
+                crate::telemetry::Metrics::default(),
+                crate::record::Record::default(),
             )),
             allowed: BTreeSet::from(["team".to_owned()]),
         };

@@ -99,7 +99,8 @@ impl Admission {
         manager: watch::Receiver<Option<Manager>>,
         rates: RateLimits,
         proc: PathBuf,
-        (metrics, record): (Metrics, Record),
+        metrics: Metrics,
+        record: Record,
     ) -> Self {
         Self {
             attestors: ArcSwap::from_pointee(attestors.into_iter().map(Arc::new).collect()),

@@ -38,7 +38,8 @@ impl Fixture {
             manager,
             RateLimits::default(),
             proc,
-            (Metrics::default(), Record::default()),
+            Metrics::default(),
+            Record::default(),
         );
         let limits = Limits { whole: MUCH, spare: 0, group: MUCH, account: MUCH, work: u64::MAX };
         Self {

@@ -11,11 +11,9 @@ pub(crate) mod overview;
 mod shown;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::SystemTime;
 
 use attestors::workload::Examination;
-use budget::Budget;
 use config::Settings;
 use identity::{Selector, Selectors};
 use serde::Serialize;
@@ -31,16 +29,14 @@ use crate::door::Admission;
 use crate::manager::Held;
 use crate::record::{Event, Kind, What};
 use crate::status::Serving;
+use crate::telemetry::Gauges;
 
 /// Knows where to look.
 #[derive(Debug, Clone)]
 pub(crate) struct Inspector {
     admission: Arc<Admission>,
-    status: Arc<crate::status::Status>,
     settings: Arc<Settings>,
-    bytes: Budget,
-    /// The names that SDS streams wait for.
-    held_names: Arc<AtomicUsize>,
+    gauges: Gauges,
 }
 
 /// An explanation.
@@ -130,14 +126,8 @@ pub(crate) struct RecordLine {
 }
 
 impl Inspector {
-    pub(crate) fn new(
-        admission: Arc<Admission>,
-        status: Arc<crate::status::Status>,
-        settings: Arc<Settings>,
-        bytes: Budget,
-        held_names: Arc<AtomicUsize>,
-    ) -> Self {
-        Self { admission, status, settings, bytes, held_names }
+    pub(crate) fn new(admission: Arc<Admission>, settings: Arc<Settings>, gauges: Gauges) -> Self {
+        Self { admission, settings, gauges }
     }
 
     /// Explains a process, or whoever has these selectors, to the one who asks on this connection.
@@ -188,7 +178,7 @@ impl Inspector {
     }
 
     async fn facts(&self, asker: &Peer, subject: Subject, pid: i32) -> Facts {
-        let state = self.status.state();
+        let state = self.gauges.status.state();
         let manager = self.admission.manager();
         let (mut entries, mut bundles, mut has_taint) = (Vec::new(), Vec::new(), false);
         if let Some(manager) = manager {
@@ -198,8 +188,8 @@ impl Inspector {
         }
         let events = if pid == 0 { Vec::new() } else { self.admission.record().events(Some(pid)) };
         let group = events.last().map_or_else(|| asker.group().key(), |(group, _)| group);
-        let limits = self.bytes.limits();
-        let holder = self.bytes.holders().into_iter().find(|holder| &*holder.key == group);
+        let limits = self.gauges.bytes.limits();
+        let holder = self.gauges.bytes.holders().into_iter().find(|holder| &*holder.key == group);
         Facts {
             now: SystemTime::now(),
             agent: AgentFacts {

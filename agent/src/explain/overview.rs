@@ -97,9 +97,9 @@ pub(crate) struct Budget {
 impl Inspector {
     /// The state of the agent now.
     pub(crate) async fn overview(&self) -> Overview {
-        let (state, now) = (self.status.state(), SystemTime::now());
+        let (state, now) = (self.gauges.status.state(), SystemTime::now());
         let manager = self.admission.manager();
-        let (levels, limits) = (self.bytes.levels(), self.bytes.limits());
+        let (levels, limits) = (self.gauges.bytes.levels(), self.gauges.bytes.limits());
         let metrics = self.admission.metrics();
         let agent = Agent {
             version: crate::version::line(),
@@ -112,7 +112,7 @@ impl Inspector {
                 Serving::Stopping => "stopping",
             }
             .to_owned(),
-            uptime_seconds: self.status.uptime_seconds(),
+            uptime_seconds: self.gauges.status.uptime_seconds(),
             last_sync_age_seconds: state.last_sync.map(|at| -until(at, now)),
             svid_expires_in_seconds: state.svid.as_ref().map(|svid| until(svid.not_after, now)),
             server: self.settings.server_host_port(),
@@ -123,6 +123,7 @@ impl Inspector {
             None => Vec::new(),
         };
         let mut callers: Vec<Caller> = self
+            .gauges
             .bytes
             .holders()
             .into_iter()
@@ -143,7 +144,7 @@ impl Inspector {
                 jwt_svids: manager.as_ref().map_or(0, Manager::jwt_svid_count),
                 connections: levels.accounts,
                 caller_groups: levels.groups,
-                held_names: self.held_names.load(Ordering::Relaxed),
+                held_names: self.gauges.held_names.load(Ordering::Relaxed),
             },
             identities,
             callers,

@@ -61,7 +61,7 @@ pub enum KeyError {
     /// `keys.json` is malformed.
     #[error("keymanager(disk): {path} is not a key file: {reason}; move it away to start with new keys")]
     Corrupt {
-        /// The file.
+        /// The path of `keys.json`.
         path: PathBuf,
         /// What is wrong with it.
         reason: String,

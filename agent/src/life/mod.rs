@@ -17,19 +17,21 @@ mod clock;
 mod judge;
 mod lines;
 mod own;
+mod renewal;
 mod rules;
 pub(crate) mod stale;
 mod stored;
+mod syncing;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use attestors::node::Attestor;
 use config::{RebootstrapMode, Settings, TrustBundleSource};
 use identity::{Bundle, Distrusted, TrustDomain};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
-use tracing::{error, info};
+use tracing::error;
 
 use self::clock::{Reasons, SyncClock};
 pub use self::judge::Fatal;
@@ -39,16 +41,14 @@ use self::own::{OwnSvid, stored_svid};
 use self::rules::rules;
 pub(crate) use self::stored::Stored;
 use crate::keys::{AgentKey, AgentSvid, Keys, Request};
-use crate::manager::{Demand, Manager, Mint, Parts, Sign};
+use crate::manager::{Demand, Manager};
 use crate::status::Status;
 use crate::store::{Data, Keeper};
 use crate::telemetry::{Metrics, names};
 use crate::upstream::attest::NewIdentity;
-use crate::upstream::backoff::Need;
 use crate::upstream::link::{Credentials, Link, Tls};
-use crate::upstream::sync::{Counts, SyncState, sync};
 use crate::upstream::tls::{KeyExchange, Roots};
-use crate::upstream::{ServerError, attest, failed, jwt, mint};
+use crate::upstream::{ServerError, attest, failed};
 
 /// The state of the task.
 #[derive(Debug)]
@@ -95,7 +95,8 @@ impl Lifecycle {
         (attestor, reconfigured): (Attestor, watch::Receiver<Option<Arc<Attestor>>>),
         stored: Stored,
         ready: watch::Sender<Option<Manager>>,
-        (status, metrics): (Arc<Status>, Metrics),
+        status: Arc<Status>,
+        metrics: Metrics,
     ) -> Result<Self, Fatal> {
         let Stored { store, data, keys } = stored;
         let rules = rules(&settings);
@@ -286,177 +287,6 @@ impl Lifecycle {
         }
     }
 
-    /// Syncs once, and schedules the next sync.
-    async fn sync(&mut self, known: &mut SyncState, clock: &mut SyncClock) -> Result<(), ServerError> {
-        let revisions = self.settings.experimental.use_sync_authorized_entries;
-        let call = names::FETCH_ENTRIES.start(&self.metrics);
-        let result = sync(&self.link, known, revisions).await;
-        call.end(status(&result));
-        // A server that refuses has answered.
-        let is_answered = result.as_ref().map_or_else(|reason| reason.code().is_some(), |_| true);
-        self.metrics.set(&names::LINK_UP, &[], f64::from(u8::from(is_answered)));
-        if let Ok(synced) = &result {
-            counted(&self.metrics, &known.counts(), synced.bundles.len());
-        }
-        let outcome = result.as_ref().map(drop).map_err(ServerError::retry_after);
-        let need = self.manager.as_ref().map_or(Need::Urgent, Manager::need);
-        let is_back = clock.synced(outcome, self.settings.experimental.sync_interval, need);
-        if result.is_ok() && known.is_doubtful() {
-            clock.confirm();
-        }
-        // The manager did not get these entries, so the next sync must return all of them again.
-        if let Err(reason) = self.synced(result?).await {
-            *known = self.no_results();
-            return Err(reason);
-        }
-        if is_back {
-            if clock.renewal_fails() {
-                self.hold_renewal(Duration::ZERO);
-            }
-            if let Some(manager) = &self.manager {
-                manager.reached().await;
-            }
-        }
-        Ok(())
-    }
-
-    /// The results of no sync.
-    fn no_results(&self) -> SyncState {
-        let experimental = &self.settings.experimental;
-        SyncState::new(experimental.withdrawal, experimental.sync_interval)
-    }
-
-    /// Replaces the agent's own SVID, and schedules the next attempt.
-    async fn renew_in_time(&mut self, clock: &mut SyncClock) -> Result<(), ServerError> {
-        let result = self.renew().await;
-        let signed_in_vain = self.own.as_ref().is_some_and(|own| own.distrusted);
-        match &result {
-            // A replica that lags behind signs with the tainted authority for a while.
-            Ok(()) if signed_in_vain => self.renew_within(clock.renewal_wait(Need::Idle)),
-            Ok(()) => clock.renewed(),
-            Err(_) => {
-                let old_at = self.own.as_ref().map(OwnSvid::old_at);
-                let until_old = old_at.map(|at| at.duration_since(SystemTime::now()).unwrap_or_default());
-                let urgent = until_old.is_none_or(|left| left.is_zero());
-                let wait = clock.renewal_wait(Need::urgent_if(urgent));
-                self.hold_renewal(
-                    until_old.filter(|left| !left.is_zero()).map_or(wait, |left| wait.min(left)),
-                );
-            }
-        }
-        result
-    }
-
-    /// Passes the outcome of a sync to the manager, which the first sync starts, and keeps the own bundle.
-    async fn synced(&mut self, synced: crate::upstream::sync::Synced) -> Result<(), ServerError> {
-        self.reason.clear();
-        let own = synced.bundles.get(&self.trust_domain).cloned();
-        if let Some(bundle) = &own {
-            self.renew_distrusted(bundle);
-        }
-        let first = self.manager.is_none();
-        let manager = match &self.manager {
-            Some(manager) => manager.clone(),
-            None => {
-                let bundle = own.clone().or_else(|| self.bundle.clone());
-                let bundle = bundle.ok_or(ServerError::Protocol("the server has no bundle"))?;
-                Manager::start(self.parts(bundle))
-            }
-        };
-        manager.synced(synced).await;
-        if first {
-            self.manager = Some(manager.clone());
-            self.ready.send_replace(Some(manager));
-        }
-        self.status.synced(SystemTime::now());
-        if first {
-            info!("Agent is ready");
-        }
-        let changed = own.is_some() && own != self.bundle;
-        if changed || !self.data.bootstrap_start_time.is_empty() {
-            self.bundle = own.or_else(|| self.bundle.take());
-            self.found_server();
-            self.refresh_credentials();
-            self.persist();
-        } else if first {
-            self.persist();
-        }
-        Ok(())
-    }
-
-    fn parts(&self, bundle: Arc<Bundle>) -> Parts {
-        let (link, key_type) = (Arc::clone(&self.link), self.settings.workload_x509_svid_key_type);
-        let mint: Mint = Arc::new(move |entries| {
-            let link = Arc::clone(&link);
-            Box::pin(async move { mint::mint(&link, entries, key_type).await })
-        });
-        let link = Arc::clone(&self.link);
-        let sign: Sign = Arc::new(move |key| {
-            let link = Arc::clone(&link);
-            Box::pin(async move { jwt::sign(&link, key.entry_id(), key.audience()).await })
-        });
-        let (demand, jwt_limit) = (self.demand.0.clone(), self.settings.jwt_svid_cache_max_size);
-        Parts {
-            rules: self.rules.clone(),
-            bundle,
-            mint,
-            sign,
-            jwt_limit,
-            demand,
-            clock: SystemTime::now,
-            metrics: self.metrics.clone(),
-        }
-    }
-
-    /// Forces the renewal of the agent's own SVID, before all others, if its authority is tainted or has left the
-    /// bundle.
-    fn renew_distrusted(&mut self, bundle: &Bundle) {
-        let removed = self.bundle.as_ref().map(|before| Distrusted::removed(before, bundle));
-        let lost = Distrusted::tainted(bundle).with(&removed.unwrap_or_default());
-        if let Some(own) = self.own.as_mut().filter(|own| !own.distrusted && lost.has_signed(&own.svid)) {
-            info!("Agent SVID is tainted by a root authority, forcing rotation");
-            own.distrusted = true;
-            own.renew_at = SystemTime::now();
-        }
-    }
-
-    /// Replaces the agent's own SVID: by another attestation if the agent can attest again, or else by RenewAgent.
-    async fn renew(&mut self) -> Result<(), ServerError> {
-        let Some(own) = &self.own else { return Ok(()) };
-        lines::renewing(self.data.reattestable, &own.svid.id);
-        if self.data.reattestable {
-            let roots = self.roots().await.map_err(ServerError::Malformed)?;
-            return self.attest(&roots).await;
-        }
-        let current = own.svid.key.clone();
-        let call = names::ROTATE.start(&self.metrics);
-        let rotated = self.rotated(&current).await;
-        call.end(status(&rotated));
-        let svid = rotated?;
-        info!(spiffe_id = %svid.id, "Successfully rotated agent SVID");
-        self.set_own(svid);
-        Ok(())
-    }
-
-    async fn rotated(&mut self, current: &AgentKey) -> Result<Arc<AgentSvid>, ServerError> {
-        let request = self.new_key(Some(current)).await?;
-        attest::renew(&self.link, request).await
-    }
-
-    /// Brings the next renewal forward.
-    fn renew_within(&mut self, wait: Duration) {
-        if let Some(own) = &mut self.own {
-            own.renew_at = own.renew_at.min(SystemTime::now() + wait);
-        }
-    }
-
-    /// Delays the next renewal, because the last one failed.
-    fn hold_renewal(&mut self, wait: Duration) {
-        if let Some(own) = &mut self.own {
-            own.renew_at = SystemTime::now() + wait;
-        }
-    }
-
     fn forget_svid(&mut self) {
         self.own = None;
         self.persist();
@@ -479,20 +309,6 @@ impl Lifecycle {
 /// The name of the gRPC code of an outcome.
 fn status<T>(result: &Result<T, ServerError>) -> &'static str {
     result.as_ref().map_or_else(failed::code_name, |_| "OK")
-}
-
-/// Emits what a sync has brought.
-#[expect(clippy::cast_precision_loss, reason = "what is counted fits into memory")]
-fn counted(metrics: &Metrics, entries: &Counts, bundles: usize) {
-    for (gauge, count) in [
-        (&names::SYNC_BUNDLES, bundles),
-        (&names::SYNC_ENTRIES, entries.total),
-        (&names::SYNC_MISSING, entries.missing),
-        (&names::SYNC_STALE, entries.stale),
-        (&names::SYNC_DROPPED, entries.dropped),
-    ] {
-        metrics.set(gauge, &[], count as f64);
-    }
 }
 
 /// spire-agent's words, and what to do.

@@ -126,7 +126,7 @@ table! {
     STARTED: Metric = spire("started", Kind::Gauge, &["version", "trust_domain_id"], "1 since the agent started.");
     UPTIME: Metric = spire("uptime_in_ms", Kind::Gauge, &[], "Milliseconds since the agent started.");
 
-    // Bootstrap.
+    // How the agent comes by its first trust bundle.
     BOOTSTRAPPED: Metric = spire("bootstrapped", Kind::Gauge, &[], "Whether the agent has a bundle that the server agrees with.");
     BOOTSTRAP_SECONDS: Metric = spire("bootstrap_seconds", Kind::Gauge, &["mode"], "When the present attempt to bootstrap began, in seconds since 1970.");
     BOOTSTRAP_ATTEMPTS: Metric = spire("bootstrap_attempts", Kind::Gauge, &["mode"], "Attempts of the present bootstrap.");
@@ -147,7 +147,7 @@ table! {
     SYNC_STALE: Metric = spire("sync_entries_stale", Kind::Gauge, &[], "Entries of the last sync that the agent had in an older revision.");
     SYNC_DROPPED: Metric = spire("sync_entries_dropped", Kind::Gauge, &[], "Entries that the last sync no longer had.");
 
-    // The caches.
+    // The caches of entries, X.509-SVIDs and JWT-SVIDs.
     ENTRY_ADD: Metric = spire("lru_cache_entry_add", Kind::Counter, &[], "Entries that were added.");
     ENTRY_UPDATE: Metric = spire("lru_cache_entry_update", Kind::Counter, &[], "Entries whose selectors or federated bundles changed.");
     ENTRY_REMOVE: Metric = spire("lru_cache_entry_remove", Kind::Counter, &[], "Entries that were removed.");
@@ -161,7 +161,7 @@ table! {
     PROCESS_TAINTED_X509: Calls = calls!("cache_manager.workload.process_tainted_x509_svids", "Searches for X.509-SVIDs of tainted authorities");
     PROCESS_TAINTED_JWT: Calls = calls!("cache_manager.workload.process_tainted_jwt_svids", "Searches for JWT-SVIDs of tainted authorities");
 
-    // Callers.
+    // Attestation of callers, and what they are refused.
     ATTESTATION: Calls = calls!("workload_api.workload_attestation", "Attestations of callers");
     ATTESTOR: Calls = calls!("workload_api.workload_attestor", &["attestor", "status"], "Attestations of callers by one attestor");
     DISCOVERED_SELECTORS: Metric = spire("workload_api.discovered_selectors", Kind::Sample, &[], "Selectors of a caller.");
@@ -199,7 +199,7 @@ table! {
     FETCH_JWT_SVIDS: Calls = calls!("rpc.delegated_identity.fetch_jwtsvi_ds", "Calls of FetchJWTSVIDs");
     SUBSCRIBE_TO_JWT_BUNDLES: Calls = calls!("rpc.delegated_identity.subscribe_to_jwt_bundles", "Calls of SubscribeToJWTBundles");
 
-    // Ours.
+    // Finial's own; spire-agent has none of them.
     EXPLAIN: Calls = our_calls!("rpc.inspect.explain", "Calls of Explain");
     LIST_RECORDS: Calls = our_calls!("rpc.inspect.list_records", "Calls of ListRecords");
     OVERVIEW: Calls = our_calls!("rpc.inspect.overview", "Calls of Overview");

@@ -11,7 +11,8 @@ use config::{PluginFile, Reread, Settings};
 use tokio::sync::watch;
 use tracing::{error, info};
 
-use super::{node_attestor_of, workload};
+use super::node::node_attestor_of;
+use super::workload;
 use crate::door::Admission;
 
 /// What is needed to configure plugins anew.

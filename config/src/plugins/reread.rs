@@ -48,7 +48,7 @@ impl PluginFile {
         self.kind.name()
     }
 
-    /// The file.
+    /// The path of `plugin_data_file`, as configured.
     #[must_use]
     pub fn path(&self) -> PathBuf {
         self.path.clone().into()

@@ -25,7 +25,7 @@ pub(in super::super) fn run(arguments: &[String], program: &str) -> ExitCode {
 
 /// `completion` has no flags.
 pub(in super::super) const FLAGS: FlagSet = FlagSet { name: "completion", flags: &[] };
-/// The shells.
+/// The shells that there are completion scripts for.
 pub(super) const SHELLS: [&str; 3] = ["bash", "fish", "zsh"];
 /// How to use the scripts.
 pub(in super::super) const HOW: &str = "\

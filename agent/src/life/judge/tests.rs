@@ -44,7 +44,8 @@ async fn lifecycle(settings: &str, reattestable: bool) -> (Lifecycle, tempfile::
         (attestor, watch::channel(None).1),
         stored,
         ready,
-        (status, metrics),
+        status,
+        metrics,
     )
     .unwrap();
     lifecycle.data.reattestable = reattestable;

@@ -39,7 +39,7 @@ pub enum DaemonError {
     /// No connection could be opened.
     #[error("failed to connect to the docker API at unix://{}; check if the path is correct and if the daemon is running: {source}", path.display())]
     Connect {
-        /// The socket.
+        /// The daemon's Unix socket, as configured.
         path: PathBuf,
         /// The system's reason.
         source: io::Error,

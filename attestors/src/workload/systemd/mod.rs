@@ -44,7 +44,7 @@ pub enum SystemdError {
     /// systemd knows no unit of the process, or does not answer.
     #[error("failed to get unit by pid {pid}: {source}")]
     Unit {
-        /// The process.
+        /// The process that systemd was asked about, in the host's pid namespace.
         pid: i32,
         /// What systemd or the bus says.
         source: BusError,

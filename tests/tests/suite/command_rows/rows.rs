@@ -91,7 +91,7 @@ pub(super) const ROWS: &[Row] = &[
     helps("-version", 0, "1.15.3", Real::Differs("each names its build")),
     helps("-v nope", 0, "1.15.3", Real::Differs("each names its build")),
     fails("run -version", "flag provided but not defined: -version\n"),
-    // Flags.
+    // Flags that are unknown, malformed or without a value.
     fails("run -nope", "flag provided but not defined: -nope\nUsage of run:\n"),
     fails("run -config", "flag needs an argument: -config\n"),
     fails("run ---config x", "bad flag syntax: ---config\n"),
