@@ -37,7 +37,7 @@ pub(super) fn explain(values: &Values) -> ExitCode {
                 });
                 if has_cause(&answer) { ExitCode::from(CAUSE) } else { ExitCode::SUCCESS }
             }
-            Err(error) => refuse(&error.to_string()),
+            Err(error) => unasked(values, &error),
         }
     })
 }
@@ -65,7 +65,7 @@ pub(super) fn issuance(values: &Values) -> ExitCode {
                 });
                 ExitCode::SUCCESS
             }
-            Err(error) => refuse(&error.to_string()),
+            Err(error) => unasked(values, &error),
         }
     })
 }
@@ -75,7 +75,7 @@ fn read(json: &str) -> Value {
     plain(serde_json::from_str(json).unwrap_or_default())
 }
 
-async fn client(values: &Values) -> Result<InspectClient<Channel>, RpcError> {
+pub(super) async fn client(values: &Values) -> Result<InspectClient<Channel>, RpcError> {
     Ok(InspectClient::new(client::connect(socket(values)).await?).max_decoding_message_size(usize::MAX))
 }
 
@@ -92,6 +92,20 @@ fn request(values: &Values) -> Result<ExplainRequest, String> {
         [_] => Err("give either a pid or selectors".to_owned()),
         _ => Err("give one pid, after the flags".to_owned()),
     }
+}
+
+/// Says why the agent could not be asked. Agents have no admin socket unless one is configured, so a missing one is named as
+/// such.
+pub(super) fn unasked(values: &Values, error: &RpcError) -> ExitCode {
+    let socket = socket(values);
+    if socket.exists() {
+        return refuse(&error.to_string());
+    }
+    refuse(&format!(
+        "there is no socket {}; set admin_socket_path in the agent's configuration, or give the path that it has there with \
+         -socketPath",
+        socket.display()
+    ))
 }
 
 fn refuse(reason: &str) -> ExitCode {

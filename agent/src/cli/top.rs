@@ -9,11 +9,12 @@ use proto::inspect::inspect_client::InspectClient;
 use rustix::termios::tcgetwinsize;
 use tonic::transport::Channel;
 
-use super::admin::{SOCKET, socket};
+use super::admin::SOCKET;
 use super::client::{self, RpcError};
 use super::flags::{FlagSet, Values, duration, output, switch};
+use super::inspect::unasked;
 use super::print::Format;
-use super::{block_on, console};
+use super::{block_on, console, inspect};
 use crate::explain::overview::Overview;
 use crate::plain::plain;
 
@@ -27,16 +28,13 @@ pub(super) fn run(values: &Values) -> ExitCode {
         let outcome = if once { print_once(values).await } else { watch(values).await };
         match outcome {
             Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                console::err(&format!("Error: {error}"));
-                ExitCode::FAILURE
-            }
+            Err(error) => unasked(values, &error),
         }
     })
 }
 
 async fn print_once(values: &Values) -> Result<(), RpcError> {
-    let mut agent = connect(values).await?;
+    let mut agent = inspect::client(values).await?;
     let json = ask(&mut agent).await?;
     match values.format() {
         Format::Json => console::out(&json),
@@ -50,7 +48,7 @@ async fn print_once(values: &Values) -> Result<(), RpcError> {
 
 async fn watch(values: &Values) -> Result<(), RpcError> {
     let interval = values.duration("interval").unwrap_or(Duration::from_secs(1)).max(FASTEST);
-    let mut agent = connect(values).await?;
+    let mut agent = inspect::client(values).await?;
     let mut before = None;
     let screen = Screen::open();
     loop {
@@ -63,10 +61,6 @@ async fn watch(values: &Values) -> Result<(), RpcError> {
             () = tokio::time::sleep(interval) => {}
         }
     }
-}
-
-async fn connect(values: &Values) -> Result<InspectClient<Channel>, RpcError> {
-    Ok(InspectClient::new(client::connect(socket(values)).await?).max_decoding_message_size(usize::MAX))
 }
 
 async fn ask(agent: &mut InspectClient<Channel>) -> Result<String, RpcError> {

@@ -170,6 +170,16 @@ async fn processes() {
         assert_eq!(output.status.code(), Some(1));
         assert_eq!(String::from_utf8_lossy(&output.stderr), expected);
     }
+    let nowhere = tempfile::tempdir().expect("a temporary folder");
+    for (command, words) in [("explain", &["1"][..]), ("issuance", &[]), ("top", &[])] {
+        let output = ask(nowhere.path(), command, words).await;
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            said.starts_with("Error: there is no socket ") && said.contains("admin_socket_path"),
+            "{said}"
+        );
+        assert_eq!(output.status.code(), Some(1));
+    }
 }
 
 async fn calls() {
