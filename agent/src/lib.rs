@@ -10,10 +10,12 @@
 pub mod apis;
 mod check;
 pub mod cli;
+mod continuity;
 pub mod door;
 mod explain;
 mod golang;
 mod http1;
+mod keep;
 pub mod keys;
 mod kubernetes;
 pub mod life;

@@ -41,7 +41,7 @@ impl State {
 /// Whether callers can be given identities that will last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Serving {
-    /// The agent has not attested, or has not synced yet.
+    /// The agent has not attested, or has not synced yet, and has nothing of an earlier process.
     #[default]
     Starting,
     Ready,
@@ -87,6 +87,15 @@ impl Status {
             state.last_sync = Some(at);
             state.trouble = None;
             if state.serving != Serving::Stopping {
+                state.serving = Serving::Ready;
+            }
+        });
+    }
+
+    /// The agent serves what an earlier process had.
+    pub(crate) fn restored(&self) {
+        self.state.send_modify(|state| {
+            if state.serving == Serving::Starting {
                 state.serving = Serving::Ready;
             }
         });

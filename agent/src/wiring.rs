@@ -23,10 +23,11 @@ pub(crate) use self::node::node_attestor;
 use self::reload::Reload;
 use crate::apis::admin::Admin;
 use crate::apis::{self, Public};
+use crate::continuity::{self, Changes, Contents, Continuity};
 use crate::door::Admission;
 use crate::door::shares::{SHARES, run_rounds};
 use crate::explain::Inspector;
-use crate::life::{Fatal, Lifecycle, Stored};
+use crate::life::{Fatal, Lifecycle, Outlets, Stored};
 use crate::manager::Manager;
 use crate::otlp::Sink;
 use crate::record::{self, Record};
@@ -43,6 +44,8 @@ mod workload;
 /// Runs the agent until a signal or a fatal error stops it. Writes out the last log lines before it returns.
 #[must_use]
 pub fn run(settings: Settings) -> ExitCode {
+    // Before there are other threads: it changes the environment.
+    let continuity = Continuity::take();
     let (level, format) = (settings.log_level, settings.log_format);
     let otlp = Sink::of(&settings);
     if let Some(records) = otlp.records() {
@@ -54,12 +57,12 @@ pub fn run(settings: Settings) -> ExitCode {
         eprintln!("cannot open log_file: {reason}");
         return ExitCode::FAILURE;
     }
-    let code = run_logged(settings, &otlp);
+    let code = run_logged(settings, &otlp, continuity);
     logging::flush(LAST_LINES);
     code
 }
 
-fn run_logged(settings: Settings, otlp: &Sink) -> ExitCode {
+fn run_logged(settings: Settings, otlp: &Sink, continuity: Continuity) -> ExitCode {
     // One thread. Slow work (keys, hashes, lists of pods) runs on threads of its own. All other work is so short that
     // handing it to another thread costs more than doing it (measured: `benches/REPORT.md`).
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -70,7 +73,7 @@ fn run_logged(settings: Settings, otlp: &Sink) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let code = match runtime.block_on(agent(settings, otlp)) {
+    let code = match runtime.block_on(agent(settings, otlp, continuity)) {
         Ok(()) => {
             info!("Agent stopped gracefully");
             ExitCode::SUCCESS
@@ -87,7 +90,7 @@ fn run_logged(settings: Settings, otlp: &Sink) -> ExitCode {
     code
 }
 
-async fn agent(settings: Settings, otlp: &Sink) -> Result<(), Fatal> {
+async fn agent(settings: Settings, otlp: &Sink, mut continuity: Continuity) -> Result<(), Fatal> {
     // Installed first, so that a signal stops the agent gracefully at any later moment.
     let mut stop = Stop { interrupt: on(SignalKind::interrupt())?, terminate: on(SignalKind::terminate())? };
     let settings = Arc::new(settings);
@@ -108,7 +111,7 @@ async fn agent(settings: Settings, otlp: &Sink) -> Result<(), Fatal> {
     // Bound this early so that a final error ends the agent before it has done anything.
     let socket = socket_path(&settings);
     lines::creating_folder(socket.as_deref());
-    let socket = socket.map(|path| first_try(path, &options)).transpose()?;
+    let socket = socket.map(|path| first_try(path, &options, &mut continuity)).transpose()?;
     tighten_umask();
     let (ready, manager) = watch::channel(None);
     let attestors = workload::attestors(&plugins, &settings.experimental, &proc)?;
@@ -131,32 +134,41 @@ async fn agent(settings: Settings, otlp: &Sink) -> Result<(), Fatal> {
     };
     telemetry::serve(&settings, gauges.clone(), otlp);
     let inspector = Inspector::new(Arc::clone(&admission), Arc::clone(&settings), gauges);
-    let admin = serve_operators(&settings, &admission, &status, inspector, &options)?;
+    let admin = serve_operators(&settings, &admission, &status, inspector, (&options, &mut continuity))?;
+    continuity.drop_leftovers();
+    let sealer = continuity.sealer();
+    let continuity = Arc::new(continuity);
     let apis = match socket {
-        Some(socket) => tokio::spawn(serve_apis(socket, options, Arc::clone(&settings), public)),
+        Some(socket) => {
+            let keeping = Arc::clone(&continuity);
+            tokio::spawn(serve_apis(socket, options, Arc::clone(&settings), public, keeping))
+        }
         None => {
             lines::not_serving();
             tokio::spawn(std::future::pending())
         }
     };
-    let (published, counted) = (Arc::clone(&status), metrics);
+    let (kept, own) = watch::channel(None);
+    let outlets = Outlets {
+        ready: ready.clone(),
+        status: Arc::clone(&status),
+        kept,
+        changes: Changes::default(),
+        metrics,
+    };
+    if let Some(sealer) = sealer {
+        tokio::spawn(sealer.run(outlets.changes.clone(), own, ready.subscribe()));
+    }
     let attestor = (node_attestor(&settings, &plugins), reconfigured);
-    let stored = stored(&settings, &plugins, &counted);
-    let stored = tokio::select! {
+    let stored = stored(&settings, &plugins, &outlets.metrics, continuity);
+    let mut stored = tokio::select! {
         stored = stored => stored?,
         () = stop.signalled() => return Ok(()),
     };
-    let lifecycle = Lifecycle::new(
-        Arc::clone(&settings),
-        trust_domain,
-        attestor,
-        stored,
-        ready.clone(),
-        published,
-        counted,
-    )?;
+    let recalled = stored.recalled.take();
+    let lifecycle = Lifecycle::new(Arc::clone(&settings), trust_domain, attestor, stored, outlets)?;
     let running = Running { settings, status, bytes, ready, apis, admin };
-    running.until_the_end(lifecycle, stop).await
+    running.until_the_end(lifecycle, recalled, stop).await
 }
 
 /// What ends with the agent.
@@ -173,9 +185,14 @@ struct Running {
 
 impl Running {
     /// Runs until a signal or a fatal error, then ends everything in order.
-    async fn until_the_end(mut self, lifecycle: Lifecycle, mut stop: Stop) -> Result<(), Fatal> {
+    async fn until_the_end(
+        mut self,
+        lifecycle: Lifecycle,
+        recalled: Option<Contents>,
+        mut stop: Stop,
+    ) -> Result<(), Fatal> {
         let keeper = lifecycle.keeper();
-        let mut life = tokio::spawn(lifecycle.run());
+        let mut life = tokio::spawn(lifecycle.run(recalled));
         let ended = tokio::select! {
             ended = &mut life => Some(ended.unwrap_or(Fatal::Stopped("the lifecycle"))),
             ended = &mut self.apis => Some(ended.unwrap_or(Fatal::Stopped("the server of the public socket"))),
@@ -217,7 +234,7 @@ fn serve_operators(
     admission: &Arc<Admission>,
     status: &Arc<Status>,
     inspector: Inspector,
-    options: &Options,
+    socket: (&Options, &mut Continuity),
 ) -> Result<JoinHandle<()>, Fatal> {
     if settings.health_checks.listener_enabled {
         tokio::spawn(apis::health::serve(settings.health_checks.clone(), Arc::clone(status)));
@@ -225,7 +242,7 @@ fn serve_operators(
     if let Some(address) = &settings.experimental.status_address {
         tokio::spawn(status_page::serve(address.clone(), inspector.clone()));
     }
-    admin(settings, options, admission, status, inspector)
+    admin(settings, socket, admission, status, inspector)
 }
 
 /// Keeps what the agent makes from others. Called after the public socket's folder is made and before private files are
@@ -237,9 +254,15 @@ fn tighten_umask() {
 }
 
 /// What an earlier run has stored.
-async fn stored(settings: &Settings, plugins: &Plugins, metrics: &Metrics) -> Result<Stored, Fatal> {
+async fn stored(
+    settings: &Settings,
+    plugins: &Plugins,
+    metrics: &Metrics,
+    continuity: Arc<Continuity>,
+) -> Result<Stored, Fatal> {
     let reading = telemetry::names::GET_KEYS.start(metrics);
-    let stored = Stored::read(settings.data_dir.clone(), plugins.key_manager.clone()).await;
+    let recall = move || continuity.recall();
+    let stored = Stored::read(settings.data_dir.clone(), plugins.key_manager.clone(), recall).await;
     reading.end(if stored.is_ok() { "OK" } else { "Internal" });
     stored
 }
@@ -248,7 +271,7 @@ async fn stored(settings: &Settings, plugins: &Plugins, metrics: &Metrics) -> Re
 /// left is replaced, as for the public socket.
 fn admin(
     settings: &Arc<Settings>,
-    options: &Options,
+    (options, continuity): (&Options, &mut Continuity),
     admission: &Arc<Admission>,
     status: &Arc<Status>,
     inspector: Inspector,
@@ -258,7 +281,8 @@ fn admin(
     };
     lines::creating_admin_folder(Some(path));
     let options = Options { mode: 0o770, ..options.clone() };
-    let listener = Listener::bind(path, options).map_err(|reason| Fatal::StartUp(reason.to_string()))?;
+    let listener = continuity.listen(continuity::ADMIN, path, options);
+    let listener = listener.map_err(|reason| Fatal::StartUp(reason.to_string()))?;
     lines::serving_admin(path);
     let apis = Arc::new(Admin::new(settings, admission, status, inspector));
     Ok(tokio::spawn(apis::serve(listener, apis)))
@@ -324,8 +348,8 @@ struct Socket {
     tried: Result<Listener, BindError>,
 }
 
-fn first_try(path: PathBuf, options: &Options) -> Result<Socket, Fatal> {
-    let tried = Listener::bind(&path, options.clone());
+fn first_try(path: PathBuf, options: &Options, continuity: &mut Continuity) -> Result<Socket, Fatal> {
+    let tried = continuity.listen(continuity::PUBLIC, &path, options.clone());
     match tried {
         Err(reason) if reason.is_final() => Err(Fatal::StartUp(reason.to_string())),
         tried => Ok(Socket { path, tried }),
@@ -358,11 +382,20 @@ pub(crate) fn slots(files: u64) -> budget::Limits {
 }
 
 /// Serves the public socket for ever, from when it can be had.
-async fn serve_apis(socket: Socket, options: Options, settings: Arc<Settings>, public: Arc<Public>) -> Fatal {
+async fn serve_apis(
+    socket: Socket,
+    options: Options,
+    settings: Arc<Settings>,
+    public: Arc<Public>,
+    continuity: Arc<Continuity>,
+) -> Fatal {
     let listener = match socket.tried {
         Ok(listener) => listener,
         Err(reason) => match socket::bound(reason, || Listener::bind(&socket.path, options.clone())).await {
-            Ok(listener) => listener,
+            Ok(listener) => {
+                continuity.hold(continuity::PUBLIC, &listener);
+                listener
+            }
             Err(reason) => return Fatal::StartUp(reason.to_string()),
         },
     };

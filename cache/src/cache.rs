@@ -81,6 +81,14 @@ impl Cache {
         self.records.values().map(|record| (&record.entry, record.minted.as_ref().map(|minted| &minted.svid)))
     }
 
+    /// All SVIDs, by ascending entry ID, each with its entry and the revision of the entry that it was signed for.
+    pub fn svids(&self) -> impl Iterator<Item = (&Arc<Entry>, i64, &Arc<X509Svid>)> {
+        self.records.values().filter_map(|record| {
+            let minted = record.minted.as_ref()?;
+            Some((&record.entry, minted.revision, &minted.svid))
+        })
+    }
+
     /// When the first of the SVIDs expires; `None` if there is none.
     #[must_use]
     pub fn soonest_expiry(&self) -> Option<SystemTime> {

@@ -106,6 +106,11 @@ impl JwtCache {
         self.held.is_empty()
     }
 
+    /// All tokens, valid or not, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (&JwtKey, &Arc<JwtSvid>)> {
+        self.held.iter().map(|(key, held)| (key, &held.svid))
+    }
+
     /// Whether a token is held, valid or not.
     #[must_use]
     pub fn holds(&self, key: &JwtKey) -> bool {

@@ -1,11 +1,11 @@
-//! The listener: binds or inherits the socket, and accepts connections from callers that can be identified.
+//! The listener: binds the socket, or takes one that is bound, and accepts connections from callers that can be identified.
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net as unix;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use budget::{Account, Budget, Charge};
@@ -50,18 +50,21 @@ pub struct Options {
 }
 
 impl Listener {
-    /// Takes the listener that the supervisor passed (`LISTEN_FDS`), if one is bound to `path`; otherwise makes the
-    /// socket file. The file is never unlinked: pods bind-mount it, and a new file of the same name would not reach
-    /// them.
+    /// Makes the socket file and listens. The file is never unlinked: pods bind-mount it, and a new file of the same
+    /// name would not reach them.
     ///
     /// # Errors
     /// [`BindError`].
     pub fn bind(path: &Path, options: Options) -> Result<Self, BindError> {
+        Self::inherit(bind(path, options.mode)?, path, options)
+    }
+
+    /// Listens on a socket that another process has bound to `path`.
+    ///
+    /// # Errors
+    /// [`BindError::Io`].
+    pub fn inherit(socket: unix::UnixListener, path: &Path, options: Options) -> Result<Self, BindError> {
         let io = |source| BindError::Io { path: path.to_owned(), source };
-        let socket = match inherited(path) {
-            Some(socket) => socket,
-            None => bind(path, options.mode)?,
-        };
         socket.set_nonblocking(true).map_err(io)?;
         Ok(Self {
             socket: UnixListener::from_std(socket).map_err(io)?,
@@ -159,6 +162,12 @@ impl Listener {
     }
 }
 
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
 /// An identified caller with a slot.
 struct Caller {
     peer: Peer,
@@ -178,29 +187,6 @@ fn is_closed_by_caller(socket: &impl AsFd) -> bool {
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     // A half-closed socket does not count: such a caller still reads.
     poll(&mut polled, Some(&now)).is_ok() && polled[0].revents().contains(PollFlags::HUP)
-}
-
-/// A listener that the supervisor passed and that is bound to `path`. All passed listeners are taken from the
-/// environment once; those for other paths are kept for later calls.
-fn inherited(path: &Path) -> Option<unix::UnixListener> {
-    static HANDED_OVER: OnceLock<Mutex<Vec<unix::UnixListener>>> = OnceLock::new();
-    let waiting = HANDED_OVER.get_or_init(|| {
-        let mut handed = listenfd::ListenFd::from_env();
-        Mutex::new((0..handed.len()).filter_map(|n| handed.take_unix_listener(n).ok().flatten()).collect())
-    });
-    let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
-    let is_ours = |socket: &unix::UnixListener| {
-        socket
-            .local_addr()
-            .is_ok_and(|address| address.as_pathname().is_some_and(|bound| same_file(bound, path)))
-    };
-    waiting.iter().position(is_ours).map(|ours| waiting.swap_remove(ours))
-}
-
-/// Whether two paths name the same socket file. One folder may have two names: `/var/run` is often a link to `/run`.
-fn same_file(a: &Path, b: &Path) -> bool {
-    let folder = |path: &Path| path.parent().and_then(|folder| folder.canonicalize().ok());
-    a == b || (a.file_name() == b.file_name() && folder(a).is_some() && folder(a) == folder(b))
 }
 
 /// Connections that are taken from the backlog at once, beside the first.

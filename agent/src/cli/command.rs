@@ -16,6 +16,7 @@ pub(super) enum Command {
     Check,
     Completion,
     Healthcheck,
+    Keep,
     /// `api fetch`, which is [`Self::FetchX509`] and has commands below it.
     Fetch,
     FetchX509,
@@ -35,6 +36,7 @@ impl Command {
     pub(super) fn flags(self) -> &'static FlagSet {
         match self {
             Self::Run => &load::RUN_FLAGS,
+            Self::Keep => &load::KEEP_FLAGS,
             Self::Validate => &load::VALIDATE_FLAGS,
             Self::Check => &check::FLAGS,
             Self::Completion => &scripts::FLAGS,
@@ -59,6 +61,7 @@ impl Command {
     pub(super) fn more(self) -> Option<&'static str> {
         match self {
             Self::Check => Some(check::MORE),
+            Self::Keep => Some(load::KEEP_MORE),
             Self::Completion => Some(scripts::HOW),
             Self::Man => Some(manual::HOW),
             _ => None,
@@ -69,6 +72,7 @@ impl Command {
     pub(super) fn exit_codes(self) -> &'static str {
         match self {
             Self::Run => "0 after SIGINT or SIGTERM, 1 if the agent cannot start or must end.",
+            Self::Keep => "Those of `run`.",
             Self::Validate => "0 if the configuration is valid, 1 if it is not.",
             Self::Check => check::EXIT_CODES,
             Self::Healthcheck => "0 if the agent is healthy, 1 if it is not or does not answer.",
@@ -255,6 +259,7 @@ const COMMANDS: &[Entry] = &[
     entry("explain", Command::Explain, "Tells why a process has, or lacks, an identity"),
     entry("healthcheck", Command::Healthcheck, "Determines agent health status"),
     entry("issuance", Command::Issuance, "Lists who was lately given which identity, and what was refused"),
+    entry("keep", Command::Keep, "Runs the agent, and starts it again with its sockets and identities"),
     entry("logger get", Command::Admin(Admin::LoggerGet), "Gets the logger details"),
     entry("logger reset", Command::Admin(Admin::LoggerReset), "Reset the logger details to launch level"),
     entry("logger set", Command::Admin(Admin::LoggerSet), "Sets the logger details"),

@@ -151,7 +151,7 @@ mod tests {
         }
         assert!(
             told("finial ")
-                .starts_with("api check completion debug explain healthcheck issuance logger man run san")
+                .starts_with("api check completion debug explain healthcheck issuance keep logger man run san")
         );
     }
 

@@ -83,6 +83,7 @@ fn run(command: Command, arguments: &[String], program: &str) -> ExitCode {
     };
     match command {
         Command::Run => load::run(&values),
+        Command::Keep => crate::keep::run(arguments),
         Command::Validate => load::validate(&values),
         Command::Check => check::run(&values),
         Command::Completion => complete::scripts::run(arguments, program),

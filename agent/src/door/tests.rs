@@ -60,6 +60,7 @@ impl Fixture {
 
     async fn become_ready(&self, entries: impl IntoIterator<Item = Entry>) {
         let parts = Parts {
+            changes: crate::continuity::Changes::default(),
             rules: cache::Options::default(),
             bundle: Arc::new(Bundle::of_x509(TrustDomain::parse("td").unwrap(), [])),
             mint: Arc::new(|_| Box::pin(std::future::pending())),

@@ -1,5 +1,5 @@
 //! The agent's own private key. It signs in place, for TLS with the server and for certificate signing requests. Its
-//! private half leaves it only for the file of `KeyManager "disk"`.
+//! private half leaves it only for the file of `KeyManager "disk"`, or for the sealed memory of a later process.
 
 use std::fmt;
 use std::sync::Arc;

@@ -118,6 +118,24 @@ impl Keys {
         Ok(Request { public_key: key.der_bytes().to_vec(), key, csr })
     }
 
+    /// The keys that a later process could not read from the disk, by slot. One that cannot be exported is left out.
+    #[must_use]
+    pub(crate) fn kept(&self) -> Vec<(String, PrivateKey)> {
+        if self.disk.is_some() {
+            return Vec::new();
+        }
+        let exported = self.held.iter().map(|(slot, key)| Some((slot.clone(), key.export().ok()?)));
+        exported.flatten().collect()
+    }
+
+    /// Takes the keys that an earlier process had, if it had them in memory only.
+    pub(crate) fn restore(&mut self, kept: &[(String, PrivateKey)]) {
+        if self.disk.is_none() {
+            let keys = kept.iter().filter_map(|(slot, key)| Some((slot.clone(), AgentKey::import(key)?)));
+            self.held.extend(keys);
+        }
+    }
+
     /// The key of this certificate (DER), whatever its slot; `None` if no slot has it.
     #[must_use]
     pub fn key_of(&self, certificate: &[u8]) -> Option<AgentKey> {

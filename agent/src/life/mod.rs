@@ -31,7 +31,7 @@ use config::{RebootstrapMode, Settings, TrustBundleSource};
 use identity::{Bundle, Distrusted, TrustDomain};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
-use tracing::error;
+use tracing::{error, info};
 
 use self::clock::{Reasons, SyncClock};
 pub use self::judge::Fatal;
@@ -40,6 +40,7 @@ use self::judge::{Doing, Verdict};
 use self::own::{OwnSvid, stored_svid};
 use self::rules::rules;
 pub(crate) use self::stored::Stored;
+use crate::continuity::{Changes, Contents, Own};
 use crate::keys::{AgentKey, AgentSvid, Keys, Request};
 use crate::manager::{Demand, Manager};
 use crate::status::Status;
@@ -49,6 +50,19 @@ use crate::upstream::attest::NewIdentity;
 use crate::upstream::link::{Credentials, Link, Tls};
 use crate::upstream::tls::{KeyExchange, Roots};
 use crate::upstream::{ServerError, attest, failed};
+
+/// Where the life publishes what it has.
+#[derive(Debug)]
+pub(crate) struct Outlets {
+    /// The manager, for the door.
+    pub(crate) ready: watch::Sender<Option<Manager>>,
+    pub(crate) status: Arc<Status>,
+    /// The agent's own identity, for what keeps it for a later process.
+    pub(crate) kept: watch::Sender<Option<Own>>,
+    /// Hears of changes of what a later process needs.
+    pub(crate) changes: Changes,
+    pub(crate) metrics: Metrics,
+}
 
 /// The state of the task.
 #[derive(Debug)]
@@ -74,6 +88,9 @@ pub struct Lifecycle {
     /// Publishes the manager to the door.
     ready: watch::Sender<Option<Manager>>,
     status: Arc<Status>,
+    /// Publishes the own identity to what keeps it for a later process.
+    kept: watch::Sender<Option<Own>>,
+    changes: Changes,
     pub(in crate::life) metrics: Metrics,
     /// Requests for early syncs, from the manager to this task.
     demand: (mpsc::Sender<Demand>, mpsc::Receiver<Demand>),
@@ -94,11 +111,10 @@ impl Lifecycle {
         trust_domain: TrustDomain,
         (attestor, reconfigured): (Attestor, watch::Receiver<Option<Arc<Attestor>>>),
         stored: Stored,
-        ready: watch::Sender<Option<Manager>>,
-        status: Arc<Status>,
-        metrics: Metrics,
+        outlets: Outlets,
     ) -> Result<Self, Fatal> {
-        let Stored { store, data, keys } = stored;
+        let Stored { store, data, keys, .. } = stored;
+        let Outlets { ready, status, kept, changes, metrics } = outlets;
         let rules = rules(&settings);
         let bundle = (!data.bundle.is_empty())
             .then(|| Arc::new(Bundle::of_x509(trust_domain.clone(), data.bundle.iter().cloned())));
@@ -127,6 +143,8 @@ impl Lifecycle {
             present: watch::Sender::new(None),
             ready,
             status,
+            kept,
+            changes,
             metrics,
             mode,
         };
@@ -146,21 +164,58 @@ impl Lifecycle {
     }
 
     /// Runs until a fatal error.
-    pub async fn run(mut self) -> Fatal {
+    pub(crate) async fn run(mut self, recalled: Option<Contents>) -> Fatal {
+        if let Some(contents) = recalled {
+            self.restore(contents).await;
+        }
         // Ends with `present`.
         tokio::spawn(stale::watch(
             Arc::clone(&self.settings),
             self.present.subscribe(),
             Arc::clone(&self.status),
         ));
+        let mut again = false;
         loop {
             if let Err(fatal) = self.bootstrap().await {
                 return fatal;
             }
-            if let Err(fatal) = self.serve().await {
+            if let Err(fatal) = self.serve(again).await {
                 return fatal;
             }
+            again = true;
         }
+    }
+
+    /// Serves what the last process had, before the server is reached, if the own identity is still valid.
+    async fn restore(&mut self, contents: Contents) {
+        let own = contents.bundles.first().filter(|bundle| bundle.trust_domain == self.trust_domain).cloned();
+        let (Some(bundle), Some(_)) = (own, &self.own) else {
+            info!("The agent has no valid identity of its own, so what the last process had is not served");
+            return;
+        };
+        if self.bundle.is_none() {
+            self.bundle = Some(Arc::clone(&bundle));
+        }
+        self.refresh_credentials();
+        self.keep_own();
+        let (entries, svids, tokens) = (contents.entries.len(), contents.svids.len(), contents.tokens.len());
+        let manager = Manager::start(self.parts(bundle));
+        manager.restore(contents).await;
+        self.manager = Some(manager.clone());
+        self.ready.send_replace(Some(manager));
+        self.status.restored();
+        info!(entries, svids, tokens, "Serving what the last process had, until the server is reached");
+    }
+
+    /// Publishes the own identity to what keeps it for a later process.
+    fn keep_own(&self) {
+        let own = self.own.as_ref().map(|own| Own {
+            keys: self.keys.kept(),
+            chain: own.svid.chain.clone(),
+            reattestable: self.data.reattestable,
+        });
+        self.kept.send_replace(own);
+        self.changes.note();
     }
 
     /// Attests the node, and keeps the new SVID and bundle.
@@ -210,6 +265,7 @@ impl Lifecycle {
             self.bundle.as_ref().is_some_and(|bundle| Distrusted::tainted(bundle).has_signed(&own.svid));
         self.own = Some(own);
         self.refresh_credentials();
+        self.keep_own();
         self.persist();
     }
 
@@ -227,8 +283,8 @@ impl Lifecycle {
         }
     }
 
-    /// Syncs and renews. Returns when the agent must bootstrap again.
-    async fn serve(&mut self) -> Result<(), Fatal> {
+    /// Syncs and renews. Returns when the agent must bootstrap again. With `again`, it has.
+    async fn serve(&mut self, again: bool) -> Result<(), Fatal> {
         // Runs beside the first sync: nothing waits for it.
         let link = Arc::clone(&self.link);
         tokio::spawn(async move {
@@ -237,9 +293,8 @@ impl Lifecycle {
                 error!(error = %reason, agent_version = %agent_version, "Failed to post agent status");
             }
         });
-        // A manager exists already, so this is a re-bootstrap: the authority that signed its SVIDs is not trusted any
-        // more.
-        if let Some(manager) = &self.manager {
+        // The authority that signed the manager's SVIDs is not trusted any more.
+        if let Some(manager) = self.manager.as_ref().filter(|_| again) {
             manager.renew_all().await;
         }
         let mut known = self.no_results();
@@ -289,6 +344,7 @@ impl Lifecycle {
 
     fn forget_svid(&mut self) {
         self.own = None;
+        self.keep_own();
         self.persist();
     }
 

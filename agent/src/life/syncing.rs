@@ -66,7 +66,7 @@ impl Lifecycle {
         if let Some(bundle) = &own {
             self.renew_distrusted(bundle);
         }
-        let first = self.manager.is_none();
+        let first = self.status.state().last_sync.is_none();
         let manager = match &self.manager {
             Some(manager) => manager.clone(),
             None => {
@@ -76,7 +76,7 @@ impl Lifecycle {
             }
         };
         manager.synced(synced).await;
-        if first {
+        if self.manager.is_none() {
             self.manager = Some(manager.clone());
             self.ready.send_replace(Some(manager));
         }
@@ -117,6 +117,7 @@ impl Lifecycle {
             demand,
             clock: SystemTime::now,
             metrics: self.metrics.clone(),
+            changes: self.changes.clone(),
         }
     }
 }

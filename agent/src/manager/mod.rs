@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use self::task::{Shared, Task};
 use self::tokens::Tokens;
 pub(crate) use self::tokens::{Following, Sign, TokenError};
+use crate::continuity::{Changes, Contents};
 use crate::telemetry::Metrics;
 use crate::upstream::ServerError;
 use crate::upstream::backoff::Need;
@@ -67,6 +68,10 @@ enum Message {
     /// A call failed as a whole: the wait that the server asks for, and the reason.
     MintFailed(Vec<Arc<Entry>>, Option<Duration>, String),
     Inspect(oneshot::Sender<Vec<Held>>),
+    /// What an earlier process of the agent had, before the first sync of this one.
+    Restore(Box<Contents>),
+    /// Asks for what a later process needs.
+    Contents(oneshot::Sender<Contents>),
 }
 
 /// An entry, and what the cache has for it.
@@ -136,13 +141,15 @@ pub(crate) struct Parts {
     /// The wall clock, by which SVIDs expire.
     pub(crate) clock: fn() -> SystemTime,
     pub(crate) metrics: Metrics,
+    /// Hears of changes of what a later process needs.
+    pub(crate) changes: Changes,
 }
 
 impl Manager {
     /// Starts the task.
     #[must_use]
     pub(crate) fn start(parts: Parts) -> Self {
-        let Parts { rules, bundle, mint, sign, jwt_limit, demand, clock, metrics } = parts;
+        let Parts { rules, bundle, mint, sign, jwt_limit, demand, clock, metrics, changes } = parts;
         let (mailbox, messages) = mpsc::channel(MAILBOX);
         let cache = Cache::new(rules, Arc::clone(&bundle));
         let snapshot = Arc::new(ArcSwap::new(cache.snapshot()));
@@ -159,6 +166,7 @@ impl Manager {
             waited_for: Arc::clone(&waited_for),
             soonest: Arc::clone(&soonest),
             metrics: metrics.clone(),
+            changes: changes.clone(),
         };
         let ends = (messages, mailbox.downgrade());
         let task = Task::new(cache, (mint, demand.clone(), clock), ends, shared);
@@ -169,7 +177,7 @@ impl Manager {
             let place = entries.entries().binary_search_by(|entry| (*entry.id).cmp(id));
             place.is_ok_and(|place| !entries.entries()[place].jwt_svid_include_jti)
         });
-        let tokens = Tokens::start((sign, metrics), jwt_limit, bundle.clone(), is_kept, clock);
+        let tokens = Tokens::start((sign, metrics, changes), jwt_limit, bundle.clone(), is_kept, clock);
         Self { mailbox, snapshot, bundle, bundles, svids, soonest, tokens, waited_for, demand }
     }
 
@@ -291,6 +299,24 @@ impl Manager {
         let (reply, answer) = oneshot::channel();
         self.mailbox.send(Message::Inspect(reply)).await.map_err(|_| Stopped)?;
         answer.await.map_err(|_| Stopped)
+    }
+
+    /// Takes what an earlier process of the agent had. The first sync corrects it.
+    pub(crate) async fn restore(&self, mut contents: Contents) {
+        self.tokens.restore(std::mem::take(&mut contents.tokens)).await;
+        let _ = self.mailbox.send(Message::Restore(Box::new(contents))).await;
+    }
+
+    /// What a later process of the agent needs. The agent's own identity is not among it.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub(crate) async fn contents(&self) -> Result<Contents, Stopped> {
+        let (reply, answer) = oneshot::channel();
+        self.mailbox.send(Message::Contents(reply)).await.map_err(|_| Stopped)?;
+        let mut contents = answer.await.map_err(|_| Stopped)?;
+        contents.tokens = self.tokens.all().await?;
+        Ok(contents)
     }
 
     /// Passes the outcome of a sync to the task.

@@ -19,6 +19,7 @@ use tracing::{debug, error, info, warn};
 
 use super::changes::{self, CACHE};
 use super::{Demand, Held, HeldSvid, Message, Mint};
+use crate::continuity::{Changes, Contents, Minted};
 use crate::telemetry::{Metric, Metrics, names};
 use crate::upstream::backoff::{Backoff, Need, jitter};
 use crate::upstream::failed;
@@ -64,6 +65,8 @@ pub(super) struct Shared {
     /// When the first SVID expires.
     pub(super) soonest: Arc<ArcSwapOption<SystemTime>>,
     pub(super) metrics: Metrics,
+    /// Hears of changes of what a later process of the agent needs.
+    pub(super) changes: Changes,
 }
 
 impl Task {
@@ -136,6 +139,8 @@ impl Task {
                 self.mint_failed(&entries, wait);
             }
             Message::Inspect(reply) => drop(reply.send(self.inspect())),
+            Message::Restore(contents) => self.restore(*contents),
+            Message::Contents(reply) => drop(reply.send(self.contents())),
         }
     }
 
@@ -169,6 +174,7 @@ impl Task {
         let published = self.cache.sync(synced.entries, synced.bundles, (self.clock)());
         let after = self.cache.snapshot();
         if !Arc::ptr_eq(&before, &after) {
+            self.shared.changes.note();
             self.shared.snapshot.store(Arc::clone(&after));
             // Logged after the snapshot is stored, so that a reader of these lines can rely on them at once.
             changes::log_entries(&before, &after, &self.shared.metrics);
@@ -191,13 +197,16 @@ impl Task {
         let own = Arc::clone(bundle);
         let mut bundles = self.cache.federated().clone();
         bundles.insert(own.trust_domain.clone(), own);
-        self.shared.all.send_if_modified(|all| {
+        let bundles_changed = self.shared.all.send_if_modified(|all| {
             let changed = *all != bundles;
             if changed {
                 *all = bundles;
             }
             changed
         });
+        if bundles_changed {
+            self.shared.changes.note();
+        }
         self.publish(published);
     }
 
@@ -234,6 +243,7 @@ impl Task {
     fn minted(&mut self, outcomes: Vec<Outcome>) {
         self.in_flight -= 1;
         self.changed = true;
+        self.shared.changes.note();
         self.batch = (self.batch * 2).min(BATCH);
         if self.reached() {
             // The channel holds one request. If it is full, a sync is about to happen anyway.
@@ -261,6 +271,44 @@ impl Task {
                     self.cache.mint_failed(&entry.id, now + jitter(ENTRY_RETRY, 0.3), now);
                 }
             }
+        }
+    }
+
+    /// Takes what an earlier process had, in one step: between the entries and their SVIDs nothing is asked for.
+    fn restore(&mut self, contents: Contents) {
+        let Contents { own: _, bundles, entries, svids, tokens: _ } = contents;
+        let bundles = bundles.into_iter().map(|bundle| (bundle.trust_domain.clone(), bundle)).collect();
+        let by_id: HashMap<Arc<str>, Arc<Entry>> =
+            entries.iter().map(|entry| (Arc::clone(&entry.id), Arc::clone(entry))).collect();
+        self.synced(Synced { entries: Some(entries), bundles });
+        let now = (self.clock)();
+        for Minted { entry_id, revision, svid } in svids {
+            let Some(entry) = by_id.get(&entry_id) else { continue };
+            // The entry as it was when the SVID was signed: a later revision makes it due.
+            let signed_for = Entry { revision, ..Entry::clone(entry) };
+            let published = self.cache.minted(&signed_for, svid, rand::rng().random(), now);
+            self.publish(published);
+        }
+        // The process that had them may have ended before it had replaced them.
+        let tainted = Distrusted::tainted(self.cache.bundle());
+        self.cache.renew_distrusted(|svid| tainted.has_signed(svid), now);
+    }
+
+    /// What a later process needs.
+    fn contents(&self) -> Contents {
+        let own = Arc::clone(self.cache.bundle());
+        let federated = self.cache.federated().values().cloned();
+        let svids = self.cache.svids().map(|(entry, revision, svid)| Minted {
+            entry_id: Arc::clone(&entry.id),
+            revision,
+            svid: Arc::clone(svid),
+        });
+        Contents {
+            own: None,
+            bundles: std::iter::once(own).chain(federated).collect(),
+            entries: self.cache.snapshot().entries().to_vec(),
+            svids: svids.collect(),
+            tokens: Vec::new(),
         }
     }
 

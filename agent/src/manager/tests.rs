@@ -133,6 +133,7 @@ impl Fixture {
         let (heard, demand) = mpsc::channel(1);
         let bundle = Arc::new(Bundle::of_x509(TrustDomain::parse("td").unwrap(), []));
         let manager = Manager::start(Parts {
+            changes: Changes::default(),
             rules,
             bundle,
             mint,

@@ -24,6 +24,7 @@ use tracing::{debug, error, info, warn};
 use self::follow::Followers;
 use self::queue::{Asker, Queue};
 use super::{Stopped, changes};
+use crate::continuity::Changes;
 use crate::telemetry::{Metrics, names};
 use crate::upstream::backoff::{Backoff, Need};
 use crate::upstream::{ServerError, failed};
@@ -64,6 +65,9 @@ enum Message {
     Get(Arc<Entry>, JwtKey, oneshot::Sender<Answer>),
     Follow(Arc<Entry>, JwtKey, oneshot::Sender<Result<Following, TokenError>>),
     Signed(JwtKey, Result<JwtSvid, ServerError>),
+    /// Tokens that an earlier process of the agent had.
+    Restore(Vec<(JwtKey, Arc<JwtSvid>)>),
+    All(oneshot::Sender<Vec<(JwtKey, Arc<JwtSvid>)>>),
 }
 
 /// The newest token; `None` until one is signed.
@@ -72,7 +76,7 @@ pub(crate) type Following = Updates<Option<Arc<JwtSvid>>>;
 impl Tokens {
     /// Starts the task. It holds at most `limit` tokens, and drops those whose key `bundle` says is tainted.
     pub(super) fn start(
-        (sign, metrics): (Sign, Metrics),
+        (sign, metrics, changes): (Sign, Metrics, Changes),
         limit: usize,
         bundle: watch::Receiver<Arc<Bundle>>,
         is_kept: IsKept,
@@ -100,6 +104,7 @@ impl Tokens {
             refused: HashMap::new(),
             reason: String::new(),
             metrics,
+            changes,
         };
         tokio::spawn(task.run());
         Self { mailbox, count }
@@ -113,6 +118,21 @@ impl Tokens {
     /// The number of tokens in the cache.
     pub(super) fn count(&self) -> usize {
         self.count.load(Ordering::Relaxed)
+    }
+
+    /// Takes tokens that an earlier process of the agent had.
+    pub(super) async fn restore(&self, tokens: Vec<(JwtKey, Arc<JwtSvid>)>) {
+        let _ = self.mailbox.send(Message::Restore(tokens)).await;
+    }
+
+    /// All tokens that are held.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub(super) async fn all(&self) -> Result<Vec<(JwtKey, Arc<JwtSvid>)>, Stopped> {
+        let (reply, answer) = oneshot::channel();
+        self.mailbox.send(Message::All(reply)).await.map_err(|_| Stopped)?;
+        answer.await.map_err(|_| Stopped)
     }
 
     /// The JWT-SVID of an entry for an audience.
@@ -163,6 +183,8 @@ struct Task {
     /// The last reason that was logged.
     reason: String,
     metrics: Metrics,
+    /// Hears of changes of what a later process of the agent needs.
+    changes: Changes,
 }
 
 impl Task {
@@ -174,6 +196,8 @@ impl Task {
                     Some(Message::Get(entry, key, reply)) => self.get(entry, key, reply),
                     Some(Message::Follow(entry, key, reply)) => self.follow(entry, key, reply),
                     Some(Message::Signed(key, signed)) => self.signed(key, signed),
+                    Some(Message::Restore(tokens)) => self.restore(tokens),
+                    Some(Message::All(reply)) => drop(reply.send(self.all())),
                     None => return,
                 },
                 Ok(()) = self.bundle.changed() => self.drop_distrusted(),
@@ -320,6 +344,7 @@ impl Task {
                     let draw = rand::rng().random();
                     self.followers.put(&key, &svid, draw, now);
                     self.cache.put(key, Arc::clone(&svid), draw, now);
+                    self.changes.note();
                 }
                 for (entry, reply) in callers {
                     let _ = reply.send(of_entry(&entry, &svid));
@@ -327,6 +352,18 @@ impl Task {
             }
             Err(reason) => self.not_signed(key, &reason, callers, now),
         }
+    }
+
+    /// Takes tokens that an earlier process had. They are renewed when they would have been.
+    fn restore(&mut self, tokens: Vec<(JwtKey, Arc<JwtSvid>)>) {
+        for (key, svid) in tokens {
+            let issued_at = svid.issued_at;
+            self.cache.put(key, svid, rand::rng().random(), issued_at);
+        }
+    }
+
+    fn all(&self) -> Vec<(JwtKey, Arc<JwtSvid>)> {
+        self.cache.iter().map(|(key, svid)| (key.clone(), Arc::clone(svid))).collect()
     }
 
     fn not_signed(&mut self, key: JwtKey, reason: &ServerError, callers: Vec<Asker>, now: SystemTime) {

@@ -2,15 +2,11 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::RwLock;
 use std::{env, io};
-
-use transport::Listener;
-
-use crate::listener::options;
 
 /// A child process that holds connections until it is told to end.
 pub(crate) struct Caller {
@@ -60,19 +56,6 @@ pub(crate) fn exited(path: &Path) {
     assert!(start(&mut child).wait().expect("its end").success());
 }
 
-/// Starts a process that inherits `sockets` and binds `paths`.
-pub(crate) fn heir(sockets: [UnixListener; 2], paths: [&PathBuf; 2]) -> Child {
-    let [first, second] = sockets.map(OwnedFd::from);
-    let mut heir = Command::new("sh");
-    heir.args(["-c", "exec 3<&0 4<&1 </dev/null >/dev/null; LISTEN_FDS=2 LISTEN_PID=$$ exec \"$@\"", "sh"])
-        .arg(env::current_exe().expect("this program"))
-        .args(["--exact", "caller::inherits", "--nocapture"])
-        .env(INHERIT, env::join_paths(paths).expect("paths without colons"))
-        .stdin(first)
-        .stdout(second);
-    start(&mut heir)
-}
-
 /// Starts a program. Until it runs, its process holds a copy of every open socket of this one.
 fn start(command: &mut Command) -> Child {
     let _alone = STARTING.write().expect("nobody panics with it");
@@ -89,7 +72,6 @@ fn program() -> Command {
 const CONNECT: &str = "FINIAL_TEST_CONNECT";
 const EXIT: &str = "FINIAL_TEST_EXIT";
 const COUNT: &str = "FINIAL_TEST_COUNT";
-const INHERIT: &str = "FINIAL_TEST_INHERIT";
 const CONNECTED: &str = "connected";
 
 /// The role of the child of [`Caller::connect`]. As a test of its own it does nothing.
@@ -109,17 +91,4 @@ fn leaves_its_connection_to_a_child() {
     let Some(path) = env::var_os(EXIT) else { return };
     let connection = UnixStream::connect(path).expect("a connection");
     Command::new("cat").stdin(OwnedFd::from(connection)).stdout(Stdio::null()).spawn().expect("a child");
-}
-
-/// The role of the child of [`heir`]. Each of its listeners has a caller in the backlog.
-#[tokio::test]
-async fn inherits() {
-    let Some(paths) = env::var_os(INHERIT) else { return };
-    let mut held = Vec::new();
-    for path in env::split_paths(&paths) {
-        let mut listener =
-            Listener::bind(&path, options(1, 0, 1)).expect("the listener that was handed over");
-        assert_eq!(listener.path(), path);
-        held.push((listener.accept().await, listener));
-    }
 }

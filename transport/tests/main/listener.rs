@@ -4,7 +4,7 @@ use crate::caller;
 
 use std::fs;
 use std::io::Write as _;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -100,15 +100,13 @@ async fn refuses_a_path_that_is_too_long() {
 }
 
 #[tokio::test]
-async fn serves_what_the_supervisor_handed_over() {
-    let (first, second) = (place(), place());
-    let sockets = [&first, &second].map(|place| UnixListener::bind(&place.path).expect("a socket"));
-    let inode = fs::metadata(&first.path).expect("the socket file").ino();
-    let _clients = [&first, &second].map(|place| UnixStream::connect(&place.path).expect("a connection"));
-    let mut child = caller::heir(sockets, [&second.path, &first.path]);
-    let ended = tokio::task::spawn_blocking(move || child.wait()).await.expect("waited").expect("its end");
-    assert!(ended.success(), "{ended}");
-    assert_eq!(fs::metadata(&first.path).expect("the socket file").ino(), inode);
+async fn serves_what_another_has_bound() {
+    let place = place();
+    let socket = UnixListener::bind(&place.path).expect("a socket");
+    let _client = UnixStream::connect(&place.path).expect("a connection");
+    let mut listener = Listener::inherit(socket, &place.path, options(1, 0, 1)).expect("a listener");
+    assert_eq!(listener.path(), place.path);
+    assert_eq!(listener.accept().await.peer().process.pid, own_pid());
 }
 
 #[tokio::test]

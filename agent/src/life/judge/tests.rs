@@ -8,8 +8,9 @@ use identity::{Bundle, SpiffeId, TrustDomain, X509Svid};
 use tokio::sync::watch;
 use tonic::Status;
 
-use super::super::Stored;
+use super::super::{Outlets, Stored};
 use super::*;
+use crate::continuity::Changes;
 
 const ALL: [Reason; 5] = [
     Reason::AgentExpired,
@@ -35,17 +36,20 @@ async fn lifecycle(settings: &str, reattestable: bool) -> (Lifecycle, tempfile::
     let attestor = if reattestable { psat() } else { JoinToken::new("t".into()).into() };
     let domain = TrustDomain::parse("td").unwrap();
     let ready = watch::channel(None).0;
-    let stored = Stored::read(settings.data_dir.clone(), KeyManager::Memory).await.unwrap();
-    let status = Arc::new(crate::status::Status::new());
-    let metrics = crate::telemetry::Metrics::default();
+    let stored = Stored::read(settings.data_dir.clone(), KeyManager::Memory, || None).await.unwrap();
+    let outlets = Outlets {
+        ready,
+        status: Arc::new(crate::status::Status::new()),
+        kept: watch::channel(None).0,
+        changes: Changes::default(),
+        metrics: crate::telemetry::Metrics::default(),
+    };
     let mut lifecycle = Lifecycle::new(
         Arc::new(settings),
         domain.clone(),
         (attestor, watch::channel(None).1),
         stored,
-        ready,
-        status,
-        metrics,
+        outlets,
     )
     .unwrap();
     lifecycle.data.reattestable = reattestable;
@@ -105,6 +109,7 @@ async fn a_refusal_ends_an_agent_that_cannot_attest_anew() {
 fn manager() -> crate::manager::Manager {
     let bundle = Arc::new(Bundle::of_x509(TrustDomain::parse("td").unwrap(), []));
     crate::manager::Manager::start(crate::manager::Parts {
+        changes: Changes::default(),
         rules: cache::Options::default(),
         bundle,
         mint: Arc::new(|_| Box::pin(async { Ok(Vec::new()) })),

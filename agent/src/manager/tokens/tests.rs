@@ -9,6 +9,7 @@ use identity::{JwtAuthority, Selector, SpiffeId, TrustDomain};
 use tokio::time::sleep;
 
 use super::*;
+use crate::continuity::Changes;
 
 thread_local! {
     static BEGAN: OnceCell<(SystemTime, Instant)> = const { OnceCell::new() };
@@ -89,7 +90,7 @@ impl Fixture {
         let (bundle, watched) = watch::channel(Arc::new(bundle));
         Self {
             tokens: Tokens::start(
-                (sign, Metrics::default()),
+                (sign, Metrics::default(), Changes::default()),
                 10,
                 watched,
                 Box::new(|id| id != "gone"),
@@ -423,7 +424,13 @@ fn late(by: Duration) -> Fixture {
     let bundle = Bundle::of_x509(TrustDomain::parse("td").unwrap(), []);
     let (bundle, watched) = watch::channel(Arc::new(bundle));
     Fixture {
-        tokens: Tokens::start((sign, Metrics::default()), 10, watched, Box::new(|_| true), clock),
+        tokens: Tokens::start(
+            (sign, Metrics::default(), Changes::default()),
+            10,
+            watched,
+            Box::new(|_| true),
+            clock,
+        ),
         signer,
         bundle,
     }

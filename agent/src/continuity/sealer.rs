@@ -1,0 +1,110 @@
+//! The task that writes the memory whenever something in it has changed.
+
+use std::fs::File;
+use std::os::fd::AsFd as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use holder::{Holder, Message, memory};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+use tracing::{error, warn};
+
+use super::{Contents, Own, content};
+use crate::manager::Manager;
+
+/// Counts changes of what is kept. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Changes(watch::Sender<u64>);
+
+impl Changes {
+    /// Something that is kept has changed.
+    pub(crate) fn note(&self) {
+        self.0.send_modify(|count| *count += 1);
+    }
+}
+
+/// What the task is made of.
+#[derive(Debug)]
+pub(crate) struct Sealer {
+    holder: Arc<Holder>,
+    /// The memories that the holder has, the newest first.
+    held: Vec<(String, File)>,
+    /// The number of the newest.
+    number: u64,
+    /// What the last attempt failed for.
+    trouble: String,
+}
+
+impl Sealer {
+    pub(super) fn new(holder: Arc<Holder>, held: Vec<(String, File)>) -> Self {
+        let number = held.first().map_or(0, |(_, file)| memory::number(file));
+        Self { holder, held, number, trouble: String::new() }
+    }
+
+    /// Writes after each change, for ever. The pauses between two writes grow with what one takes, so that many changes of a
+    /// large cache cost a small part of the CPU.
+    pub(crate) async fn run(
+        mut self,
+        changes: Changes,
+        own: watch::Receiver<Option<Own>>,
+        mut manager: watch::Receiver<Option<Manager>>,
+    ) {
+        let mut changes = changes.0.subscribe();
+        while changes.changed().await.is_ok() {
+            changes.borrow_and_update();
+            let present = manager.borrow_and_update().clone();
+            let Some(manager) = present else { continue };
+            let Ok(mut contents) = manager.contents().await else { return };
+            contents.own = own.borrow().clone();
+            drop(manager);
+            let began = Instant::now();
+            self.write(contents).await;
+            sleep((began.elapsed() * SHARE).max(PAUSE)).await;
+        }
+    }
+
+    async fn write(&mut self, contents: Contents) {
+        let number = self.number + 1;
+        // Encoding a thousand SVIDs takes milliseconds, which callers need not wait for.
+        let written = tokio::task::spawn_blocking(move || {
+            let text = content::encode(&contents)?;
+            memory::write(&text, number).map_err(|reason| reason.to_string())
+        });
+        let written = written.await.unwrap_or_else(|reason| Err(reason.to_string()));
+        let stored = written.and_then(|file| {
+            let name = if number.is_multiple_of(2) { EVEN } else { ODD }.to_owned();
+            let stored = self.holder.tell(&Message::Store(name.clone()), &[file.as_fd()]);
+            stored.map(|()| (name, file)).map_err(|reason| reason.to_string())
+        });
+        match stored {
+            Ok((name, file)) => {
+                self.number = number;
+                let old: Vec<(String, File)> = self.held.drain(..).collect();
+                self.held.push((name.clone(), file));
+                for (old, file) in old {
+                    memory::erase(&file);
+                    if old != name
+                        && let Err(reason) = self.holder.tell(&Message::Remove(old), &[])
+                    {
+                        warn!(error = %reason, "The holder of the memory does not take a message");
+                    }
+                }
+                self.trouble.clear();
+            }
+            Err(reason) if self.trouble == reason => {}
+            Err(reason) => {
+                error!(error = %reason, "What callers have is not kept: a restart has to ask the server");
+                self.trouble = reason;
+            }
+        }
+    }
+}
+
+/// Two names in turn: the new memory is there before the old one goes.
+const ODD: &str = "memory-a";
+const EVEN: &str = "memory-b";
+/// The shortest pause between two writes.
+const PAUSE: Duration = Duration::from_millis(20);
+/// The pause after a write, as a multiple of what it took.
+const SHARE: u32 = 20;
