@@ -150,8 +150,9 @@ mod tests {
             assert_eq!(told(line), expected, "{line}");
         }
         assert!(
-            told("finial ")
-                .starts_with("api check completion debug explain healthcheck issuance keep logger man run san")
+            told("finial ").starts_with(
+                "api check completion debug explain healthcheck issuance keep logger man run san"
+            )
         );
     }
 

@@ -119,11 +119,6 @@ impl Continuity {
         }
     }
 
-    /// Who keeps what is stored; `None` if nobody does.
-    pub(crate) fn holder(&self) -> Option<Arc<Holder>> {
-        self.holder.clone()
-    }
-
     /// What the last process had. One that cannot be used is thrown away.
     pub(crate) fn recall(&self) -> Option<Contents> {
         let (_, file) = self.memories.first()?;
@@ -138,8 +133,12 @@ impl Continuity {
     }
 
     /// Starts to keep what the agent has from now on; `None` if nobody would hold it.
-    pub(crate) fn sealer(&mut self) -> Option<Sealer> {
-        Some(Sealer::new(self.holder()?, std::mem::take(&mut self.memories)))
+    pub(crate) fn sealer(&self) -> Option<Sealer> {
+        let holder = self.holder.clone()?;
+        let held = self.memories.iter();
+        // It writes nothing before somebody has read them (`recall`).
+        let held = held.filter_map(|(name, file)| Some((name.clone(), file.try_clone().ok()?)));
+        Some(Sealer::new(holder, held.collect()))
     }
 }
 

@@ -51,7 +51,15 @@ impl Sealer {
         mut manager: watch::Receiver<Option<Manager>>,
     ) {
         let mut changes = changes.0.subscribe();
-        while changes.changed().await.is_ok() {
+        loop {
+            let came = tokio::select! {
+                came = changes.changed() => came,
+                // The first one has something already.
+                came = manager.changed() => came,
+            };
+            if came.is_err() {
+                return;
+            }
             changes.borrow_and_update();
             let present = manager.borrow_and_update().clone();
             let Some(manager) = present else { continue };
