@@ -92,6 +92,13 @@ impl Status {
         });
     }
 
+    /// Waits for the first sync.
+    pub(crate) async fn until_synced(&self) {
+        let mut state = self.state.subscribe();
+        // The sender is this value, so it does not go.
+        let _ = state.wait_for(|state| state.last_sync.is_some()).await;
+    }
+
     /// The agent serves what an earlier process had.
     pub(crate) fn restored(&self) {
         self.state.send_modify(|state| {

@@ -16,14 +16,15 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use tracing::{debug, error, info};
+use tracing::{debug, error, info, warn};
 use transport::{BindError, Listener, Options};
 
 pub(crate) use self::node::node_attestor;
 use self::reload::Reload;
+use self::succession::{Succession, Turn, send_away};
 use crate::apis::admin::Admin;
 use crate::apis::{self, Public};
-use crate::continuity::{self, Changes, Contents, Continuity};
+use crate::continuity::{self, Changes, Contents, Continuity, Line};
 use crate::door::Admission;
 use crate::door::shares::{SHARES, run_rounds};
 use crate::explain::Inspector;
@@ -39,6 +40,7 @@ mod lines;
 mod node;
 mod reload;
 mod socket;
+mod succession;
 mod workload;
 
 /// Runs the agent until a signal or a fatal error stops it. Writes out the last log lines before it returns.
@@ -108,6 +110,9 @@ async fn agent(settings: Settings, otlp: &Sink, mut continuity: Continuity) -> R
     tokio::spawn(run_rounds(bytes.clone()));
     let options =
         Options { slots: connection_slots(), bytes: bytes.clone(), proc: proc.clone(), mode: 0o777 };
+    let succession = continuity.succeed(&settings.data_dir).await;
+    succession
+        .map_err(|reason| Fatal::StartUp(format!("cannot take over from the running agent: {reason}")))?;
     // Bound this early so that a final error ends the agent before it has done anything.
     let socket = socket_path(&settings);
     lines::creating_folder(socket.as_deref());
@@ -134,14 +139,14 @@ async fn agent(settings: Settings, otlp: &Sink, mut continuity: Continuity) -> R
     };
     telemetry::serve(&settings, gauges.clone(), otlp);
     let inspector = Inspector::new(Arc::clone(&admission), Arc::clone(&settings), gauges);
-    let admin = serve_operators(&settings, &admission, &status, inspector, (&options, &mut continuity))?;
-    continuity.drop_leftovers();
-    let sealer = continuity.sealer();
-    let continuity = Arc::new(continuity);
+    let admin = admin_listener(&settings, &options, &mut continuity)?;
+    let succession = Succession::begin(continuity, &settings.data_dir, &status);
+    let admin = serve_operators(&settings, &admission, &status, inspector, (admin, &succession.turn));
+    let continuity = Arc::clone(&succession.continuity);
     let apis = match socket {
         Some(socket) => {
-            let keeping = Arc::clone(&continuity);
-            tokio::spawn(serve_apis(socket, options, Arc::clone(&settings), public, keeping))
+            let when = (succession.turn.clone(), Arc::clone(&continuity));
+            tokio::spawn(serve_apis(socket, options, Arc::clone(&settings), public, when))
         }
         None => {
             lines::not_serving();
@@ -156,9 +161,7 @@ async fn agent(settings: Settings, otlp: &Sink, mut continuity: Continuity) -> R
         changes: Changes::default(),
         metrics,
     };
-    if let Some(sealer) = sealer {
-        tokio::spawn(sealer.run(outlets.changes.clone(), own, ready.subscribe()));
-    }
+    let successor = succession.watch(&outlets.changes, own, ready.subscribe());
     let attestor = (node_attestor(&settings, &plugins), reconfigured);
     let stored = stored(&settings, &plugins, &outlets.metrics, continuity);
     let mut stored = tokio::select! {
@@ -167,7 +170,7 @@ async fn agent(settings: Settings, otlp: &Sink, mut continuity: Continuity) -> R
     };
     let recalled = stored.recalled.take();
     let lifecycle = Lifecycle::new(Arc::clone(&settings), trust_domain, attestor, stored, outlets)?;
-    let running = Running { settings, status, bytes, ready, apis, admin };
+    let running = Running { settings, status, bytes, ready, apis, admin, successor };
     running.until_the_end(lifecycle, recalled, stop).await
 }
 
@@ -181,6 +184,8 @@ struct Running {
     apis: JoinHandle<Fatal>,
     /// The server of the admin socket.
     admin: JoinHandle<()>,
+    /// Ends when another agent has taken over.
+    successor: JoinHandle<Line>,
 }
 
 impl Running {
@@ -193,10 +198,16 @@ impl Running {
     ) -> Result<(), Fatal> {
         let keeper = lifecycle.keeper();
         let mut life = tokio::spawn(lifecycle.run(recalled));
+        let mut successor = None;
         let ended = tokio::select! {
             ended = &mut life => Some(ended.unwrap_or(Fatal::Stopped("the lifecycle"))),
             ended = &mut self.apis => Some(ended.unwrap_or(Fatal::Stopped("the server of the public socket"))),
             () = stop.signalled() => None,
+            Ok(line) = &mut self.successor => {
+                info!("Another agent has taken over; the connections of this one end");
+                successor = Some(line);
+                None
+            }
         };
         if let Some(fatal) = ended {
             keeper.flush(LAST_WRITE).await;
@@ -207,7 +218,17 @@ impl Running {
         self.apis.abort();
         self.admin.abort();
         life.abort();
+        if successor.is_some() {
+            send_away(&self.bytes).await;
+        }
         tokio::join!(drain(&self.bytes, self.ready), keeper.flush(LAST_WRITE));
+        if let Some(line) = successor {
+            // Whoever started this agent will stop it. Until then it can be started again if its successor is gone.
+            tokio::select! {
+                () = stop.signalled() => {}
+                () = line.gone() => warn!("The agent that has taken over is gone"),
+            }
+        }
         Ok(())
     }
 }
@@ -234,15 +255,21 @@ fn serve_operators(
     admission: &Arc<Admission>,
     status: &Arc<Status>,
     inspector: Inspector,
-    socket: (&Options, &mut Continuity),
-) -> Result<JoinHandle<()>, Fatal> {
+    (admin, turn): (Option<Listener>, &Turn),
+) -> JoinHandle<()> {
     if settings.health_checks.listener_enabled {
         tokio::spawn(apis::health::serve(settings.health_checks.clone(), Arc::clone(status)));
     }
     if let Some(address) = &settings.experimental.status_address {
         tokio::spawn(status_page::serve(address.clone(), inspector.clone()));
     }
-    admin(settings, socket, admission, status, inspector)
+    let Some(listener) = admin else { return tokio::spawn(std::future::pending()) };
+    let apis = Arc::new(Admin::new(settings, admission, status, inspector));
+    let mut turn = turn.clone();
+    tokio::spawn(async move {
+        turn.comes().await;
+        apis::serve(listener, apis).await;
+    })
 }
 
 /// Keeps what the agent makes from others. Called after the public socket's folder is made and before private files are
@@ -267,25 +294,20 @@ async fn stored(
     stored
 }
 
-/// Binds the admin socket, if one is configured, and spawns the task that serves it. A socket file that a dead process
-/// left is replaced, as for the public socket.
-fn admin(
-    settings: &Arc<Settings>,
-    (options, continuity): (&Options, &mut Continuity),
-    admission: &Arc<Admission>,
-    status: &Arc<Status>,
-    inspector: Inspector,
-) -> Result<JoinHandle<()>, Fatal> {
-    let Some(path) = &settings.admin_socket_path else {
-        return Ok(tokio::spawn(std::future::pending()));
-    };
+/// Binds the admin socket, if one is configured. A socket file that a dead process left is replaced, as for the public
+/// socket.
+fn admin_listener(
+    settings: &Settings,
+    options: &Options,
+    continuity: &mut Continuity,
+) -> Result<Option<Listener>, Fatal> {
+    let Some(path) = &settings.admin_socket_path else { return Ok(None) };
     lines::creating_admin_folder(Some(path));
     let options = Options { mode: 0o770, ..options.clone() };
     let listener = continuity.listen(continuity::ADMIN, path, options);
     let listener = listener.map_err(|reason| Fatal::StartUp(reason.to_string()))?;
     lines::serving_admin(path);
-    let apis = Arc::new(Admin::new(settings, admission, status, inspector));
-    Ok(tokio::spawn(apis::serve(listener, apis)))
+    Ok(Some(listener))
 }
 
 /// Ends all connections. Calls that have begun are answered, and streams end because the manager is gone. After
@@ -387,19 +409,21 @@ async fn serve_apis(
     options: Options,
     settings: Arc<Settings>,
     public: Arc<Public>,
-    continuity: Arc<Continuity>,
+    (mut turn, continuity): (Turn, Arc<Continuity>),
 ) -> Fatal {
     let listener = match socket.tried {
         Ok(listener) => listener,
         Err(reason) => match socket::bound(reason, || Listener::bind(&socket.path, options.clone())).await {
             Ok(listener) => {
-                continuity.hold(continuity::PUBLIC, &listener);
+                continuity.store(continuity::PUBLIC, &listener);
                 listener
             }
             Err(reason) => return Fatal::StartUp(reason.to_string()),
         },
     };
+    turn.comes().await;
     lines::serving(&settings, listener.path());
+    continuity.serves();
     apis::serve(listener, public).await;
     Fatal::Stopped("the server of the public socket")
 }

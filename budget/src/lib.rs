@@ -101,6 +101,8 @@ pub struct Holder {
 pub enum Notice {
     /// The budget drains: the connection must finish what it has begun, and begin nothing new.
     Drain,
+    /// It is the connection's turn to end, whatever it has begun.
+    Over,
     /// Other groups need what the account holds: the connection must close now.
     Evicted,
 }
@@ -147,6 +149,7 @@ struct AccountNode {
     held: AtomicUsize,
     used: AtomicU64,
     evicted: AtomicBool,
+    over: AtomicBool,
     /// Whether it waits for its turn.
     turn: turns::State,
     waker: Mutex<Option<Waker>>,
@@ -237,6 +240,22 @@ impl Budget {
         }
     }
 
+    /// Gives [`Notice::Over`] to this many accounts that have not got it, and returns how many are left then. The clients of a
+    /// process that drains come back at once, so that they should not all be sent away at once.
+    pub fn end_some(&self, count: usize) -> usize {
+        let groups: Vec<_> = lock(&self.whole.groups).values().filter_map(Weak::upgrade).collect();
+        let accounts = |group: &Arc<GroupNode>| {
+            lock(&group.accounts).iter().filter_map(Weak::upgrade).collect::<Vec<_>>()
+        };
+        let accounts: Vec<_> = groups.iter().flat_map(accounts).collect();
+        let left: Vec<_> = accounts.iter().filter(|account| !account.over.load(Ordering::Acquire)).collect();
+        for account in left.iter().take(count) {
+            account.over.store(true, Ordering::Release);
+            account.wake();
+        }
+        left.len().saturating_sub(count)
+    }
+
     /// Ready when nothing is held, after [`Self::drain`]. Only one task may wait for it.
     pub fn poll_drained(&self, cx: &Context<'_>) -> Poll<()> {
         *lock(&self.whole.drained) = Some(cx.waker().clone());
@@ -259,6 +278,7 @@ impl Group {
             held: AtomicUsize::new(0),
             used: AtomicU64::new(self.node.whole.uses.fetch_add(1, Ordering::Relaxed)),
             evicted: AtomicBool::new(false),
+            over: AtomicBool::new(false),
             turn: turns::State::default(),
             waker: Mutex::default(),
         });
@@ -330,6 +350,9 @@ impl Account {
         self.node.register(cx);
         if self.node.evicted.load(Ordering::Acquire) {
             return Some(Notice::Evicted);
+        }
+        if self.node.over.load(Ordering::Acquire) {
+            return Some(Notice::Over);
         }
         self.node.group.whole.draining.load(Ordering::Acquire).then_some(Notice::Drain)
     }

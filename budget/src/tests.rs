@@ -101,6 +101,17 @@ fn draining_reaches_all_accounts_and_those_that_come() {
     assert!(budget.poll_drained(&cx).is_ready());
 }
 
+#[test]
+fn accounts_end_a_few_at_a_time() {
+    let budget = Budget::new(limits(10, 0, 10, 10));
+    let accounts: Vec<Account> = (0..5).map(|_| budget.group("a").account()).collect();
+    let cx = Context::from_waker(Waker::noop());
+    let over = || accounts.iter().filter(|account| account.poll_notice(&cx) == Some(Notice::Over)).count();
+    budget.drain();
+    assert_eq!((over(), budget.end_some(2), over()), (0, 3, 2));
+    assert_eq!((budget.end_some(2), budget.end_some(2), over()), (1, 0, 5));
+}
+
 /// A step of a random history of charges.
 #[derive(Debug, Clone)]
 enum Step {

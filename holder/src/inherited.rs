@@ -55,6 +55,15 @@ impl Inherited {
         this
     }
 
+    /// Adds what another process has passed later.
+    pub fn add(&mut self, name: String, descriptor: OwnedFd) {
+        if rustix::net::sockopt::socket_acceptconn(&descriptor).unwrap_or(false) {
+            self.listeners.push((name, UnixListener::from(descriptor)));
+        } else {
+            self.memories.push((name, File::from(descriptor)));
+        }
+    }
+
     /// The listener that is bound to `path`, if one was passed and the path still leads to a socket.
     pub fn listener(&mut self, path: &Path) -> Option<UnixListener> {
         let is_ours = |(_, socket): &(String, UnixListener)| {

@@ -134,6 +134,12 @@ where
             Some(Notice::Evicted) => {
                 return Poll::Ready(Err(enhance_your_calm("others need what the connection holds")));
             }
+            Some(Notice::Over) => {
+                self.calls.clear();
+                if !self.machine.is_leaving() {
+                    self.machine.leave(Reason::No, &mut scratch.out);
+                }
+            }
             Some(Notice::Drain) if self.machine.is_leaving() => {}
             Some(Notice::Drain) => self.machine.leave(Reason::No, &mut scratch.out),
         }

@@ -1,28 +1,34 @@
 //! What a restart does not lose: the sockets, and what the agent had for its callers.
 //!
 //! A holder (systemd, or `finial keep`) has the descriptors of both while no agent runs (crate `holder`). `content` is the
-//! form of the memory, `sealer` the task that writes it, and [`Continuity`] what the agent does with both when it starts.
+//! form of the memory, `sealer` the task that writes it, `handover` the way from one agent to
+//! another, and [`Continuity`] what the agent does with both when it starts.
 
 mod content;
+mod handover;
 mod sealer;
 #[cfg(test)]
 mod tests;
 
 use std::fs::File;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use cache::JwtKey;
-use holder::{Holder, Inherited, Message, memory};
+use holder::{Holder, Inherited, Message, Named, memory};
 use identity::{Bundle, Entry, JwtSvid, PrivateKey, X509Svid};
 use rustix::process::{Signal, set_parent_process_death_signal};
+use tokio::sync::watch;
+use tokio::time::sleep;
 use tracing::{debug, info, warn};
 use transport::{BindError, Listener, Options};
 
+pub(crate) use self::handover::{Line, Post};
 pub(crate) use self::sealer::{Changes, Sealer};
+use crate::manager::Manager;
 
 /// What is kept in sealed memory.
 #[derive(Debug, Clone, Default)]
@@ -61,7 +67,11 @@ pub(crate) struct Minted {
 pub(crate) struct Continuity {
     inherited: Inherited,
     holder: Option<Arc<Holder>>,
-    memories: Vec<(String, File)>,
+    memories: Named<File>,
+    /// Copies of the sockets that this agent listens on.
+    sockets: Named<OwnedFd>,
+    /// The agent that this one is about to replace.
+    predecessor: Option<Line>,
 }
 
 impl Continuity {
@@ -74,7 +84,32 @@ impl Continuity {
             // Whoever starts a keeper in place of one that was killed needs the sockets' paths.
             let _ = set_parent_process_death_signal(Some(Signal::TERM));
         }
-        Self { holder: holder.map(Arc::new), inherited, memories }
+        let holder = holder.map(Arc::new);
+        Self { holder, inherited, memories, sockets: Vec::new(), predecessor: None }
+    }
+
+    /// Takes what a running agent with the same data folder has, if there is one and this agent has no sockets of its own.
+    /// Only agents with a keeper replace each other.
+    ///
+    /// # Errors
+    /// Why the other agent does not hand over.
+    pub(crate) async fn succeed(&mut self, data_dir: &Path) -> Result<(), handover::Refused> {
+        if !self.has_keeper() || self.inherited.has_listeners() {
+            return Ok(());
+        }
+        let Some(line) = Line::connect(data_dir).await? else { return Ok(()) };
+        for (name, descriptor) in line.take().await? {
+            self.inherited.add(name, descriptor);
+        }
+        self.memories.splice(..0, self.inherited.memories());
+        self.predecessor = Some(line);
+        info!("Another agent serves this socket; this one takes over when it has synced with the server");
+        Ok(())
+    }
+
+    /// The agent that this one is about to replace.
+    pub(crate) fn predecessor(&mut self) -> Option<Line> {
+        self.predecessor.take()
     }
 
     /// Listens at a path: on the socket that was passed, if one is bound there. A new socket is given to the holder, too.
@@ -87,19 +122,108 @@ impl Continuity {
         path: &Path,
         options: Options,
     ) -> Result<Listener, BindError> {
-        if let Some(socket) = self.inherited.listener(path) {
-            debug!(path = %path.display(), "Continuing with the socket of the last process");
-            return Listener::inherit(socket, path, options);
-        }
-        let listener = Listener::bind(path, options)?;
+        let listener = match self.inherited.listener(path) {
+            Some(socket) => {
+                debug!(path = %path.display(), "Continuing with the socket of the last process");
+                Listener::inherit(socket, path, options)?
+            }
+            None => Listener::bind(path, options)?,
+        };
         self.hold(name, &listener);
         Ok(listener)
     }
 
-    /// Gives a socket to the holder.
-    pub(crate) fn hold(&self, name: &str, listener: &Listener) {
-        self.tell(&Message::Remove(name.to_owned()), &[]);
-        self.tell(&Message::Store(name.to_owned()), &[listener.as_fd()]);
+    /// Where this agent waits for its successor; `None` without a keeper, or if there can be no such socket.
+    pub(crate) fn post(&mut self, data_dir: &Path) -> Option<Post> {
+        if !self.has_keeper() {
+            return None;
+        }
+        let listener = match self.inherited.listener(&handover::path(data_dir)) {
+            Some(listener) => Ok(listener),
+            None => Post::open(data_dir),
+        };
+        let post = listener.and_then(|listener| {
+            self.hold(HANDOVER, &listener);
+            Post::new(listener)
+        });
+        post.inspect_err(|reason| {
+            let path = handover::path(data_dir);
+            warn!(path = %path.display(), error = %reason, "A later agent cannot take over from this one");
+        })
+        .ok()
+    }
+
+    /// Gives a socket to the holder. An agent that replaces another one gives it later, when it serves.
+    fn hold(&mut self, name: &str, listener: &impl AsFd) {
+        if let Ok(copy) = listener.as_fd().try_clone_to_owned() {
+            self.sockets.push((name.to_owned(), copy));
+        }
+        if self.predecessor.is_none() {
+            self.store(name, listener);
+        }
+    }
+
+    /// Gives all sockets to the holder: this agent has replaced another one.
+    pub(crate) fn took_over(&self) {
+        for (name, socket) in &self.sockets {
+            self.store(name, socket);
+        }
+    }
+
+    /// Tells the holder that callers are served.
+    pub(crate) fn serves(&self) {
+        self.tell(&Message::Ready, &[]);
+    }
+
+    /// Waits at the post until a successor has taken over. Returns the connection to it.
+    pub(crate) async fn handed_over(
+        &self,
+        post: Post,
+        own: watch::Receiver<Option<Own>>,
+        manager: watch::Receiver<Option<Manager>>,
+    ) -> Line {
+        loop {
+            let done = match post.accept().await {
+                Ok(line) => self.hand_over(&line, &own, &manager).await.map(|done| done.then_some(line)),
+                Err(reason) => Err(reason),
+            };
+            match done {
+                Ok(Some(line)) => return line,
+                Ok(None) => warn!("The agent that was to take over is gone; this one goes on"),
+                Err(reason) => {
+                    debug!(error = %reason, "No hand-over");
+                    sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Gives everything to a successor. Returns whether it serves then.
+    async fn hand_over(
+        &self,
+        line: &Line,
+        own: &watch::Receiver<Option<Own>>,
+        manager: &watch::Receiver<Option<Manager>>,
+    ) -> Result<bool, handover::Refused> {
+        line.asked().await?;
+        info!("Another agent is about to take over");
+        let mut things = Vec::new();
+        for (name, socket) in &self.sockets {
+            things.push((&**name, socket.try_clone()?));
+        }
+        let present = manager.borrow().clone();
+        if let Some(manager) = present
+            && let Ok(mut contents) = manager.contents().await
+        {
+            contents.own = own.borrow().clone();
+            match sealer::sealed(contents, FIRST).await {
+                Ok(file) => things.push((sealer::ODD, file.into())),
+                Err(reason) => warn!(error = %reason, "The other agent has to ask the server for everything"),
+            }
+        }
+        line.give(&things)?;
+        drop(things);
+        Ok(line.is_ready().await)
     }
 
     /// Has the holder close what was passed and is not used: callers would wait for ever in the backlog of a socket that
@@ -109,6 +233,16 @@ impl Continuity {
             info!(name, "Closing a socket of the last process that this configuration does not have");
             self.tell(&Message::Remove(name), &[]);
         }
+    }
+
+    fn has_keeper(&self) -> bool {
+        matches!(self.holder.as_deref(), Some(Holder::Keep(_)))
+    }
+
+    /// Gives a socket to the holder, in place of another of this name.
+    pub(crate) fn store(&self, name: &str, socket: &impl AsFd) {
+        self.tell(&Message::Remove(name.to_owned()), &[]);
+        self.tell(&Message::Store(name.to_owned()), &[socket.as_fd()]);
     }
 
     fn tell(&self, message: &Message, descriptors: &[BorrowedFd<'_>]) {
@@ -144,5 +278,11 @@ impl Continuity {
 
 /// The name of the public socket at the holder.
 pub(crate) const PUBLIC: &str = "public";
+/// The name of the socket on which the agent waits for its successor.
+const HANDOVER: &str = "handover";
+/// The number of a memory that is written for a successor.
+const FIRST: u64 = 1;
+/// The wait after a hand-over that came to nothing.
+const PAUSE: Duration = Duration::from_millis(100);
 /// The name of the admin socket at the holder.
 pub(crate) const ADMIN: &str = "admin";

@@ -74,12 +74,7 @@ impl Sealer {
 
     async fn write(&mut self, contents: Contents) {
         let number = self.number + 1;
-        // Encoding a thousand SVIDs takes milliseconds, which callers need not wait for.
-        let written = tokio::task::spawn_blocking(move || {
-            let text = content::encode(&contents)?;
-            memory::write(&text, number).map_err(|reason| reason.to_string())
-        });
-        let written = written.await.unwrap_or_else(|reason| Err(reason.to_string()));
+        let written = sealed(contents, number).await;
         let stored = written.and_then(|file| {
             let name = if number.is_multiple_of(2) { EVEN } else { ODD }.to_owned();
             let stored = self.holder.tell(&Message::Store(name.clone()), &[file.as_fd()]);
@@ -109,8 +104,20 @@ impl Sealer {
     }
 }
 
+/// Writes a memory. Encoding a thousand SVIDs takes milliseconds, which callers need not wait for, so it is done elsewhere.
+///
+/// # Errors
+/// Why it cannot be written.
+pub(super) async fn sealed(contents: Contents, number: u64) -> Result<File, String> {
+    let written = tokio::task::spawn_blocking(move || {
+        let text = content::encode(&contents)?;
+        memory::write(&text, number).map_err(|reason| reason.to_string())
+    });
+    written.await.unwrap_or_else(|reason| Err(reason.to_string()))
+}
+
 /// Two names in turn: the new memory is there before the old one goes.
-const ODD: &str = "memory-a";
+pub(super) const ODD: &str = "memory-a";
 const EVEN: &str = "memory-b";
 /// The shortest pause between two writes.
 const PAUSE: Duration = Duration::from_millis(20);

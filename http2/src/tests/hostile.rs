@@ -289,3 +289,17 @@ async fn a_connection_that_drains_answers_what_was_begun_and_ends() {
     assert_eq!(client.hear().await, None);
     client.served.await.expect("no panic").expect("no error");
 }
+
+#[tokio::test]
+async fn a_connection_whose_turn_it_is_to_end_ends_in_the_middle_of_a_call() {
+    let limits = budget::Limits { whole: ROOM, spare: 0, group: ROOM, account: ROOM, work: u64::MAX };
+    let budget = budget::Budget::new(limits);
+    let mut client = Client::with(budget.group("a").account()).greet().await;
+    client.say(&headers(1, 0, &get("/count"))).await;
+    client.until_pong().await;
+    budget.drain();
+    assert_eq!(client.hear().await.expect("GOAWAY").kind, frame::GO_AWAY);
+    assert_eq!(budget.end_some(1), 0);
+    assert_eq!(client.hear().await, None);
+    client.served.await.expect("no panic").expect("no error");
+}

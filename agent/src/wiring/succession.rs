@@ -1,0 +1,110 @@
+//! One agent after another: a successor accepts callers when it has synced, and the agent before it then sends its own
+//! away (`continuity::handover`).
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use budget::Budget;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use crate::continuity::{Changes, Continuity, Line, Own, Post, Sealer};
+use crate::manager::Manager;
+use crate::status::Status;
+
+/// Tells when this agent may accept callers: at once, or when it replaces the one before it.
+#[derive(Debug, Clone)]
+pub(super) struct Turn(watch::Receiver<bool>);
+
+impl Turn {
+    pub(super) async fn comes(&mut self) {
+        // Without a sender it never comes: the agent is on its way out.
+        if self.0.wait_for(|open| *open).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// What goes on beside the agent's own work.
+#[derive(Debug)]
+pub(super) struct Succession {
+    pub(super) continuity: Arc<Continuity>,
+    pub(super) turn: Turn,
+    post: Option<Post>,
+    sealer: Option<Sealer>,
+}
+
+impl Succession {
+    /// Called when all sockets are bound.
+    pub(super) fn begin(mut continuity: Continuity, data_dir: &Path, status: &Arc<Status>) -> Self {
+        let post = continuity.post(data_dir);
+        continuity.drop_leftovers();
+        let (sealer, predecessor) = (continuity.sealer(), continuity.predecessor());
+        let continuity = Arc::new(continuity);
+        let (open, turn) = watch::channel(predecessor.is_none());
+        let turn = Turn(turn);
+        match predecessor {
+            Some(line) => {
+                tokio::spawn(take_over(line, Arc::clone(&continuity), Arc::clone(status), open));
+            }
+            None => {
+                // The channel lives as long as the receivers look at it.
+                tokio::spawn(async move { open.closed().await });
+            }
+        }
+        Self { continuity, turn, post, sealer }
+    }
+
+    /// Keeps what the agent has, and waits for its successor, which the task returns.
+    pub(super) fn watch(
+        self,
+        changes: &Changes,
+        own: watch::Receiver<Option<Own>>,
+        manager: watch::Receiver<Option<Manager>>,
+    ) -> JoinHandle<Line> {
+        if let Some(sealer) = self.sealer {
+            tokio::spawn(sealer.run(changes.clone(), own.clone(), manager.clone()));
+        }
+        let (continuity, post, mut turn) = (self.continuity, self.post, self.turn);
+        tokio::spawn(async move {
+            turn.comes().await;
+            match post {
+                Some(post) => continuity.handed_over(post, own, manager).await,
+                None => std::future::pending().await,
+            }
+        })
+    }
+}
+
+/// Accepts callers as soon as this agent has synced, and tells the agent before it.
+async fn take_over(line: Line, continuity: Arc<Continuity>, status: Arc<Status>, open: watch::Sender<bool>) {
+    tokio::select! {
+        () = status.until_synced() => info!("Taking over from the other agent"),
+        () = line.gone() => warn!("The other agent has ended before this one has synced"),
+    }
+    open.send_replace(true);
+    continuity.took_over();
+    // It is gone already, or about to go.
+    let _ = line.ready();
+    line.gone().await;
+    open.closed().await;
+}
+
+/// Ends all connections over [`SPREAD`]: their clients come back at once, and not all at once.
+pub(super) async fn send_away(bytes: &Budget) {
+    bytes.drain();
+    let connections = bytes.levels().accounts;
+    for _ in 0..STEPS {
+        sleep(SPREAD / STEPS).await;
+        if bytes.end_some(connections.div_ceil(STEPS as usize).max(1)) == 0 {
+            break;
+        }
+    }
+    bytes.end_some(usize::MAX);
+}
+
+const SPREAD: Duration = Duration::from_secs(2);
+const STEPS: u32 = 50;
