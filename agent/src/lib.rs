@@ -15,7 +15,6 @@ pub mod door;
 mod explain;
 mod golang;
 mod http1;
-mod keep;
 pub mod keys;
 mod kubernetes;
 pub mod life;

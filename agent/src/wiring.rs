@@ -150,6 +150,7 @@ async fn agent(settings: Settings, otlp: &Sink, mut continuity: Continuity) -> R
         }
         None => {
             lines::not_serving();
+            continuity.serves();
             tokio::spawn(std::future::pending())
         }
     };

@@ -101,7 +101,7 @@ pub struct Holder {
 pub enum Notice {
     /// The budget drains: the connection must finish what it has begun, and begin nothing new.
     Drain,
-    /// It is the connection's turn to end, whatever it has begun.
+    /// It is the connection's turn to end: what it has begun ends now.
     Over,
     /// Other groups need what the account holds: the connection must close now.
     Evicted,
@@ -405,6 +405,13 @@ impl Charge {
     #[inline]
     pub fn amount(&self) -> usize {
         self.amount
+    }
+
+    /// Whether the account's connection must end, whatever it has begun ([`Notice::Over`]).
+    #[must_use]
+    #[inline]
+    pub fn is_over(&self) -> bool {
+        self.account.node.over.load(Ordering::Relaxed)
     }
 
     /// Changes the charge to `amount`. To lower it never fails.

@@ -48,6 +48,7 @@ where
         woken,
         partial,
         frames_left: false,
+        is_over: false,
         aside,
         account,
         charge,
@@ -70,6 +71,8 @@ pub struct Connection<T, C, F, B> {
     /// Output that the socket did not take yet.
     aside: Option<Box<Out>>,
     account: Account,
+    /// All calls were polled once since it was this connection's turn to end.
+    is_over: bool,
     /// Memory of the connection itself. Each stream has a charge of its own.
     charge: Charge,
 }
@@ -134,8 +137,12 @@ where
             Some(Notice::Evicted) => {
                 return Poll::Ready(Err(enhance_your_calm("others need what the connection holds")));
             }
+            Some(Notice::Over) if self.is_over => {}
             Some(Notice::Over) => {
-                self.calls.clear();
+                // The calls look at the notice themselves, and end as their protocol ends a call.
+                self.is_over = true;
+                let calls: Vec<u32> = self.calls.iter().map(|(stream, _)| *stream).collect();
+                self.woken.put_back(&calls);
                 if !self.machine.is_leaving() {
                     self.machine.leave(Reason::No, &mut scratch.out);
                 }
@@ -161,7 +168,9 @@ where
             self.take_frames(read, out)?;
             self.poll_calls(streams, out);
             let stuck = out.poll_write(Pin::new(&mut self.io), cx)?.is_pending();
-            if stuck || (came.is_pending() && self.woken.is_empty()) {
+            // When the last call has ended, the client has nothing to say that would wake this task.
+            let is_done = self.machine.is_leaving() && self.calls.is_empty();
+            if stuck || (came.is_pending() && self.woken.is_empty() && !is_done) {
                 return Poll::Pending;
             }
         }

@@ -30,7 +30,7 @@ use std::task::{Context, Poll, ready};
 
 use budget::{Account, Charge, Refused};
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::Frame;
 use http2::RequestBody;
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
@@ -101,8 +101,7 @@ async fn answer<A: Apis>(peer: Arc<Peer>, apis: Arc<A>, request: Request<Request
         }
     };
     let deadline = deadline.map(|at| Box::pin(sleep_until(at)));
-    let mut response =
-        response.map(|body| Timed { body, deadline, measured: Some(measured), _charge: charge });
+    let mut response = response.map(|body| Timed { body, deadline, measured: Some(measured), charge });
     call::escape_as_grpc_go(response.headers_mut());
     if let Some(status) = response.headers().get(GRPC_STATUS).cloned() {
         response.body_mut().ended(Some(&status));
@@ -126,7 +125,8 @@ async fn handle<A: Apis>(
     if let Handler::Own(handler) = call.method.handler {
         let account = peer.account().clone();
         let response = charged(&account, handler(apis, peer, request)).await;
-        return (response.unwrap_or_else(|status| refusal(&status)), None);
+        // The handler charges what it keeps itself; this one only tells when the connection must end.
+        return (response.unwrap_or_else(|status| refusal(&status)), account.charge(0).ok());
     }
     match respond(peer, apis, call, request.into_body()).await {
         Ok((reply, charge)) => (reply::response(Ok(reply)), Some(charge)),
@@ -179,13 +179,21 @@ struct Timed {
     deadline: Option<Pin<Box<Sleep>>>,
     /// `None` when the call is recorded.
     measured: Option<Measured>,
-    _charge: Option<Charge>,
+    charge: Option<Charge>,
 }
 
 impl Timed {
     /// A body without a deadline, for a response that is complete.
     fn at_once(body: ResponseBody) -> Self {
-        Self { body, deadline: None, measured: None, _charge: None }
+        Self { body, deadline: None, measured: None, charge: None }
+    }
+
+    /// Ends the call, whatever its body still has, and returns the trailers that say so.
+    fn end(&mut self, status: &Status) -> HeaderMap {
+        (self.deadline, self.body, self.charge) = (None, ResponseBody::empty(), None);
+        let trailers = reply::trailers(status);
+        self.ended(trailers.get(GRPC_STATUS));
+        trailers
     }
 
     /// Records the call, if this is its status.
@@ -205,6 +213,11 @@ impl http_body::Body for Timed {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if self.charge.as_ref().is_some_and(Charge::is_over) {
+            return Poll::Ready(Some(Ok(Frame::trailers(
+                self.end(&Status::unavailable("agent is shutting down")),
+            ))));
+        }
         if let Poll::Ready(mut frame) = Pin::new(&mut self.body).poll_frame(cx) {
             if let Some(trailers) = frame.as_mut().and_then(|frame| frame.as_mut().ok()?.trailers_mut()) {
                 self.ended(trailers.get(GRPC_STATUS));
@@ -214,10 +227,7 @@ impl http_body::Body for Timed {
         }
         let Some(deadline) = &mut self.deadline else { return Poll::Pending };
         ready!(deadline.as_mut().poll(cx));
-        (self.deadline, self.body) = (None, ResponseBody::empty());
-        let trailers = reply::trailers(&too_late());
-        self.ended(trailers.get(GRPC_STATUS));
-        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+        Poll::Ready(Some(Ok(Frame::trailers(self.end(&too_late())))))
     }
 
     fn is_end_stream(&self) -> bool {

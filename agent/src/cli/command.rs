@@ -6,7 +6,7 @@ use super::admin::{self, Admin};
 use super::complete::install::Order;
 use super::complete::scripts;
 use super::flags::FlagSet;
-use super::{check, fetch, health, inspect, jwt, load, manual, san, top, watch};
+use super::{check, fetch, health, inspect, jwt, keep, load, manual, san, top, watch};
 
 /// A command that can be run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ impl Command {
     pub(super) fn flags(self) -> &'static FlagSet {
         match self {
             Self::Run => &load::RUN_FLAGS,
-            Self::Keep => &load::KEEP_FLAGS,
+            Self::Keep => &keep::KEEP_FLAGS,
             Self::Validate => &load::VALIDATE_FLAGS,
             Self::Check => &check::FLAGS,
             Self::Completion => &scripts::FLAGS,
@@ -61,7 +61,7 @@ impl Command {
     pub(super) fn more(self) -> Option<&'static str> {
         match self {
             Self::Check => Some(check::MORE),
-            Self::Keep => Some(load::KEEP_MORE),
+            Self::Keep => Some(keep::MORE),
             Self::Completion => Some(scripts::HOW),
             Self::Man => Some(manual::HOW),
             _ => None,

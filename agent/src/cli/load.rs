@@ -164,14 +164,6 @@ fn try_log_file(path: Option<&Path>) -> Result<(), LoadError> {
 
 /// The flags of `run`.
 pub(super) const RUN_FLAGS: FlagSet = FlagSet { name: "run", flags: FLAGS };
-/// The flags of `keep`: those of `run`.
-pub(super) const KEEP_FLAGS: FlagSet = FlagSet { name: "keep", flags: FLAGS };
-/// What `keep` is for.
-pub(super) const KEEP_MORE: &str = "\
-Starts `run` with the same flags, and starts it again when it has ended: at once after a crash, later and\n\
-later when it refuses to run. Between the two, callers wait in the backlog of the socket, which stays open,\n\
-and the next agent serves what the last one had before it reaches the server. SIGTERM and SIGINT end both;\n\
-SIGUSR1 and SIGUSR2 are passed on.";
 /// The flags of `validate`: those of `run`.
 pub(super) const VALIDATE_FLAGS: FlagSet = FlagSet { name: "validate", flags: FLAGS };
 

@@ -6,6 +6,7 @@
 //! * `socket`: the path of the public socket. `client`: a client of it.
 //! * `fetch`, `jwt`, `watch`, `health`: the commands that talk to a running agent. `x509`: checks their answers. `print`:
 //!   makes their output.
+//! * `keep`: becomes the agent's keeper.
 //! * `check`: looks at a node before an agent runs there.
 //! * `complete`: what a shell may complete, and how it asks. `manual`: pages for man(1).
 //! * `admin`, `inspect`, `top`: the commands that talk to the admin socket.
@@ -25,6 +26,7 @@ mod flags;
 mod health;
 mod inspect;
 mod jwt;
+mod keep;
 mod load;
 mod manual;
 mod print;
@@ -83,7 +85,7 @@ fn run(command: Command, arguments: &[String], program: &str) -> ExitCode {
     };
     match command {
         Command::Run => load::run(&values),
-        Command::Keep => crate::keep::run(arguments),
+        Command::Keep => keep::run(arguments),
         Command::Validate => load::validate(&values),
         Command::Check => check::run(&values),
         Command::Completion => complete::scripts::run(arguments, program),

@@ -291,15 +291,16 @@ async fn a_connection_that_drains_answers_what_was_begun_and_ends() {
 }
 
 #[tokio::test]
-async fn a_connection_whose_turn_it_is_to_end_ends_in_the_middle_of_a_call() {
+async fn a_connection_whose_turn_it_is_to_end_has_its_calls_end() {
     let limits = budget::Limits { whole: ROOM, spare: 0, group: ROOM, account: ROOM, work: u64::MAX };
     let budget = budget::Budget::new(limits);
     let mut client = Client::with(budget.group("a").account()).greet().await;
-    client.say(&headers(1, 0, &get("/count"))).await;
+    client.say(&headers(1, frame::END_STREAM, &get("/twice"))).await;
     client.until_pong().await;
     budget.drain();
     assert_eq!(client.hear().await.expect("GOAWAY").kind, frame::GO_AWAY);
     assert_eq!(budget.end_some(1), 0);
+    client.answer(1).await;
     assert_eq!(client.hear().await, None);
     client.served.await.expect("no panic").expect("no error");
 }

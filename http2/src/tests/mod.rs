@@ -65,6 +65,17 @@ async fn call(seen: Arc<Seen>, request: Request<RequestBody>) -> Response<Respon
             trailers.insert("heard", heard.into());
             Box::pin(StreamBody::new(tokio_stream::iter([Ok(Frame::trailers(trailers))])))
         }
+        // Nothing wakes it, and it ends when it is polled again.
+        "/twice" => {
+            let mut polled = false;
+            let body = tokio_stream::StreamExt::chain(
+                futures_util::stream::poll_fn(move |_| {
+                    if std::mem::replace(&mut polled, true) { Poll::Ready(None) } else { Poll::Pending }
+                }),
+                tokio_stream::iter([Ok(Frame::trailers(HeaderMap::new()))]),
+            );
+            Box::pin(StreamBody::new(body))
+        }
         "/refuse" => {
             let mut refused = Response::new(Box::pin(Full::default()) as ResponseBody);
             *refused.status_mut() = StatusCode::NOT_FOUND;

@@ -1,4 +1,4 @@
-//! `finial keep`: starts `finial run`, holds what it stores, and starts it again when it has ended.
+//! The keeper (`finial keep`): starts `finial run`, holds what it stores, and starts it again when it has ended.
 //!
 //! The agent opens its sockets and stores them here; when it is started again it gets them back, so that connects queue in
 //! their backlogs meanwhile, and a socket file that is mounted into a container stays the one that is served. The same
@@ -7,6 +7,9 @@
 //!
 //! The protocol is systemd's (see the crate `holder`), so a unit with a descriptor store holds the same things.
 
+#![expect(clippy::disallowed_types, reason = "there is no runtime here, and no paused time")]
+
+mod log;
 mod pace;
 mod signals;
 mod store;
@@ -17,21 +20,21 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
+use std::time::Instant;
 
 use command_fds::{CommandFdExt as _, FdMapping};
 use holder::{CHANNEL, Channel, Inherited, Message, Received, pair};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait};
-use tokio::time::Instant;
 
 use self::pace::{End, Pace};
 use self::signals::{Caught, Signals};
 use self::store::Store;
-use crate::logging;
 
-/// Runs `finial run` with these arguments until it is told to stop. Returns the agent's last exit code.
-pub(crate) fn run(arguments: &[String]) -> ExitCode {
-    let keeper = Keeper::new(arguments);
+/// Runs `PROGRAM run` with these arguments until it is told to stop. Returns the agent's last exit code.
+#[must_use]
+pub fn run(program: PathBuf, arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let keeper = Keeper::new(program, arguments);
     let ended = keeper.and_then(|mut keeper| {
         let ended = keeper.run();
         keeper.store.erase();
@@ -40,7 +43,7 @@ pub(crate) fn run(arguments: &[String]) -> ExitCode {
     match ended {
         Ok(code) => ExitCode::from(code),
         Err(reason) => {
-            logging::line("error", "The keeper ends", &[("error", reason.to_string())]);
+            log::line("error", "The keeper ends", &[("error", reason.to_string())]);
             ExitCode::FAILURE
         }
     }
@@ -69,11 +72,11 @@ struct Agent {
 }
 
 impl Keeper {
-    fn new(arguments: &[String]) -> io::Result<Self> {
+    fn new(program: PathBuf, arguments: impl Iterator<Item = OsString>) -> io::Result<Self> {
         Ok(Self {
             signals: Signals::new()?,
-            program: std::env::current_exe()?,
-            arguments: std::iter::once("run".into()).chain(arguments.iter().map(OsString::from)).collect(),
+            program,
+            arguments: std::iter::once("run".into()).chain(arguments).collect(),
             store: Store::new(Inherited::take()),
             agent: None,
             pace: Pace::default(),
@@ -111,7 +114,7 @@ impl Keeper {
                 }
                 let pause = self.pace.next(end, lived);
                 let fields = [("status", words(status)), ("restart_in", format!("{pause:?}"))];
-                logging::line("warning", "The agent has ended; starting it again", &fields);
+                log::line("warning", "The agent has ended; starting it again", &fields);
                 start_at = Instant::now() + pause;
             } else if self.stops && self.agent.is_none() {
                 return Ok(0);
@@ -170,12 +173,10 @@ impl Keeper {
                 }
             };
             match Message::parse(&text) {
-                Some(Message::Store(name)) => {
-                    self.has_served = true;
-                    self.store.keep(&name, descriptors);
-                }
+                Some(Message::Store(name)) => self.store.keep(&name, descriptors),
                 Some(Message::Remove(name)) => self.store.remove(&name),
-                Some(Message::Ready | Message::Stopping) | None => {}
+                Some(Message::Ready) => self.has_served = true,
+                Some(Message::Stopping) | None => {}
             }
         }
     }

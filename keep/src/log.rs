@@ -1,0 +1,36 @@
+//! Lines in the text form of the agent's log.
+
+use std::fmt::Write as _;
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+/// Writes a line to standard output, where the agent writes too. A reader that is gone is none of this process's trouble.
+pub(crate) fn line(level: &str, message: &str, fields: &[(&str, String)]) {
+    use std::io::Write as _;
+    let _ = std::io::stdout().write_all(text(OffsetDateTime::now_utc(), level, message, fields).as_bytes());
+}
+
+fn text(time: OffsetDateTime, level: &str, message: &str, fields: &[(&str, String)]) -> String {
+    let time = time.replace_nanosecond(0).unwrap_or(time).format(&Rfc3339).unwrap_or_default();
+    let mut line = format!("time=\"{time}\" level={level} msg={message:?}");
+    for (name, value) in fields {
+        let _ = write!(line, " {name}={value:?}");
+    }
+    line.push('\n');
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_like_the_agents() {
+        let line = text(OffsetDateTime::UNIX_EPOCH, "error", "It ends", &[("error", "a \"b\"\n".to_owned())]);
+        assert_eq!(
+            line,
+            "time=\"1970-01-01T00:00:00Z\" level=error msg=\"It ends\" error=\"a \\\"b\\\"\\n\"\n"
+        );
+    }
+}
