@@ -37,6 +37,8 @@ pub struct Conf {
     pub workload_attestors: String,
     /// Variables of the agent's environment, in addition to those of this process.
     pub environment: Vec<(&'static str, PathBuf)>,
+    /// The command: `run`, or `keep`.
+    pub order: &'static str,
     /// A script that wraps the program: `sh -c SCRIPT finial ARGS`, where SCRIPT ends in `exec "$0" "$@"`.
     pub shell: Option<String>,
 }
@@ -68,6 +70,7 @@ impl Conf {
             blocks: String::new(),
             workload_attestors: unix_attestor(""),
             environment: Vec::new(),
+            order: "run",
             shell: None,
         }
     }
@@ -169,7 +172,7 @@ impl Agent {
     /// If the program cannot be started.
     #[must_use]
     pub fn start_program(program: &Path, conf: &Conf, folder: Arc<TempDir>) -> Self {
-        let mut child = conf.command(program, "run", folder.path()).spawn().expect("the agent starts");
+        let mut child = conf.command(program, conf.order, folder.path()).spawn().expect("the agent starts");
         let (sender, lines) = watch::channel(Arc::default());
         let sender = Arc::new(sender);
         tokio::spawn(collect(child.stdout.take().expect("piped"), Arc::clone(&sender)));
@@ -215,6 +218,23 @@ impl Agent {
     #[must_use]
     pub fn pid(&self) -> i32 {
         self.child.id().and_then(|pid| i32::try_from(pid).ok()).expect("the agent runs")
+    }
+
+    /// The pid of the agent that a keeper runs at present.
+    ///
+    /// # Panics
+    /// If the keeper has ended, or runs none.
+    #[must_use]
+    pub fn kept_pid(&self) -> i32 {
+        let keeper = self.pid();
+        let children =
+            std::fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children")).expect("procfs");
+        children.split_whitespace().next().and_then(|pid| pid.parse().ok()).expect("the keeper runs an agent")
+    }
+
+    /// Sends a signal to the agent that a keeper runs.
+    pub fn signal_kept(&self, signal: nix::sys::signal::Signal) {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.kept_pid()), signal).expect("the agent runs");
     }
 
     /// Waits for a log line that contains this text, and returns it.

@@ -13,7 +13,7 @@ pub fn build_finial() -> PathBuf {
     let build = || {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let built = Command::new(cargo)
-            .args(["build", "--quiet", "--package", "finial", "--bin", "finial"])
+            .args(["build", "--quiet", "--package", "finial", "--bins"])
             .status()
             .expect("cargo runs");
         assert!(built.success(), "finial does not build");

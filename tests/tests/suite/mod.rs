@@ -5,6 +5,7 @@ mod bootstrap;
 mod check;
 mod command_rows;
 mod configurations;
+mod continuity;
 mod door;
 mod explain;
 mod faults_server;
@@ -31,6 +32,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         check::trials(),
         command_rows::trials(),
         configurations::trials(),
+        continuity::trials(),
         door::trials(),
         explain::trials(),
         jwt::trials(),

@@ -117,6 +117,7 @@ impl SpireServer {
             blocks: String::new(),
             workload_attestors: harness::unix_attestor(unix),
             environment: Vec::new(),
+            order: "run",
             shell: None,
         };
         (conf, id)

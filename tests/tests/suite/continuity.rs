@@ -1,0 +1,307 @@
+//! What is not lost when the agent ends: under `finial keep`, from one keeper to another, and by systemd's protocol.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use dev::Fault;
+use harness::{Agent, Conf, Sds, build_finial, health, needs, sds_request, skipped, trial, x509_svid};
+use libtest_mimic::Trial;
+use nix::sys::signal::Signal;
+use tokio::process::Command;
+use tonic::Code;
+
+use super::{ids, register, register_under, server};
+
+pub(super) fn trials() -> Vec<Trial> {
+    let mut trials = vec![
+        trial("a_killed_agent_serves_the_same_svid_while_the_server_is_down", the_same_svid),
+        trial("what_the_server_has_withdrawn_goes_at_the_first_sync", withdrawn_meanwhile),
+        trial("a_restart_with_keys_in_memory_does_not_attest_again", does_not_attest_again),
+        trial("callers_wait_while_the_agent_is_started_again", callers_wait),
+        trial("a_banned_agent_serves_nothing_after_its_restart", banned),
+        trial("a_keeper_ends_with_its_agent_and_erases_its_memory", keeper_ends),
+        trial("a_keeper_does_not_repeat_a_configuration_that_is_refused", refused_configuration),
+        trial("a_keeper_that_is_killed_takes_its_agent_with_it", killed_keeper),
+        trial("a_damaged_memory_is_thrown_away", damaged_memory),
+        trial("a_second_keeper_takes_over_and_the_first_waits_to_be_ended", takes_over),
+        trial("an_agent_goes_on_when_its_successor_never_gets_ready", never_ready),
+        trial("an_agent_is_started_again_when_its_successor_is_gone", successor_gone),
+    ];
+    match needs("SYSTEMD_SOCKET_ACTIVATE", "systemd-socket-activate") {
+        Ok(program) => trials.push(trial("a_socket_of_systemd_is_served_and_stays", move || {
+            socket_of_systemd(program.clone())
+        })),
+        Err(reason) => trials.push(skipped("a_socket_of_systemd_is_served_and_stays", &reason)),
+    }
+    trials
+}
+
+/// A kept agent that has served `spiffe://example.org/web`, and the ID of the entry.
+async fn kept() -> (dev::Server, Agent, String) {
+    let server = server().await;
+    let conf = Conf { order: "keep", agent: AGENT.into(), ..Conf::join_token(&server) };
+    let entry = register(&server, conf.join_token.as_deref().unwrap_or_default(), "web");
+    let mut agent = Agent::start(&conf);
+    agent.logged("SVID updated").await;
+    (server, agent, entry)
+}
+
+/// The certificate that a caller gets.
+async fn certificate(socket: &Path) -> bytes::Bytes {
+    let mut stream = x509_svid(socket).await.expect("served");
+    let message = stream.message().await.expect("served").expect("a message");
+    assert_eq!(ids(&message), ["spiffe://example.org/web"]);
+    message.svids[0].x509_svid.clone()
+}
+
+/// Waits until the keeper has a memory with the certificate that callers get, and returns it.
+async fn memory(agent: &Agent) -> File {
+    let certificate = certificate(&agent.socket()).await;
+    let holds = |file: &File| {
+        let mut content =
+            vec![0; file.metadata().map_or(0, |found| usize::try_from(found.len()).unwrap_or(0))];
+        let read = file.read_exact_at(&mut content, 0);
+        read.is_ok() && content.windows(certificate.len()).any(|window| *window == *certificate)
+    };
+    loop {
+        for found in std::fs::read_dir(format!("/proc/{}/fd", agent.pid())).expect("procfs").flatten() {
+            let is_memory = std::fs::read_link(found.path())
+                .is_ok_and(|to| to.to_string_lossy().contains("memfd:finial"));
+            let file = OpenOptions::new().read(true).write(true).open(found.path());
+            if is_memory && let Some(file) = file.ok().filter(holds) {
+                return file;
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn the_same_svid() {
+    let (server, mut agent, _) = kept().await;
+    let before = certificate(&agent.socket()).await;
+    let inode = agent.socket().metadata().expect("the socket").ino();
+    memory(&agent).await;
+    server.fault(Fault::Down).await;
+    for times in 1..=3 {
+        agent.signal_kept(Signal::SIGKILL);
+        agent.logged_times("Serving what the last process had", times).await;
+        assert_eq!(certificate(&agent.socket()).await, before);
+        assert!(health(&agent.socket()).await);
+    }
+    assert_eq!(agent.socket().metadata().expect("the socket").ino(), inode);
+    let names = ["spiffe://example.org/web"];
+    let mut sds = Sds::open(&agent.socket(), sds_request(&names)).await.expect("served");
+    assert_eq!(sds.secrets(&names).await.expect("served")[0].name, names[0]);
+    assert_eq!(agent.stop().await.code, Some(0));
+}
+
+async fn withdrawn_meanwhile() {
+    let (server, mut agent, entry) = kept().await;
+    memory(&agent).await;
+    server.fault(Fault::Down).await;
+    assert!(server.delete_entry(&entry));
+    agent.signal_kept(Signal::SIGKILL);
+    agent.logged("Serving what the last process had").await;
+    let mut stream = x509_svid(&agent.socket()).await.expect("served");
+    assert_eq!(
+        ids(&stream.message().await.expect("served").expect("a message")),
+        ["spiffe://example.org/web"]
+    );
+    server.fault(Fault::None).await;
+    let status = loop {
+        match stream.message().await {
+            Ok(Some(message)) => assert_eq!(ids(&message), ["spiffe://example.org/web"]),
+            Ok(None) => panic!("the stream ends without a status"),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(status.code(), Code::PermissionDenied, "{status}");
+}
+
+async fn does_not_attest_again() {
+    let (server, mut agent, _) = kept().await;
+    memory(&agent).await;
+    for (times, signal) in [Signal::SIGKILL, Signal::SIGTERM, Signal::SIGKILL].into_iter().enumerate() {
+        agent.signal_kept(signal);
+        agent.logged_times("Agent is ready", times + 2).await;
+    }
+    assert_eq!(server.counters().attested, 1);
+}
+
+/// The socket is open all the time: of many connects while the agent is killed again and again, none is refused.
+async fn callers_wait() {
+    let (_server, mut agent, _) = kept().await;
+    memory(&agent).await;
+    for times in 1..=5 {
+        agent.signal_kept(Signal::SIGKILL);
+        let connections: Vec<UnixStream> =
+            (0..50).map(|_| UnixStream::connect(agent.socket()).expect("not refused")).collect();
+        agent.logged_times("Serving what the last process had", times).await;
+        certificate(&agent.socket()).await;
+        drop(connections);
+    }
+}
+
+async fn banned() {
+    let server = server().await;
+    let conf = Conf { order: "keep", agent: AGENT.into(), ..Conf::psat(&server) };
+    register_under(&server, &server.psat_agent_id("cluster", "node"), "web");
+    let mut agent = Agent::start(&conf);
+    agent.logged("SVID updated").await;
+    memory(&agent).await;
+    let id = server.agents()[0].id.clone();
+    assert!(server.ban(&id));
+    agent.logged("Agent is banned").await;
+    agent.logged("The agent has ended; starting it again").await;
+    agent.logged_times("Starting agent", 2).await;
+    agent.logged("no valid identity of its own").await;
+    assert!(!agent.log().contains("Serving what the last process had"), "{}", agent.log());
+}
+
+async fn keeper_ends() {
+    let (_server, agent, _) = kept().await;
+    let (memory, kept) = (memory(&agent).await, agent.kept_pid());
+    let exit = agent.stop().await;
+    assert_eq!(exit.code, Some(0), "{}", exit.log);
+    assert!(exit.log.contains("Agent stopped gracefully"), "{}", exit.log);
+    assert!(!Path::new(&format!("/proc/{kept}")).exists());
+    assert_eq!(memory.metadata().expect("a file").len(), 0);
+}
+
+async fn refused_configuration() {
+    let server = server().await;
+    let conf = Conf { order: "keep", agent: "no_such_key = 1".into(), ..Conf::join_token(&server) };
+    let exit = Agent::start(&conf).exited().await;
+    assert_eq!(exit.code, Some(1));
+    assert!(exit.log.contains("no_such_key"), "{}", exit.log);
+}
+
+async fn killed_keeper() {
+    let (_server, agent, _) = kept().await;
+    let kept = agent.kept_pid();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(agent.pid()), Signal::SIGKILL).expect("it runs");
+    let exit = agent.exited().await;
+    // The log ends when both have closed it.
+    assert!(exit.log.contains("Agent stopped gracefully"), "{}", exit.log);
+    assert!(!Path::new(&format!("/proc/{kept}/exe")).exists());
+}
+
+async fn damaged_memory() {
+    let (_server, mut agent, _) = kept().await;
+    let memory = memory(&agent).await;
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(agent.kept_pid()), Signal::SIGSTOP).expect("it runs");
+    memory.write_all_at(b"\xff\xff", 500).expect("damaged");
+    agent.signal_kept(Signal::SIGKILL);
+    let line = agent.logged("thrown away").await;
+    assert!(line.contains("it is damaged"), "{line}");
+    // Keys in memory are gone with it, and the token is spent.
+    agent.logged_times("The agent has ended; starting it again", 2).await;
+}
+
+/// Two keepers with one configuration.
+async fn two(server: &dev::Server) -> (Conf, Agent, Agent) {
+    let conf = Conf { order: "keep", agent: AGENT.into(), ..Conf::join_token(server) };
+    register(server, conf.join_token.as_deref().unwrap_or_default(), "web");
+    let mut first = Agent::start(&conf);
+    first.logged("SVID updated").await;
+    memory(&first).await;
+    let second = Agent::start_in(&conf, first.folder());
+    (conf, first, second)
+}
+
+async fn takes_over() {
+    let server = server().await;
+    let conf = Conf { order: "keep", agent: AGENT.into(), ..Conf::join_token(&server) };
+    register(&server, conf.join_token.as_deref().unwrap_or_default(), "web");
+    let mut first = Agent::start(&conf);
+    first.logged("SVID updated").await;
+    let before = certificate(&first.socket()).await;
+    let inode = first.socket().metadata().expect("the socket").ino();
+    let mut held = x509_svid(&first.socket()).await.expect("served");
+    held.message().await.expect("served").expect("a message");
+    memory(&first).await;
+
+    let mut second = Agent::start_in(&conf, first.folder());
+    second.logged("Taking over from the other agent").await;
+    first.logged("Another agent has taken over").await;
+    let status = held.message().await.expect_err("it ends");
+    assert_eq!((status.code(), status.message()), (Code::Unavailable, "agent is shutting down"));
+    assert_eq!(certificate(&second.socket()).await, before);
+    assert_eq!(server.counters().attested, 1);
+    assert_eq!(second.socket().metadata().expect("the socket").ino(), inode);
+
+    // The second is as good as the first: it may be killed, and replaced.
+    second.signal_kept(Signal::SIGKILL);
+    second.logged_times("Agent is ready", 2).await;
+    assert_eq!(certificate(&second.socket()).await, before);
+    first.logged("The agent that has taken over is gone").await;
+    let exit = first.stop().await;
+    assert_eq!(exit.code, Some(0), "{}", exit.log);
+    assert_eq!(certificate(&second.socket()).await, before);
+    let mut third = Agent::start_in(&conf, second.folder());
+    third.logged("Taking over from the other agent").await;
+    assert_eq!(second.stop().await.code, Some(0));
+    assert_eq!(certificate(&third.socket()).await, before);
+}
+
+async fn never_ready() {
+    let server = server().await;
+    let conf = Conf { order: "keep", agent: AGENT.into(), ..Conf::join_token(&server) };
+    register(&server, conf.join_token.as_deref().unwrap_or_default(), "web");
+    let mut first = Agent::start(&conf);
+    first.logged("SVID updated").await;
+    let before = certificate(&first.socket()).await;
+    let mut held = x509_svid(&first.socket()).await.expect("served");
+    held.message().await.expect("served").expect("a message");
+    server.fault(Fault::Down).await;
+    let mut second = Agent::start_in(&conf, first.folder());
+    second.logged("Synchronize failed").await;
+    assert_eq!(certificate(&first.socket()).await, before);
+    assert!(!second.log().contains("Starting agent APIs"), "{}", second.log());
+    assert_eq!(second.stop().await.code, Some(0));
+    first.logged("The agent that was to take over is gone; this one goes on").await;
+    assert_eq!(certificate(&first.socket()).await, before);
+    assert_eq!(first.stop().await.code, Some(0));
+    assert!(held.message().await.is_err());
+}
+
+async fn successor_gone() {
+    let server = server().await;
+    let (_, mut first, mut second) = two(&server).await;
+    second.logged("Taking over from the other agent").await;
+    first.logged("Another agent has taken over").await;
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(second.pid()), Signal::SIGKILL).expect("it runs");
+    first.logged("The agent that has taken over is gone").await;
+    first.logged_times("Starting agent APIs", 2).await;
+    certificate(&first.socket()).await;
+}
+
+/// The listener belongs to systemd's program, which passes it on by `LISTEN_FDS`.
+async fn socket_of_systemd(systemd_socket_activate: PathBuf) {
+    let server = server().await;
+    let conf = Conf { agent: AGENT.into(), ..Conf::join_token(&server) };
+    register(&server, conf.join_token.as_deref().unwrap_or_default(), "web");
+    let folder = tempfile::tempdir().expect("a folder");
+    let agent = conf.command(&build_finial(), "run", folder.path());
+    let agent = agent.as_std();
+    let socket = folder.path().join("api.sock");
+    let mut systemd = Command::new(systemd_socket_activate);
+    systemd.arg("-l").arg(&socket).arg(agent.get_program()).args(agent.get_args());
+    systemd.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+    let mut child = systemd.spawn().expect("it starts");
+    while UnixStream::connect(&socket).is_err() {
+        assert!(child.try_wait().expect("waited for").is_none(), "it has ended");
+        tokio::task::yield_now().await;
+    }
+    let inode = socket.metadata().expect("the socket").ino();
+    let served = tokio::time::timeout(Duration::from_secs(60), certificate(&socket)).await;
+    served.expect("served on the socket that was passed");
+    assert_eq!(socket.metadata().expect("the socket").ino(), inode);
+}
+
+/// Syncs often, so that what follows from a sync comes soon.
+const AGENT: &str = "experimental { sync_interval = \"200ms\" }";
