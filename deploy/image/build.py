@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Builds the agent's image: the program, a link with spire-agent's name, sds-load, CA certificates, directories.
+"""Builds the agent's image: the program, its keeper, a link with spire-agent's name, sds-load, CA certificates, directories.
 
     deploy/image/build.py --arch amd64 --output finial.tar
     deploy/image/build.py --arch arm64 --user 1000 --output finial-arm64.tar
@@ -24,8 +24,8 @@ ARCHITECTURES = {
     "amd64": ("x86_64-unknown-linux-gnu", 62, "x86_64-linux-gnu-gcc"),
     "arm64": ("aarch64-unknown-linux-gnu", 183, "aarch64-linux-gnu-gcc"),
 }
-# The agent, and the load tester to size its node by.
-PACKAGES = ["finial", "sds-load"]
+# Program: package. The agent, what keeps its sockets, and the load tester to size its node by.
+PROGRAMS = {"finial": "finial", "finial-keep": "finial", "sds-load": "sds-load"}
 # Where rustc makes a static PIE. Its relocations, packed, are half a MiB less to load and to hold (glibc 2.36).
 POSITION_INDEPENDENT = ["x86_64-unknown-linux-gnu"]
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
@@ -36,7 +36,7 @@ OWN = ["run/spire/agent/public", "tmp/spire-agent/public", "var/lib/spire/agent"
 def main():
     arguments = parse()
     target, machine, compiler = ARCHITECTURES[arguments.arch]
-    programs = {"finial": arguments.program} if arguments.program else cargo_build(target, compiler)
+    programs = built_before(arguments.program) if arguments.program else cargo_build(target, compiler)
     for program in programs.values():
         check(program, machine)
     packed = pack(arguments, programs).write(arguments.output)
@@ -53,10 +53,16 @@ def parse():
     parser.add_argument("--tag", default="localhost/finial:dev")
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("finial.tar"))
     parser.add_argument("--program", type=pathlib.Path,
-                        help="a static finial built before, instead of building; sds-load is left out")
+                        help="a static finial built before, and the finial-keep beside it, instead of building; "
+                             "sds-load is left out")
     parser.add_argument("--certificates", type=pathlib.Path, default=pathlib.Path(CERTIFICATES),
                         help="CA certificates, PEM (default: those of this machine)")
     return parser.parse_args()
+
+
+def built_before(program):
+    beside = program.with_name("finial-keep")
+    return {"finial": program} | ({"finial-keep": beside} if beside.exists() else {})
 
 
 def cargo_build(target, compiler):
@@ -77,10 +83,10 @@ def cargo_build(target, compiler):
     environment["CARGO_ENCODED_RUSTFLAGS"] = "\x1f".join(flags)
     folder = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"), target, "release")
     # One after another: built together, each would have the features that the other asks of a crate.
-    for package in PACKAGES:
-        command = ["cargo", "build", "--locked", "--release", "--package", package, "--bin", package, "--target", target]
+    for name, package in PROGRAMS.items():
+        command = ["cargo", "build", "--locked", "--release", "--package", package, "--bin", name, "--target", target]
         subprocess.run(command, cwd=ROOT, env=environment, check=True)
-    return {package: folder / package for package in PACKAGES}
+    return {name: folder / name for name in PROGRAMS}
 
 
 def native(target):
@@ -107,7 +113,7 @@ def pack(arguments, programs):
     owner = (arguments.user, arguments.user)
     image = Image(arguments.tag, arguments.arch, {
         "User": f"{arguments.user}:{arguments.user}",
-        "Entrypoint": ["/opt/spire/bin/spire-agent", "run"],
+        "Entrypoint": ["/opt/spire/bin/spire-agent", "keep"],
         "WorkingDir": "/opt/spire",
         "Env": ["PATH=/opt/spire/bin"],
         "Labels": {
