@@ -29,6 +29,8 @@ pub struct Options {
     /// `availability_target`: an SVID is renewed at the latest when this much of its lifetime is left (SPIRE,
     /// `rotationutil`).
     pub availability_target: Option<Duration>,
+    /// An SVID is renewed at the latest when this much of its lifetime is left, or four fifths of it if that is less.
+    pub outage_budget: Option<Duration>,
     /// How many SVIDs of a distrusted authority are replaced in a second. The default is a fifth of what the server
     /// signs for one address.
     pub distrusted_per_second: usize,
@@ -41,6 +43,7 @@ impl Default for Options {
             prefetch_limit: 256,
             linger: Duration::from_secs(3600),
             availability_target: None,
+            outage_budget: None,
             distrusted_per_second: 100,
         }
     }
@@ -64,6 +67,10 @@ impl Options {
             self.availability_target.filter(|target| lifetime.saturating_sub(*target) > GUARD)
         {
             left = left.max(target + SPREAD.mul_f64(draw));
+        }
+        if let Some(budget) = self.outage_budget {
+            // A retry or two must fit in before the budget is touched.
+            left = left.max(budget.mul_f64(1.05 + 0.1 * draw).min(lifetime.mul_f64(0.75 + 0.05 * draw)));
         }
         let planned = svid.not_after.checked_sub(left).unwrap_or(UNIX_EPOCH);
         let remaining = svid.not_after.duration_since(now).unwrap_or_default();

@@ -361,6 +361,23 @@ fn availability_target_moves_the_renewal_forward() {
     assert_eq!(options(Duration::from_hours(90)).renew_at(&svid, 0.5, now), svid.not_after - 2 * day);
 }
 
+#[test]
+fn an_outage_budget_is_left_when_the_server_goes() {
+    let minutes = Duration::from_mins;
+    let now = UNIX_EPOCH + minutes(100);
+    let svid = svid(&SpiffeId::parse("spiffe://td/a").unwrap(), now, 3600);
+    let left = |budget, draw| {
+        let options = Options { outage_budget: Some(budget), ..Options::default() };
+        svid.not_after.duration_since(options.renew_at(&svid, draw, now)).unwrap()
+    };
+    for draw in [0.0, 0.5, 1.0] {
+        assert!(left(minutes(40), draw) > minutes(41) && left(minutes(40), draw) < minutes(47), "{draw}");
+        assert!(left(minutes(10), draw) <= minutes(33), "half of its life is more");
+        let most = left(minutes(500), draw);
+        assert!(most >= minutes(45) && most <= minutes(48), "an SVID must have some life before its renewal");
+    }
+}
+
 proptest! {
     /// With any clock a fresh SVID is not due at once, and one that has time left is renewed before its end.
     #[test]

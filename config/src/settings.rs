@@ -18,7 +18,8 @@ use crate::{
 pub struct Settings {
     /// The trust domain's name without `spiffe://` (SPIRE: `agent.trust_domain`).
     pub trust_domain: String,
-    /// The server's host name or address (SPIRE: `agent.server_address`).
+    /// The server's host name or address (SPIRE: `agent.server_address`). Finial's own: several, with commas between them
+    /// ([`Self::server_hosts`]).
     pub server_address: String,
     /// The server's port (SPIRE: `agent.server_port`).
     pub server_port: u16,
@@ -150,10 +151,21 @@ impl Settings {
         self.plugins.problems.iter().chain(&self.telemetry.problems).chain(&self.impossible_paths)
     }
 
-    /// `address:port` of the server, with brackets around an IPv6 address.
+    /// The hosts of the servers.
+    pub fn server_hosts(&self) -> impl Iterator<Item = &str> {
+        self.server_address.split(',').map(str::trim)
+    }
+
+    /// `address:port` of the server, with brackets around an IPv6 address; of several, with commas between them.
     #[must_use]
     pub fn server_host_port(&self) -> String {
-        join_host_port(&self.server_address, &self.server_port.to_string())
+        self.server_hosts().map(|host| self.host_port(host)).collect::<Vec<_>>().join(", ")
+    }
+
+    /// `address:port` of one of the servers.
+    #[must_use]
+    pub fn host_port(&self, host: &str) -> String {
+        join_host_port(host, &self.server_port.to_string())
     }
 }
 
@@ -289,6 +301,10 @@ pub struct Experimental {
     pub otlp: Option<Otlp>,
     /// Finial's own: which paths of binaries become selectors.
     pub unix_paths: UnixPaths,
+    /// Finial's own: how much of an SVID's life is left at the latest when it is renewed (`outage_budget`).
+    pub outage_budget: Option<Duration>,
+    /// In which order the addresses of servers are tried (SPIRE 1.16: `server_load_balancing_config`).
+    pub server_order: ServerOrder,
     /// SPIRE: `ratelimit`.
     pub rate_limits: RateLimits,
 }
@@ -309,6 +325,16 @@ pub struct RateLimits {
     pub stream_secrets: u32,
     /// Of SDS's `FetchSecrets`.
     pub fetch_secrets: u32,
+}
+
+/// In which order the addresses of servers are tried. An agent uses one server at a time, and stays with it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ServerOrder {
+    /// At random, so that a fleet spreads over the servers (gRPC: `round_robin`, `pick_first` with `shuffleAddressList`).
+    #[default]
+    Random,
+    /// As they are listed (gRPC: `pick_first`).
+    AsListed,
 }
 
 /// Finial's own: where the k8s attestor reads pods from (`agent.experimental.pod_source`).

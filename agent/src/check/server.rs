@@ -4,6 +4,7 @@ use std::io;
 use std::time::{Duration, SystemTime};
 
 use config::{RebootstrapMode, Settings};
+use futures_util::future::join_all;
 use identity::chain::verify_svid;
 use identity::{Bundle, SpiffeId, TrustDomain};
 use tokio::time::Instant;
@@ -25,14 +26,19 @@ pub(super) async fn lines(
 ) -> Vec<Line> {
     // A trust domain that is none is a problem of the configuration.
     let Ok(trust_domain) = TrustDomain::parse(&settings.trust_domain) else { return Vec::new() };
-    let (trust, mut way) = tokio::join!(
-        bundle::look(settings, &trust_domain, stored, now, until),
-        probe::connect(&settings.server_address, settings.server_port, until),
-    );
-    let connected = way.connected.take();
+    let ways = settings
+        .server_hosts()
+        .map(async |host| (host, probe::connect(host, settings.server_port, until).await));
+    let (trust, ways) =
+        tokio::join!(bundle::look(settings, &trust_domain, stored, now, until), join_all(ways));
     let Trust { roots, source, mut lines } = trust;
-    lines.extend(way_lines(settings, &way, connected.as_ref()));
-    let Some(Ok(connected)) = connected else {
+    let mut reached = None;
+    for (host, mut way) in ways {
+        let connected = way.connected.take();
+        lines.extend(way_lines(&settings.host_port(host), &way, connected.as_ref()));
+        reached = reached.or_else(|| connected.and_then(Result::ok));
+    }
+    let Some(connected) = reached else {
         lines.push(unseen_clock());
         return lines;
     };
@@ -67,9 +73,10 @@ async fn handshake(
     }
 }
 
-fn way_lines(settings: &Settings, way: &Way, connected: Option<&io::Result<Connected>>) -> Vec<Line> {
-    let (address, mut lines) = (settings.server_host_port(), Vec::new());
-    let whose = way.proxy.as_deref().unwrap_or(&address);
+/// The lines of the way to one server, at `address`.
+fn way_lines(address: &str, way: &Way, connected: Option<&io::Result<Connected>>) -> Vec<Line> {
+    let mut lines = Vec::new();
+    let whose = way.proxy.as_deref().unwrap_or(address);
     if let Some(proxy) = &way.proxy {
         lines.push(Line::ok(
             "server-proxy",
@@ -93,7 +100,7 @@ fn way_lines(settings: &Settings, way: &Way, connected: Option<&io::Result<Conne
     match connected {
         None => {}
         Some(Ok(_)) => lines.push(Line::ok("server-connect", format!("{address} takes connections"))),
-        Some(Err(reason)) => lines.push(connect_failure(&address, way.proxy.as_deref(), reason)),
+        Some(Err(reason)) => lines.push(connect_failure(address, way.proxy.as_deref(), reason)),
     }
     lines
 }

@@ -47,6 +47,7 @@ use crate::status::Status;
 use crate::store::{Data, Keeper};
 use crate::telemetry::{Metrics, names};
 use crate::upstream::attest::NewIdentity;
+use crate::upstream::dial::Servers;
 use crate::upstream::link::{Credentials, Link, Tls};
 use crate::upstream::tls::{KeyExchange, Roots};
 use crate::upstream::{ServerError, attest, failed};
@@ -120,8 +121,7 @@ impl Lifecycle {
             .then(|| Arc::new(Bundle::of_x509(trust_domain.clone(), data.bundle.iter().cloned())));
         let own = stored_svid(&data, &keys, &trust_domain).map(|svid| OwnSvid::stored(svid, &rules));
         let key_exchange = KeyExchange::of(&settings);
-        let (address, port) = (settings.server_address.clone(), settings.server_port);
-        let connector = Tls::new(address, port, trust_domain.server_id(), key_exchange);
+        let connector = Tls::new(Servers::of(&settings), trust_domain.server_id(), key_exchange);
         let link = Link::new(connector, Credentials { roots: Roots::Insecure, svid: None });
         let mode = settings.rebootstrap_mode;
         let mut this = Self {

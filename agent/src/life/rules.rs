@@ -12,6 +12,7 @@ pub(super) fn rules(settings: &Settings) -> cache::Options {
     cache::Options {
         prefetch,
         availability_target: settings.availability_target,
+        outage_budget: settings.experimental.outage_budget,
         ..cache::Options::default()
     }
 }

@@ -20,7 +20,7 @@ use tonic::Status;
 
 use super::ServerError;
 use super::channel::{Channel, End, is_transport, is_unseen};
-use super::dial::Dialer;
+use super::dial::{STICKY, Servers};
 use super::tls::{KeyExchange, Roots, client_config};
 use crate::keys::AgentSvid;
 use crate::upstream::backoff::jitter;
@@ -85,16 +85,16 @@ pub trait Connect: Send + Sync {
 /// TCP to one of the server's addresses, and TLS over it.
 #[derive(Debug)]
 pub struct Tls {
-    dialer: Dialer,
+    servers: Servers,
     server: SpiffeId,
     key_exchange: KeyExchange,
 }
 
 impl Tls {
-    /// Connects to `host:port`, where `server` must answer.
+    /// Connects to one of `servers`, where `server` must answer.
     #[must_use]
-    pub fn new(host: String, port: u16, server: SpiffeId, key_exchange: KeyExchange) -> Self {
-        Self { dialer: Dialer::new(host, port), server, key_exchange }
+    pub(crate) fn new(servers: Servers, server: SpiffeId, key_exchange: KeyExchange) -> Self {
+        Self { servers, server, key_exchange }
     }
 }
 
@@ -104,7 +104,7 @@ impl Connect for Tls {
         let config = client_config(&credentials.roots, &self.server, svid, self.key_exchange)
             .map_err(|reason| ServerError::Untrusted(reason.to_string()))?;
         let stream =
-            self.dialer.dial().await.map_err(|reason| ServerError::Unreachable(reason.to_string()))?;
+            self.servers.dial().await.map_err(|reason| ServerError::Unreachable(reason.to_string()))?;
         let stream =
             TlsConnector::from(Arc::new(config)).connect(server_name(), stream).await.map_err(untrusted)?;
         Channel::open(stream).await.map_err(ServerError::Unreachable)
@@ -270,5 +270,3 @@ pub(super) fn untrusted(reason: io::Error) -> ServerError {
 }
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-/// Between 30 and 60 minutes on one server.
-const STICKY: Duration = Duration::from_secs(45 * 60);

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{choice, otlp};
+use super::{balancing, choice, otlp};
 use crate::decode::{Section, Setting, Strictness, no_hint};
 use crate::duration::DurationError;
 use crate::{
@@ -65,12 +65,15 @@ pub(super) fn experimental(section: Section<'_>) -> Experimental {
             "host" => Ok(UnixPaths::Host),
             _ => Err(format!("experimental.unix_paths is \"any\" or \"host\", not {name:?}")),
         }),
+        outage_budget: outage_budget(&section),
+        server_order: balancing::read(&section),
         rate_limits: rate_limits(section.block("ratelimit")),
     };
     let of_spire = section.text("sync_interval").is_some()
         || section.text("jwt_svid_cache_hit_timeout").is_some()
         || section.flag("use_sync_authorized_entries").is_some()
         || section.is_set("require_pq_kem")
+        || section.text("server_load_balancing_config").is_some()
         || !section.texts("feature_flags").is_empty()
         || experimental.rate_limits != RateLimits::default();
     if of_spire {
@@ -125,6 +128,17 @@ fn status_address(section: &Section<'_>) -> Option<String> {
         return None;
     }
     Some(if host.is_empty() { format!("127.0.0.1:{port}") } else { value })
+}
+
+fn outage_budget(section: &Section<'_>) -> Option<Duration> {
+    let Setting { value, line } = section.text("outage_budget").filter(|text| !text.value.is_empty())?;
+    match duration::parse(&value) {
+        Ok(budget) => Some(budget),
+        Err(reason) => {
+            section.report().problem(line, format!("experimental.outage_budget: {reason}"));
+            None
+        }
+    }
 }
 
 fn sync_interval(section: &Section<'_>) -> Duration {

@@ -5,6 +5,7 @@
 //! Finial does not have yet. This file reads the rest and makes [`Settings`]. Every reader reports a problem and goes on,
 //! so that one run finds all problems.
 
+mod balancing;
 mod blocks;
 mod logging;
 mod otlp;
@@ -45,6 +46,13 @@ impl Agent<'_> {
         refused::agent(&self.section);
         let flags = self.overrides;
         let server_address = self.required("server_address", flags.server_address.as_ref());
+        if let Some(list) = server_address.as_deref().filter(|list| list.contains(','))
+            && list.split(',').any(|host| host.trim().is_empty())
+        {
+            let line = self.section.text("server_address").and_then(|setting| setting.line);
+            let message = format!("server_address names servers with commas between them, not {list:?}");
+            self.section.report().problem(line, message);
+        }
         let server_port = self.server_port();
         let trust_domain = self.trust_domain();
         let trust_bundle = self.trust_bundle();

@@ -12,6 +12,7 @@ use super::{ids, register, register_under, server, server_with};
 pub(super) fn trials() -> Vec<Trial> {
     vec![
         trial("server_down_at_start_is_waited_for", server_down_at_start_is_waited_for),
+        trial("of_several_servers_one_that_answers_is_used", one_that_answers),
         trial("server_black_holed_at_start_is_waited_for", server_black_holed_at_start),
         trial("server_slow_at_start_is_waited_for", server_slow_at_start),
         trial("server_down_later_costs_nothing", server_down_later_costs_nothing),
@@ -49,6 +50,23 @@ async fn server_down_at_start_is_waited_for() {
         tokio::spawn(async move { Sds::open(&socket, sds_request(&names)).await?.secrets(&names).await });
     server.fault(Fault::None).await;
     assert_eq!(held.await.expect("no panic").expect("served")[0].name, names[0]);
+}
+
+async fn one_that_answers() {
+    let server = server().await;
+    for load_balancing in
+        ["", r#"server_load_balancing_config = "{\"loadBalancingConfig\":[{\"pick_first\":{}}]}""#]
+    {
+        let conf = Conf::join_token(&server);
+        let agent = format!("experimental {{ {load_balancing} }}");
+        let conf = Conf { server: format!("127.0.0.9, {}", server.address()), agent, ..conf };
+        register(&server, conf.join_token.as_deref().unwrap_or_default(), "web");
+        let mut agent = Agent::start(&conf);
+        agent.logged("Agent is ready").await;
+    }
+    let conf = Conf { server: format!(",{}", server.address()), ..Conf::join_token(&server) };
+    let exit = Agent::start(&conf).exited().await;
+    assert!(exit.log.contains("server_address names servers with commas between them"), "{}", exit.log);
 }
 
 async fn waited_for(fault: Fault) {
