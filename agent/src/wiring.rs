@@ -110,6 +110,7 @@ async fn agent(settings: Settings, otlp: &Sink, mut continuity: Continuity) -> R
     tokio::spawn(run_rounds(bytes.clone()));
     let options =
         Options { slots: connection_slots(), bytes: bytes.clone(), proc: proc.clone(), mode: 0o777 };
+    continuity.use_disk(&settings).map_err(Fatal::StartUp)?;
     let succession = continuity.succeed(&settings.data_dir).await;
     succession
         .map_err(|reason| Fatal::StartUp(format!("cannot take over from the running agent: {reason}")))?;
@@ -169,9 +170,9 @@ async fn agent(settings: Settings, otlp: &Sink, mut continuity: Continuity) -> R
         stored = stored => stored?,
         () = stop.signalled() => return Ok(()),
     };
-    let recalled = stored.recalled.take();
+    let (recalled, changes) = (stored.recalled.take(), outlets.changes.clone());
     let lifecycle = Lifecycle::new(Arc::clone(&settings), trust_domain, attestor, stored, outlets)?;
-    let running = Running { settings, status, bytes, ready, apis, admin, successor };
+    let running = Running { settings, status, bytes, ready, apis, admin, successor, changes };
     running.until_the_end(lifecycle, recalled, stop).await
 }
 
@@ -187,6 +188,8 @@ struct Running {
     admin: JoinHandle<()>,
     /// Ends when another agent has taken over.
     successor: JoinHandle<Line>,
+    /// What a later process needs.
+    changes: Changes,
 }
 
 impl Running {
@@ -210,6 +213,8 @@ impl Running {
                 None
             }
         };
+        // Before what is to be written goes.
+        let _ = timeout(LAST_WRITE, self.changes.written()).await;
         if let Some(fatal) = ended {
             keeper.flush(LAST_WRITE).await;
             return Err(fatal);

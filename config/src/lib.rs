@@ -43,7 +43,7 @@ pub use plugins::{
 };
 pub use settings::{
     Experimental, KeyType, LogFormat, LogLevel, PodSource, Prefetch, RateLimits, RebootstrapMode, Sds,
-    ServerOrder, Settings, UnixPaths, UnknownNames, Withdrawal,
+    SealedCache, ServerOrder, Settings, UnixPaths, UnknownNames, Withdrawal,
 };
 pub use telemetry::{ListenerCertificate, Prometheus, PrometheusTls, Scrapers, Telemetry};
 pub use trust_bundle::{BundleFormat, BundleUrl, TrustBundleSource, WorkloadApi};

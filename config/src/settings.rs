@@ -301,6 +301,8 @@ pub struct Experimental {
     pub otlp: Option<Otlp>,
     /// Finial's own: which paths of binaries become selectors.
     pub unix_paths: UnixPaths,
+    /// Finial's own: where callers' identities are kept for a start without the server (`sealed_cache`).
+    pub sealed_cache: Option<SealedCache>,
     /// Finial's own: how much of an SVID's life is left at the latest when it is renewed (`outage_budget`).
     pub outage_budget: Option<Duration>,
     /// In which order the addresses of servers are tried (SPIRE 1.16: `server_load_balancing_config`).
@@ -325,6 +327,15 @@ pub struct RateLimits {
     pub stream_secrets: u32,
     /// Of SDS's `FetchSecrets`.
     pub fetch_secrets: u32,
+}
+
+/// Finial's own: what callers have, on disk and encrypted (`agent.experimental.sealed_cache`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SealedCache {
+    /// The file that the key is derived from.
+    pub key_file: PathBuf,
+    /// The encrypted file; by default `sealed-cache` in `data_dir`.
+    pub path: Option<PathBuf>,
 }
 
 /// In which order the addresses of servers are tried. An agent uses one server at a time, and stays with it.

@@ -1,10 +1,11 @@
 //! What a restart does not lose: the sockets, and what the agent had for its callers.
 //!
-//! A holder (systemd, or `finial keep`) has the descriptors of both while no agent runs (crate `holder`). `content` is the
+//! `disk` is the same on a disk, encrypted. A holder (systemd, or `finial keep`) has the descriptors of both while no agent runs (crate `holder`). `content` is the
 //! form of the memory, `sealer` the task that writes it, `handover` the way from one agent to
 //! another, and [`Continuity`] what the agent does with both when it starts.
 
 mod content;
+mod disk;
 mod handover;
 mod sealer;
 #[cfg(test)]
@@ -18,6 +19,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use cache::JwtKey;
+use config::Settings;
 use holder::{Holder, Inherited, Message, Named, memory};
 use identity::{Bundle, Entry, JwtSvid, PrivateKey, X509Svid};
 use rustix::process::{Signal, set_parent_process_death_signal};
@@ -26,6 +28,7 @@ use tokio::time::sleep;
 use tracing::{debug, info, warn};
 use transport::{BindError, Listener, Options};
 
+use self::disk::SealedFile;
 pub(crate) use self::handover::{Line, Post};
 pub(crate) use self::sealer::{Changes, Sealer};
 use crate::manager::Manager;
@@ -72,6 +75,8 @@ pub(crate) struct Continuity {
     sockets: Named<OwnedFd>,
     /// The agent that this one is about to replace.
     predecessor: Option<Line>,
+    /// The sealed cache on the disk, if one is configured.
+    disk: Option<Arc<SealedFile>>,
 }
 
 impl Continuity {
@@ -85,7 +90,20 @@ impl Continuity {
             let _ = set_parent_process_death_signal(Some(Signal::TERM));
         }
         let holder = holder.map(Arc::new);
-        Self { holder, inherited, memories, sockets: Vec::new(), predecessor: None }
+        Self { holder, inherited, memories, sockets: Vec::new(), predecessor: None, disk: None }
+    }
+
+    /// Keeps what the agent has on the disk, too, if that is configured.
+    ///
+    /// # Errors
+    /// Why the key cannot be used.
+    pub(crate) fn use_disk(&mut self, settings: &Settings) -> Result<(), String> {
+        if let Some(sealed_cache) = &settings.experimental.sealed_cache {
+            let default = || settings.data_dir.join("sealed-cache");
+            let path = sealed_cache.path.clone().unwrap_or_else(default);
+            self.disk = Some(Arc::new(SealedFile::open(sealed_cache, path)?));
+        }
+        Ok(())
     }
 
     /// Takes what a running agent with the same data folder has, if there is one and this agent has no sockets of its own.
@@ -255,12 +273,20 @@ impl Continuity {
 
     /// What the last process had. One that cannot be used is thrown away.
     pub(crate) fn recall(&self) -> Option<Contents> {
-        let (_, file) = self.memories.first()?;
-        let read = memory::read(file).map_err(|reason| reason.to_string());
+        if let Some((_, file)) = self.memories.first() {
+            let read = memory::read(file).map_err(|reason| reason.to_string());
+            match read.and_then(|text| content::decode(&text, SystemTime::now())) {
+                Ok(contents) => return Some(contents),
+                Err(reason) => {
+                    warn!(error = %reason, "The memory of the last process cannot be used; it is thrown away");
+                }
+            }
+        }
+        let read = self.disk.as_ref()?.read().transpose()?;
         match read.and_then(|text| content::decode(&text, SystemTime::now())) {
             Ok(contents) => Some(contents),
             Err(reason) => {
-                warn!(error = %reason, "The memory of the last process cannot be used; it is thrown away");
+                warn!(error = %reason, "The sealed cache cannot be used; it is written anew");
                 None
             }
         }
@@ -268,11 +294,13 @@ impl Continuity {
 
     /// Starts to keep what the agent has from now on; `None` if nobody would hold it.
     pub(crate) fn sealer(&self) -> Option<Sealer> {
-        let holder = self.holder.clone()?;
+        if self.holder.is_none() && self.disk.is_none() {
+            return None;
+        }
         let held = self.memories.iter();
         // It writes nothing before somebody has read them (`recall`).
         let held = held.filter_map(|(name, file)| Some((name.clone(), file.try_clone().ok()?)));
-        Some(Sealer::new(holder, held.collect()))
+        Some(Sealer::new(self.holder.clone(), self.disk.clone(), held.collect()))
     }
 }
 

@@ -10,24 +10,41 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tracing::{error, warn};
 
+use super::disk::SealedFile;
 use super::{Contents, Own, content};
 use crate::manager::Manager;
 
 /// Counts changes of what is kept. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Changes(watch::Sender<u64>);
+pub(crate) struct Changes {
+    made: watch::Sender<u64>,
+    written: watch::Sender<u64>,
+}
 
 impl Changes {
     /// Something that is kept has changed.
     pub(crate) fn note(&self) {
-        self.0.send_modify(|count| *count += 1);
+        self.made.send_modify(|count| *count += 1);
+    }
+
+    /// Waits until all changes so far are written, or nobody writes them.
+    pub(crate) async fn written(&self) {
+        let made = *self.made.borrow();
+        let mut written = self.written.subscribe();
+        tokio::select! {
+            _ = written.wait_for(|written| *written >= made) => {}
+            () = self.made.closed() => {}
+        }
     }
 }
 
 /// What the task is made of.
 #[derive(Debug)]
 pub(crate) struct Sealer {
-    holder: Arc<Holder>,
+    /// Who keeps the memory; `None` if nobody does.
+    holder: Option<Arc<Holder>>,
+    /// The file on the disk, if one is configured.
+    disk: Option<Arc<SealedFile>>,
     /// The memories that the holder has, the newest first.
     held: Vec<(String, File)>,
     /// The number of the newest.
@@ -37,9 +54,13 @@ pub(crate) struct Sealer {
 }
 
 impl Sealer {
-    pub(super) fn new(holder: Arc<Holder>, held: Vec<(String, File)>) -> Self {
+    pub(super) fn new(
+        holder: Option<Arc<Holder>>,
+        disk: Option<Arc<SealedFile>>,
+        held: Vec<(String, File)>,
+    ) -> Self {
         let number = held.first().map_or(0, |(_, file)| memory::number(file));
-        Self { holder, held, number, trouble: String::new() }
+        Self { holder, disk, held, number, trouble: String::new() }
     }
 
     /// Writes after each change, for ever. The pauses between two writes grow with what one takes, so that many changes of a
@@ -50,36 +71,45 @@ impl Sealer {
         own: watch::Receiver<Option<Own>>,
         mut manager: watch::Receiver<Option<Manager>>,
     ) {
-        let mut changes = changes.0.subscribe();
+        let (mut made, written) = (changes.made.subscribe(), changes.written);
         loop {
             let came = tokio::select! {
-                came = changes.changed() => came,
+                came = made.changed() => came,
                 // The first one has something already.
                 came = manager.changed() => came,
             };
             if came.is_err() {
                 return;
             }
-            changes.borrow_and_update();
+            let count = *made.borrow_and_update();
             let present = manager.borrow_and_update().clone();
-            let Some(manager) = present else { continue };
+            let Some(manager) = present else {
+                // There is nothing to write yet.
+                written.send_replace(count);
+                continue;
+            };
             let Ok(mut contents) = manager.contents().await else { return };
             contents.own = own.borrow().clone();
             drop(manager);
             let began = Instant::now();
             self.write(contents).await;
+            written.send_replace(count);
             sleep((began.elapsed() * SHARE).max(PAUSE)).await;
         }
     }
 
     async fn write(&mut self, contents: Contents) {
-        let number = self.number + 1;
-        let written = sealed(contents, number).await;
-        let stored = written.and_then(|file| {
-            let name = if number.is_multiple_of(2) { EVEN } else { ODD }.to_owned();
-            let stored = self.holder.tell(&Message::Store(name.clone()), &[file.as_fd()]);
-            stored.map(|()| (name, file)).map_err(|reason| reason.to_string())
+        let (number, disk) = (self.number + 1, self.disk.clone());
+        // Encoding a thousand SVIDs takes milliseconds, and a disk what it likes, which callers need not wait for.
+        let written = tokio::task::spawn_blocking(move || {
+            let text = content::encode(&contents)?;
+            if let Some(disk) = disk {
+                disk.write(&text)?;
+            }
+            memory::write(&text, number).map_err(|reason| reason.to_string())
         });
+        let written = written.await.unwrap_or_else(|reason| Err(reason.to_string()));
+        let stored = written.and_then(|file| self.store(number, &file).map(|name| (name, file)));
         match stored {
             Ok((name, file)) => {
                 self.number = number;
@@ -88,7 +118,8 @@ impl Sealer {
                 for (old, file) in old {
                     memory::erase(&file);
                     if old != name
-                        && let Err(reason) = self.holder.tell(&Message::Remove(old), &[])
+                        && let Some(holder) = &self.holder
+                        && let Err(reason) = holder.tell(&Message::Remove(old), &[])
                     {
                         warn!(error = %reason, "The holder of the memory does not take a message");
                     }
@@ -102,9 +133,19 @@ impl Sealer {
             }
         }
     }
+
+    /// Gives a memory to the holder, and returns the name that it has there.
+    fn store(&self, number: u64, file: &File) -> Result<String, String> {
+        let name = if number.is_multiple_of(2) { EVEN } else { ODD }.to_owned();
+        if let Some(holder) = &self.holder {
+            let stored = holder.tell(&Message::Store(name.clone()), &[file.as_fd()]);
+            stored.map_err(|reason| reason.to_string())?;
+        }
+        Ok(name)
+    }
 }
 
-/// Writes a memory. Encoding a thousand SVIDs takes milliseconds, which callers need not wait for, so it is done elsewhere.
+/// Writes a memory for another agent. Encoding a thousand SVIDs takes milliseconds, which callers need not wait for, so it is done elsewhere.
 ///
 /// # Errors
 /// Why it cannot be written.

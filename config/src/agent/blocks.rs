@@ -7,8 +7,8 @@ use super::{balancing, choice, otlp};
 use crate::decode::{Section, Setting, Strictness, no_hint};
 use crate::duration::DurationError;
 use crate::{
-    Experimental, PodSource, Prefetch, RateLimits, Sds, UnixPaths, UnknownNames, Warning, Withdrawal,
-    duration,
+    Experimental, PodSource, Prefetch, RateLimits, Sds, SealedCache, UnixPaths, UnknownNames, Warning,
+    Withdrawal, duration,
 };
 
 pub(super) fn sds(section: Section<'_>) -> Sds {
@@ -65,6 +65,7 @@ pub(super) fn experimental(section: Section<'_>) -> Experimental {
             "host" => Ok(UnixPaths::Host),
             _ => Err(format!("experimental.unix_paths is \"any\" or \"host\", not {name:?}")),
         }),
+        sealed_cache: sealed_cache(section.block("sealed_cache")),
         outage_budget: outage_budget(&section),
         server_order: balancing::read(&section),
         rate_limits: rate_limits(section.block("ratelimit")),
@@ -128,6 +129,19 @@ fn status_address(section: &Section<'_>) -> Option<String> {
         return None;
     }
     Some(if host.is_empty() { format!("127.0.0.1:{port}") } else { value })
+}
+
+/// `None` without the block, or without the key, which is reported.
+fn sealed_cache(section: Section<'_>) -> Option<SealedCache> {
+    let path =
+        |key| section.text(key).map(|path| path.value).filter(|path| !path.is_empty()).map(PathBuf::from);
+    let (key_file, path) = (path("key_file"), path("path"));
+    if section.is_present() && key_file.is_none() {
+        let message = "experimental.sealed_cache.key_file must be configured: the file of the key that encrypts the cache";
+        section.report().problem(section.line, message);
+    }
+    section.finish(Strictness::Refuse, "sealed_cache", no_hint);
+    Some(SealedCache { key_file: key_file?, path })
 }
 
 fn outage_budget(section: &Section<'_>) -> Option<Duration> {

@@ -27,6 +27,7 @@ pub(super) fn trials() -> Vec<Trial> {
         trial("a_keeper_does_not_repeat_a_configuration_that_is_refused", refused_configuration),
         trial("a_keeper_that_is_killed_takes_its_agent_with_it", killed_keeper),
         trial("a_damaged_memory_is_thrown_away", damaged_memory),
+        trial("a_node_that_starts_without_the_server_serves_its_sealed_cache", sealed_cache),
         trial("a_second_keeper_takes_over_and_the_first_waits_to_be_ended", takes_over),
         trial("an_agent_goes_on_when_its_successor_never_gets_ready", never_ready),
         trial("an_agent_is_started_again_when_its_successor_is_gone", successor_gone),
@@ -200,6 +201,40 @@ async fn damaged_memory() {
     assert!(line.contains("it is damaged"), "{line}");
     // Keys in memory are gone with it, and the token is spent.
     agent.logged_times("The agent has ended; starting it again", 2).await;
+}
+
+async fn sealed_cache() {
+    let server = server().await;
+    let folder = std::sync::Arc::new(tempfile::tempdir().expect("a folder"));
+    std::fs::write(folder.path().join("key"), [7; 32]).expect("written");
+    let block =
+        format!("experimental {{ sealed_cache {{ key_file = \"{}/key\" }} }}", folder.path().display());
+    let conf = Conf { agent: block, ..Conf::join_token(&server) };
+    register(&server, conf.join_token.as_deref().unwrap_or_default(), "web");
+    let mut agent = Agent::start_in(&conf, std::sync::Arc::clone(&folder));
+    agent.logged("SVID updated").await;
+    let before = certificate(&agent.socket()).await;
+    let cache = agent.path("data/sealed-cache");
+    // With the certificate in it, it is longer than that.
+    while cache.metadata().map_or(0, |found| found.len()) < 1500 {
+        tokio::task::yield_now().await;
+    }
+    let content = std::fs::read(&cache).expect("the cache");
+    assert!(!content.windows(before.len()).any(|window| *window == *before), "it is encrypted");
+    agent.stop().await;
+    server.fault(Fault::Down).await;
+    let mut agent = Agent::start_in(&conf, std::sync::Arc::clone(&folder));
+    agent.logged("Serving what the last process had").await;
+    assert_eq!(certificate(&agent.socket()).await, before);
+    agent.stop().await;
+    // Without its key it is worth nothing.
+    std::fs::write(folder.path().join("key"), [8; 32]).expect("written");
+    let mut agent = Agent::start_in(&conf, std::sync::Arc::clone(&folder));
+    agent.logged("The sealed cache cannot be used").await;
+    agent.stop().await;
+    std::fs::write(folder.path().join("key"), [8; 3]).expect("written");
+    let exit = Agent::start_in(&conf, folder).exited().await;
+    assert!(exit.code == Some(1) && exit.log.contains("at least 32 are needed"), "{}", exit.log);
 }
 
 /// Two keepers with one configuration.
