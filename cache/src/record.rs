@@ -50,34 +50,11 @@ impl Default for Options {
 }
 
 impl Options {
-    /// When an SVID that has just come must be renewed. `draw` (uniform in 0..1) is drawn once for each SVID, so that
-    /// the time is stable, and spread over the SVIDs. It is when half the lifetime ± 10 % of that half is left, or
-    /// the availability target + up to 10 min, whichever comes first. The target counts only if more than 12 h remain
-    /// before it (SPIRE, `rotationutil`).
-    ///
-    /// That time can be over on arrival: the agent's clock is ahead, the authority is about to expire, or the
-    /// lifetime is a few seconds and begins ten seconds ago. Then it is half of what is left, and never at once,
-    /// because otherwise the server would be asked without a pause.
+    /// When an SVID that has just come must be renewed ([`pace::renew_at`]). `draw` is uniform in 0..1.
     #[must_use]
     pub fn renew_at<K>(&self, svid: &X509Svid<K>, draw: f64, now: SystemTime) -> SystemTime {
-        let lifetime = svid.not_after.duration_since(svid.not_before).unwrap_or_default();
-        let spread = 0.9 + 0.2 * draw;
-        let mut left = (lifetime / 2).mul_f64(spread);
-        if let Some(target) =
-            self.availability_target.filter(|target| lifetime.saturating_sub(*target) > GUARD)
-        {
-            left = left.max(target + SPREAD.mul_f64(draw));
-        }
-        if let Some(budget) = self.outage_budget {
-            // A retry or two must fit in before the budget is touched.
-            left = left.max(budget.mul_f64(1.05 + 0.1 * draw).min(lifetime.mul_f64(0.75 + 0.05 * draw)));
-        }
-        let planned = svid.not_after.checked_sub(left).unwrap_or(UNIX_EPOCH);
-        let remaining = svid.not_after.duration_since(now).unwrap_or_default();
-        if planned >= now + (remaining / 4).clamp(PAUSE, SOON) {
-            return planned;
-        }
-        now + (remaining / 2).mul_f64(spread).max(PAUSE)
+        let early = pace::Early { target: self.availability_target, budget: self.outage_budget };
+        pace::renew_at(&(svid.not_before..svid.not_after), early, draw, now)
     }
 }
 
@@ -139,8 +116,3 @@ impl Record {
         self.retry_at.map_or(due, |retry| retry.max(due))
     }
 }
-
-const PAUSE: Duration = Duration::from_secs(1);
-const SOON: Duration = Duration::from_secs(30);
-const GUARD: Duration = Duration::from_hours(12);
-const SPREAD: Duration = Duration::from_mins(10);

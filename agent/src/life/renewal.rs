@@ -11,7 +11,6 @@ use super::own::OwnSvid;
 use super::{Lifecycle, lines, status};
 use crate::keys::{AgentKey, AgentSvid};
 use crate::telemetry::names;
-use crate::upstream::backoff::Need;
 use crate::upstream::{ServerError, attest};
 
 impl Lifecycle {
@@ -21,16 +20,12 @@ impl Lifecycle {
         let signed_in_vain = self.own.as_ref().is_some_and(|own| own.distrusted);
         match &result {
             // A replica that lags behind signs with the tainted authority for a while.
-            Ok(()) if signed_in_vain => self.renew_within(clock.renewal_wait(Need::Idle)),
+            Ok(()) if signed_in_vain => self.renew_within(clock.renewal_in_vain()),
             Ok(()) => clock.renewed(),
             Err(_) => {
                 let old_at = self.own.as_ref().map(OwnSvid::old_at);
                 let until_old = old_at.map(|at| at.duration_since(SystemTime::now()).unwrap_or_default());
-                let urgent = until_old.is_none_or(|left| left.is_zero());
-                let wait = clock.renewal_wait(Need::urgent_if(urgent));
-                self.hold_renewal(
-                    until_old.filter(|left| !left.is_zero()).map_or(wait, |left| wait.min(left)),
-                );
+                self.hold_renewal(clock.renewal_failed(until_old));
             }
         }
         result

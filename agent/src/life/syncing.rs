@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use identity::Bundle;
+use pace::Failure;
 use tracing::info;
 
 use super::clock::SyncClock;
@@ -31,7 +32,7 @@ impl Lifecycle {
         if let Ok(synced) = &result {
             counted(&self.metrics, &known.counts(), synced.bundles.len());
         }
-        let outcome = result.as_ref().map(drop).map_err(ServerError::retry_after);
+        let outcome = result.as_ref().map(drop).map_err(|reason| Failure { asked: reason.retry_after() });
         let need = self.manager.as_ref().map_or(Need::Urgent, Manager::need);
         let is_back = clock.synced(outcome, self.settings.experimental.sync_interval, need);
         if result.is_ok() && known.is_doubtful() {

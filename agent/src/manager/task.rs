@@ -10,6 +10,7 @@ use budget::Charge;
 use cache::{Cache, Matched, Publish, Snapshot};
 use identity::{Bundle, Bundles, Distrusted, Entry, Selectors, WorkloadUpdate};
 use latest::{Publisher, Updates};
+use pace::Minting;
 use rand::Rng as _;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -21,7 +22,7 @@ use super::changes::{self, CACHE};
 use super::{Demand, Held, HeldSvid, Message, Mint};
 use crate::continuity::{Changes, Contents, Minted};
 use crate::telemetry::{Metric, Metrics, names};
-use crate::upstream::backoff::{Backoff, Need, jitter};
+use crate::upstream::backoff::Need;
 use crate::upstream::failed;
 use crate::upstream::mint::Outcome;
 use crate::upstream::sync::Synced;
@@ -39,15 +40,12 @@ pub(super) struct Task {
     demand: mpsc::Sender<Demand>,
     mint: Mint,
     clock: fn() -> SystemTime,
-    /// The most entries of one call. It is halved when a call fails and doubled when one succeeds.
-    batch: usize,
     /// Whether SVIDs have come or gone since [`Shared::soonest`] was computed.
     changed: bool,
     /// Why the server did not sign for an entry, by its ID, since it last did.
     refusals: HashMap<Arc<str>, String>,
-    /// Calls to the server that are under way, at most [`PARALLEL`].
-    in_flight: usize,
-    backoff: Backoff,
+    /// Calls to the server, and the waits after those that failed.
+    minting: Minting,
     sweep_at: Instant,
 }
 
@@ -88,11 +86,9 @@ impl Task {
             demand,
             mint,
             clock,
-            batch: BATCH,
             changed: false,
             refusals: HashMap::new(),
-            in_flight: 0,
-            backoff: Backoff::default(),
+            minting: Minting::default(),
             sweep_at: Instant::now() + SWEEP,
         }
     }
@@ -128,7 +124,8 @@ impl Task {
             }
             Message::Synced(synced) => self.synced(synced),
             Message::Reached => {
-                self.reached();
+                let is_back = self.minting.reached();
+                self.reached(is_back);
             }
             Message::RenewAll => self.cache.renew_all((self.clock)()),
             Message::Minted(outcomes) => self.minted(outcomes),
@@ -154,10 +151,10 @@ impl Task {
             return publisher.subscribe();
         }
         let update = self.cache.subscribe(&selectors, matched, (self.clock)());
-        if self.backoff.is_failing() {
+        if self.minting.is_failing() {
             // What nobody waited for may have a long wait before it.
             let now = (self.clock)();
-            self.cache.hasten(&selectors, now + Need::Urgent.jittered(), now);
+            self.cache.hasten(&selectors, now + Need::Urgent.jittered(&mut rand::rng()), now);
             self.pressing |= update.identities.iter().any(|identity| identity.svid.is_none());
         }
         let publisher = Publisher::new(update);
@@ -241,11 +238,10 @@ impl Task {
     }
 
     fn minted(&mut self, outcomes: Vec<Outcome>) {
-        self.in_flight -= 1;
         self.changed = true;
         self.shared.changes.note();
-        self.batch = (self.batch * 2).min(BATCH);
-        if self.reached() {
+        let is_back = self.minting.answered();
+        if self.reached(is_back) {
             // The channel holds one request. If it is full, a sync is about to happen anyway.
             let _ = self.demand.try_send(Demand::Reached);
         }
@@ -260,7 +256,7 @@ impl Task {
                     let distrusted = tainted.has_signed(&svid);
                     let published = self.cache.minted(&entry, svid, rand::rng().random(), now);
                     if distrusted {
-                        self.cache.renew_by(&entry.id, now + jitter(ENTRY_RETRY, 0.3), now);
+                        self.cache.renew_by(&entry.id, now + Minting::refused(&mut rand::rng()), now);
                     }
                     self.publish(published);
                 }
@@ -268,7 +264,7 @@ impl Task {
                     warn!(entry_id = %entry.id, spiffe_id = %entry.spiffe_id, error = %reason,
                         "Failed to mint X509 SVID");
                     self.refusals.insert(Arc::clone(&entry.id), reason);
-                    self.cache.mint_failed(&entry.id, now + jitter(ENTRY_RETRY, 0.3), now);
+                    self.cache.mint_failed(&entry.id, now + Minting::refused(&mut rand::rng()), now);
                 }
             }
         }
@@ -335,38 +331,35 @@ impl Task {
         self.shared.metrics.set(gauge, &[], value as f64);
     }
 
-    /// The server answers. What failed before is due at once. Returns whether something had failed.
-    fn reached(&mut self) -> bool {
+    /// The server answers. If calls failed before, what failed is due at once. Returns whether they did.
+    fn reached(&mut self, is_back: bool) -> bool {
         self.pressing = false;
-        let failed = self.backoff.reset();
-        if failed {
+        if is_back {
             self.cache.retry_failed((self.clock)());
         }
-        failed
+        is_back
     }
 
     fn mint_failed(&mut self, entries: &[Arc<Entry>], wait: Option<Duration>) {
-        self.in_flight -= 1;
-        self.batch = (self.batch / 2).max(1);
         let now = (self.clock)();
-        let idle = self.backoff.wait(Need::Idle);
-        let urgent = idle.min(Need::Urgent.jittered());
+        let retry = self.minting.failed(wait, &mut rand::rng());
         for entry in entries {
             let pressing = self.cache.pressing_at(&entry.id);
             self.pressing |= pressing.is_some_and(|at| at <= now);
-            let retry_at = match pressing {
-                Some(at) => (now + idle).min(at.max(now + urgent)),
-                None => now + idle,
-            };
-            self.cache.mint_failed(&entry.id, retry_at.max(now + wait.unwrap_or_default()), now);
+            self.cache.mint_failed(&entry.id, retry.at(pressing, now), now);
         }
     }
 
     fn mint_due(&mut self) {
-        while self.in_flight < PARALLEL {
-            let due = self.cache.take_due((self.clock)(), self.batch);
+        while self.minting.is_free() {
+            let due = self.cache.take_due((self.clock)(), self.minting.batch());
             let Some(mailbox) = self.mailbox.upgrade().filter(|_| !due.is_empty()) else { return };
-            debug!(cache_type = "workload", count = due.len(), limit = self.batch, "Renewing stale entries");
+            debug!(
+                cache_type = "workload",
+                count = due.len(),
+                limit = self.minting.batch(),
+                "Renewing stale entries"
+            );
             let mut expiring = 0;
             for entry in &due {
                 let (entry_id, spiffe_id) = (&entry.id, &entry.spiffe_id);
@@ -382,7 +375,7 @@ impl Task {
             if expiring > 0 {
                 changes::sample(&self.shared.metrics, &names::EXPIRING, expiring);
             }
-            self.in_flight += 1;
+            self.minting.began();
             let minting = (self.mint)(due.clone());
             let call = names::FETCH_SVIDS.start(&self.shared.metrics);
             tokio::spawn(async move {
@@ -430,7 +423,7 @@ impl Task {
     /// is longer than [`LONGEST`].
     fn alarm(&self) -> Instant {
         let now = Instant::now();
-        let due = self.cache.wake_at().filter(|_| self.in_flight < PARALLEL);
+        let due = self.cache.wake_at().filter(|_| self.minting.is_free());
         let due = due.map_or(LONGEST, |at| at.duration_since((self.clock)()).unwrap_or_default());
         let alarm = now + due.min(LONGEST);
         if self.subscribers.is_empty() { alarm } else { alarm.min(self.sweep_at.max(now)) }
@@ -441,13 +434,7 @@ fn rfc3339(time: SystemTime) -> String {
     OffsetDateTime::from(time).format(&Rfc3339).unwrap_or_default()
 }
 
-/// The most entries of one call. A SPIRE server signs at most 500 in one call and 500 a second.
-pub(super) const BATCH: usize = 500;
-/// The most calls that are under way at one time.
-const PARALLEL: usize = 2;
 /// The interval between two sweeps.
 pub(super) const SWEEP: Duration = Duration::from_secs(5);
 /// The longest sleep.
 const LONGEST: Duration = Duration::from_secs(30);
-/// The wait, ± 30 %, before the server is asked again for an entry that it refused to sign.
-const ENTRY_RETRY: Duration = Duration::from_secs(10);

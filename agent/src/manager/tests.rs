@@ -7,10 +7,11 @@ use std::sync::Mutex;
 use budget::{Account, Limits};
 use bytes::Bytes;
 use identity::{PrivateKey, Selector, SpiffeId, TrustDomain, X509Svid};
+use pace::BATCH;
 use tokio::time::{Instant, sleep};
 use tonic::Status;
 
-use super::task::{BATCH, SWEEP};
+use super::task::SWEEP;
 use super::*;
 
 thread_local! {

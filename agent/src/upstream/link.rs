@@ -23,7 +23,6 @@ use super::channel::{Channel, End, is_transport, is_unseen};
 use super::dial::{STICKY, Servers};
 use super::tls::{KeyExchange, Roots, client_config};
 use crate::keys::AgentSvid;
-use crate::upstream::backoff::jitter;
 
 #[cfg(test)]
 mod tests;
@@ -212,7 +211,7 @@ impl<C: Connect> Link<C> {
         }
         let connected = timeout(CONNECT_LIMIT, self.connector.connect(&credentials)).await;
         let channel = connected.unwrap_or(Err(ServerError::Timeout(CONNECT_LIMIT)))?;
-        let until = Instant::now() + jitter(STICKY, 1.0 / 3.0);
+        let until = Instant::now() + pace::sticky(&mut rand::rng());
         let id = self.opened.fetch_add(1, Ordering::Relaxed);
         let open = open.insert(Open { id, channel, until, svid: credentials.svid });
         Ok(Used { open: open.clone(), fresh: true })

@@ -113,10 +113,7 @@ impl Cache {
     pub fn pressing_at(&self, entry_id: &str) -> Option<SystemTime> {
         let record = self.records.get(entry_id)?;
         match &record.minted {
-            Some(Minted { svid, .. }) => {
-                let life = svid.not_after.duration_since(svid.not_before).unwrap_or_default();
-                Some(svid.not_before + life.mul_f64(0.75))
-            }
+            Some(Minted { svid, .. }) => Some(pace::old_at(&(svid.not_before..svid.not_after))),
             None => (record.callers > 0).then_some(SystemTime::UNIX_EPOCH),
         }
     }
