@@ -31,9 +31,8 @@ pub struct Options {
     pub availability_target: Option<Duration>,
     /// An SVID is renewed at the latest when this much of its lifetime is left, or four fifths of it if that is less.
     pub outage_budget: Option<Duration>,
-    /// How many SVIDs of a distrusted authority are replaced in a second. The default is a fifth of what the server
-    /// signs for one address.
-    pub distrusted_per_second: usize,
+    /// The time over which the SVIDs of a tainted authority are replaced.
+    pub tainted_within: Duration,
 }
 
 impl Default for Options {
@@ -44,7 +43,7 @@ impl Default for Options {
             linger: Duration::from_secs(3600),
             availability_target: None,
             outage_budget: None,
-            distrusted_per_second: 100,
+            tainted_within: pace::spread_of_replacements(Duration::from_secs(5)),
         }
     }
 }

@@ -403,8 +403,8 @@ fn those_with_callers_are_minted_first() {
 #[test]
 fn svids_of_a_distrusted_authority_are_replaced_paced_and_those_with_callers_first() {
     let mut now = UNIX_EPOCH + Duration::from_secs(1_000_000);
-    let options = Options { distrusted_per_second: 2, ..Options::default() };
-    let mut cache = Cache::new(options, bundle(own(), 0));
+    let half_a_minute = Duration::from_secs(30);
+    let mut cache = Cache::new(Options::default(), bundle(own(), 0));
     let entries: Vec<_> = (0..5).map(|id| Arc::new(entry(id, 1 << id, 0, id, false))).collect();
     cache.sync(Some(entries.clone()), Bundles::new(), now);
     for due in cache.take_due(now, 10) {
@@ -414,7 +414,11 @@ fn svids_of_a_distrusted_authority_are_replaced_paced_and_those_with_callers_fir
     cache.subscribe(&selectors(1 << 4), matched, now);
     assert!(cache.take_due(now, 10).is_empty());
     let is_distrusted = |svid: &X509Svid| svid.id != entries[0].spiffe_id;
-    assert_eq!(cache.renew_distrusted(is_distrusted, now), 4);
+    let delays = |count, within| {
+        assert_eq!((count, within), (4, half_a_minute));
+        [0, 0, 1, 1].map(Duration::from_secs).to_vec()
+    };
+    assert_eq!(cache.renew_distrusted(is_distrusted, delays, now), 4);
     // Callers keep the old SVIDs until the new ones are there.
     assert_eq!(cache.svid_count(), 5);
     let mut taken = Vec::new();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rand::Rng;
 
-use crate::{Backoff, Need, jitter};
+use crate::{Backoff, Cause, Failure, Need, jitter};
 
 /// The schedule of syncs: at the interval, earlier on demand, and with backoff after an error. It also has the backoff
 /// of failed renewals.
@@ -27,13 +27,6 @@ pub struct Cadence {
     hastened: bool,
     backoff: Backoff,
     renewal: Backoff,
-}
-
-/// What a sync that failed says of the server.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Failure {
-    /// The wait that the server asks for.
-    pub asked: Option<Duration>,
 }
 
 impl Cadence {
@@ -76,8 +69,13 @@ impl Cadence {
                 self.demands.clear();
                 // Jitter, so that the agents which the server turned away do not all return in one moment.
                 let asked = failure.asked.map(|wait| jitter(wait.mul_f64(1.1), 0.1, random));
-                let need = if now < self.awaited_until { Need::Urgent } else { need };
-                self.not_before = now + asked.unwrap_or_default();
+                // A server that has too much to do is not helped by being asked more often than at rest, whoever waits.
+                let (need, least) = match failure.cause {
+                    Cause::Busy => (Need::Idle, jitter(interval, 0.1, random)),
+                    _ if now < self.awaited_until => (Need::Urgent, Duration::ZERO),
+                    _ => (need, Duration::ZERO),
+                };
+                self.not_before = now + asked.unwrap_or_default().max(least);
                 self.regular = (now + self.backoff.wait(need, random)).max(self.not_before);
                 self.hastened = false;
                 false
@@ -154,9 +152,15 @@ impl Cadence {
         self.renewal.wait(Need::Idle, random)
     }
 
-    /// Counts a failed renewal. Returns the wait before the next one, which is in no case later than when the SVID is
-    /// old. `until_old` is the time until then; `None` if there is no SVID.
+    /// Counts a failed renewal. Returns the wait before the next one. `until_old` is the time until the SVID is old, when it
+    /// presses; `None` if there is no SVID.
+    ///
+    /// While syncs fail, too, they find out when the server is back, and an old SVID is renewed then: two loops that look
+    /// for the server would bring a fleet back twice as fast.
     pub fn renewal_failed(&mut self, until_old: Option<Duration>, random: &mut impl Rng) -> Duration {
+        if self.backoff.is_failing() {
+            return self.renewal.wait(Need::Idle, random);
+        }
         let is_old = until_old.is_none_or(|left| left.is_zero());
         let wait = self.renewal.wait(Need::urgent_if(is_old), random);
         until_old.filter(|left| !left.is_zero()).map_or(wait, |left| wait.min(left))

@@ -7,10 +7,12 @@
 
 mod backoff;
 mod cadence;
+mod failure;
 mod minting;
 mod renewal;
 
 pub use backoff::{Backoff, FIRST, IDLE, Need, URGENT, jitter, sticky};
-pub use cadence::{Cadence, Failure};
-pub use minting::{BATCH, Minting, Retry};
+pub use cadence::Cadence;
+pub use failure::{Cause, Failure};
+pub use minting::{BATCH, Minting};
 pub use renewal::{Early, old_at, renew_at, replacements, spread_of_replacements};

@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use config::RebootstrapMode;
+use pace::Cause;
 use proto::types::permission_denied_details::Reason;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -139,6 +140,11 @@ impl Lifecycle {
             // attestation mends both.
             ServerError::CertificateRefused(_) if self.data.reattestable => Ok(Verdict::Attest),
             _ if self.own.as_ref().is_some_and(|own| own.svid.expired(SystemTime::now())) => {
+                // Nobody answers an attestation either. The syncs find out when the server is back.
+                if matches!(reason.failure().cause, Cause::Away) {
+                    self.log_failure(doing, &reason);
+                    return Ok(Verdict::Retry);
+                }
                 if self.data.reattestable {
                     return Ok(Verdict::Attest);
                 }

@@ -333,7 +333,9 @@ impl Lifecycle {
                 Verdict::Retry => {}
                 Verdict::Confirm => clock.confirm_refusal(),
                 Verdict::Attest => {
-                    if !self.attest_again(&said).await? {
+                    if self.attest_again(&said).await? {
+                        clock.reached();
+                    } else {
                         clock.attestation_failed();
                     }
                 }

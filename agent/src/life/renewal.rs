@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use identity::{Bundle, Distrusted};
+use rand::Rng as _;
 use tracing::info;
 
 use super::clock::SyncClock;
@@ -31,16 +32,22 @@ impl Lifecycle {
         result
     }
 
-    /// Forces the renewal of the agent's own SVID, before all others, if its authority is tainted or has left the
-    /// bundle.
+    /// Forces the renewal of the agent's own SVID if its authority is tainted, at a time drawn as for those of workloads, or
+    /// if it has left the bundle, at once.
     pub(super) fn renew_distrusted(&mut self, bundle: &Bundle) {
         let removed = self.bundle.as_ref().map(|before| Distrusted::removed(before, bundle));
-        let lost = Distrusted::tainted(bundle).with(&removed.unwrap_or_default());
-        if let Some(own) = self.own.as_mut().filter(|own| !own.distrusted && lost.has_signed(&own.svid)) {
+        let (tainted, removed) = (Distrusted::tainted(bundle), removed.unwrap_or_default());
+        let Some(own) = &mut self.own else { return };
+        let is_gone = removed.has_signed(&own.svid);
+        if !own.distrusted && (is_gone || tainted.has_signed(&own.svid)) {
             info!("Agent SVID is tainted by a root authority, forcing rotation");
-            own.distrusted = true;
-            own.renew_at = SystemTime::now();
+        } else if !is_gone {
+            return;
         }
+        own.distrusted = true;
+        let within = if is_gone { Duration::ZERO } else { self.rules.tainted_within };
+        let delay = within.mul_f64(rand::rng().random());
+        own.renew_at = own.renew_at.min(SystemTime::now() + delay);
     }
 
     /// Replaces the agent's own SVID: by another attestation if the agent can attest again, or else by RenewAgent.

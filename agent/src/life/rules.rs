@@ -13,6 +13,7 @@ pub(super) fn rules(settings: &Settings) -> cache::Options {
         prefetch,
         availability_target: settings.availability_target,
         outage_budget: settings.experimental.outage_budget,
+        tainted_within: pace::spread_of_replacements(settings.experimental.sync_interval),
         ..cache::Options::default()
     }
 }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use identity::Bundle;
-use pace::Failure;
 use tracing::info;
 
 use super::clock::SyncClock;
@@ -32,7 +31,7 @@ impl Lifecycle {
         if let Ok(synced) = &result {
             counted(&self.metrics, &known.counts(), synced.bundles.len());
         }
-        let outcome = result.as_ref().map(drop).map_err(|reason| Failure { asked: reason.retry_after() });
+        let outcome = result.as_ref().map(drop).map_err(ServerError::failure);
         let need = self.manager.as_ref().map_or(Need::Urgent, Manager::need);
         let is_back = clock.synced(outcome, self.settings.experimental.sync_interval, need);
         if result.is_ok() && known.is_doubtful() {
@@ -44,7 +43,9 @@ impl Lifecycle {
             return Err(reason);
         }
         if is_back {
-            if clock.renewal_fails() {
+            // What is not old yet keeps its wait: others of the fleet come back at this moment, too.
+            let is_old = self.own.as_ref().is_some_and(|own| own.old_at() <= SystemTime::now());
+            if is_old && clock.renewal_fails() {
                 self.hold_renewal(Duration::ZERO);
             }
             if let Some(manager) = &self.manager {

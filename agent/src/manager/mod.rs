@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use budget::Charge;
@@ -65,8 +65,8 @@ enum Message {
     Reached,
     RenewAll,
     Minted(Vec<Outcome>),
-    /// A call failed as a whole: the wait that the server asks for, and the reason.
-    MintFailed(Vec<Arc<Entry>>, Option<Duration>, String),
+    /// A call failed as a whole: what that says of the server, and the reason.
+    MintFailed(Vec<Arc<Entry>>, pace::Failure, String),
     Inspect(oneshot::Sender<Vec<Held>>),
     /// What an earlier process of the agent had, before the first sync of this one.
     Restore(Box<Contents>),

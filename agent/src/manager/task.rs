@@ -10,7 +10,7 @@ use budget::Charge;
 use cache::{Cache, Matched, Publish, Snapshot};
 use identity::{Bundle, Bundles, Distrusted, Entry, Selectors, WorkloadUpdate};
 use latest::{Publisher, Updates};
-use pace::Minting;
+use pace::{Failure, Minting};
 use rand::Rng as _;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -22,7 +22,6 @@ use super::changes::{self, CACHE};
 use super::{Demand, Held, HeldSvid, Message, Mint};
 use crate::continuity::{Changes, Contents, Minted};
 use crate::telemetry::{Metric, Metrics, names};
-use crate::upstream::backoff::Need;
 use crate::upstream::failed;
 use crate::upstream::mint::Outcome;
 use crate::upstream::sync::Synced;
@@ -124,16 +123,16 @@ impl Task {
             }
             Message::Synced(synced) => self.synced(synced),
             Message::Reached => {
-                let is_back = self.minting.reached();
-                self.reached(is_back);
+                self.minting.reached(self.pressing);
+                self.reached(self.pressing);
             }
             Message::RenewAll => self.cache.renew_all((self.clock)()),
             Message::Minted(outcomes) => self.minted(outcomes),
-            Message::MintFailed(entries, wait, reason) => {
+            Message::MintFailed(entries, failure, reason) => {
                 for entry in &entries {
                     self.refusals.insert(Arc::clone(&entry.id), reason.clone());
                 }
-                self.mint_failed(&entries, wait);
+                self.mint_failed(&entries, failure);
             }
             Message::Inspect(reply) => drop(reply.send(self.inspect())),
             Message::Restore(contents) => self.restore(*contents),
@@ -150,11 +149,11 @@ impl Task {
         if let Some((publisher, _)) = self.subscribers.get(&selectors) {
             return publisher.subscribe();
         }
-        let update = self.cache.subscribe(&selectors, matched, (self.clock)());
-        if self.minting.is_failing() {
+        let now = (self.clock)();
+        let update = self.cache.subscribe(&selectors, matched, now);
+        if let Some(at) = self.minting.hasten(now, &mut rand::rng()) {
             // What nobody waited for may have a long wait before it.
-            let now = (self.clock)();
-            self.cache.hasten(&selectors, now + Need::Urgent.jittered(&mut rand::rng()), now);
+            self.cache.hasten(&selectors, at, now);
             self.pressing |= update.identities.iter().any(|identity| identity.svid.is_none());
         }
         let publisher = Publisher::new(update);
@@ -220,9 +219,19 @@ impl Task {
             debug!(subject_key_ids = %new, "New tainted X.509 authorities found");
         }
         let search = names::PROCESS_TAINTED_X509.start(&self.shared.metrics);
-        // SVIDs of authorities that were tainted before are replaced already, so only new ones count.
-        let lost = new.with(&Distrusted::removed(before, bundle));
-        let count = self.cache.renew_distrusted(|svid| lost.has_signed(svid), (self.clock)());
+        // SVIDs of authorities that were tainted before are replaced already, so only new ones count. What an authority has
+        // signed that is gone is of no use to anybody, so it is replaced at once.
+        let (gone, now) = (Distrusted::removed(before, bundle), (self.clock)());
+        let drawn = |count, within| pace::replacements(count, within, &mut rand::rng());
+        let mut count = 0;
+        if !gone.is_empty() {
+            let at_once = |count, _| drawn(count, Duration::ZERO);
+            count += self.cache.renew_distrusted(|svid| gone.has_signed(svid), at_once, now);
+        }
+        let tainted = new.without(&gone);
+        if !tainted.is_empty() {
+            count += self.cache.renew_distrusted(|svid| tainted.has_signed(svid), drawn, now);
+        }
         if !new.is_empty() {
             search.end("OK");
             changes::sample(&self.shared.metrics, &names::TAINTED_X509, count);
@@ -240,8 +249,8 @@ impl Task {
     fn minted(&mut self, outcomes: Vec<Outcome>) {
         self.changed = true;
         self.shared.changes.note();
-        let is_back = self.minting.answered();
-        if self.reached(is_back) {
+        if self.minting.answered() {
+            self.reached(true);
             // The channel holds one request. If it is full, a sync is about to happen anyway.
             let _ = self.demand.try_send(Demand::Reached);
         }
@@ -331,27 +340,27 @@ impl Task {
         self.shared.metrics.set(gauge, &[], value as f64);
     }
 
-    /// The server answers. If calls failed before, what failed is due at once. Returns whether they did.
-    fn reached(&mut self, is_back: bool) -> bool {
+    /// The server answers. With `retry`, what failed is due at once.
+    fn reached(&mut self, retry: bool) {
         self.pressing = false;
-        if is_back {
+        if retry {
             self.cache.retry_failed((self.clock)());
         }
-        is_back
     }
 
-    fn mint_failed(&mut self, entries: &[Arc<Entry>], wait: Option<Duration>) {
+    fn mint_failed(&mut self, entries: &[Arc<Entry>], failure: Failure) {
         let now = (self.clock)();
-        let retry = self.minting.failed(wait, &mut rand::rng());
+        let soonest = entries.iter().filter_map(|entry| self.cache.pressing_at(&entry.id)).min();
+        let pressing_in = soonest.map(|at| at.duration_since(now).unwrap_or_default());
+        self.pressing |= pressing_in.is_some_and(|left| left.is_zero());
+        let retry_at = self.minting.failed(failure, pressing_in, now, &mut rand::rng());
         for entry in entries {
-            let pressing = self.cache.pressing_at(&entry.id);
-            self.pressing |= pressing.is_some_and(|at| at <= now);
-            self.cache.mint_failed(&entry.id, retry.at(pressing, now), now);
+            self.cache.mint_failed(&entry.id, retry_at, now);
         }
     }
 
     fn mint_due(&mut self) {
-        while self.minting.is_free() {
+        while self.minting.is_free((self.clock)()) {
             let due = self.cache.take_due((self.clock)(), self.minting.batch());
             let Some(mailbox) = self.mailbox.upgrade().filter(|_| !due.is_empty()) else { return };
             debug!(
@@ -386,7 +395,7 @@ impl Task {
                     Err(reason) => {
                         failed::log("Failed to batch new X509 SVID(s)", &reason);
                         error!(count = due.len(), error = %reason, "SVID sync failed");
-                        Message::MintFailed(due, reason.retry_after(), reason.to_string())
+                        Message::MintFailed(due, reason.failure(), reason.to_string())
                     }
                 };
                 let _ = mailbox.send(message).await;
@@ -423,7 +432,7 @@ impl Task {
     /// is longer than [`LONGEST`].
     fn alarm(&self) -> Instant {
         let now = Instant::now();
-        let due = self.cache.wake_at().filter(|_| self.minting.is_free());
+        let due = self.cache.wake_at().and_then(|due| self.minting.next(due));
         let due = due.map_or(LONGEST, |at| at.duration_since((self.clock)()).unwrap_or_default());
         let alarm = now + due.min(LONGEST);
         if self.subscribers.is_empty() { alarm } else { alarm.min(self.sweep_at.max(now)) }

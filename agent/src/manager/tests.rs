@@ -3,6 +3,7 @@
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use budget::{Account, Limits};
 use bytes::Bytes;
@@ -253,13 +254,17 @@ fn away() -> Result<BTreeMap<String, &'static str>, ServerError> {
     Err(ServerError::Unreachable("away".into()))
 }
 
+fn failing() -> Result<BTreeMap<String, &'static str>, ServerError> {
+    Err(ServerError::Status(Box::new(Status::internal("no authority"))))
+}
+
 #[tokio::test(start_paused = true)]
-async fn what_nobody_waits_for_is_made_again_when_the_server_is_back() {
+async fn what_nobody_waits_for_keeps_its_wait_when_the_server_is_back() {
     let mut fixture = prefetching();
     for _ in 0..12 {
         fixture.signer.fails(away());
     }
-    fixture.sync([entry("a", &Uid(1))]).await;
+    fixture.sync([entry("a", &Uid(1)), entry("b", &Uid(2))]).await;
     sleep(MINUTE).await;
     assert_eq!(fixture.manager.need(), Need::Idle);
     let before = fixture.signer.times("a").len();
@@ -267,20 +272,56 @@ async fn what_nobody_waits_for_is_made_again_when_the_server_is_back() {
     fixture.signer.answers.lock().unwrap().clear();
     fixture.manager.reached().await;
     settle().await;
-    assert_eq!(fixture.signer.times("a").len(), before + 1);
-    assert_eq!(fixture.manager.svid_count(), 1);
+    assert_eq!(fixture.signer.times("a").len(), before, "a fleet would ask in one moment");
+    sleep(MINUTE).await;
+    assert_eq!(fixture.manager.svid_count(), 2, "a minute is the longest wait");
     assert!(fixture.demand.try_recv().is_err(), "it was the sync that told it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_has_what_failed_as_soon_as_the_server_is_back() {
+    for comes_later in [false, true] {
+        let fixture = prefetching();
+        for _ in 0..1000 {
+            fixture.signer.fails(away());
+        }
+        fixture.sync([entry("a", &Uid(1))]).await;
+        sleep(MINUTE).await;
+        let early = if comes_later { None } else { Some(fixture.listen(&Uid(1)).await) };
+        sleep(MINUTE).await;
+        assert_eq!(fixture.manager.need(), Need::urgent_if(!comes_later), "then its syncs find the server");
+        fixture.signer.answers.lock().unwrap().clear();
+        fixture.manager.reached().await;
+        let late = fixture.listen(&Uid(1)).await;
+        settle().await;
+        assert_eq!(fixture.manager.svid_count(), 1);
+        drop((early, late));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_svids_that_fail_are_one_call_at_a_time() {
+    let fixture = prefetching();
+    for _ in 0..1000 {
+        fixture.signer.fails(away());
+    }
+    fixture.sync((0..20).map(|n| entry(&format!("e{n}"), &Uid(1)))).await;
+    let _updates = fixture.listen(&Uid(1)).await;
+    sleep(10 * MINUTE).await;
+    let sizes = fixture.signer.sizes();
+    assert!(sizes.len() < 25 && sizes.iter().all(|size| *size == 20), "{sizes:?}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_caller_that_waits_keeps_the_waits_short() {
     let mut fixture = prefetching();
     for _ in 0..1000 {
-        fixture.signer.fails(away());
+        fixture.signer.fails(failing());
     }
     fixture.sync([entry("a", &Uid(1))]).await;
     sleep(MINUTE).await;
     let _updates = fixture.listen(&Uid(1)).await;
+    sleep(MINUTE / 10).await;
     let waits_from = fixture.signer.times("a").len();
     sleep(MINUTE).await;
     assert_eq!(fixture.manager.need(), Need::Urgent);
@@ -297,7 +338,7 @@ async fn an_svid_near_its_end_keeps_the_waits_short() {
     fixture.sync([entry("a", &Uid(1))]).await;
     settle().await;
     for _ in 0..1000 {
-        fixture.signer.fails(away());
+        fixture.signer.fails(failing());
     }
     sleep(MINUTE.mul_f64(0.9)).await;
     assert_eq!(fixture.manager.need(), Need::Urgent);

@@ -30,6 +30,7 @@ pub(crate) mod web_tls;
 
 use std::time::Duration;
 
+use pace::{Cause, Failure};
 use prost::Message as _;
 use proto::types::permission_denied_details::Reason;
 use tonic::{Code, Status};
@@ -124,6 +125,17 @@ impl ServerError {
             Self::Entries(inner) => inner.retry_after(),
             _ => None,
         }
+    }
+
+    /// What it says of when to call again.
+    #[must_use]
+    pub fn failure(&self) -> Failure {
+        let cause = match self {
+            Self::Unreachable(_) => Cause::Away,
+            _ if self.code() == Some(Code::ResourceExhausted) => Cause::Busy,
+            _ => Cause::Other,
+        };
+        Failure { cause, asked: self.retry_after() }
     }
 
     /// Whether the connection must be dropped. Only a clear answer of the server keeps it.
@@ -229,6 +241,7 @@ mod tests {
             [retry(7), retry(-1), retry(86_400)],
             [Some(Duration::from_secs(7)), None, Some(RETRY_AFTER_LIMIT)]
         );
+        assert_eq!(busy(Vec::new()).failure(), Failure::from(Cause::Busy));
         let mut status = Status::unavailable("busy");
         status.metadata_mut().insert("grpc-retry-pushback-ms", 1500.into());
         assert_eq!(ServerError::of(status).retry_after(), Some(Duration::from_millis(1500)));

@@ -67,19 +67,24 @@ impl Cache {
         self.requeue_all(now);
     }
 
-    /// Makes the SVIDs due for which `distrusted` is true, because their signer is no longer relied on:
-    /// [`crate::Options::distrusted_per_second`] each second, those with callers first. Callers keep the old SVIDs until the
-    /// new ones are there. Returns how many SVIDs it affects.
-    pub fn renew_distrusted(&mut self, distrusted: impl Fn(&X509Svid) -> bool, now: SystemTime) -> usize {
+    /// Makes the SVIDs due for which `distrusted` is true, because their signer is no longer relied on, those with callers
+    /// first. `delays` draws as many delays as it is asked for, in ascending order ([`pace::replacements`]); it gets
+    /// [`crate::Options::tainted_within`]. Callers keep the old SVIDs until the new ones are there. Returns how many SVIDs
+    /// it affects.
+    pub fn renew_distrusted(
+        &mut self,
+        distrusted: impl Fn(&X509Svid) -> bool,
+        delays: impl FnOnce(usize, Duration) -> Vec<Duration>,
+        now: SystemTime,
+    ) -> usize {
         let holds_one = |record: &&mut Record| record.minted.as_ref().is_some_and(|m| distrusted(&m.svid));
         let mut affected: Vec<&mut Record> = self.records.values_mut().filter(holds_one).collect();
         affected.sort_by_key(|record| std::cmp::Reverse(record.callers.min(1)));
         let ids: Vec<Arc<str>> = affected.iter().map(|record| Arc::clone(&record.entry.id)).collect();
-        for (place, record) in affected.into_iter().enumerate() {
-            let after = place / self.options.distrusted_per_second.max(1);
-            let at = now + Duration::from_secs(after as u64);
+        let delays = delays(ids.len(), self.options.tainted_within);
+        for (record, delay) in affected.into_iter().zip(delays) {
             if let Some(minted) = &mut record.minted {
-                minted.renew_at = minted.renew_at.min(at);
+                minted.renew_at = minted.renew_at.min(now + delay);
             }
             record.again = record.in_flight;
         }

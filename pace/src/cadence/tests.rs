@@ -23,8 +23,12 @@ impl Run {
     }
 
     fn fail(&mut self, asked: Option<u64>, need: Need) {
-        let failure = Failure { asked: asked.map(Duration::from_secs) };
+        let failure = Failure { asked: asked.map(Duration::from_secs), ..Cause::Other.into() };
         self.cadence.synced(Err(failure), INTERVAL, need, self.now, &mut self.random);
+    }
+
+    fn busy(&mut self) {
+        self.cadence.synced(Err(Cause::Busy.into()), INTERVAL, Need::Urgent, self.now, &mut self.random);
     }
 
     /// The wait after this many failed syncs.
@@ -106,17 +110,38 @@ fn a_renewal_that_fails_waits_longer_each_time_until_one_works() {
 }
 
 #[test]
-fn waits_grow_to_minutes_until_somebody_waits() {
+fn a_renewal_waits_for_the_sync_that_finds_the_server() {
     let mut run = Run::new();
-    let longest = (0..50).map(|_| run.failing(10, Need::Idle)).max().unwrap();
-    assert!(longest > crate::IDLE / 2, "{longest:?}");
+    run.fail(None, Need::Urgent);
+    let mut waits = (0..20).map(|_| run.cadence.renewal_failed(None, &mut run.random));
+    assert!(waits.nth(10).is_some_and(|wait| wait >= crate::IDLE / 2));
+}
+
+#[test]
+fn a_server_that_has_too_much_to_do_is_asked_less_often_than_at_rest() {
+    let mut run = Run::new();
+    for failures in 0..20 {
+        run.busy();
+        let wait = run.wait();
+        assert!(wait >= INTERVAL.mul_f64(0.9), "{wait:?}");
+        run.demand();
+        run.reached();
+        assert!(run.wait() >= INTERVAL.mul_f64(0.9), "whoever waits");
+        assert!(failures < 6 || wait >= crate::IDLE / 2, "{wait:?}");
+    }
+}
+
+#[test]
+fn waits_grow_to_a_minute_until_somebody_waits() {
+    let mut run = Run::new();
+    assert!(run.failing(8, Need::Idle) >= crate::IDLE / 2);
     assert!(run.failing(1, Need::Urgent) <= URGENT);
-    while run.failing(1, Need::Idle) <= URGENT {}
+    run.fail(None, Need::Idle);
     run.demand();
     assert!(run.wait() <= URGENT);
     assert!(run.failing(1, Need::Idle) <= URGENT, "for a minute");
     run.now += AWAITED;
-    while run.failing(1, Need::Idle) <= URGENT {}
+    assert!(run.failing(1, Need::Idle) >= crate::IDLE / 2);
     run.reached();
     assert!(run.wait() <= 2 * REACHED);
     assert!(run.ok(INTERVAL), "the server is back");
@@ -179,7 +204,7 @@ fn nobody_brings_forward_what_the_server_or_a_refusal_asks_to_wait_for() {
     assert!(run.wait() >= REFUSED.mul_f64(0.9));
     // A crowd brings a sync forward once.
     run.now += AWAITED;
-    while run.failing(1, Need::Idle) <= URGENT {}
+    assert!(run.failing(8, Need::Idle) > URGENT);
     run.demand();
     let first = run.cadence.next();
     for _ in 0..100 {

@@ -347,7 +347,7 @@ async fn a_follower_waits_through_an_outage() {
     let entry = entry("e");
     fixture.signer.away(true);
     let mut updates = follow(&fixture, &entry, "a").await.unwrap();
-    sleep(10 * MINUTE).await;
+    sleep(4 * MINUTE).await;
     fixture.signer.away(false);
     let began = Instant::now();
     following(&mut updates).await;

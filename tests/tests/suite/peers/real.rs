@@ -128,7 +128,8 @@ async fn taints_and_revokes((server, real): (PathBuf, PathBuf)) {
         let new = server.authority("prepared").await;
         server.order(&["activate", "-authorityID", &new]).await;
         server.order(&["taint", "-authorityID", &old]).await;
-        let deadline = Instant::now() + Duration::from_secs(30);
+        // finial spreads replacements over six sync intervals, half a minute.
+        let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             let now = served(&agent, "spiffe://example.org/web").await;
             if now.svids[0].x509_svid != first.svids[0].x509_svid {
