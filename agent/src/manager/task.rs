@@ -256,6 +256,8 @@ impl Task {
         }
         let now = (self.clock)();
         let tainted = Distrusted::tainted(self.cache.bundle());
+        // One draw for all of a call: they are renewed in one call, too, which costs the server less than half.
+        let draw = rand::rng().random();
         for (entry, outcome) in outcomes {
             match outcome {
                 Ok(svid) => {
@@ -263,7 +265,7 @@ impl Task {
                     debug!(subsystem_name = CACHE, entry = %entry.id, spiffe_id = %svid.id, serial_num = %svid.serial, "SVID updated");
                     // It was asked for before the taint was known, or a replica that lags behind has signed it.
                     let distrusted = tainted.has_signed(&svid);
-                    let published = self.cache.minted(&entry, svid, rand::rng().random(), now);
+                    let published = self.cache.minted(&entry, svid, draw, now);
                     if distrusted {
                         self.cache.renew_by(&entry.id, now + Minting::refused(&mut rand::rng()), now);
                     }
