@@ -1,15 +1,13 @@
 //! The report as one HTML page, without scripts, fonts or external resources. It is light or dark, as the reader
 //! prefers.
 //!
-//! * [`render`]: the page. `chart`: its plots, drawn as SVG.
-
-mod chart;
+//! [`render`] writes the page; [`crate::chart`] draws its plots.
 
 use std::fmt::Write as _;
 
+use crate::chart::{Chart, Line, STYLE, Scale, escape};
 use crate::report::{Point, Report};
 use crate::table::{bytes, quantity, time, words};
-use chart::{Chart, Line, Scale};
 
 /// The complete page.
 pub(crate) fn render(report: &Report) -> String {
@@ -269,10 +267,6 @@ fn count(count: f64) -> String {
     }
 }
 
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
-}
-
 /// The keys of the costs that are shown large, in this order.
 const CARDS: &[&str] = &[
     "cpu_us_per_stream",
@@ -283,8 +277,6 @@ const CARDS: &[&str] = &[
     "rss_kib_per_stream",
     "rss_growth_kib",
 ];
-
-const STYLE: &str = include_str!("html/style.css");
 
 #[cfg(test)]
 mod tests {

@@ -6,9 +6,11 @@
 //! * `cli`, `modes`: the command line and the modes. `target`: the socket and the process that listens.
 //! * `plan`: the messages between parent and worker. `workers`, `run`: the parent's side. `worker`: the worker's.
 //! * `envoy`, `connection`, `wire`, `backoff`: the load. `flood`: the load of a hostile caller.
-//! * `tally`: the counters. [`report`]: the report; `assemble` makes it, `table`, `html` and `compare` show it.
+//! * `tally`: the counters. [`report`]: the report; `assemble` makes it, `table`, `html` and `compare` show it; [`chart`]: a
+//!   plot as SVG.
 //! * [`process`]: the cost of a process, by the kernel's counters.
 
+pub mod chart;
 pub mod process;
 pub mod report;
 

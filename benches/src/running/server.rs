@@ -25,9 +25,23 @@ impl SpireServer {
     /// # Errors
     /// If it does not start, or is not healthy within a minute.
     pub fn start(program: &Path, folder: &Path, cache: &str, log: &str) -> Outcome<Self> {
+        Self::start_with(program, folder, cache, log, ["", ""])
+    }
+
+    /// Starts a server with more settings, in its `server` block and beside it, and waits until it is healthy.
+    ///
+    /// # Errors
+    /// As for [`Self::start`].
+    pub fn start_with(
+        program: &Path,
+        folder: &Path,
+        cache: &str,
+        log: &str,
+        more: [&str; 2],
+    ) -> Outcome<Self> {
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
         let conf = folder.join("server.conf");
-        fs::write(&conf, server_conf(folder, port, cache, log))?;
+        fs::write(&conf, server_conf(folder, port, (cache, log), more))?;
         let log = File::create(folder.join(LOG))?;
         let mut command = Command::new(program);
         command.args(["run", "-config"]).arg(conf).stdin(Stdio::null());
@@ -53,6 +67,12 @@ impl SpireServer {
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// The process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.0.id()
     }
 
     /// The path of the socket that its command line uses.
@@ -130,12 +150,12 @@ pub fn join_token_agent_id(token: &str) -> String {
 
 /// The text of server.conf. The datastore does not wait for the disk, because nothing outlives the server and ten
 /// thousand entries would take long.
-fn server_conf(folder: &Path, port: u16, cache: &str, log: &str) -> String {
+fn server_conf(folder: &Path, port: u16, (cache, log): (&str, &str), [inside, beside]: [&str; 2]) -> String {
     let folder = folder.display();
     format!(
         "server {{ bind_address = \"127.0.0.1\" bind_port = \"{port}\" trust_domain = \"example.org\" \
          data_dir = \"{folder}\" socket_path = \"{folder}/server.sock\" log_level = \"{log}\" \
-         experimental {{ cache_reload_interval = \"{cache}\" }} }}\n\
+         experimental {{ cache_reload_interval = \"{cache}\" }} {inside} }}\n{beside}\n\
          plugins {{ DataStore \"sql\" {{ plugin_data {{ database_type = \"sqlite3\" \
          connection_string = \"{folder}/datastore.sqlite3?_synchronous=OFF\" }} }} KeyManager \"memory\" {{ plugin_data {{}} }} \
          NodeAttestor \"join_token\" {{ plugin_data {{}} }} }}\n"

@@ -1,6 +1,6 @@
 //! Measures what a fleet of agents offers to a server that it loses, and to one that returns.
 //!
-//! `cargo run --release -p finial-benches --bin fleet -- [--agents N] [--away SECONDS] AGENT` where AGENT is a program
+//! `cargo run --release -p finial-fleet -- outage [--agents N] [--away SECONDS] AGENT` where AGENT is a program
 //! that takes spire-agent's command line. N agents (1,000) run as processes against one development server, through a
 //! gate that can be shut: it then cuts every connection and turns away, and counts, each new one. The fleet rests for a
 //! minute, loses the server for SECONDS (180), and has it back for two minutes; then once more, with a caller at each
@@ -9,7 +9,7 @@
 //! rest before.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -19,18 +19,11 @@ use harness::{Gate, Sds, sds_request};
 use tempfile::TempDir;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
-fn main() -> Outcome<()> {
-    let mut arguments = std::env::args().skip(1).peekable();
-    let mut number = |flag: &str, otherwise: u64| match arguments.next_if(|argument| argument == flag) {
-        Some(_) => Ok(arguments.next().ok_or("a number is missing")?.parse()?),
-        None => Outcome::Ok(otherwise),
-    };
-    let (agents, away) = (number("--agents", 1000)?, number("--away", 180)?);
-    let program =
-        arguments.next().map(PathBuf::from).ok_or("usage: fleet [--agents N] [--away SECONDS] AGENT")?;
+/// Runs both outages.
+pub(crate) fn outage(program: &Path, agents: usize, away: Duration) -> Outcome<()> {
     raise_limit()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(run(&program, usize::try_from(agents)?, Duration::from_secs(away)))
+    runtime.block_on(run(program, agents, away))
 }
 
 async fn run(program: &Path, agents: usize, away: Duration) -> Outcome<()> {

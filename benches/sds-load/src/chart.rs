@@ -1,48 +1,62 @@
-//! A line chart as SVG.
+//! A line chart as SVG, and the style of the page that it is on. A simulator's report has them, too.
 
 use std::fmt::Write as _;
 
 /// The content of a chart. Both vertical axes begin at 0.
-pub(super) struct Chart {
-    pub(super) title: &'static str,
-    pub(super) x: Scale,
-    pub(super) x_unit: fn(f64) -> String,
-    pub(super) left_unit: fn(f64) -> String,
-    pub(super) right_unit: Option<fn(f64) -> String>,
-    pub(super) lines: Vec<Line>,
+#[derive(Debug)]
+pub struct Chart<'a> {
+    /// The words above it.
+    pub title: &'a str,
+    /// The scale of the horizontal axis.
+    pub x: Scale,
+    /// Writes a value of the horizontal axis.
+    pub x_unit: fn(f64) -> String,
+    /// Writes a value of the left axis.
+    pub left_unit: fn(f64) -> String,
+    /// Writes a value of the right axis; `None`: there is none.
+    pub right_unit: Option<fn(f64) -> String>,
+    /// What is drawn.
+    pub lines: Vec<Line>,
 }
 
 /// The scale of the horizontal axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Scale {
+pub enum Scale {
+    /// Equal steps.
     Linear,
+    /// Equal ratios.
     Logarithmic,
 }
 
 /// One line of a chart.
-pub(super) struct Line {
-    pub(super) name: String,
-    pub(super) points: Vec<(f64, f64)>,
+#[derive(Debug, Clone)]
+pub struct Line {
+    /// Its name in the legend.
+    pub name: String,
+    /// x and y, by ascending x.
+    pub points: Vec<(f64, f64)>,
     /// Whether the line belongs to the right axis.
-    pub(super) right: bool,
+    pub right: bool,
     /// Whether the area below the line is filled.
-    pub(super) area: bool,
+    pub area: bool,
 }
 
-impl Chart {
+impl Chart<'_> {
     /// The chart as an HTML figure; empty without data.
-    pub(super) fn render(&self) -> String {
+    #[must_use]
+    pub fn render(&self) -> String {
         let Some(horizontal) = self.horizontal() else { return String::new() };
         let left = Vertical::of(self.lines.iter().filter(|line| !line.right));
         let right = Vertical::of(self.lines.iter().filter(|line| line.right));
-        let mut figure = format!("<figure><figcaption>{}</figcaption>\n<div class=\"keys\">", self.title);
+        let mut figure =
+            format!("<figure><figcaption>{}</figcaption>\n<div class=\"keys\">", escape(self.title));
         // Writing to a String cannot fail.
         for (number, line) in self.lines.iter().enumerate() {
             let _ = write!(
                 figure,
                 "<span><i style=\"background:{}\"></i>{}</span>",
                 color(number),
-                super::escape(&line.name)
+                escape(&line.name)
             );
         }
         let _ = writeln!(figure, "</div>\n<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\">");
@@ -98,6 +112,12 @@ impl Chart {
         }
         figure.push('\n');
     }
+}
+
+/// Text for HTML.
+#[must_use]
+pub fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 fn draw(figure: &mut String, line: &Line, color: &str, horizontal: &Horizontal, vertical: &Vertical) {
@@ -190,6 +210,8 @@ fn color(number: usize) -> &'static str {
     ["var(--c0)", "var(--c1)", "var(--c2)", "var(--c3)", "var(--c4)"][number % 5]
 }
 
+/// The style of a page with charts. It is light or dark, as the reader prefers.
+pub const STYLE: &str = include_str!("style.css");
 const WIDTH: f64 = 560.0;
 const HEIGHT: f64 = 280.0;
 const LEFT: f64 = 64.0;
