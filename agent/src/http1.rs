@@ -1,4 +1,4 @@
-//! HTTP/1.1 as the listeners speak it that are not for workloads: health checks, Prometheus and the status page.
+//! HTTP/1.1 as the listeners speak it that are not for workloads: health checks, Prometheus, the status page and profiles.
 //!
 //! Whoever reaches such a listener is not known. So a connection has a limited life, because a client that never reads
 //! its answers would keep one of a few slots for ever, and answers that cost something wait for their [`Turn`].
@@ -6,6 +6,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,13 +30,26 @@ pub(crate) async fn converse<F: Future<Output = Response<Full<Bytes>>>>(
     head: Duration,
     answer: impl Fn(Request<Incoming>) -> F,
 ) -> io::Result<()> {
+    converse_for(LIFE, stream, head, answer).await
+}
+
+/// As [`converse`], with another life, for answers that take long.
+///
+/// # Errors
+/// As [`converse`].
+pub(crate) async fn converse_for<F: Future<Output = Response<Full<Bytes>>>>(
+    life: Duration,
+    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    head: Duration,
+    answer: impl Fn(Request<Incoming>) -> F,
+) -> io::Result<()> {
     let service = service_fn(|request| {
         let response = answer(request);
         async { Ok::<_, Infallible>(response.await) }
     });
     let mut server = hyper::server::conn::http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(head).max_buf_size(BUFFER);
-    let ended = timeout(LIFE, server.serve_connection(TokioIo::new(stream), service)).await;
+    let ended = timeout(life, server.serve_connection(TokioIo::new(stream), service)).await;
     ended.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?.map_err(io::Error::other)
 }
 
@@ -59,6 +73,18 @@ impl Turn {
     }
 }
 
+/// Whether a `Host` header names this host: by an IP address, as `localhost`, or as the configuration does. A name that an
+/// attacker's DNS server gives our address is none of these.
+pub(crate) fn is_this_host(named: &str, configured: &str) -> bool {
+    let name = match named.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => named.split(':').next().unwrap_or_default(),
+    };
+    name.parse::<IpAddr>().is_ok()
+        || name.eq_ignore_ascii_case("localhost")
+        || name.eq_ignore_ascii_case(configured.trim_matches(['[', ']']))
+}
+
 /// The longest life of a connection. A browser or Prometheus opens another one without a word.
 const LIFE: Duration = Duration::from_secs(60);
 /// The read buffer of a connection, in bytes.
@@ -77,6 +103,17 @@ mod tests {
 
     async fn page(_: Request<Incoming>) -> Response<Full<Bytes>> {
         Response::new(Full::new(Bytes::from_static(&[b'x'; 4096])))
+    }
+
+    #[test]
+    fn another_name_for_our_address_is_refused() {
+        for named in ["127.0.0.1:9990", "localhost", "LOCALHOST:1", "[::1]:9990", "10.1.2.3", "node-1:9990"] {
+            assert!(is_this_host(named, "node-1"), "{named}");
+        }
+        for named in ["", "evil.example:9990", "127.0.0.1.evil.example", "[evil]:1", "node-2"] {
+            assert!(!is_this_host(named, "node-1"), "{named}");
+        }
+        assert!(is_this_host("[fe80::1]:1", "[fe80::1]"));
     }
 
     #[tokio::test(start_paused = true)]

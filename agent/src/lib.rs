@@ -22,6 +22,7 @@ pub mod logging;
 pub mod manager;
 mod otlp;
 mod plain;
+mod profiling;
 mod record;
 mod status;
 mod status_page;

@@ -34,7 +34,7 @@ use crate::otlp::Sink;
 use crate::record::{self, Record};
 use crate::status::Status;
 use crate::telemetry::{Gauges, Metrics};
-use crate::{logging, status_page, telemetry};
+use crate::{logging, profiling, status_page, telemetry};
 
 mod lines;
 mod node;
@@ -119,6 +119,7 @@ async fn agent(settings: Settings, otlp: &Sink, mut continuity: Continuity) -> R
     lines::creating_folder(socket.as_deref());
     let socket = socket.map(|path| first_try(path, &options, &mut continuity)).transpose()?;
     tighten_umask();
+    profiling::start(settings.profiling.as_ref());
     let (ready, manager) = watch::channel(None);
     let attestors = workload::attestors(&plugins, &settings.experimental, &proc)?;
     let rates = settings.experimental.rate_limits;

@@ -22,6 +22,7 @@ mod nearest;
 mod otlp;
 mod overrides;
 mod plugins;
+mod profiling;
 mod report;
 mod settings;
 mod telemetry;
@@ -41,6 +42,7 @@ pub use plugins::k8s::{
 pub use plugins::{
     HttpChallenge, KeyManager, NodeAttestor, PluginFile, Plugins, Reread, WorkloadAttestor, X509Pop,
 };
+pub use profiling::{Dumps, ProfileKind, Profiling};
 pub use settings::{
     Experimental, KeyType, LogFormat, LogLevel, PodSource, Prefetch, RateLimits, RebootstrapMode, Sds,
     SealedCache, ServerOrder, Settings, UnixPaths, UnknownNames, Withdrawal,

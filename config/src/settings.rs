@@ -9,8 +9,8 @@ use crate::decode::{Section, Strictness, no_hint};
 use crate::plugins::{self, Outcome};
 use crate::report::Report;
 use crate::{
-    Errors, HealthChecks, JoinToken, Otlp, Overrides, PluginFile, Plugins, Problem, Telemetry,
-    TrustBundleSource, Warning, hcl,
+    Errors, HealthChecks, JoinToken, Otlp, Overrides, PluginFile, Plugins, Problem, Profiling,
+    Telemetry, TrustBundleSource, Warning, hcl,
 };
 
 /// A valid configuration. Paths are kept as they are written.
@@ -72,6 +72,8 @@ pub struct Settings {
     pub jwt_svid_cache_max_size: usize,
     /// The settings of SDS (SPIRE: `agent.sds`).
     pub sds: Sds,
+    /// Profiles of the agent itself (SPIRE: `agent.profiling_*`); `None` if none can be had.
+    pub profiling: Option<Profiling>,
     /// The experimental settings (SPIRE: `agent.experimental`).
     pub experimental: Experimental,
     /// The HTTP health listener (SPIRE: `health_checks`).

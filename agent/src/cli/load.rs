@@ -27,7 +27,11 @@ pub(super) fn run(values: &Values) -> ExitCode {
         console::err(&problem.to_string());
         runs = false;
     }
-    if runs { crate::wiring::run(settings) } else { ExitCode::FAILURE }
+    if !runs {
+        return ExitCode::FAILURE;
+    }
+    crate::profiling::with_heap_profiles(&settings, config_path(values));
+    crate::wiring::run(settings)
 }
 
 /// Runs `validate`, which loads the settings as `run` does. What spire-agent finds only when it runs, such as a plugin
@@ -100,8 +104,7 @@ fn load(values: &Values) -> Result<Settings, LoadError> {
 /// # Errors
 /// [`LoadError`].
 pub(super) fn settings(values: &Values) -> Result<Settings, LoadError> {
-    let given = Path::new(values.text("config"));
-    let path = if given.as_os_str().is_empty() { Path::new(DEFAULT_CONFIG) } else { given };
+    let path = config_path(values);
     let text = fs::read_to_string(path).map_err(|source| match source.kind() {
         io::ErrorKind::NotFound => {
             LoadError::Missing { path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()) }
@@ -114,6 +117,11 @@ pub(super) fn settings(values: &Values) -> Result<Settings, LoadError> {
         text
     };
     Ok(Settings::load(&text, &overrides(values), &read_named)?)
+}
+
+fn config_path(values: &Values) -> &Path {
+    let given = Path::new(values.text("config"));
+    if given.as_os_str().is_empty() { Path::new(DEFAULT_CONFIG) } else { given }
 }
 
 /// Reads a file that the configuration names.

@@ -7,7 +7,6 @@
 mod html;
 mod plot;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,7 +61,7 @@ async fn answer(
     request: &http::Request<Incoming>,
 ) -> Response<Full<Bytes>> {
     let named = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    if !is_this_host(named, host) {
+    if !http1::is_this_host(named, host) {
         return text(StatusCode::FORBIDDEN, "Ask for this page by its address.\n");
     }
     if request.method() != Method::GET && request.method() != Method::HEAD {
@@ -80,18 +79,6 @@ async fn answer(
         },
         _ => text(StatusCode::NOT_FOUND, "There is / and /status.json.\n"),
     }
-}
-
-/// Whether a `Host` header names this host: by an IP address, as `localhost`, or as the configuration does. A name that an
-/// attacker's DNS server gives our address is none of these.
-fn is_this_host(named: &str, configured: &str) -> bool {
-    let name = match named.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
-        None => named.split(':').next().unwrap_or_default(),
-    };
-    name.parse::<IpAddr>().is_ok()
-        || name.eq_ignore_ascii_case("localhost")
-        || name.eq_ignore_ascii_case(configured.trim_matches(['[', ']']))
 }
 
 fn text(status: StatusCode, text: &str) -> Response<Full<Bytes>> {
@@ -127,19 +114,3 @@ const CONNECTIONS: usize = 16;
 const HEADER_LIMIT: Duration = Duration::from_secs(5);
 /// The wait after a connection could not be accepted.
 const AGAIN: Duration = Duration::from_millis(100);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn another_name_for_our_address_is_refused() {
-        for named in ["127.0.0.1:9990", "localhost", "LOCALHOST:1", "[::1]:9990", "10.1.2.3", "node-1:9990"] {
-            assert!(is_this_host(named, "node-1"), "{named}");
-        }
-        for named in ["", "evil.example:9990", "127.0.0.1.evil.example", "[evil]:1", "node-2"] {
-            assert!(!is_this_host(named, "node-1"), "{named}");
-        }
-        assert!(is_this_host("[fe80::1]:1", "[fe80::1]"));
-    }
-}

@@ -1,14 +1,15 @@
 //! Reads the block `agent { }`, and the flags that override it.
 //!
 //! `trust` reads how the agent and the server come to trust each other, `sources` where the first bundle comes from,
-//! `logging` the log keys, `blocks` the inner blocks, `otlp` a block of ours, `refused` the settings of spire-agent that
-//! Finial does not have yet. This file reads the rest and makes [`Settings`]. Every reader reports a problem and goes on,
+//! `logging` the log keys, `blocks` the inner blocks, `otlp` a block of ours, `profiling` the keys of that name,
+//! `refused` the settings of spire-agent that Finial does not have yet. This file reads the rest and makes [`Settings`]. Every reader reports a problem and goes on,
 //! so that one run finds all problems.
 
 mod balancing;
 mod blocks;
 mod logging;
 mod otlp;
+mod profiling;
 mod refused;
 mod sockets;
 mod sources;
@@ -43,7 +44,6 @@ impl Agent<'_> {
         plugins: Outcome,
     ) -> Option<Settings> {
         self.accept_untagged();
-        refused::agent(&self.section);
         let flags = self.overrides;
         let server_address = self.required("server_address", flags.server_address.as_ref());
         if let Some(list) = server_address.as_deref().filter(|list| list.contains(','))
@@ -91,6 +91,7 @@ impl Agent<'_> {
             x509_svid_cache_max_size: self.cache_size("x509_svid_cache_max_size", Some(NO_LIMIT)),
             jwt_svid_cache_max_size: self.cache_size("jwt_svid_cache_max_size", None),
             sds: blocks::sds(self.section.block("sds")),
+            profiling: profiling::read(&self.section),
             experimental: self.experimental(),
             health_checks,
             telemetry,

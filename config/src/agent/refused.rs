@@ -1,42 +1,16 @@
 //! Settings of spire-agent that Finial does not have.
 //!
 //! An API that clients would miss is refused by name, because an agent without it looks healthy while they fail. What
-//! only makes the agent tell less (metrics, profiles), or concerns an API that answers Unimplemented anyway, is a
+//! only makes the agent tell less, or concerns an API that answers Unimplemented anyway, is a
 //! warning: a configuration that spire-agent runs with must start Finial too. Default values say nothing.
 
 use crate::decode::{Section, Strictness, no_hint};
-
-/// Reads the keys of `agent { }` itself.
-pub(super) fn agent(section: &Section<'_>) {
-    profiling(section);
-}
 
 /// Refuses keys of `agent.experimental { }`, or warns.
 pub(super) fn experimental(section: &Section<'_>) {
     refuse_broker(section.block("broker"));
     feature_flags(section);
     refuse_pipes(section);
-}
-
-/// Warns once about all keys of profiling.
-fn profiling(section: &Section<'_>) {
-    let flag = section.flag("profiling_enabled").filter(|flag| flag.value).map(|flag| flag.line);
-    let number = |key| section.int(key).filter(|number| number.value != 0).map(|number| number.line);
-    let names = section.texts("profiling_names").first().map(|name| name.line);
-    let (port, frequency) = (number("profiling_port"), number("profiling_freq"));
-    let keys = [
-        ("profiling_enabled", flag),
-        ("profiling_port", port),
-        ("profiling_freq", frequency),
-        ("profiling_names", names),
-    ];
-    let given: Vec<_> = keys.into_iter().filter_map(|(key, line)| Some((key, line?))).collect();
-    let Some((_, line)) = given.first() else { return };
-    let names = given.iter().map(|(key, _)| *key).collect::<Vec<_>>().join(", ");
-    section.report().ignored(
-        *line,
-        format!("Profiling is not supported, finial has no Go runtime: nothing is done for {names}"),
-    );
 }
 
 /// Checks the names of feature flags, and says which are set, in spire-agent's words. In spire-agent 1.15.3, too, they

@@ -42,13 +42,28 @@ fn keys_of_the_agent_that_do_nothing_are_warnings() {
              caller asks (line 3)",
         ),
         (
-            "profiling_enabled = true\nprofiling_port = 6060\nprofiling_freq = 5\nprofiling_names = [\"heap\"]",
-            "Profiling is not supported, finial has no Go runtime: nothing is done for profiling_enabled, \
-             profiling_port, profiling_freq, profiling_names (line 3)",
+            "profiling_enabled = true",
+            "profiling_enabled does nothing without profiling_port or profiling_freq (line 3)",
         ),
         (
-            "profiling_port = 1",
-            "Profiling is not supported, finial has no Go runtime: nothing is done for profiling_port (line 3)",
+            "profiling_port = 1\nprofiling_freq = 5\nprofiling_names = [\"heap\"]",
+            "Nothing is done for profiling_port, profiling_freq, profiling_names: profiling_enabled is not true (line 3)",
+        ),
+        (
+            "profiling_enabled = true profiling_port = 6060\nprofiling_names = [\"cpu\"]",
+            "profiling_names does nothing without profiling_freq (line 4)",
+        ),
+        (
+            "profiling_enabled = true profiling_freq = 5\nprofiling_port = 65536",
+            "profiling_port does nothing: it must be from 1 to 65535, not 65536 (line 4)",
+        ),
+        (
+            "profiling_enabled = true profiling_port = 6060\nprofiling_freq = -1",
+            "profiling_freq does nothing: it must be from 1 to 31536000 seconds, not -1 (line 4)",
+        ),
+        (
+            "profiling_enabled = true profiling_freq = 5\nprofiling_names = [\"heap\", \"goroutine\", \"x\"]",
+            "profiling_names: finial has \"cpu\" and \"heap\" only, so nothing is written for \"goroutine\", \"x\" (line 4)",
         ),
         ("\"quoted\" = 1", "Unknown key agent.quoted is ignored (line 3)"),
         ("sds { x = 1 }", "Unknown key agent.sds.x is ignored (line 3)"),
