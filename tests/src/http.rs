@@ -17,7 +17,19 @@ use tokio::net::{TcpStream, UnixStream};
 /// # Errors
 /// If there is no answer.
 pub async fn get(port: u16, path: &str) -> Result<(u16, String), String> {
+    get_bytes(port, path).await.map(text)
+}
+
+/// As [`get`], for a body that is no text.
+///
+/// # Errors
+/// If there is no answer.
+pub async fn get_bytes(port: u16, path: &str) -> Result<(u16, Bytes), String> {
     within(async { exchange(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?, path).await }).await
+}
+
+fn text((status, body): (u16, Bytes)) -> (u16, String) {
+    (status, String::from_utf8_lossy(&body).into_owned())
 }
 
 /// Sends a GET to a Unix socket, and returns the status and the body.
@@ -25,10 +37,10 @@ pub async fn get(port: u16, path: &str) -> Result<(u16, String), String> {
 /// # Errors
 /// If there is no answer.
 pub async fn get_at(socket: &Path, path: &str) -> Result<(u16, String), String> {
-    within(async { exchange(UnixStream::connect(socket).await?, path).await }).await
+    within(async { exchange(UnixStream::connect(socket).await?, path).await }).await.map(text)
 }
 
-async fn within(exchange: impl Future<Output = Answer>) -> Result<(u16, String), String> {
+async fn within(exchange: impl Future<Output = Answer>) -> Result<(u16, Bytes), String> {
     let answered = tokio::time::timeout(LIMIT, exchange).await;
     answered.map_err(|_| "no answer in time".to_owned())?.map_err(|reason| reason.to_string())
 }
@@ -41,13 +53,13 @@ async fn exchange(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, 
         let answer = sender.send_request(request).await?;
         let status = answer.status().as_u16();
         let body = answer.into_body().collect().await?.to_bytes();
-        Ok::<_, hyper::Error>((status, String::from_utf8_lossy(&body).into_owned()))
+        Ok::<_, hyper::Error>((status, body))
     };
     // The connection must be polled too. It ends by an error, or with the answer.
     let (_, answer) = tokio::join!(connection, answer);
     Ok(answer?)
 }
 
-type Answer = Result<(u16, String), Box<dyn Error + Send + Sync>>;
+type Answer = Result<(u16, Bytes), Box<dyn Error + Send + Sync>>;
 
 const LIMIT: Duration = Duration::from_secs(10);

@@ -17,7 +17,7 @@ pub use client::{
 };
 pub use envoy::{Asks, Certificates, Envoy, Sidecar, envoy_program};
 pub use gate::Gate;
-pub use http::{get, get_at};
+pub use http::{get, get_at, get_bytes};
 pub use proc::Proc;
 pub use program::{build_finial, needs, python};
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jemalloc_pprof::{StackProfile, WeightedStack};
 use pprof::{ProfilerGuard, ProfilerGuardBuilder};
+use tracing::debug;
 
 use super::Error;
 use super::stacks::{self, Measure};
@@ -49,10 +50,14 @@ impl Recording {
 /// As [`Recording::start`].
 pub(super) fn record(time: Duration, gone: &Receiver<()>) -> Result<Vec<u8>, Error> {
     let recording = Recording::start()?;
-    match gone.recv_timeout(time) {
+    debug!(seconds = time.as_secs(), "Sampling the CPU");
+    let profile = match gone.recv_timeout(time) {
         Err(RecvTimeoutError::Timeout) => recording.profile(),
         _ => Ok(Vec::new()),
-    }
+    };
+    drop(recording);
+    debug!("Sampled the CPU");
+    profile
 }
 
 /// A stack, innermost address first, that was seen so many times.

@@ -18,6 +18,7 @@ mod life;
 mod monitoring;
 mod otlp;
 mod peers;
+mod profiles;
 mod reload;
 mod shells;
 mod status_page;
@@ -45,6 +46,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         monitoring::trials(),
         otlp::trials(),
         peers::trials(),
+        profiles::trials(),
         reload::trials(),
         status_page::trials(),
         shells::trials(),
