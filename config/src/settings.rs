@@ -9,8 +9,8 @@ use crate::decode::{Section, Strictness, no_hint};
 use crate::plugins::{self, Outcome};
 use crate::report::Report;
 use crate::{
-    Errors, HealthChecks, JoinToken, Otlp, Overrides, PluginFile, Plugins, Problem, Profiling,
-    Telemetry, TrustBundleSource, Warning, hcl,
+    Errors, HealthChecks, JoinToken, Otlp, Overrides, PluginFile, Plugins, Problem, Profiling, Telemetry,
+    TrustBundleSource, Warning, hcl,
 };
 
 /// A valid configuration. Paths are kept as they are written.

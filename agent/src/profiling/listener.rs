@@ -198,7 +198,10 @@ const NO_DIFFERENCE: &str =
 const HIDDEN: &[u8] = b"(hidden)";
 /// Nothing is loaded, framed or kept.
 const HEADERS: [(&str, &str); 4] = [
-    ("content-security-policy", "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"),
+    (
+        "content-security-policy",
+        "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    ),
     ("x-content-type-options", "nosniff"),
     ("referrer-policy", "no-referrer"),
     ("cache-control", "no-store"),
@@ -263,6 +266,9 @@ mod tests {
         };
         assert_eq!(line(&["f", "run", "-joinToken", "s", "-x", "y"]), "f run -joinToken (hidden) -x y");
         assert_eq!(line(&["f", "run", "--joinToken=s"]), "f run -joinToken=(hidden)");
-        assert_eq!(line(&["f", "-joinTokenFile", "p", "-joinToken", "-joinToken"]), "f -joinTokenFile p -joinToken (hidden)");
+        assert_eq!(
+            line(&["f", "-joinTokenFile", "p", "-joinToken", "-joinToken"]),
+            "f -joinTokenFile p -joinToken (hidden)"
+        );
     }
 }

@@ -82,7 +82,10 @@ mod tests {
     fn settings_of_the_operator_stay_and_nothing_is_said_twice() {
         assert_eq!(of("").as_deref(), Some("prof:true,lg_prof_sample:16"));
         assert_eq!(of("narenas:2").as_deref(), Some("narenas:2,prof:true,lg_prof_sample:16"));
-        assert_eq!(of("narenas:2,prof_leak:false").as_deref().map(|value| value.matches("prof:").count()), Some(1));
+        assert_eq!(
+            of("narenas:2,prof_leak:false").as_deref().map(|value| value.matches("prof:").count()),
+            Some(1)
+        );
         assert_eq!(of("prof:false"), None);
         assert_eq!(of(SAMPLING), None);
         assert_eq!(of(&of("narenas:2").unwrap()), None);

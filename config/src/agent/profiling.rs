@@ -54,8 +54,10 @@ fn usable(section: &Section<'_>, port: &Setting<i64>) -> Option<u16> {
 fn interval(section: &Section<'_>, every: &Setting<i64>) -> Option<Duration> {
     let seconds = u64::try_from(every.value).ok().filter(|seconds| *seconds <= LONGEST);
     if seconds.is_none() {
-        let message =
-            format!("profiling_freq does nothing: it must be from 1 to {LONGEST} seconds, not {}", every.value);
+        let message = format!(
+            "profiling_freq does nothing: it must be from 1 to {LONGEST} seconds, not {}",
+            every.value
+        );
         section.report().ignored(every.line, message);
     }
     seconds.map(Duration::from_secs)
