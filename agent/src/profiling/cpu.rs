@@ -36,11 +36,9 @@ impl Recording {
         let mut profile = StackProfile::default();
         for (sample, count) in &samples.data {
             let addresses = sample.frames.iter().map(|frame| frame.ip).collect();
-            let length = sample.thread_name_length.min(sample.thread_name.len());
-            let thread = String::from_utf8_lossy(&sample.thread_name[..length]);
-            profile.push_stack(weighted(addresses, *count), Some(&thread));
+            profile.push_stack(weighted(addresses, *count), None);
         }
-        Ok(stacks::encode(profile, Measure("cpu", "nanoseconds"), "thread"))
+        Ok(stacks::encode(profile, Measure("cpu", "nanoseconds")))
     }
 }
 

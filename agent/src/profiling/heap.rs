@@ -19,7 +19,7 @@ pub(super) fn profile() -> Result<Vec<u8>, Error> {
     let control = PROF_CTL.as_ref().ok_or(Error::HeapOff)?;
     let mut profile = control.blocking_lock().dump_profile().map_err(|reason| Error::Heap(reason.into()))?;
     leave_out_the_sampler(&mut profile);
-    Ok(stacks::encode(profile, Measure("inuse_space", "bytes"), "annotation"))
+    Ok(stacks::encode(profile, Measure("inuse_space", "bytes")))
 }
 
 /// Takes away the innermost frames that all stacks share: those of the function that follows the stack. With them, all

@@ -237,7 +237,17 @@ pub(super) const ROWS: &[Row] = &[
     agent("jwt_svid_cache_max_size = 7", Serves),
     agent("jwt_svid_cache_max_size = -1", Refused("jwt_svid_cache_max_size should not be negative")),
     agent(r#"allowed_foreign_jwt_claims = ["a"]"#, Serves),
-    agent("profiling_enabled = true profiling_port = 6060", Warns("Profiling is not supported")),
+    agent("profiling_enabled = false profiling_port = 0 profiling_freq = 0 profiling_names = []", Serves),
+    agent("profiling_enabled = true", Warns("profiling_enabled does nothing without")),
+    agent("profiling_port = 6060", Warns("Nothing is done for profiling_port")),
+    agent("profiling_enabled = true profiling_port = 65536", Warns("profiling_port does nothing")),
+    agent("profiling_enabled = true profiling_port = -1", Warns("profiling_port does nothing")),
+    agent("profiling_enabled = true profiling_freq = -1", Warns("profiling_freq does nothing")),
+    agent("profiling_enabled = true profiling_freq = 86400 profiling_names = []", Serves),
+    agent(
+        r#"profiling_enabled = true profiling_freq = 86400 profiling_names = ["goroutine", "x"]"#,
+        Warns("profiling_names: finial has"),
+    ),
     agent(
         "disable_sds_api = \"true\"",
         OwnWords("agent.disable_sds_api: write true or false without quotes"),
