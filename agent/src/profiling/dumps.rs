@@ -2,6 +2,7 @@
 //!
 //! As there, nothing removes old files.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use tracing::{debug, warn};
 
 use super::cpu::Recording;
 use super::{Error, heap};
+use crate::golang;
 
 /// Starts the thread that writes, which ends with the process.
 pub(super) fn start(dumps: Dumps) {
@@ -30,21 +32,21 @@ struct Dumper {
     folder: PathBuf,
     /// Samples since the last dump, or since the start. `None` if the CPU is not to be dumped, or somebody else samples it.
     recording: Option<Recording>,
-    /// The last failure, which is logged when it changes.
-    failure: Option<String>,
+    /// Failures that the log has told already.
+    failures: BTreeSet<String>,
 }
 
 #[derive(Debug, thiserror::Error)]
 enum DumpError {
     #[error(transparent)]
     Profile(#[from] Error),
-    #[error("{}: {source}", path.display())]
-    File { path: PathBuf, source: io::Error },
+    #[error("{}: {}", folder.display(), golang::os_error(source))]
+    Folder { folder: PathBuf, source: io::Error },
 }
 
 impl Dumper {
     fn new(kinds: &[ProfileKind]) -> Self {
-        let mut dumper = Self { folder: FOLDER.into(), recording: None, failure: None };
+        let mut dumper = Self { folder: FOLDER.into(), recording: None, failures: BTreeSet::new() };
         if kinds.contains(&ProfileKind::Cpu) {
             let recording = Recording::start().map_err(DumpError::from);
             dumper.recording = dumper.judge(recording);
@@ -83,15 +85,15 @@ impl Dumper {
         Ok(())
     }
 
-    /// Logs a failure, unless it is the one before.
+    /// Logs a failure, once.
     fn judge<T>(&mut self, result: Result<T, DumpError>) -> Option<T> {
         match result {
             Ok(value) => Some(value),
             Err(reason) => {
                 let reason = reason.to_string();
-                if self.failure.as_ref() != Some(&reason) {
+                if !self.failures.contains(&reason) {
                     warn!(error = %reason, "Cannot write a profile");
-                    self.failure = Some(reason);
+                    self.failures.insert(reason);
                 }
                 None
             }
@@ -102,13 +104,11 @@ impl Dumper {
 /// Writes the file under another name first, so that nobody reads half of it.
 fn write(folder: &Path, kind: ProfileKind, path: &Path, profile: &[u8]) -> Result<(), DumpError> {
     let unfinished = folder.join(format!("{TAG}_current_{}_profile", kind.name()));
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |source| DumpError::File { path, source }
-    };
-    fs::create_dir_all(folder).map_err(failed(folder))?;
-    fs::write(&unfinished, profile).map_err(failed(&unfinished))?;
-    fs::rename(&unfinished, path).map_err(failed(path))
+    let written = fs::create_dir_all(folder)
+        .and_then(|()| fs::write(&unfinished, profile))
+        .and_then(|()| fs::rename(&unfinished, path));
+    // The name of the file would make another failure of each.
+    written.map_err(|source| DumpError::Folder { folder: folder.to_owned(), source })
 }
 
 /// The time is UTC, where spire-agent takes the local one.
