@@ -16,7 +16,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, oneshot};
@@ -47,7 +47,7 @@ pub(super) async fn serve(port: u16) {
         let turn = turn.clone();
         tokio::spawn(async move {
             let turn = &turn;
-            let respond = |request| async move { answer(turn, &request).await };
+            let respond = |request| answer(turn, request);
             if let Err(reason) = http1::converse_for(LIFE, stream, HEADER_LIMIT, respond).await {
                 debug!(error = %reason, "Connection of a profiler's reader ended");
             }
@@ -56,18 +56,24 @@ pub(super) async fn serve(port: u16) {
     }
 }
 
-async fn answer(turn: &Turn, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+async fn answer(turn: &Turn, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let named = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     if !http1::is_this_host(named, "localhost") {
         return refuse(StatusCode::FORBIDDEN, "Ask for profiles by the address of this machine.\n");
     }
-    if request.method() != Method::GET && request.method() != Method::HEAD {
+    let asked = asked(request.uri().path(), request.uri().query().unwrap_or_default());
+    let is_read = request.method() == Method::GET || request.method() == Method::HEAD;
+    if !is_read && asked != Asked::Names {
         return refuse(StatusCode::METHOD_NOT_ALLOWED, "Profiles can only be read.\n");
     }
-    match asked(request.uri().path(), request.uri().query().unwrap_or_default()) {
+    match asked {
         Asked::Index => respond(StatusCode::OK, "text/html; charset=utf-8", INDEX),
         Asked::CommandLine => {
             respond(StatusCode::OK, "text/plain; charset=utf-8", command_line(env::args_os()))
+        }
+        Asked::Names => {
+            read_off(request.into_body()).await;
+            respond(StatusCode::OK, "text/plain; charset=utf-8", NO_NAMES)
         }
         Asked::Cpu(time) => profile("profile", record(time).await),
         Asked::Heap => profile("heap", turn.take(dump_heap()).await),
@@ -80,6 +86,8 @@ async fn answer(turn: &Turn, request: &Request<Incoming>) -> Response<Full<Bytes
 enum Asked {
     Index,
     CommandLine,
+    /// The names of the functions at addresses, which `go tool pprof` asks for with POST. It gives up if it is refused.
+    Names,
     Cpu(Duration),
     Heap,
     Refused(StatusCode, &'static str),
@@ -90,10 +98,11 @@ fn asked(path: &str, query: &str) -> Asked {
     match path.strip_prefix("/debug/pprof").map(|name| name.trim_start_matches('/')) {
         Some("") => Asked::Index,
         Some("cmdline") => Asked::CommandLine,
+        Some("symbol") => Asked::Names,
         Some("profile") => cpu_for(seconds),
         Some("heap") if seconds.is_some() => Asked::Refused(StatusCode::BAD_REQUEST, NO_DIFFERENCE),
         Some("heap") => Asked::Heap,
-        Some("goroutine" | "threadcreate" | "block" | "mutex" | "trace" | "allocs" | "symbol") => {
+        Some("goroutine" | "threadcreate" | "block" | "mutex" | "trace" | "allocs") => {
             Asked::Refused(StatusCode::NOT_FOUND, OF_GO)
         }
         _ => Asked::Refused(StatusCode::NOT_FOUND, "There is /debug/pprof/.\n"),
@@ -107,6 +116,16 @@ fn cpu_for(seconds: Option<&str>) -> Asked {
         None | Some(0) => Asked::Cpu(USUAL_TIME),
         Some(seconds) if seconds <= LONGEST_TIME.as_secs() => Asked::Cpu(Duration::from_secs(seconds)),
         Some(_) => Asked::Refused(StatusCode::BAD_REQUEST, TOO_LONG),
+    }
+}
+
+/// Reads a body that is not needed, so that its sender can send all of it, and then hears the answer.
+async fn read_off(mut body: Incoming) {
+    let mut left = ADDRESSES;
+    while let Some(Ok(frame)) = body.frame().await {
+        let length = frame.data_ref().map_or(0, Bytes::len);
+        let Some(rest) = left.checked_sub(length) else { return };
+        left = rest;
     }
 }
 
@@ -190,6 +209,7 @@ const INDEX: &str = "<!doctype html>\n<html lang=\"en\">\n<title>finial: profile
     <li><a href=\"/debug/pprof/heap\">heap</a>: what allocated the memory in use, sampled\n\
     <li><a href=\"/debug/pprof/cmdline\">cmdline</a>: the command line\n</ul>\n\
     <p>Read them with go tool pprof and a copy of finial that has symbols.</p>\n</html>\n";
+const NO_NAMES: &str = "num_symbols: 0\n";
 const OF_GO: &str = "This is a profile of Go's runtime, which finial does not have. \
     There are /debug/pprof/profile (CPU) and /debug/pprof/heap; metrics have the rest.\n";
 const TOO_LONG: &str = "A profile takes 300 seconds at most.\n";
@@ -206,6 +226,8 @@ const HEADERS: [(&str, &str); 4] = [
     ("referrer-policy", "no-referrer"),
     ("cache-control", "no-store"),
 ];
+/// The most bytes of addresses that are read: many times those of a profile.
+const ADDRESSES: usize = 1024 * 1024;
 /// How long the CPU is sampled if nothing is said, as in Go.
 const USUAL_TIME: Duration = Duration::from_secs(30);
 const LONGEST_TIME: Duration = Duration::from_secs(300);
@@ -227,6 +249,7 @@ mod tests {
         let cpu = |seconds| Asked::Cpu(Duration::from_secs(seconds));
         assert_eq!(asked("/debug/pprof/", ""), Asked::Index);
         assert_eq!(asked("/debug/pprof/cmdline", ""), Asked::CommandLine);
+        assert_eq!(asked("/debug/pprof/symbol", ""), Asked::Names);
         assert_eq!(asked("/debug/pprof/heap", "gc=1"), Asked::Heap);
         for (query, expected) in [
             ("", 30),

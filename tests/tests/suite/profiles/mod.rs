@@ -210,13 +210,22 @@ async fn read_by_go(go: PathBuf) {
         let raw = pprof(&go, &["-symbolize=none".as_ref(), "-raw".as_ref(), &file]).await;
         assert!(raw.contains("Samples:") && raw.contains("Locations"), "{raw}");
     }
-    let (program, file) = (build_finial(), folder.path().join("heap"));
-    let top = pprof(&go, &["-top".as_ref(), &program, &file]).await;
+    // Over HTTP it asks for the names of functions, too.
+    let (program, url) = (build_finial(), format!("http://127.0.0.1:{port}/debug/pprof/heap"));
+    let top = pprof(&go, &["-top".as_ref(), &program, url.as_ref()]).await;
     assert!(top.contains("Type: inuse_space") && top.contains("run_logged"), "{top}");
 }
 
 async fn pprof(go: &Path, arguments: &[&Path]) -> String {
-    let output = Command::new(go).args(["tool", "pprof"]).args(arguments).output().await.expect("it runs");
+    // It keeps what it has fetched.
+    let own = tempfile::tempdir().expect("a temporary folder");
+    let output = Command::new(go)
+        .args(["tool", "pprof"])
+        .args(arguments)
+        .env("PPROF_TMPDIR", own.path())
+        .output()
+        .await
+        .expect("it runs");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
     String::from_utf8(output.stdout).expect("text")
