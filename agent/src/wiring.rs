@@ -110,10 +110,7 @@ async fn agent(settings: Settings, otlp: &Sink, mut continuity: Continuity) -> R
     tokio::spawn(run_rounds(bytes.clone()));
     let options =
         Options { slots: connection_slots(), bytes: bytes.clone(), proc: proc.clone(), mode: 0o777 };
-    continuity.use_disk(&settings).map_err(Fatal::StartUp)?;
-    let succession = continuity.succeed(&settings.data_dir).await;
-    succession
-        .map_err(|reason| Fatal::StartUp(format!("cannot take over from the running agent: {reason}")))?;
+    succession::prepare(&mut continuity, &settings).await?;
     // Bound this early so that a final error ends the agent before it has done anything.
     let socket = socket_path(&settings);
     lines::creating_folder(socket.as_deref());

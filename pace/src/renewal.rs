@@ -23,12 +23,7 @@ pub struct Early {
 /// few seconds and begins ten seconds ago. Then it is half of what is left, and never at once, because otherwise the
 /// server would be asked without a pause.
 #[must_use]
-pub fn renew_at(
-    valid: &Range<SystemTime>,
-    early: Early,
-    draw: f64,
-    now: SystemTime,
-) -> SystemTime {
+pub fn renew_at(valid: &Range<SystemTime>, early: Early, draw: f64, now: SystemTime) -> SystemTime {
     let lifetime = lifetime(valid);
     let spread = 0.9 + 0.2 * draw;
     let mut left = (lifetime / 2).mul_f64(spread);

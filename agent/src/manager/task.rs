@@ -222,7 +222,6 @@ impl Task {
         // SVIDs of authorities that were tainted before are replaced already, so only new ones count. What an authority has
         // signed that is gone is of no use to anybody, so it is replaced at once.
         let (gone, now) = (Distrusted::removed(before, bundle), (self.clock)());
-        let drawn = |count, within| pace::replacements(count, within, &mut rand::rng());
         let mut count = 0;
         if !gone.is_empty() {
             let at_once = |count, _| drawn(count, Duration::ZERO);
@@ -298,7 +297,7 @@ impl Task {
         }
         // The process that had them may have ended before it had replaced them.
         let tainted = Distrusted::tainted(self.cache.bundle());
-        self.cache.renew_distrusted(|svid| tainted.has_signed(svid), now);
+        self.cache.renew_distrusted(|svid| tainted.has_signed(svid), drawn, now);
     }
 
     /// What a later process needs.
@@ -439,6 +438,11 @@ impl Task {
         let alarm = now + due.min(LONGEST);
         if self.subscribers.is_empty() { alarm } else { alarm.min(self.sweep_at.max(now)) }
     }
+}
+
+/// The delays after which so many SVIDs are replaced.
+fn drawn(count: usize, within: Duration) -> Vec<Duration> {
+    pace::replacements(count, within, &mut rand::rng())
 }
 
 fn rfc3339(time: SystemTime) -> String {

@@ -11,7 +11,6 @@ use rustix::net::sockopt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
-use super::backoff::jitter;
 use super::proxy::Proxy;
 use super::web_tls::Stream;
 
@@ -54,7 +53,7 @@ impl Servers {
                 Ok(stream) => {
                     let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
                     if kept.is_none_or(|(kept, until)| kept != place || until <= now) {
-                        *kept = Some((place, now + jitter(STICKY, 1.0 / 3.0)));
+                        *kept = Some((place, now + pace::sticky(&mut rand::rng())));
                     }
                     return Ok(stream);
                 }
@@ -154,7 +153,7 @@ impl Dialer {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         if kept.is_none_or(|kept| kept.address != address || kept.until <= now) {
-            *kept = Some(Kept { address, until: now + jitter(STICKY, 1.0 / 3.0) });
+            *kept = Some(Kept { address, until: now + pace::sticky(&mut rand::rng()) });
         }
     }
 
@@ -178,8 +177,6 @@ impl Dialer {
     }
 }
 
-/// How long, ± a third, an agent stays with a server: servers that come or come back get their share of a fleet in this time.
-pub(super) const STICKY: Duration = Duration::from_secs(45 * 60);
 const DNS_LIMIT: Duration = Duration::from_secs(5);
 /// In milliseconds.
 const USER_TIMEOUT: u32 = 12_000;
@@ -212,7 +209,7 @@ mod tests {
         assert_eq!(first(&dialer), addresses[0]);
         dialer.keep(addresses[1]);
         assert_eq!(first(&dialer), addresses[1]);
-        tokio::time::advance(STICKY * 2).await;
+        tokio::time::advance(Duration::from_hours(2)).await;
         assert_eq!(first(&dialer), addresses[0], "its time is over");
         dialer.keep("127.0.0.3:1".parse().unwrap());
         assert_eq!(first(&dialer), addresses[0], "it is none of the server's any more");

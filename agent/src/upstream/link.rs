@@ -20,7 +20,7 @@ use tonic::Status;
 
 use super::ServerError;
 use super::channel::{Channel, End, is_transport, is_unseen};
-use super::dial::{STICKY, Servers};
+use super::dial::Servers;
 use super::tls::{KeyExchange, Roots, client_config};
 use crate::keys::AgentSvid;
 

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use budget::Budget;
+use config::Settings;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
 use crate::continuity::{Changes, Continuity, Line, Own, Post, Sealer};
+use crate::life::Fatal;
 use crate::manager::Manager;
 use crate::status::Status;
 
@@ -26,6 +28,16 @@ impl Turn {
             std::future::pending::<()>().await;
         }
     }
+}
+
+/// Finds out what there is to continue with, before any socket is bound.
+///
+/// # Errors
+/// [`Fatal::StartUp`].
+pub(super) async fn prepare(continuity: &mut Continuity, settings: &Settings) -> Result<(), Fatal> {
+    continuity.use_disk(settings).map_err(Fatal::StartUp)?;
+    let succeeded = continuity.succeed(&settings.data_dir).await;
+    succeeded.map_err(|reason| Fatal::StartUp(format!("cannot take over from the running agent: {reason}")))
 }
 
 /// What goes on beside the agent's own work.

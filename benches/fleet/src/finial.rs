@@ -135,7 +135,7 @@ impl Finial {
 
     fn set_own(&mut self, at: Duration, random: &mut StdRng) {
         let valid = signed(at, self.lifetime);
-        let renew_at = pace::renew_at(&valid, None, random.random(), wall(at));
+        let renew_at = pace::renew_at(&valid, pace::Early::default(), random.random(), wall(at));
         self.own = Some(Own { valid, renew_at });
         // The next call shows the new certificate, on another connection.
         self.connection = None;
@@ -245,7 +245,7 @@ impl Finial {
                 let draw = random.random();
                 for svid in due {
                     let valid = signed(at, self.lifetime);
-                    let renew_at = pace::renew_at(&valid, None, draw, wall(at));
+                    let renew_at = pace::renew_at(&valid, pace::Early::default(), draw, wall(at));
                     *svid = Svid { valid: Some(valid), renew_at, retry_at: None };
                 }
                 if self.minting.answered() {

@@ -19,7 +19,7 @@ pub(crate) fn signed(now: Duration, lifetime: Duration) -> Valid {
 pub(crate) fn of_any_age(lifetime: Duration, random: &mut StdRng) -> (Valid, SystemTime) {
     let age = lifetime.mul_f64(0.5 * random.random::<f64>());
     let valid = wall(Duration::ZERO) - age..wall(lifetime) - age;
-    let renew_at = pace::renew_at(&valid, None, random.random(), valid.start);
+    let renew_at = pace::renew_at(&valid, pace::Early::default(), random.random(), valid.start);
     // Those that would have been renewed before the start are renewed soon after it.
     (valid, renew_at.max(wall(Duration::from_secs(60).mul_f64(random.random()))))
 }
