@@ -121,7 +121,7 @@ impl Lifecycle {
             .then(|| Arc::new(Bundle::of_x509(trust_domain.clone(), data.bundle.iter().cloned())));
         let own = stored_svid(&data, &keys, &trust_domain).map(|svid| OwnSvid::stored(svid, &rules));
         let key_exchange = KeyExchange::of(&settings);
-        let connector = Tls::new(Servers::of(&settings), trust_domain.server_id(), key_exchange);
+        let connector = Tls::to(Servers::of(&settings), trust_domain.server_id(), key_exchange);
         let link = Link::new(connector, Credentials { roots: Roots::Insecure, svid: None });
         let mode = settings.rebootstrap_mode;
         let mut this = Self {

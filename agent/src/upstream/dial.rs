@@ -34,6 +34,11 @@ impl Servers {
         Self { hosts, order, kept: Mutex::default() }
     }
 
+    /// One server.
+    pub(crate) fn one(host: String, port: u16) -> Self {
+        Self { hosts: vec![Dialer::new(host, port)], order: ServerOrder::default(), kept: Mutex::default() }
+    }
+
     /// Connects to the first host that can be connected to.
     pub(crate) async fn dial(&self) -> io::Result<Stream> {
         let mut places: Vec<usize> = (0..self.hosts.len()).collect();

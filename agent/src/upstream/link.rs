@@ -90,9 +90,15 @@ pub struct Tls {
 }
 
 impl Tls {
+    /// Connects to `host:port`, where `server` must answer.
+    #[must_use]
+    pub fn new(host: String, port: u16, server: SpiffeId, key_exchange: KeyExchange) -> Self {
+        Self::to(Servers::one(host, port), server, key_exchange)
+    }
+
     /// Connects to one of `servers`, where `server` must answer.
     #[must_use]
-    pub(crate) fn new(servers: Servers, server: SpiffeId, key_exchange: KeyExchange) -> Self {
+    pub(crate) fn to(servers: Servers, server: SpiffeId, key_exchange: KeyExchange) -> Self {
         Self { servers, server, key_exchange }
     }
 }
