@@ -70,9 +70,12 @@ impl Inherited {
             let bound = socket.local_addr();
             bound.is_ok_and(|address| address.as_pathname().is_some_and(|bound| same_file(bound, path)))
         };
-        let place = self.listeners.iter().position(is_ours)?;
-        let (_, listener) = self.listeners.swap_remove(place);
-        is_socket(path).then_some(listener)
+        // A unit of systemd may have one socket twice: from its socket unit, and stored by an earlier process.
+        let mut ours = Vec::new();
+        while let Some(place) = self.listeners.iter().position(is_ours) {
+            ours.push(self.listeners.remove(place).1);
+        }
+        ours.into_iter().next().filter(|_| is_socket(path))
     }
 
     /// Whether listeners were passed that nobody has taken yet.
