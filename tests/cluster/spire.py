@@ -89,10 +89,10 @@ def deploy_agents(place, image):
         apply(*agent(side, place, image))
 
 
-def agent(side, place, image):
-    """One overlay of deploy/, fitted to the node."""
+def agent(side, place, image, *more):
+    """One overlay of deploy/ with more components, fitted to the node."""
     namespace = NAMESPACES[side]
-    objects = render(kubectl("kustomize", overlay(side, place)))
+    objects = render(kubectl("kustomize", overlay(side, place, *more)))
     for item in objects:
         fit(item, namespace)
         if item["kind"] == "DaemonSet":
@@ -103,21 +103,44 @@ def agent(side, place, image):
             for volume in pod["volumes"]:
                 if "hostPath" in volume and volume["name"] == "sockets":
                     volume["hostPath"]["path"] = place.sockets[side]
+                elif "hostPath" in volume and volume["name"] == "data":
+                    volume["hostPath"]["path"] = f"{place.root}/data-{side}"
     return objects
 
 
-def overlay(side, place):
+def surge(place, image):
+    """The backend's agents with deploy/components/surge. The old agent has its data in its own pod, so it cannot hand over,
+    and is ended."""
+    namespace = NAMESPACES["back"]
+    old = [pod["metadata"]["name"] for pod in get("-n", namespace, "pods")["items"]]
+    apply(*agent("back", place, image, "surge"))
+    kubectl("-n", namespace, "delete", "pod", *old)
+    wait_ready()
+
+
+def rolled(side):
+    """Whether the DaemonSet's pods are all of its newest form, and ready."""
+    found = get("-n", NAMESPACES[side], f"daemonset/spire-agent-{side}")
+    status, desired = found["status"], found["status"]["desiredNumberScheduled"]
+    return (status["observedGeneration"] == found["metadata"]["generation"]
+            and status.get("updatedNumberScheduled") == status.get("numberAvailable") == desired
+            and len(get("-n", NAMESPACES[side], "pods")["items"]) == desired)
+
+
+def overlay(side, place, *more):
     """As shipped; the backend's with the pod network."""
     shipped = DEPLOY / OVERLAYS[side]
-    return str(shipped) if side == "front" else with_component(shipped, "pod-network", place.work)
+    components = (*(["pod-network"] if side == "back" else []), *more)
+    return with_components(shipped, components, place.work) if components else str(shipped)
 
 
-def with_component(shipped, component, work):
-    """A kustomization of an overlay and one of deploy/components."""
-    folder = pathlib.Path(work, "kustomize", f"{shipped.name}-{component}")
+def with_components(shipped, components, work):
+    """A kustomization of an overlay and some of deploy/components."""
+    folder = pathlib.Path(work, "kustomize", "-".join([shipped.name, *components]))
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [os.path.relpath(path, folder.resolve()) for path in (shipped, DEPLOY / "components" / component)]
-    (folder / "kustomization.yaml").write_text(f"resources: [{paths[0]}]\ncomponents: [{paths[1]}]\n")
+    resource, *paths = [os.path.relpath(path, folder.resolve())
+                        for path in (shipped, *(DEPLOY / "components" / name for name in components))]
+    (folder / "kustomization.yaml").write_text(f"resources: [{resource}]\ncomponents: [{', '.join(paths)}]\n")
     return str(folder)
 
 

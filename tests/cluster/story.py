@@ -44,6 +44,7 @@ def tell(checks, place):
     late_registration(checks)
     stranger(checks)
     agent_restart(checks, place)
+    surge(checks, place)
     churn(checks, place)
     checks.check("no agent was started anew by Kubernetes", no_restarts)
     checks.check("the image of user 1000: serves by k8s selectors; unix:path of its own processes only",
@@ -147,6 +148,34 @@ def agent_restart(checks, place):
     checks.check("calls go on meanwhile", whole_chain)
     after_swap(checks)
     checks.check("after a restart of the pods with a file mount all are connected", renew_file_mounts)
+
+
+def surge(checks, place):
+    """The backend's agents beside each other: each hands its sockets and identities over to the next."""
+    checks.check("deploy/components/surge: installed", lambda: spire.surge(place, place.images["finial"]))
+    checks.check("the pods with a file mount, started anew once more", renew_file_mounts)
+
+    def roll():
+        by_file = (DB, REDIS, APP)
+        pods = pod_names()
+        kubectl("-n", spire.NAMESPACES["back"], "rollout", "restart", "daemonset/spire-agent-back")
+        calls = failed = 0
+        while not spire.rolled("back"):
+            calls += 1
+            failed += not chain_works()
+            assert calls < 1000, "the DaemonSet does not roll"
+        assert "Taking over from the other agent" in spire.logs("back", 200), "there was no hand-over"
+        _, seconds = until("connected", 30, lambda: all(mesh.sds_connected(service) for service in by_file))
+        assert pods == pod_names(), "pods were started anew"
+        assert not failed, f"{failed} of {calls} calls failed"
+        return f"all {len(by_file)} Envoys with a mounted file are connected {seconds:.1f} s after; {calls} calls, 0 failed"
+
+    for which in ("once", "again"):
+        checks.check(f"finial -> finial with surge, {which}", roll)
+
+
+def pod_names():
+    return {pod["metadata"]["name"] for pod in get("-n", mesh.NAMESPACE, "pods")["items"]}
 
 
 def churn(checks, place):
