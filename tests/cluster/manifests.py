@@ -49,7 +49,7 @@ def accepted(said):
 
 def with_component(component, place):
     shipped = DEPLOY / "frontend"
-    folder = spire.with_component(shipped, component, place.work)
+    folder = spire.with_components(shipped, [component], place.work)
     assert kubectl("kustomize", folder) != kubectl("kustomize", str(shipped)), "it changes nothing"
     return kubectl("apply", "--dry-run=server", "-k", folder)
 
