@@ -8,7 +8,9 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use dev::Fault;
-use harness::{Agent, Conf, Sds, build_finial, health, needs, sds_request, skipped, trial, x509_svid};
+use harness::{
+    Agent, Conf, Sds, build_finial, health, needs, sds_request, skipped, trial, trial_as_root, x509_svid,
+};
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 use tokio::process::Command;
@@ -27,6 +29,7 @@ pub(super) fn trials() -> Vec<Trial> {
         trial("a_keeper_does_not_repeat_a_configuration_that_is_refused", refused_configuration),
         trial("a_keeper_that_is_killed_takes_its_agent_with_it", killed_keeper),
         trial("a_damaged_memory_is_thrown_away", damaged_memory),
+        trial_as_root("a_keeper_has_no_key_in_its_own_memory", no_key_in_the_keeper),
         trial("a_node_that_starts_without_the_server_serves_its_sealed_cache", sealed_cache),
         trial("a_second_keeper_takes_over_and_the_first_waits_to_be_ended", takes_over),
         trial("an_agent_goes_on_when_its_successor_never_gets_ready", never_ready),
@@ -235,6 +238,33 @@ async fn sealed_cache() {
     std::fs::write(folder.path().join("key"), [8; 3]).expect("written");
     let exit = Agent::start_in(&conf, folder).exited().await;
     assert!(exit.code == Some(1) && exit.log.contains("at least 32 are needed"), "{}", exit.log);
+}
+
+/// The private key that callers get is in the memory file, and nowhere in the keeper's own memory: it never reads the file.
+async fn no_key_in_the_keeper() {
+    let (_server, agent, _) = kept().await;
+    let memory = memory(&agent).await;
+    let mut stream = x509_svid(&agent.socket()).await.expect("served");
+    let key = stream.message().await.expect("served").expect("a message").svids[0].x509_svid_key.clone();
+    let holds = |content: &[u8]| content.windows(key.len()).any(|window| *window == *key);
+    let length = usize::try_from(memory.metadata().expect("a file").len()).expect("it is small");
+    let mut content = vec![0; length];
+    memory.read_exact_at(&mut content, 0).expect("read");
+    assert!(holds(&content), "the scan finds what is there");
+    let keeper = agent.pid();
+    let maps = std::fs::read_to_string(format!("/proc/{keeper}/maps")).expect("procfs");
+    let all = File::open(format!("/proc/{keeper}/mem")).expect("procfs");
+    let mut scanned = 0;
+    for line in maps.lines().filter(|line| !line.ends_with("[vvar]") && !line.ends_with("[vsyscall]")) {
+        let (from, to) = line.split_once(' ').and_then(|(range, _)| range.split_once('-')).expect("a range");
+        let [from, to] = [from, to].map(|at| u64::from_str_radix(at, 16).expect("a number"));
+        let mut content = vec![0; usize::try_from(to - from).expect("it fits")];
+        if all.read_exact_at(&mut content, from).is_ok() {
+            scanned += content.len();
+            assert!(!holds(&content), "the keeper has the key at {line}");
+        }
+    }
+    assert!(scanned > 100_000, "{scanned} bytes");
 }
 
 /// Two keepers with one configuration.

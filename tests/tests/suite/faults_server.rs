@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dev::{Fault, Options};
-use harness::{Agent, Conf, Sds, health, sds_request, trial, x509_svid};
+use harness::{Agent, Conf, Sds, health, sds_request, trial, trial_as_root, x509_svid};
 use libtest_mimic::Trial;
 use tonic::Code;
 
@@ -13,6 +13,7 @@ pub(super) fn trials() -> Vec<Trial> {
     vec![
         trial("server_down_at_start_is_waited_for", server_down_at_start_is_waited_for),
         trial("of_several_servers_one_that_answers_is_used", one_that_answers),
+        trial_as_root("a_name_server_that_is_gone_costs_nothing", name_server_gone),
         trial("server_black_holed_at_start_is_waited_for", server_black_holed_at_start),
         trial("server_slow_at_start_is_waited_for", server_slow_at_start),
         trial("server_down_later_costs_nothing", server_down_later_costs_nothing),
@@ -67,6 +68,36 @@ async fn one_that_answers() {
     let conf = Conf { server: format!(",{}", server.address()), ..Conf::join_token(&server) };
     let exit = Agent::start(&conf).exited().await;
     assert!(exit.log.contains("server_address names servers with commas between them"), "{}", exit.log);
+}
+
+/// The server's name stands in a file of the agent's own, in the place of /etc/hosts. When it is gone from there, and the
+/// server closes the connection, the address that it had is used.
+async fn name_server_gone() {
+    let server = server().await;
+    let folder = std::sync::Arc::new(tempfile::tempdir().expect("a folder"));
+    let hosts = folder.path().join("hosts");
+    std::fs::write(&hosts, "127.0.0.1 server.test\n").expect("written");
+    let script = format!(
+        "exec unshare --mount sh -c 'mount --bind {} /etc/hosts && exec \"$0\" \"$@\"' \"$0\" \"$@\"",
+        hosts.display()
+    );
+    let conf = Conf {
+        server: format!("server.test:{}", server.address().port()),
+        agent: "experimental { sync_interval = \"200ms\" }".into(),
+        shell: Some(script),
+        ..Conf::join_token(&server)
+    };
+    let mut agent = Agent::start_in(&conf, folder);
+    agent.logged("Agent is ready").await;
+    std::fs::write(&hosts, "\n").expect("written");
+    server.fault(Fault::Down).await;
+    agent.logged("Synchronize failed").await;
+    server.fault(Fault::None).await;
+    register(&server, conf.join_token.as_deref().unwrap_or_default(), "late");
+    let mut stream = x509_svid(&agent.socket()).await;
+    while stream.is_err() {
+        stream = x509_svid(&agent.socket()).await;
+    }
 }
 
 async fn waited_for(fault: Fault) {

@@ -34,6 +34,7 @@ pub(super) fn trials() -> Vec<Trial> {
         trial_as_root("as_pid_1_it_ends_on_sigterm", as_pid_1_it_ends_on_sigterm),
         trial("sigint_ends_with_0_and_sigusr1_does_not_end", sigint_and_sigusr1),
         trial("sigusr2_opens_the_log_file_anew", sigusr2_opens_the_log_file_anew),
+        trial("an_agent_that_was_frozen_past_all_lifetimes_recovers_in_place", frozen),
         trial("the_security_header_is_demanded", the_security_header_is_demanded),
     ];
     match needs("SPIRE_AGENT", "spire-agent") {
@@ -426,4 +427,31 @@ async fn the_security_header_is_demanded() {
         assert_eq!(status.code(), tonic::Code::InvalidArgument);
         assert_eq!(status.message(), "security header missing from request");
     }
+}
+
+/// A suspended machine, or a stopped process. Another agent tells when everything that the frozen one has is over: it has
+/// renewed its own SVID, of the same lifetime, three times.
+async fn frozen() {
+    let (agent_ttl, svid_ttl) = (Duration::from_secs(4), Duration::from_secs(4));
+    let server = server_with(Options { agent_ttl, svid_ttl, ..Options::default() }).await;
+    register_under(&server, &server.psat_agent_id("cluster", "node"), "web");
+    let mut agent = Agent::start(&Conf::psat(&server));
+    agent.logged("SVID updated").await;
+    let mut held = x509_svid(&agent.socket()).await.expect("served");
+    let before = held.message().await.expect("served").expect("a message").svids[0].x509_svid.clone();
+    let pid = nix::unistd::Pid::from_raw(agent.pid());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).expect("it runs");
+    let mut clock = Agent::start(&Conf::join_token(&server));
+    clock.logged_times("Successfully rotated agent SVID", 3).await;
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGCONT).expect("it runs");
+    let after = loop {
+        let message = held.message().await.expect("the stream is open").expect("a message");
+        if message.svids[0].x509_svid != before {
+            break message.svids[0].x509_svid.clone();
+        }
+    };
+    let fresh =
+        x509_svid(&agent.socket()).await.expect("served").message().await.expect("served").expect("one");
+    assert_eq!(ids(&fresh), ["spiffe://example.org/web"]);
+    assert!(after != before && agent.log().matches("Starting agent APIs").count() == 1);
 }
