@@ -90,7 +90,18 @@ impl Keeper {
         loop {
             let until_start = start_at.saturating_duration_since(Instant::now());
             if self.agent.is_none() && until_start.is_zero() {
-                self.agent = Some(self.start()?);
+                match self.start() {
+                    Ok(agent) => self.agent = Some(agent),
+                    // The program may just be replaced.
+                    Err(reason) if self.has_served => {
+                        let pause = self.pace.next(End::Crashed, Duration::ZERO);
+                        let fields = [("error", reason.to_string()), ("restart_in", format!("{pause:?}"))];
+                        log::line("error", "The agent cannot be started", &fields);
+                        start_at = Instant::now() + pause;
+                        continue;
+                    }
+                    Err(reason) => return Err(reason),
+                }
             }
             self.wait(self.agent.is_none().then_some(until_start))?;
             self.take_messages();

@@ -18,7 +18,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net as unix;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -164,7 +164,12 @@ impl Post {
         let path = path(data_dir);
         match unix::UnixStream::connect(&path) {
             Ok(_) => return Err(io::ErrorKind::AddrInUse.into()),
-            Err(reason) if reason.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(&path)?,
+            // Another file refuses connections, too, and is not ours to remove.
+            Err(reason) if reason.kind() == io::ErrorKind::ConnectionRefused => {
+                if fs::symlink_metadata(&path)?.file_type().is_socket() {
+                    fs::remove_file(&path)?;
+                }
+            }
             Err(_) => {}
         }
         let listener = unix::UnixListener::bind(&path)?;
@@ -274,6 +279,10 @@ mod tests {
         assert_eq!(Post::open(folder.path()).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         drop(first);
         assert!(Line::connect(folder.path()).await.unwrap().is_none());
-        Post::open(folder.path()).unwrap();
+        drop(Post::open(folder.path()).unwrap());
+        fs::remove_file(path(folder.path())).unwrap();
+        fs::write(path(folder.path()), "mine").unwrap();
+        assert_eq!(Post::open(folder.path()).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(fs::read(path(folder.path())).unwrap(), b"mine");
     }
 }

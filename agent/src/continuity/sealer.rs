@@ -27,6 +27,11 @@ impl Changes {
         self.made.send_modify(|count| *count += 1);
     }
 
+    /// Whether somebody keeps what is changed for a later process.
+    pub(crate) fn are_kept(&self) -> bool {
+        self.made.receiver_count() > 0
+    }
+
     /// Waits until all changes so far are written, or nobody writes them.
     pub(crate) async fn written(&self) {
         let made = *self.made.borrow();

@@ -232,7 +232,7 @@ impl Lifecycle {
         self.reason.clear();
         let (id, domain) = (&attested.svid.id, self.trust_domain.id());
         lines::attested(again, id, &domain, attested.reattestable);
-        if !attested.reattestable && self.keys.is_memory() {
+        if !attested.reattestable && self.keys.is_memory() && !self.changes.are_kept() {
             lines::keys_are_lost_at_exit();
         }
         self.data.reattestable = attested.reattestable;
