@@ -41,6 +41,10 @@ pub(super) fn trials() -> Vec<Trial> {
         })),
         Err(reason) => trials.push(skipped("a_socket_of_systemd_is_served_and_stays", &reason)),
     }
+    match needs("SYSTEMD_ANALYZE", "systemd-analyze") {
+        Ok(program) => trials.push(trial("units_are_what_systemd_takes", move || units(program.clone()))),
+        Err(reason) => trials.push(skipped("units_are_what_systemd_takes", &reason)),
+    }
     trials
 }
 
@@ -370,3 +374,28 @@ async fn socket_of_systemd(systemd_socket_activate: PathBuf) {
 
 /// Syncs often, so that what follows from a sync comes soon.
 const AGENT: &str = "experimental { sync_interval = \"200ms\" }";
+
+/// systemd's own judgement of the units, with the program of this build in the place of the installed one.
+async fn units(systemd_analyze: PathBuf) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/systemd");
+    for name in ["finial.service", "finial.socket"] {
+        let text = std::fs::read_to_string(shipped.join(name)).expect("a unit");
+        let text = text.replace("/usr/bin/finial", &build_finial().display().to_string());
+        std::fs::write(folder.path().join(name), text).expect("written");
+    }
+    let run = async |arguments: &[&str]| {
+        let output = Command::new(&systemd_analyze).args(arguments).current_dir(folder.path()).output().await;
+        let output = output.expect("it runs");
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+    };
+    let (is_good, said) = run(&["--man=no", "verify", "./finial.service", "./finial.socket"]).await;
+    // Of systemd 254.
+    let newer = ["RestartSteps", "RestartMaxDelaySec", "FileDescriptorStorePreserve"];
+    let complaints = said.lines().filter(|line| !newer.iter().any(|key| line.contains(key)));
+    assert!(is_good && complaints.clone().count() == 0, "{said}");
+    let (is_good, said) =
+        run(&["security", "--offline=yes", "--threshold=20", "--no-pager", "./finial.service"]).await;
+    assert!(is_good, "{said}");
+}
