@@ -69,6 +69,8 @@ struct Agent {
     /// `None` when its end is closed, so that the agent ends soon.
     channel: Option<Channel>,
     started: Instant,
+    /// It has said that it serves callers.
+    serves: bool,
 }
 
 impl Keeper {
@@ -94,7 +96,7 @@ impl Keeper {
                     Ok(agent) => self.agent = Some(agent),
                     // The program may just be replaced.
                     Err(reason) if self.has_served => {
-                        let pause = self.pace.next(End::Crashed, Duration::ZERO);
+                        let pause = self.pace.next(End::Crashed, Duration::ZERO, false);
                         let fields = [("error", reason.to_string()), ("restart_in", format!("{pause:?}"))];
                         log::line("error", "The agent cannot be started", &fields);
                         start_at = Instant::now() + pause;
@@ -118,12 +120,12 @@ impl Keeper {
             if let Some((status, lived)) = self.reaped() {
                 // What it has sent before its end.
                 self.take_messages();
-                self.agent = None;
+                let served = self.agent.take().is_some_and(|agent| agent.serves);
                 let end = End::of(status);
                 if self.stops || (!self.has_served && end == End::Refused) {
                     return Ok(code(status));
                 }
-                let pause = self.pace.next(end, lived);
+                let pause = self.pace.next(end, lived, served);
                 let fields = [("status", words(status)), ("restart_in", format!("{pause:?}"))];
                 log::line("warning", "The agent has ended; starting it again", &fields);
                 start_at = Instant::now() + pause;
@@ -155,7 +157,7 @@ impl Keeper {
         command.fd_mappings(mappings.collect()).map_err(io::Error::other)?;
         let child = command.spawn()?;
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
-        Ok(Agent { pid, channel: Some(ours), started: Instant::now() })
+        Ok(Agent { pid, channel: Some(ours), started: Instant::now(), serves: false })
     }
 
     /// Waits for a signal, for a message, or for this long.
@@ -186,7 +188,10 @@ impl Keeper {
             match Message::parse(&text) {
                 Some(Message::Store(name)) => self.store.keep(&name, descriptors),
                 Some(Message::Remove(name)) => self.store.remove(&name),
-                Some(Message::Ready) => self.has_served = true,
+                Some(Message::Ready) => {
+                    self.has_served = true;
+                    agent.serves = true;
+                }
                 Some(Message::Stopping) | None => {}
             }
         }

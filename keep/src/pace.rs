@@ -32,9 +32,9 @@ impl End {
 }
 
 impl Pace {
-    /// The wait after an agent that lived for so long.
-    pub(super) fn next(&mut self, end: End, lived: Duration) -> Duration {
-        if lived >= LONG {
+    /// The wait after an agent that lived for so long, and has served callers or not.
+    pub(super) fn next(&mut self, end: End, lived: Duration, served: bool) -> Duration {
+        if lived >= if served { SERVED } else { LONG } {
             *self = Self::default();
         }
         match end {
@@ -59,6 +59,8 @@ fn doubled(first: Duration, times: u32) -> Duration {
 
 /// After so long a life an end has nothing to do with those before it.
 const LONG: Duration = Duration::from_secs(10);
+/// The same for an agent that has served callers: whatever ends it again and again, they are better off with another one.
+const SERVED: Duration = Duration::from_millis(200);
 const CRASH: Duration = Duration::from_millis(50);
 const CRASH_MOST: Duration = Duration::from_secs(5);
 const REFUSAL: Duration = Duration::from_secs(1);
@@ -71,19 +73,29 @@ mod tests {
     const SOON: Duration = Duration::from_millis(10);
 
     #[test]
+    fn agents_that_serve_are_started_again_at_once() {
+        let mut pace = Pace::default();
+        for _ in 0..100 {
+            assert_eq!(pace.next(End::Crashed, Duration::from_secs(1), true), Duration::ZERO);
+        }
+        let least = (0..100).map(|_| pace.next(End::Crashed, SOON, true)).max();
+        assert_eq!(least, Some(CRASH_MOST), "one that ends as soon as it serves is not");
+    }
+
+    #[test]
     fn a_crash_costs_nothing_and_a_series_more_and_more() {
         let mut pace = Pace::default();
-        let waits: Vec<u128> = (0..10).map(|_| pace.next(End::Crashed, SOON).as_millis()).collect();
+        let waits: Vec<u128> = (0..10).map(|_| pace.next(End::Crashed, SOON, false).as_millis()).collect();
         assert_eq!(waits, [0, 50, 100, 200, 400, 800, 1600, 3200, 5000, 5000]);
-        assert_eq!(pace.next(End::Crashed, LONG), Duration::ZERO);
-        assert_eq!(pace.next(End::Crashed, SOON), CRASH);
+        assert_eq!(pace.next(End::Crashed, LONG, false), Duration::ZERO);
+        assert_eq!(pace.next(End::Crashed, SOON, false), CRASH);
     }
 
     #[test]
     fn a_refusal_is_not_repeated_at_once() {
         let mut pace = Pace::default();
-        let waits: Vec<u64> = (0..8).map(|_| pace.next(End::Refused, SOON).as_secs()).collect();
+        let waits: Vec<u64> = (0..8).map(|_| pace.next(End::Refused, SOON, false).as_secs()).collect();
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
-        assert_eq!((0..100).map(|_| pace.next(End::Refused, SOON)).max(), Some(REFUSAL_MOST));
+        assert_eq!((0..100).map(|_| pace.next(End::Refused, SOON, false)).max(), Some(REFUSAL_MOST));
     }
 }
