@@ -26,7 +26,7 @@ pub fn page(facts: &Facts<'_>, runs: &[(Scenario, Vec<Run>)], verdicts: &[Verdic
     let mut page = format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n\
-         <title>A fleet in virtual time</title>\n<style>\n{STYLE}td, th {{ text-align: left; white-space: normal; }}\n\
+         <title>A fleet in virtual time</title>\n<style>\n{STYLE}td, th {{ text-align: left; white-space: normal; }} .plots {{ margin-top: 32px; }}\n\
          </style>\n</head>\n<body>\n<main>\n\
          <header><p class=\"mode\"><b>fleet simulate</b></p><h1>{} agents in virtual time</h1>\
          <p class=\"facts\">{} identities each · sync_interval {:?} · SVIDs of {:?} · {} replicas of {:.1} cores, {:.0} % \
@@ -76,7 +76,7 @@ fn summary(runs: &[(Scenario, Vec<Run>)], agents: usize) -> String {
                 format!("{:.2}", peak(scenario, tally)),
                 times(|load| f64::from(load.syncs)),
                 times(|load| f64::from(load.connections)),
-                seconds(tally.back_within(0.99, agents).filter(|_| !tally.back.is_empty())),
+                if tally.back.is_empty() { String::new() } else { seconds(tally.back_within(0.99, agents)) },
                 format!("{:.0}", tally.sum(0..tally.loads.len(), |load| f64::from(load.refusals))),
                 format!(
                     "{:.2}",
