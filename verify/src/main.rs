@@ -1,6 +1,7 @@
 //! `cargo verify`: runs the steps of CI, in CI's order.
 //!
 //! - [`steps`]: the list of steps and their code;
+//! - [`soak`]: two Envoys through all that may happen to their agent;
 //! - [`suite`]: runs `cargo test` and counts the tests;
 //! - [`report`]: headlines, and the table at the end.
 //!
@@ -8,6 +9,7 @@
 //! programs that a step needs.
 
 mod report;
+mod soak;
 mod steps;
 mod suite;
 
@@ -16,7 +18,7 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use report::Report;
-use steps::{CLUSTER, STEPS, Step};
+use steps::{CLUSTER, LONG_SOAK, MINUTES, STEPS, Step};
 
 fn main() -> ExitCode {
     let steps = match chosen(env::args().skip(1).skip_while(|word| word == "--")) {
@@ -28,7 +30,9 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Err(reason) => {
-            eprintln!("{reason}\nusage: cargo verify [--list] [--only STEP]... [--cluster]");
+            eprintln!(
+                "{reason}\nusage: cargo verify [--list] [--only STEP]... [--cluster] [--soak [--minutes M]]"
+            );
             return ExitCode::from(2);
         }
     };
@@ -50,6 +54,13 @@ fn chosen(mut arguments: impl Iterator<Item = String>) -> Result<Option<Vec<&'st
         match argument.as_str() {
             "--list" => return Ok(None),
             "--cluster" => only.push(&CLUSTER),
+            "--soak" => only.push(&LONG_SOAK),
+            "--minutes" => {
+                let minutes = arguments.next().and_then(|number| number.parse().ok());
+                MINUTES
+                    .set(minutes.ok_or("--minutes needs a number")?)
+                    .map_err(|_| "--minutes comes twice")?;
+            }
             "--only" => {
                 let name = arguments.next().ok_or("--only needs a step")?;
                 only.push(named().find(|step| step.name == name).ok_or_else(|| format!("no step {name}"))?);
@@ -65,7 +76,7 @@ fn chosen(mut arguments: impl Iterator<Item = String>) -> Result<Option<Vec<&'st
 
 /// All steps that `--list` shows and `--only` accepts.
 fn named() -> impl Iterator<Item = &'static Step> {
-    STEPS.iter().chain([&CLUSTER])
+    STEPS.iter().chain([&CLUSTER, &LONG_SOAK])
 }
 
 fn enter_workspace() -> Result<(), String> {

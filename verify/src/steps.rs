@@ -4,10 +4,12 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 use std::thread;
 
 use verify::tools::{self, CARGO_DENY, CARGO_FUZZ};
 
+use crate::soak;
 use crate::suite::{self, Count};
 
 /// A step: its name, a description and its code.
@@ -33,12 +35,19 @@ pub(crate) const STEPS: &[Step] = &[
         what: "instructions and allocations of the hot paths, against the figures on file",
         run: instructions,
     },
+    Step { name: "soak", what: "two Envoys while their agent is restarted, two minutes", run: soak::short },
 ];
 
 /// The step that runs only with `--cluster`. It needs root, the SPIRE programs and minutes; the first run takes half an
 /// hour.
 pub(crate) const CLUSTER: Step =
     Step { name: "cluster", what: "the scenario on a real Kubernetes node (tests/cluster)", run: cluster };
+
+/// The step that runs only with `--soak`.
+pub(crate) const LONG_SOAK: Step =
+    Step { name: "long-soak", what: "the same for two hours, or --minutes", run: soak::long };
+/// The minutes of a soak, if they are given.
+pub(crate) static MINUTES: OnceLock<u64> = OnceLock::new();
 
 /// The outcome of a step.
 #[derive(Debug)]
@@ -52,15 +61,15 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    fn new(verdict: Verdict, note: impl Into<String>) -> Self {
+    pub(crate) fn new(verdict: Verdict, note: impl Into<String>) -> Self {
         Self { verdict, note: note.into(), details: Vec::new(), tests: None }
     }
 
-    fn skipped(reason: impl ToString) -> Self {
+    pub(crate) fn skipped(reason: impl ToString) -> Self {
         Self::new(Verdict::Skipped, reason.to_string())
     }
 
-    fn failed(reason: impl ToString) -> Self {
+    pub(crate) fn failed(reason: impl ToString) -> Self {
         Self::new(Verdict::Failed, reason.to_string())
     }
 }
@@ -260,11 +269,11 @@ fn instructions() -> Outcome {
     }
 }
 
-fn cargo() -> Command {
+pub(crate) fn cargo() -> Command {
     Command::new("cargo")
 }
 
-fn outcome(command: &mut Command) -> Outcome {
+pub(crate) fn outcome(command: &mut Command) -> Outcome {
     match command.status() {
         Ok(status) if status.success() => Outcome::new(Verdict::Passed, ""),
         Ok(status) => Outcome::failed(status),

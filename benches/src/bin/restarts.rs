@@ -1,6 +1,6 @@
 //! Restarts the agent again and again, and counts what two real Envoys notice of it.
 //!
-//! `ENVOY=… cargo run --release -p finial-benches --bin restarts -- [--restarts N] [--nodes N] [--minutes M] [--mode MODE]…
+//! `ENVOY=… [SPIRE_SERVER=…] cargo run --release -p finial-benches --bin restarts -- [--restarts N] [--nodes N] [--minutes M] [--mode MODE]…
 //! [AGENT]` where AGENT is the path of finial. Each mode is another way to go from one process to the next:
 //!
 //! * `keep`: a keeper starts the agent again after SIGKILL, after SIGTERM, and after SIGKILL with another file in place of
@@ -8,6 +8,7 @@
 //! * `systemd`: the same with a holder as systemd is one, 100 ms later.
 //! * `surge`: a second keeper takes over, and SIGTERM ends the first.
 //!
+//! The server is the real one if `SPIRE_SERVER` names it, and otherwise the development server.
 //! At each restart the entries of both Envoys are updated. An Envoy that has no new certificate 30 s later is stranded.
 
 use std::path::{Path, PathBuf};
@@ -16,7 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use benches::pair::{Counts, NAMES, Node, Pair, Traffic, Unit, Waits};
+use benches::pair::{Counts, NAMES, Node, Pair, Traffic, Unit, Upstream, Waits};
 use benches::running::Outcome;
 use clap::{Parser, ValueEnum};
 use harness::{Agent, envoy_program};
@@ -101,8 +102,17 @@ fn run(arguments: Arguments, envoy: &Path) -> Outcome<()> {
         for _ in 0..arguments.nodes {
             let (tally, envoy, program) = (Arc::clone(&tally), envoy.to_owned(), program.clone());
             let node = async move {
-                let node = node(mode, &envoy, &program, &tally, arguments.restarts, until);
-                node.await.map_err(|reason| reason.to_string())
+                let restarted = match std::env::var_os("SPIRE_SERVER") {
+                    Some(server) => {
+                        let node = Node::start_real(&program, Path::new(&server));
+                        restart(node.map_err(words)?, mode, &envoy, &tally, arguments.restarts, until).await
+                    }
+                    None => {
+                        let node = Node::start(&program, Duration::from_mins(10)).await;
+                        restart(node.map_err(words)?, mode, &envoy, &tally, arguments.restarts, until).await
+                    }
+                };
+                restarted.map_err(words)
             };
             nodes.spawn_local_on(node, &local);
         }
@@ -119,15 +129,14 @@ fn run(arguments: Arguments, envoy: &Path) -> Outcome<()> {
 }
 
 /// Restarts the agent of one node until there were enough restarts on all of them.
-async fn node(
+async fn restart(
+    mut node: Node<impl Upstream>,
     mode: Mode,
     envoy: &Path,
-    program: &Path,
     tally: &Tally,
     enough: usize,
     until: Instant,
 ) -> Outcome<()> {
-    let mut node = Node::start(program, Duration::from_mins(10)).await?;
     let mut runner = match mode {
         Mode::Keep | Mode::Surge => Runner::Keeper(node.keep()),
         Mode::Systemd => Runner::Unit(Unit::start(&node)?),
@@ -181,6 +190,11 @@ async fn node(
     }
     drop(traffic);
     Ok(())
+}
+
+/// An error that another thread may have.
+fn words(reason: Box<dyn std::error::Error>) -> String {
+    reason.to_string()
 }
 
 impl Tally {

@@ -2,7 +2,7 @@
 //!
 //! * [`Pair`]: `front` calls `back`. `front` has the agent's socket as a container has it that mounts the socket's file: by a
 //!   bind mount in a mount namespace, which goes on showing the file of its start. `back` has it by the folder.
-//! * [`Node`] (in `node`): the development server, the agent's configuration, and the programs to start.
+//! * [`Node`] (in `node`): the server, the agent's configuration, and the programs to start.
 //! * [`Unit`] (in `unit`): holds what systemd would hold for a unit with a descriptor store.
 //! * [`Traffic`] (in `traffic`): requests through both Envoys and connects to the socket, all the time.
 
@@ -20,7 +20,7 @@ use std::time::Duration;
 use harness::{Asks, Certificates, Envoy, Sidecar};
 use tokio::time::{Instant, sleep};
 
-pub use self::node::Node;
+pub use self::node::{Node, Real, Upstream};
 pub use self::traffic::{Counts, Traffic};
 pub use self::unit::Unit;
 use crate::running::Outcome;
@@ -45,7 +45,7 @@ impl Pair {
     ///
     /// # Panics
     /// If an Envoy does not start or gets no certificate.
-    pub async fn start(envoy: &Path, node: &Node) -> Outcome<Self> {
+    pub async fn start(envoy: &Path, node: &Node<impl Upstream>) -> Outcome<Self> {
         let (folder, socket) = (node.path(""), node.path("api.sock"));
         let mounted = folder.join("mounted.sock");
         let (program, front_socket) = match mounting(envoy, &socket, &mounted, &folder)? {

@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use tokio::process::Child;
 use tokio::time::sleep;
 
-use super::Node;
+use super::{Node, Upstream};
 use crate::running::Outcome;
 
 /// The unit. Dropping it ends its agent.
@@ -37,7 +37,7 @@ impl Unit {
     ///
     /// # Errors
     /// Those of bind(2), and if the agent cannot be started.
-    pub fn start(node: &Node) -> Outcome<Self> {
+    pub fn start(node: &Node<impl Upstream>) -> Outcome<Self> {
         let socket = UnixListener::bind(node.path("api.sock"))?;
         let notify = node.path("notify.sock");
         let channel = Channel::from(OwnedFd::from(UnixDatagram::bind(&notify)?));
@@ -58,7 +58,7 @@ impl Unit {
     ///
     /// # Errors
     /// If there is no agent to end, or it cannot be started.
-    pub async fn restart(&mut self, node: &Node, signal: Signal) -> Outcome<()> {
+    pub async fn restart(&mut self, node: &Node<impl Upstream>, signal: Signal) -> Outcome<()> {
         let pid = self.child.id().ok_or("the agent has ended")?;
         kill(Pid::from_raw(i32::try_from(pid)?), signal)?;
         self.child.wait().await?;
@@ -68,7 +68,12 @@ impl Unit {
     }
 }
 
-fn start(node: &Node, socket: &UnixListener, notify: &PathBuf, store: &Mutex<Store>) -> Outcome<Child> {
+fn start(
+    node: &Node<impl Upstream>,
+    socket: &UnixListener,
+    notify: &PathBuf,
+    store: &Mutex<Store>,
+) -> Outcome<Child> {
     let (mut names, mut descriptors) = (vec![SOCKET.to_owned()], vec![socket.try_clone()?.into()]);
     let mut store = store.lock().unwrap_or_else(PoisonError::into_inner);
     // What the last process has sent before its end.
