@@ -12,17 +12,22 @@ use tokio::net::UnixStream;
 use tokio::process::Command;
 use tokio::time::{Instant, sleep, timeout};
 
-/// Runs the process, and waits for its end.
-pub(crate) async fn flood(socket: &Path, seconds: u64) -> Outcome<()> {
+/// Runs the process, as this user or another, and waits for its end.
+pub(crate) async fn flood(socket: &Path, seconds: u64, own: bool) -> Outcome<()> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.arg(WORD).arg(socket).arg(seconds.to_string()).stdin(Stdio::null()).kill_on_drop(true);
+    command
+        .arg(if own { OWN } else { WORD })
+        .arg(socket)
+        .arg(seconds.to_string())
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
     let status = command.status().await?;
     if status.success() { Ok(()) } else { Err(format!("the flood ended with {status}").into()) }
 }
 
-/// The process. It becomes another user if it may.
-pub(crate) fn run(socket: &Path, seconds: u64) -> Outcome<()> {
-    if geteuid().is_root() {
+/// The process. Unless its word is [`OWN`] it becomes another user, if it may.
+pub(crate) fn run(word: &str, socket: &Path, seconds: u64) -> Outcome<()> {
+    if word != OWN && geteuid().is_root() {
         setgid(Gid::from_raw(NOBODY))?;
         setuid(Uid::from_raw(NOBODY))?;
     }
@@ -59,8 +64,9 @@ async fn pour(socket: &Path, end: Instant) {
     println!("          {connections} hostile connections, {calls} hostile calls");
 }
 
-/// The argument that makes this program the hostile process.
-pub(crate) const WORD: &str = "flood-of-the-soak";
+/// The arguments that make this program the hostile process.
+pub(crate) const WORD: &str = "flood-of-another-user";
+pub(crate) const OWN: &str = "flood-of-the-own-user";
 const NOBODY: u32 = 65_534;
 const BATCH: usize = 50;
 /// The most connections that it keeps.

@@ -38,10 +38,10 @@ struct Arguments {
 
 fn main() -> ExitCode {
     if let [_, word, socket, seconds] = &std::env::args().collect::<Vec<_>>()[..]
-        && word == flood::WORD
+        && [flood::WORD, flood::OWN].contains(&&**word)
     {
         let seconds = seconds.parse().unwrap_or(1);
-        return exit(flood::run(Path::new(socket), seconds).map(|()| true));
+        return exit(flood::run(word, Path::new(socket), seconds).map(|()| true));
     }
     let arguments = Arguments::parse();
     match envoy_program() {

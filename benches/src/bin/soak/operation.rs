@@ -41,18 +41,22 @@ pub(crate) enum Operation {
     HandOver,
     /// Connections, streams and garbage of another user's process.
     Flood,
+    /// The same by a process of the Envoys' own user, whose share of the agent it takes.
+    FloodOfOwn,
     /// The server is down.
     Outage,
     /// The server takes connections and says nothing.
     Silence,
     /// The server is down, and the agent is killed meanwhile.
     OutageAndKill,
+    /// Another keeper is started while the server is down, and cannot take over before it is back.
+    OutageAndHandOver,
     /// Every answer of the server is late.
     Slow,
 }
 
 impl Operation {
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::Rotate,
         Self::RotateCa,
         Self::Evict,
@@ -63,9 +67,11 @@ impl Operation {
         Self::Upgrade,
         Self::HandOver,
         Self::Flood,
+        Self::FloodOfOwn,
         Self::Outage,
         Self::Silence,
         Self::OutageAndKill,
+        Self::OutageAndHandOver,
         Self::Slow,
     ];
 
@@ -91,19 +97,13 @@ impl Operation {
                 world.node.upgrade()?;
                 kill(&world.keeper).await;
             }
-            Self::HandOver => {
-                let mut second = node.keep();
-                second.logged("Taking over from the other agent").await;
-                world.growth.follow(second.pid());
-                let first = std::mem::replace(&mut world.keeper, second);
-                // Kubernetes, too, asks the first to end when the second is ready, and not before.
-                sleep(Duration::from_millis(random.random_range(..3_000))).await;
-                let exit = first.stop().await;
-                if exit.code != Some(0) {
-                    return Err(format!("the first keeper ended with {:?}:\n{}", exit.code, exit.log).into());
-                }
+            Self::HandOver | Self::OutageAndHandOver => {
+                hand_over(world, random, self == Self::OutageAndHandOver).await?;
             }
-            Self::Flood => flood(&node.path("api.sock"), random.random_range(2..=8)).await?,
+            Self::Flood | Self::FloodOfOwn => {
+                let seconds = random.random_range(2..=8);
+                flood(&node.path("api.sock"), seconds, self == Self::FloodOfOwn).await?;
+            }
             Self::Outage => fault(node, Fault::Down, random).await,
             Self::Silence => fault(node, Fault::BlackHole, random).await,
             Self::OutageAndKill => {
@@ -118,6 +118,28 @@ impl Operation {
         world.node.rotate();
         Ok(world.pair.rotated(Instant::now(), LIMIT).await)
     }
+}
+
+async fn hand_over(world: &mut World, random: &mut StdRng, outage: bool) -> Outcome<()> {
+    let World { node, keeper, growth, .. } = world;
+    if outage {
+        node.server().fault(Fault::Down).await;
+    }
+    let mut second = node.keep();
+    if outage {
+        pause(random).await;
+        node.server().fault(Fault::None).await;
+    }
+    second.logged("Taking over from the other agent").await;
+    growth.follow(second.pid());
+    let first = std::mem::replace(keeper, second);
+    // Kubernetes, too, asks the first to end when the second is ready, and not before.
+    sleep(Duration::from_millis(random.random_range(..3_000))).await;
+    let exit = first.stop().await;
+    if exit.code == Some(0) {
+        return Ok(());
+    }
+    Err(format!("the first keeper ended with {:?}:\n{}", exit.code, exit.log).into())
 }
 
 /// Kills the agent, if the keeper runs one at the moment.
