@@ -32,7 +32,8 @@ pub trait Upstream {
 
 /// The real server.
 pub struct Real {
-    server: Arc<SpireServer>,
+    /// With the folder of its files, which an update that has not ended needs, too.
+    server: Arc<(SpireServer, Arc<TempDir>)>,
     parent: String,
     /// The entry IDs of both Envoys.
     entries: [String; 2],
@@ -107,7 +108,12 @@ impl Node<Real> {
             order: "keep",
             shell: None,
         };
-        let real = Real { server: Arc::new(server), parent, entries, updates: AtomicU32::new(0) };
+        let real = Real {
+            server: Arc::new((server, Arc::clone(&folder))),
+            parent,
+            entries,
+            updates: AtomicU32::new(0),
+        };
         Self::new(program, real, conf, folder)
     }
 }
@@ -193,7 +199,7 @@ impl Upstream for Real {
                 let flags =
                     ["-entryID", &entry, "-parentID", &parent, "-spiffeID", &id, "-selector", &selector];
                 let flags = [&flags[..], &["-x509SVIDTTL", &seconds]].concat();
-                if let Err(reason) = server.ask(&["entry", "update"], &flags) {
+                if let Err(reason) = server.0.ask(&["entry", "update"], &flags) {
                     eprintln!("entry update: {reason}");
                 }
             });
