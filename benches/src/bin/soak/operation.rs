@@ -168,7 +168,8 @@ async fn pause(random: &mut StdRng) {
     sleep(Duration::from_millis(random.random_range(500..10_000))).await;
 }
 
-/// As an operator does it: each step when the last has reached the Envoys.
+/// As an operator does it: each step when the last has reached the Envoys. The agent replaces tainted certificates at a
+/// random time within six sync intervals (`pace`).
 async fn rotate_ca(world: &mut World) -> Outcome<Waits> {
     let World { node, pair, .. } = world;
     node.server().prepare_ca();
