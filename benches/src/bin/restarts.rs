@@ -240,5 +240,5 @@ const UPGRADE: &str = "upgrade, SIGKILL";
 const WAYS: [&str; 3] = ["SIGKILL", TERMINATE, UPGRADE];
 /// An Envoy without a new certificate after this time is stranded.
 const LIMIT: Duration = Duration::from_secs(30);
-/// A keeper does not hold an end against an agent that lived for longer than ten seconds.
-const LIFE: Duration = Duration::from_millis(10_300);
+/// How long each agent lives: long enough for the Envoys to have a certificate of it.
+const LIFE: Duration = Duration::from_millis(2_000);

@@ -85,6 +85,8 @@ async fn soak(program: &Path, envoy: &Path, mut random: StdRng, until: Duration)
     let counts = Arc::<Counts>::default();
     let traffic = Traffic::start(pair.port(), socket, &counts);
     let (start, growth) = (Instant::now(), Growth::watch(keeper.pid()));
+    // The first look is at an agent at rest.
+    sleep(SETTLE).await;
     let mut world = World { node, keeper, pair, growth };
     let (mut stranded, mut times) = (0, [0; Operation::ALL.len()]);
     // Each operation once in an order of its own, again and again: a short run has them all, too.
@@ -136,4 +138,5 @@ async fn soak(program: &Path, envoy: &Path, mut random: StdRng, until: Duration)
 
 /// Half of it is longer than every outage with what follows.
 const SVID_TTL: Duration = Duration::from_mins(3);
+const SETTLE: Duration = Duration::from_secs(3);
 const REST: Duration = Duration::from_secs(10);
