@@ -31,7 +31,7 @@ pub enum Holder {
 pub struct Received {
     /// Its text.
     pub text: String,
-    /// The descriptors that came with it, at most [`DESCRIPTORS`].
+    /// The descriptors that came with it, eight at most.
     pub descriptors: Vec<OwnedFd>,
 }
 
