@@ -3,7 +3,8 @@ a checkout of spiffe/helm-charts-hardened (after `helm dependency build` there),
 
 Values fit it to the test's node: the server's address and account, the socket's directory, and an image for the chart's
 init containers, which need a shell. Then `kubectl set image` is the migration. All of it happens twice: with the chart's
-defaults, and with every recommendation on, which are metrics, an unprivileged user, a priority class and a namespace.
+defaults, and with every recommendation on, which are metrics, an unprivileged user, a priority class and a namespace. Beside
+the first the chart's OIDC discovery provider runs, when oidc.py has its programs.
 """
 
 import json
@@ -14,11 +15,12 @@ import urllib.request
 
 import jobs
 import mesh
+import oidc
 import spire
 from kube import kubectl, render, run
 
 RELEASE = f"{spire.NAMESPACES['front']}-official"
-TEMPLATES = ("configmap", "daemonset", "roles")
+TEMPLATES = ("spire-agent/configmap", "spire-agent/daemonset", "spire-agent/roles")
 
 
 def check(checks, place):
@@ -28,11 +30,13 @@ def check(checks, place):
     if not helm or not source:
         checks.note("skipped the official chart: set OFFICIAL_CHART (and HELM)")
         return
-    for recommended in (False, True):
-        one(checks, place, helm, source, recommended)
+    if absent := oidc.missing(place):
+        checks.note(f"skipped the official chart's OIDC discovery provider: set {', '.join(absent)}")
+    one(checks, place, helm, source, recommended=False, provider=not absent)
+    one(checks, place, helm, source, recommended=True, provider=False)
 
 
-def one(checks, place, helm, source, recommended):
+def one(checks, place, helm, source, recommended, provider):
     what = "the official chart's agent" + (" with every recommendation" if recommended else "")
     namespace, sockets = spire.NAMESPACES["front"], f"{place.root}/official"
     name = rendered = None
@@ -42,12 +46,17 @@ def one(checks, place, helm, source, recommended):
         bundle = spire.server("bundle", "show", "-format", "spiffe")
         kubectl("-n", namespace, "patch", "configmap", "spire-bundle", "--patch",
                 json.dumps({"data": {"bundle.spiffe": bundle}}))
-        shown = [word for part in TEMPLATES for word in ("--show-only", f"charts/spire-agent/templates/{part}.yaml")]
+        templates = (*TEMPLATES, *(oidc.TEMPLATES if provider else ()))
+        shown = [word for part in templates
+                 for word in ("--show-only", "charts/{}/templates/{}.yaml".format(*part.split("/")))]
         version = json.loads(kubectl("version", "-o", "json"))["serverVersion"]["gitVersion"]
         rendered = run(helm, "template", RELEASE, source, "--namespace", namespace, "--kube-version", version,
-                       "--values", values(place, sockets, recommended), *shown)
+                       "--values", values(place, sockets, recommended, provider), *shown)
+        if provider:
+            oidc.register()
         kubectl("apply", "-f", "-", stdin=rendered)
-        name = next(item["metadata"]["name"] for item in render(rendered) if item["kind"] == "DaemonSet")
+        name = next(item["metadata"]["name"] for item in render(rendered)
+                    if item["kind"] == "DaemonSet" and item["metadata"]["name"].startswith(f"{RELEASE}-agent"))
 
     def runs(who):
         kubectl("-n", namespace, "set", "image", f"daemonset/{name}", f"spire-agent={place.images[who]}")
@@ -58,6 +67,10 @@ def one(checks, place, helm, source, recommended):
     if checks.check(f"{what} is installed", install):
         for who in ("spire-agent", "finial"):
             checks.check(f"{what}, image {who}: attests, serves a workload", lambda who=who: runs(who))
+            if provider:
+                oidc.check(checks, place, who, name)
+        if provider:
+            checks.check("the official chart's OIDC discovery provider is deleted", oidc.remove)
         kubectl("delete", "-f", "-", "--wait=true", stdin=rendered)
 
 
@@ -70,7 +83,7 @@ def metrics(place):
     return count
 
 
-def values(place, sockets, recommended):
+def values(place, sockets, recommended, provider):
     def image(tag):
         registry, repository = tag.rpartition(":")[0].split("/", 1)
         return {"registry": registry, "repository": repository, "tag": tag.rpartition(":")[2], "pullPolicy": "Never"}
@@ -93,5 +106,6 @@ def values(place, sockets, recommended):
             "hostAliases": [{"ip": place.address, "hostnames": ["spire-server.spire"]}],
             "dnsPolicy": "Default",
         },
+        **(oidc.values(place, f"{sockets}/spire-agent.sock", image) if provider else {}),
     }))
     return str(path)

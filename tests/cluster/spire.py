@@ -193,7 +193,7 @@ def found():
     """What the cluster has under the names that the test gives, as kind/name. `run` sees to it that there is nothing before
     the test, so afterwards it is the test's. The namespace `spire` is not among it: manifests.py makes and deletes it.
     """
-    there = kubectl("get", "namespaces,clusterroles,clusterrolebindings", "-o", "name").split()
+    there = kubectl("get", "namespaces,clusterroles,clusterrolebindings,csidrivers", "-o", "name").split()
     return [item for item in there if is_own(*item.split("/", 1))]
 
 

@@ -215,6 +215,14 @@ imageGCHighThresholdPercent: 100
 evictionHard: {memory.available: 100Mi, nodefs.available: 1%, imagefs.available: 1%}
 Y
 [ -e "$KUBELET_ROOT" ] || echo "$KUBELET_ROOT" >"$KUBE_DIR/saved/kubelet-root"
+# What a CSI driver mounts there in its container must be mounted on the node, too.
+mkdir -p "$KUBELET_ROOT"
+case $([ ! -f "$KUBE_DIR/saved/kubelet-root" ] || findmnt -rno PROPAGATION -T "$KUBELET_ROOT") in
+private* | slave*)
+	mount --bind "$KUBELET_ROOT" "$KUBELET_ROOT"
+	mount --make-shared "$KUBELET_ROOT"
+	;;
+esac
 start kubelet kubelet --config="$KUBE_DIR/kubelet.yaml" --kubeconfig="$KUBE_DIR/kubelet.kubeconfig" \
 	--hostname-override="$NODE_NAME" --node-ip="$NODE_IP" --root-dir="$KUBELET_ROOT" --v=2
 until_ok 90 'node object' kubectl get node "$NODE_NAME"
