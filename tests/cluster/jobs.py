@@ -1,9 +1,9 @@
-"""Pods that come, fetch an identity with the agent's own command line, and go."""
+"""Pods that come, fetch an identity with the agent's own command line or kill an agent, and go."""
 
 import time
 
 import mesh
-from kube import Failed, apply, kubectl
+from kube import Failed, apply, get, kubectl, until
 
 CONTAINER = "fetch"
 SHORT = mesh.Service("short", "short", "front", 0)
@@ -42,3 +42,22 @@ def pod(service, place, sockets, socket):
         }],
         "volumes": [{"name": "agent", "hostPath": {"path": sockets, "type": "Directory"}}],
     }
+
+
+def kill(place, namespace, daemonset, container):
+    """SIGKILL for a container of a DaemonSet, from a pod that finds its processes by its ID in /proc; returns when
+    Kubernetes has started it anew."""
+    def state():
+        pod, = (pod for pod in get("-n", namespace, "pods")["items"]
+                if any(owner["name"] == daemonset for owner in pod["metadata"].get("ownerReferences", [])))
+        return next(status for status in pod["status"]["containerStatuses"] if status["name"] == container)
+
+    before = state()
+    script = f"for each in /proc/[0-9]*; do [[ $(<$each/cgroup) != *{before['containerID'].rpartition('/')[2]}* ]] || " \
+             "kill -KILL ${each#/proc/}; done 2> /dev/null; true"
+    apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "kill", "namespace": namespace}, "spec": {
+        "hostPID": True, "nodeName": place.node, "restartPolicy": "Never", "containers": [{
+            "name": "kill", "image": place.images["shell"], "imagePullPolicy": "Never", "command": ["/bin/bash", "-c", script],
+        }]}})
+    until("it is started anew", 90, lambda: state()["restartCount"] == before["restartCount"] + 1 and state()["ready"])
+    kubectl("-n", namespace, "delete", "pod", "kill", "--wait=true")

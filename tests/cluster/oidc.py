@@ -1,6 +1,6 @@
 """The official chart's OIDC discovery provider beside its agent, with the chart's defaults: a SPIFFE CSI driver mounts the
 agent's socket, spiffe-helper fetches the certificate that the provider serves with, and the provider asks the agent for the
-JWT keys. Each program is built elsewhere; PROGRAMS says which variable names its path.
+JWT keys. The programs are built elsewhere; PROGRAMS says which variable names the path of each.
 
 The provider keeps the last keys that it got. So each check makes a new key at the server first, and waits for that.
 """
@@ -11,10 +11,11 @@ import os
 import socket
 import ssl
 
+import jobs
 import mesh
 import nonroot
 import spire
-from kube import Failed, apply, get, kubectl, until
+from kube import Failed, get, kubectl, until
 
 PROGRAMS = {
     "oidc-discovery-provider": "OIDC_DISCOVERY_PROVIDER",
@@ -22,31 +23,26 @@ PROGRAMS = {
     "spiffe-csi-driver": "SPIFFE_CSI_DRIVER",
     "csi-node-driver-registrar": "CSI_NODE_DRIVER_REGISTRAR",
 }
-TEMPLATES = tuple(f"spiffe-csi-driver/{part}" for part in ("daemonset", "serviceaccount", "spiffe-csi-driver")) + tuple(
-    f"spiffe-oidc-discovery-provider/{part}" for part in ("configmap", "deployment", "serviceaccount"))
+TEMPLATES = ("spiffe-csi-driver/daemonset", "spiffe-csi-driver/serviceaccount", "spiffe-csi-driver/spiffe-csi-driver",
+             *(f"spiffe-oidc-discovery-provider/{part}" for part in ("configmap", "deployment", "serviceaccount")))
 NAME = "oidc-discovery-provider"
 NAMESPACE = spire.NAMESPACES["front"]
-# A CSI driver belongs to the whole cluster, and the cluster may have one of the usual name.
+# A CSI driver belongs to the whole cluster, which may have one of the usual name.
 DRIVER = f"{NAMESPACE}-csi.spiffe.io"
 HOST = "oidc.test"
 
 
-def missing(place):
-    """The variables that are not set."""
-    return [variable for name, variable in PROGRAMS.items() if name not in place.images]
-
-
 def values(place, agent_socket, image):
+    images = {name: image(place.images[name]) for name in PROGRAMS}
     return {
         "spiffe-csi-driver": {
-            "pluginName": DRIVER, "agentSocketPath": agent_socket,
+            "pluginName": DRIVER, "agentSocketPath": agent_socket, "image": images["spiffe-csi-driver"],
             "kubeletPath": os.environ.get("KUBELET_ROOT", "/var/lib/kubelet"),
-            "image": image(place.images["spiffe-csi-driver"]),
-            "nodeDriverRegistrar": {"image": image(place.images["csi-node-driver-registrar"])},
+            "nodeDriverRegistrar": {"image": images["csi-node-driver-registrar"]},
         },
         "spiffe-oidc-discovery-provider": {
-            "csiDriverName": DRIVER, "fullnameOverride": NAME,
-            "image": image(place.images[NAME]), "spiffeHelper": {"image": image(place.images["spiffe-helper"])},
+            "csiDriverName": DRIVER, "fullnameOverride": NAME, "image": images[NAME],
+            "spiffeHelper": {"image": images["spiffe-helper"]},
         },
     }
 
@@ -58,24 +54,15 @@ def register():
 
 
 def check(checks, place, who, daemonset):
-    """With the agent that runs now; where the provider ran before, it must have gone on."""
     beside = f"the official chart's OIDC discovery provider beside {who}"
-    checks.check(f"{beside}: starts, or went on through the swap; serves a new key", lambda: answers(started()))
     before = names()
-    checks.check(f"{beside}: the agent is killed; it goes on, and serves a new key",
-                 lambda: killed(place, daemonset) and answers(before))
+    what = "goes on" if who == "finial" else "starts"
+    checks.check(f"{beside}: {what}, and serves the server's new key", lambda: answers(before))
+    checks.check(f"{beside}: the agent is killed; it goes on, and serves the next key",
+                 lambda: jobs.kill(place, NAMESPACE, daemonset, "spire-agent") or answers(before))
     if who == "finial":
-        checks.check(f"{beside}: started anew, gets its certificate and the keys from it", lambda: answers(anew()))
-
-
-def started():
-    kubectl("-n", NAMESPACE, "rollout", "status", f"deploy/{NAME}", "--timeout=180s")
-    return names()
-
-
-def anew():
-    kubectl("-n", NAMESPACE, "rollout", "restart", f"deploy/{NAME}")
-    return started()
+        kubectl("-n", NAMESPACE, "rollout", "restart", f"deploy/{NAME}")
+        checks.check(f"{beside}: a new pod gets its certificate and the keys", lambda: answers(None))
 
 
 def names():
@@ -88,25 +75,26 @@ def pods():
 
 
 def answers(expected):
-    """The documents, over TLS that the server's bundle trusts, from the pod that is expected; it never died."""
-    made = spire.server("localauthority", "jwt", "prepare").split()
-    pod, = pods()
-    assert [pod["metadata"]["name"]] == expected, f"the pod is new: {expected}"
+    """Both documents, over TLS that the server's bundle trusts, from the expected pods, of which no container died."""
+    kubectl("-n", NAMESPACE, "rollout", "status", f"deploy/{NAME}", "--timeout=180s")
+    spire.server("localauthority", "jwt", "prepare")
     wanted = material(json.loads(spire.server("bundle", "show", "-format", "spiffe")), "jwt-svid")
+    pod, = pods()
     address = pod["status"]["podIP"]
     _, seconds = until("the server's JWT keys", 60, lambda: material(document(address, "/keys")) == wanted)
-    assert any(key["kid"] in made for key in wanted), f"{made}: {wanted}"
     described = document(address, "/.well-known/openid-configuration")
     assert (described["issuer"], described["jwks_uri"]) == (f"https://{HOST}", f"https://{HOST}/keys"), described
+    pod, = pods()
+    assert expected in (None, [pod["metadata"]["name"]]), "the pod is another one"
     deaths = sum(status["restartCount"] for status in pod["status"]["containerStatuses"])
     assert deaths == 0, f"its containers were started anew {deaths} times"
     return f"{len(wanted)} keys, the newest after {seconds:.1f} s"
 
 
 def material(keys, use=None):
-    """The keys of that use, without what the provider leaves out."""
-    return sorted(({name: value for name, value in key.items() if name in ("kid", "kty", "crv", "x", "y", "n", "e")}
-                   for key in keys["keys"] if key.get("use") == use), key=lambda key: key["kid"])
+    """The keys of that use, which the provider leaves out."""
+    return sorted(json.dumps({name: key[name] for name in ("kid", "kty", "crv", "x", "y", "n", "e") if name in key})
+                  for key in keys["keys"] if key.get("use") == use)
 
 
 def document(address, path):
@@ -122,28 +110,6 @@ def document(address, path):
         raise Failed(f"{path}: {error}") from None
     finally:
         connection.close()
-
-
-def killed(place, daemonset):
-    """SIGKILL for the agent's process by its container's ID in /proc; true when Kubernetes has started it anew."""
-    before = agent(daemonset)
-    script = f"for each in /proc/[0-9]*; do [[ $(<$each/cgroup) != *{before['containerID'].rpartition('/')[2]}* ]] || " \
-             "kill -KILL ${each#/proc/}; done 2> /dev/null; true"
-    apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "killer", "namespace": NAMESPACE}, "spec": {
-        "hostPID": True, "nodeName": place.node, "restartPolicy": "Never", "containers": [{
-            "name": "killer", "image": place.images["shell"], "imagePullPolicy": "Never", "command": ["/bin/bash", "-c", script],
-        }]}})
-    until("it is started anew and ready", 90, lambda: (now := agent(daemonset))["ready"]
-          and now["restartCount"] == before["restartCount"] + 1)
-    kubectl("-n", NAMESPACE, "delete", "pod", "killer", "--wait=true")
-    return True
-
-
-def agent(daemonset):
-    """The state of the agent's container."""
-    pod, = (pod for pod in get("-n", NAMESPACE, "pods")["items"]
-            if any(owner["name"] == daemonset for owner in pod["metadata"].get("ownerReferences", [])))
-    return next(status for status in pod["status"]["containerStatuses"] if status["name"] == "spire-agent")
 
 
 def remove():
