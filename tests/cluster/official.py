@@ -75,7 +75,7 @@ def one(checks, place, helm, source, recommended, provider):
                 oidc.check(checks, place, who, name)
         if provider:
             checks.check("the official chart's OIDC discovery provider is deleted", oidc.remove)
-        kubectl("delete", "-f", "-", "--wait=true", stdin=rendered)
+        kubectl("delete", "-f", "-", "--ignore-not-found", "--wait=true", stdin=rendered)
 
 
 def metrics(place):
