@@ -27,6 +27,8 @@ pub(crate) struct State {
     pub(crate) svid: Option<Arc<AgentSvid>>,
     /// Why the last call to the server failed; `None` once one succeeds.
     pub(crate) trouble: Option<String>,
+    /// Another agent serves until this one has synced.
+    pub(crate) has_predecessor: bool,
     /// The configured trust bundle has no authority of the server's present one.
     pub(crate) stale_source: bool,
 }
@@ -99,10 +101,15 @@ impl Status {
         let _ = state.wait_for(|state| state.last_sync.is_some()).await;
     }
 
-    /// The agent serves what an earlier process had.
+    /// Another agent serves until this one has synced.
+    pub(crate) fn has_predecessor(&self) {
+        self.state.send_modify(|state| state.has_predecessor = true);
+    }
+
+    /// The agent serves what an earlier process had, unless another agent still does.
     pub(crate) fn restored(&self) {
         self.state.send_modify(|state| {
-            if state.serving == Serving::Starting {
+            if state.serving == Serving::Starting && !state.has_predecessor {
                 state.serving = Serving::Ready;
             }
         });

@@ -419,7 +419,7 @@ async fn serve_apis(
         Ok(listener) => listener,
         Err(reason) => match socket::bound(reason, || Listener::bind(&socket.path, options.clone())).await {
             Ok(listener) => {
-                continuity.store(continuity::PUBLIC, &listener);
+                continuity.hold(continuity::PUBLIC, &listener);
                 listener
             }
             Err(reason) => return Fatal::StartUp(reason.to_string()),

@@ -23,7 +23,8 @@ pub struct Inherited {
 }
 
 impl Inherited {
-    /// Takes all that was passed, and removes it from the environment. Only the first call finds something.
+    /// Takes all that was passed. Only the first call finds descriptors. It changes the environment, so there must be no other
+    /// thread yet.
     #[must_use]
     pub fn take() -> Self {
         let names = env::var("LISTEN_FDNAMES").unwrap_or_default();

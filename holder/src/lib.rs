@@ -7,7 +7,7 @@
 //! * [`memory`]: a file in memory that has a digest, cannot grow, and is never on a disk.
 //!
 //! systemd has a socket by path (`NOTIFY_SOCKET`). `finial keep` passes a connected socket as one more descriptor, named
-//! [`CHANNEL`], so that it needs no file, nobody else can write to it, and each side notices when the other is gone.
+//! [`CHANNEL`], so that it needs no file, nobody else can write to it, and its end is noticed.
 
 mod channel;
 mod inherited;

@@ -23,7 +23,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 use command_fds::{CommandFdExt as _, FdMapping};
-use holder::{CHANNEL, Channel, Inherited, Message, Received, pair};
+use holder::{CHANNEL, Channel, Holder, Inherited, Message, Received, pair};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait};
 
@@ -55,6 +55,8 @@ struct Keeper {
     arguments: Vec<OsString>,
     signals: Signals,
     store: Store,
+    /// Who has started this process, if it wants to know.
+    holder: Option<Holder>,
     agent: Option<Agent>,
     pace: Pace,
     /// An agent has served, so its successors are not refused for their configuration alone.
@@ -75,11 +77,13 @@ struct Agent {
 
 impl Keeper {
     fn new(program: PathBuf, arguments: impl Iterator<Item = OsString>) -> io::Result<Self> {
+        let mut inherited = Inherited::take();
         Ok(Self {
             signals: Signals::new()?,
+            holder: inherited.holder(),
             program,
             arguments: std::iter::once("run".into()).chain(arguments).collect(),
-            store: Store::new(Inherited::take()),
+            store: Store::new(inherited),
             agent: None,
             pace: Pace::default(),
             has_served: false,
@@ -151,7 +155,10 @@ impl Keeper {
             .env("LISTEN_FDS", descriptors.len().to_string())
             .env("LISTEN_FDNAMES", names.join(":"))
             // The agent's own pid is not known before it runs, and nobody is between it and this process.
-            .env_remove("LISTEN_PID");
+            .env_remove("LISTEN_PID")
+            .env_remove("LISTEN_FDS_FIRST_FD")
+            // It tells this process, which tells who has started it.
+            .env_remove("NOTIFY_SOCKET");
         let mappings =
             (FIRST..).zip(descriptors).map(|(child_fd, parent_fd)| FdMapping { parent_fd, child_fd });
         command.fd_mappings(mappings.collect()).map_err(io::Error::other)?;
@@ -189,8 +196,13 @@ impl Keeper {
                 Some(Message::Store(name)) => self.store.keep(&name, descriptors),
                 Some(Message::Remove(name)) => self.store.remove(&name),
                 Some(Message::Ready) => {
-                    self.has_served = true;
                     agent.serves = true;
+                    if !std::mem::replace(&mut self.has_served, true)
+                        && let Some(holder) = &self.holder
+                    {
+                        // systemd waits for it where the unit says so.
+                        let _ = holder.tell(&Message::Ready, &[]);
+                    }
                 }
                 Some(Message::Stopping) | None => {}
             }

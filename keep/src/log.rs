@@ -1,14 +1,22 @@
 //! Lines in the text form of the agent's log.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-/// Writes a line to standard output, where the agent writes too. A reader that is gone is none of this process's trouble.
+/// Writes a line to standard output, where the agent writes too. It is left out if nobody reads there: the keeper must never
+/// wait for a reader.
 pub(crate) fn line(level: &str, message: &str, fields: &[(&str, String)]) {
-    use std::io::Write as _;
-    let _ = std::io::stdout().write_all(text(OffsetDateTime::now_utc(), level, message, fields).as_bytes());
+    let mut out = std::io::stdout();
+    let mut polled = [PollFd::new(&out, PollFlags::OUT)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let is_ready = poll(&mut polled, Some(&now)).is_ok() && polled[0].revents().contains(PollFlags::OUT);
+    if is_ready {
+        let _ = out.write_all(text(OffsetDateTime::now_utc(), level, message, fields).as_bytes());
+    }
 }
 
 fn text(time: OffsetDateTime, level: &str, message: &str, fields: &[(&str, String)]) -> String {

@@ -35,7 +35,11 @@ impl Pace {
     /// The wait after an agent that lived for so long, and has served callers or not.
     pub(super) fn next(&mut self, end: End, lived: Duration, served: bool) -> Duration {
         if lived >= if served { SERVED } else { LONG } {
-            *self = Self::default();
+            self.crashes = 0;
+        }
+        // An agent serves before its server refuses it.
+        if lived >= LONG_REFUSED {
+            self.refusals = 0;
         }
         match end {
             End::Crashed => {
@@ -61,6 +65,8 @@ fn doubled(first: Duration, times: u32) -> Duration {
 const LONG: Duration = Duration::from_secs(10);
 /// The same for an agent that has served callers: whatever ends it again and again, they are better off with another one.
 const SERVED: Duration = Duration::from_millis(200);
+/// The same for one that says that it cannot go on.
+const LONG_REFUSED: Duration = Duration::from_mins(5);
 const CRASH: Duration = Duration::from_millis(50);
 const CRASH_MOST: Duration = Duration::from_secs(5);
 const REFUSAL: Duration = Duration::from_secs(1);
@@ -96,6 +102,7 @@ mod tests {
         let mut pace = Pace::default();
         let waits: Vec<u64> = (0..8).map(|_| pace.next(End::Refused, SOON, false).as_secs()).collect();
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
-        assert_eq!((0..100).map(|_| pace.next(End::Refused, SOON, false)).max(), Some(REFUSAL_MOST));
+        let of_some_seconds = || pace.next(End::Refused, Duration::from_secs(3), true);
+        assert_eq!(std::iter::repeat_with(of_some_seconds).take(100).min(), Some(REFUSAL_MOST));
     }
 }

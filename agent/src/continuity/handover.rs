@@ -123,8 +123,8 @@ impl Line {
     ///
     /// # Errors
     /// Those of sendmsg(2).
-    pub(super) fn give(&self, things: &[(&str, OwnedFd)]) -> io::Result<()> {
-        let names: Vec<&str> = things.iter().map(|(name, _)| *name).collect();
+    pub(super) fn give(&self, things: &[(String, OwnedFd)]) -> io::Result<()> {
+        let names: Vec<&str> = things.iter().map(|(name, _)| &**name).collect();
         let descriptors: Vec<_> = things.iter().map(|(_, descriptor)| descriptor.as_fd()).collect();
         self.channel.send(&format!("{TAKE}{}", names.join(" ")), &descriptors)
     }
@@ -226,7 +226,7 @@ mod tests {
         file.write_all(b"kept").unwrap();
         let giving = async {
             predecessor.asked().await.unwrap();
-            predecessor.give(&[("memory", OwnedFd::from(file))]).unwrap();
+            predecessor.give(&[("memory".to_owned(), OwnedFd::from(file))]).unwrap();
             assert!(predecessor.is_ready().await);
             predecessor.gone().await;
         };

@@ -14,12 +14,14 @@ mod tests;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use cache::JwtKey;
 use config::Settings;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use holder::{Holder, Inherited, Message, Named, memory};
 use identity::{Bundle, Entry, JwtSvid, PrivateKey, X509Svid};
 use rustix::process::{Signal, set_parent_process_death_signal};
@@ -72,7 +74,7 @@ pub(crate) struct Continuity {
     holder: Option<Arc<Holder>>,
     memories: Named<File>,
     /// Copies of the sockets that this agent listens on.
-    sockets: Named<OwnedFd>,
+    sockets: Mutex<Named<OwnedFd>>,
     /// The agent that this one is about to replace.
     predecessor: Option<Line>,
     /// The sealed cache on the disk, if one is configured.
@@ -89,8 +91,15 @@ impl Continuity {
             // Whoever starts a keeper in place of one that was killed needs the sockets' paths.
             let _ = set_parent_process_death_signal(Some(Signal::TERM));
         }
+        if let Some(Holder::Keep(channel)) = &holder
+            && matches!(channel.receive(), Ok(None))
+        {
+            // It ended before this process could ask to be told.
+            eprintln!("the keeper of this agent is gone");
+            std::process::exit(1);
+        }
         let holder = holder.map(Arc::new);
-        Self { holder, inherited, memories, sockets: Vec::new(), predecessor: None, disk: None }
+        Self { holder, inherited, memories, sockets: Mutex::default(), predecessor: None, disk: None }
     }
 
     /// Keeps what the agent has on the disk, too, if that is configured.
@@ -140,13 +149,13 @@ impl Continuity {
         path: &Path,
         options: Options,
     ) -> Result<Listener, BindError> {
-        let listener = match self.inherited.listener(path) {
-            Some(socket) => {
-                debug!(path = %path.display(), "Continuing with the socket of the last process");
-                Listener::inherit(socket, path, options)?
-            }
-            None => Listener::bind(path, options)?,
-        };
+        if let Some(socket) = self.inherited.listener(path) {
+            debug!(path = %path.display(), "Continuing with the socket of the last process");
+            // Whoever has passed it has it.
+            self.remember(name, &socket);
+            return Listener::inherit(socket, path, options);
+        }
+        let listener = Listener::bind(path, options)?;
         self.hold(name, &listener);
         Ok(listener)
     }
@@ -157,13 +166,13 @@ impl Continuity {
             return None;
         }
         let listener = match self.inherited.listener(&handover::path(data_dir)) {
-            Some(listener) => Ok(listener),
-            None => Post::open(data_dir),
+            Some(listener) => {
+                self.remember(HANDOVER, &listener);
+                Ok(listener)
+            }
+            None => Post::open(data_dir).inspect(|listener| self.hold(HANDOVER, listener)),
         };
-        let post = listener.and_then(|listener| {
-            self.hold(HANDOVER, &listener);
-            Post::new(listener)
-        });
+        let post = listener.and_then(Post::new);
         post.inspect_err(|reason| {
             let path = handover::path(data_dir);
             warn!(path = %path.display(), error = %reason, "A later agent cannot take over from this one");
@@ -171,19 +180,29 @@ impl Continuity {
         .ok()
     }
 
-    /// Gives a socket to the holder. An agent that replaces another one gives it later, when it serves.
-    fn hold(&mut self, name: &str, listener: &impl AsFd) {
-        if let Ok(copy) = listener.as_fd().try_clone_to_owned() {
-            self.sockets.push((name.to_owned(), copy));
-        }
+    /// Gives a new socket to the holder. An agent that replaces another one gives it later, when it serves.
+    pub(crate) fn hold(&self, name: &str, listener: &impl AsFd) {
+        self.remember(name, listener);
         if self.predecessor.is_none() {
             self.store(name, listener);
         }
     }
 
+    /// Keeps a copy of a socket, for a successor.
+    fn remember(&self, name: &str, listener: &impl AsFd) {
+        if let Ok(copy) = listener.as_fd().try_clone_to_owned() {
+            self.sockets().push((name.to_owned(), copy));
+        }
+    }
+
+    /// No code panics while it holds the lock.
+    fn sockets(&self) -> MutexGuard<'_, Named<OwnedFd>> {
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Gives all sockets to the holder: this agent has replaced another one.
     pub(crate) fn took_over(&self) {
-        for (name, socket) in &self.sockets {
+        for (name, socket) in &*self.sockets() {
             self.store(name, socket);
         }
     }
@@ -200,10 +219,18 @@ impl Continuity {
         own: watch::Receiver<Option<Own>>,
         manager: watch::Receiver<Option<Manager>>,
     ) -> Line {
+        // One that says nothing must not keep others from it.
+        let mut under_way = FuturesUnordered::new();
         loop {
-            let done = match post.accept().await {
-                Ok(line) => self.hand_over(&line, &own, &manager).await.map(|done| done.then_some(line)),
-                Err(reason) => Err(reason),
+            let done = tokio::select! {
+                accepted = post.accept(), if under_way.len() < SUCCESSORS => match accepted {
+                    Ok(line) => {
+                        under_way.push(self.hand_over(line, &own, &manager));
+                        continue;
+                    }
+                    Err(reason) => Err(reason),
+                },
+                Some(done) = under_way.next() => done,
             };
             match done {
                 Ok(Some(line)) => return line,
@@ -216,18 +243,18 @@ impl Continuity {
         }
     }
 
-    /// Gives everything to a successor. Returns whether it serves then.
+    /// Gives everything to a successor. Returns the connection to it when it serves; `None` if it is gone before.
     async fn hand_over(
         &self,
-        line: &Line,
+        line: Line,
         own: &watch::Receiver<Option<Own>>,
         manager: &watch::Receiver<Option<Manager>>,
-    ) -> Result<bool, handover::Refused> {
+    ) -> Result<Option<Line>, handover::Refused> {
         line.asked().await?;
         info!("Another agent is about to take over");
         let mut things = Vec::new();
-        for (name, socket) in &self.sockets {
-            things.push((&**name, socket.try_clone()?));
+        for (name, socket) in &*self.sockets() {
+            things.push((name.clone(), socket.try_clone()?));
         }
         let present = manager.borrow().clone();
         if let Some(manager) = present
@@ -235,13 +262,13 @@ impl Continuity {
         {
             contents.own = own.borrow().clone();
             match sealer::sealed(contents, FIRST).await {
-                Ok(file) => things.push((sealer::ODD, file.into())),
+                Ok(file) => things.push((sealer::ODD.to_owned(), file.into())),
                 Err(reason) => warn!(error = %reason, "The other agent has to ask the server for everything"),
             }
         }
         line.give(&things)?;
         drop(things);
-        Ok(line.is_ready().await)
+        Ok(line.is_ready().await.then_some(line))
     }
 
     /// Has the holder close what was passed and is not used: callers would wait for ever in the backlog of a socket that
@@ -249,7 +276,10 @@ impl Continuity {
     pub(crate) fn drop_leftovers(&mut self) {
         for name in self.inherited.leftovers() {
             info!(name, "Closing a socket of the last process that this configuration does not have");
-            self.tell(&Message::Remove(name), &[]);
+            // A socket of this process has taken the place of one with its name.
+            if !self.sockets().iter().any(|(used, _)| *used == name) {
+                self.tell(&Message::Remove(name), &[]);
+            }
         }
     }
 
@@ -258,7 +288,7 @@ impl Continuity {
     }
 
     /// Gives a socket to the holder, in place of another of this name.
-    pub(crate) fn store(&self, name: &str, socket: &impl AsFd) {
+    fn store(&self, name: &str, socket: &impl AsFd) {
         self.tell(&Message::Remove(name.to_owned()), &[]);
         self.tell(&Message::Store(name.to_owned()), &[socket.as_fd()]);
     }
@@ -310,6 +340,8 @@ pub(crate) const PUBLIC: &str = "public";
 const HANDOVER: &str = "handover";
 /// The number of a memory that is written for a successor.
 const FIRST: u64 = 1;
+/// The most hand-overs that are under way. The first successor that is ready takes over.
+const SUCCESSORS: usize = 4;
 /// The wait after a hand-over that came to nothing.
 const PAUSE: Duration = Duration::from_millis(100);
 /// The name of the admin socket at the holder.

@@ -189,8 +189,11 @@ impl Lifecycle {
     /// Serves what the last process had, before the server is reached, if the own identity is still valid.
     async fn restore(&mut self, contents: Contents) {
         let own = contents.bundles.first().filter(|bundle| bundle.trust_domain == self.trust_domain).cloned();
-        let (Some(bundle), Some(_)) = (own, &self.own) else {
+        let is_refused = contents.own.is_none();
+        let (Some(bundle), Some(_), false) = (own, &self.own, is_refused) else {
             info!("The agent has no valid identity of its own, so what the last process had is not served");
+            // With that it is not kept any longer either.
+            self.keep_own();
             return;
         };
         if self.bundle.is_none() {

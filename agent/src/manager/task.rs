@@ -292,7 +292,9 @@ impl Task {
             let Some(entry) = by_id.get(&entry_id) else { continue };
             // The entry as it was when the SVID was signed: a later revision makes it due.
             let signed_for = Entry { revision, ..Entry::clone(entry) };
-            let published = self.cache.minted(&signed_for, svid, rand::rng().random(), now);
+            // As of its issuance, so that a restart does not put its renewal off.
+            let issued_at = svid.not_before;
+            let published = self.cache.minted(&signed_for, svid, rand::rng().random(), issued_at);
             self.publish(published);
         }
         // The process that had them may have ended before it had replaced them.

@@ -23,6 +23,13 @@ pub(crate) struct Servers {
     kept: Mutex<Option<(usize, Instant)>>,
 }
 
+/// Which server is tried first.
+#[derive(Debug)]
+pub(crate) struct Trusted {
+    host: Option<(usize, Instant)>,
+    addresses: Vec<Option<Kept>>,
+}
+
 impl Servers {
     /// The servers of a configuration.
     pub(crate) fn of(settings: &Settings) -> Self {
@@ -37,6 +44,22 @@ impl Servers {
     /// One server.
     pub(crate) fn one(host: String, port: u16) -> Self {
         Self { hosts: vec![Dialer::new(host, port)], order: ServerOrder::default(), kept: Mutex::default() }
+    }
+
+    /// Forgets which server is tried first, because the last one does not work, or until it is known to. What is returned
+    /// is for [`Self::trust`].
+    pub(crate) fn doubt(&self) -> Trusted {
+        let take = |host: &Dialer| host.kept.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let host = self.kept.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Trusted { host, addresses: self.hosts.iter().map(take).collect() }
+    }
+
+    /// Takes [`Self::doubt`] back.
+    pub(crate) fn trust(&self, trusted: Trusted) {
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = trusted.host;
+        for (host, kept) in self.hosts.iter().zip(trusted.addresses) {
+            *host.kept.lock().unwrap_or_else(PoisonError::into_inner) = kept;
+        }
     }
 
     /// Connects to the first host that can be connected to.
@@ -54,7 +77,10 @@ impl Servers {
         }
         let mut last = io::Error::new(io::ErrorKind::NotFound, "server_address names no server");
         for place in places {
-            match self.hosts[place].dial().await {
+            // A host whose addresses all swallow packets must not use up the time of the others.
+            let each = HOSTS_LIMIT / u32::try_from(self.hosts.len()).unwrap_or(u32::MAX);
+            let dialled = timeout(each, self.hosts[place].dial()).await;
+            match dialled.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
                 Ok(stream) => {
                     let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
                     if kept.is_none_or(|(kept, until)| kept != place || until <= now) {
@@ -182,6 +208,8 @@ impl Dialer {
     }
 }
 
+/// How long all hosts together may take: less than a link waits for a connection.
+const HOSTS_LIMIT: Duration = Duration::from_secs(9);
 const DNS_LIMIT: Duration = Duration::from_secs(5);
 /// In milliseconds.
 const USER_TIMEOUT: u32 = 12_000;
@@ -216,6 +244,11 @@ mod tests {
         assert_eq!(first(&dialer), addresses[1]);
         tokio::time::advance(Duration::from_hours(2)).await;
         assert_eq!(first(&dialer), addresses[0], "its time is over");
+        dialer.keep(addresses[1]);
+        let servers = Servers { hosts: vec![dialer], order: ServerOrder::AsListed, kept: Mutex::default() };
+        drop(servers.doubt());
+        let dialer = servers.hosts.into_iter().next().unwrap();
+        assert_eq!(first(&dialer), addresses[0], "it did not work");
         dialer.keep("127.0.0.3:1".parse().unwrap());
         assert_eq!(first(&dialer), addresses[0], "it is none of the server's any more");
     }

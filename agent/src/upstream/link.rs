@@ -79,6 +79,9 @@ pub trait Connect: Send + Sync {
     /// [`ServerError`].
     fn connect(&self, credentials: &Credentials)
     -> impl Future<Output = Result<Channel, ServerError>> + Send;
+
+    /// Hears that what was connected to last does not answer.
+    fn doubt(&self) {}
 }
 
 /// TCP to one of the server's addresses, and TLS over it.
@@ -110,9 +113,17 @@ impl Connect for Tls {
             .map_err(|reason| ServerError::Untrusted(reason.to_string()))?;
         let stream =
             self.servers.dial().await.map_err(|reason| ServerError::Unreachable(reason.to_string()))?;
+        // A server that accepts connections and is not of use, or does not answer, must not be tried first again.
+        let trusted = self.servers.doubt();
         let stream =
             TlsConnector::from(Arc::new(config)).connect(server_name(), stream).await.map_err(untrusted)?;
-        Channel::open(stream).await.map_err(ServerError::Unreachable)
+        let channel = Channel::open(stream).await.map_err(ServerError::Unreachable)?;
+        self.servers.trust(trusted);
+        Ok(channel)
+    }
+
+    fn doubt(&self) {
+        drop(self.servers.doubt());
     }
 }
 
@@ -186,6 +197,9 @@ impl<C: Connect> Link<C> {
                 Ok(answered) => answered.is_err(),
                 Err(reason) => reason.dooms_connection(),
             };
+            if matches!(result, Err(ServerError::Timeout(_))) {
+                self.connector.doubt();
+            }
             if let Some(used) = used.take().filter(|_| doomed) {
                 // The one that failed, not one that was opened since.
                 self.open.lock().await.take_if(|open| open.id == used.open.id);

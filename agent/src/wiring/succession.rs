@@ -60,6 +60,8 @@ impl Succession {
         let turn = Turn(turn);
         match predecessor {
             Some(line) => {
+                // Whoever rolls out a new version must not end the old one before that.
+                status.has_predecessor();
                 tokio::spawn(take_over(line, Arc::clone(&continuity), Arc::clone(status), open));
             }
             None => {
