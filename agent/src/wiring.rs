@@ -16,7 +16,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, info};
 use transport::{BindError, Listener, Options};
 
 pub(crate) use self::node::node_attestor;
@@ -163,14 +163,14 @@ async fn agent(settings: Settings, otlp: &Sink, mut continuity: Continuity) -> R
     };
     let successor = succession.watch(&outlets.changes, own, ready.subscribe());
     let attestor = (node_attestor(&settings, &plugins), reconfigured);
-    let stored = stored(&settings, &plugins, &outlets.metrics, continuity);
+    let stored = stored(&settings, &plugins, &outlets.metrics, Arc::clone(&continuity));
     let mut stored = tokio::select! {
         stored = stored => stored?,
         () = stop.signalled() => return Ok(()),
     };
     let (recalled, changes) = (stored.recalled.take(), outlets.changes.clone());
     let lifecycle = Lifecycle::new(Arc::clone(&settings), trust_domain, attestor, stored, outlets)?;
-    let running = Running { settings, status, bytes, ready, apis, admin, successor, changes };
+    let running = Running { settings, status, bytes, ready, apis, admin, successor, changes, continuity };
     running.until_the_end(lifecycle, recalled, stop).await
 }
 
@@ -188,6 +188,7 @@ struct Running {
     successor: JoinHandle<Line>,
     /// What a later process needs.
     changes: Changes,
+    continuity: Arc<Continuity>,
 }
 
 impl Running {
@@ -207,6 +208,7 @@ impl Running {
             () = stop.signalled() => None,
             Ok(line) = &mut self.successor => {
                 info!("Another agent has taken over; the connections of this one end");
+                self.continuity.yields();
                 successor = Some(line);
                 None
             }
@@ -230,7 +232,7 @@ impl Running {
             // Whoever started this agent will stop it. Until then it can be started again if its successor is gone.
             tokio::select! {
                 () = stop.signalled() => {}
-                () = line.gone() => warn!("The agent that has taken over is gone"),
+                () = succession::needed_again(&line, &self.continuity, &self.settings.data_dir) => {}
             }
         }
         Ok(())

@@ -7,13 +7,14 @@
 mod content;
 mod disk;
 mod handover;
+mod lock;
 mod sealer;
 #[cfg(test)]
 mod tests;
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -26,12 +27,13 @@ use holder::{Holder, Inherited, Message, Named, memory};
 use identity::{Bundle, Entry, JwtSvid, PrivateKey, X509Svid};
 use rustix::process::{Signal, set_parent_process_death_signal};
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 use transport::{BindError, Listener, Options};
 
 use self::disk::SealedFile;
 pub(crate) use self::handover::{Line, Post};
+use self::lock::{Attempt, Lock};
 pub(crate) use self::sealer::{Changes, Sealer};
 use crate::manager::Manager;
 
@@ -77,6 +79,8 @@ pub(crate) struct Continuity {
     sockets: Mutex<Named<OwnedFd>>,
     /// The agent that this one is about to replace.
     predecessor: Option<Line>,
+    /// Held while this agent is the one that serves.
+    lock: Mutex<Option<Lock>>,
     /// The sealed cache on the disk, if one is configured.
     disk: Option<Arc<SealedFile>>,
 }
@@ -99,7 +103,15 @@ impl Continuity {
             std::process::exit(1);
         }
         let holder = holder.map(Arc::new);
-        Self { holder, inherited, memories, sockets: Mutex::default(), predecessor: None, disk: None }
+        Self {
+            holder,
+            inherited,
+            memories,
+            sockets: Mutex::default(),
+            predecessor: None,
+            lock: Mutex::default(),
+            disk: None,
+        }
     }
 
     /// Keeps what the agent has on the disk, too, if that is configured.
@@ -115,23 +127,74 @@ impl Continuity {
         Ok(())
     }
 
-    /// Takes what a running agent with the same data folder has, if there is one and this agent has no sockets of its own.
+    /// Takes what a running agent with the same data folder has, if there is one.
     /// Only agents with a keeper replace each other.
     ///
     /// # Errors
     /// Why the other agent does not hand over.
     pub(crate) async fn succeed(&mut self, data_dir: &Path) -> Result<(), handover::Refused> {
-        if !self.has_keeper() || self.inherited.has_listeners() {
+        if !self.has_keeper() {
             return Ok(());
         }
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match Lock::attempt(data_dir) {
+                Attempt::Taken(lock) => {
+                    self.set_lock(Some(lock));
+                    return Ok(());
+                }
+                Attempt::Impossible if self.inherited.has_listeners() => return Ok(()),
+                Attempt::Another | Attempt::Impossible => {}
+            }
+            match self.take_from(data_dir).await {
+                Ok(()) => return Ok(()),
+                Err(reason) if Instant::now() >= until => return Err(reason),
+                // It may be on its way out.
+                Err(_) => sleep(PAUSE).await,
+            }
+        }
+    }
+
+    /// Takes what the agent has that serves.
+    async fn take_from(&mut self, data_dir: &Path) -> Result<(), handover::Refused> {
         let Some(line) = Line::connect(data_dir).await? else { return Ok(()) };
-        for (name, descriptor) in line.take().await? {
+        let things = line.take().await?;
+        // What this process was started with is older.
+        drop(self.inherited.leftovers());
+        for (name, descriptor) in things {
             self.inherited.add(name, descriptor);
         }
         self.memories.splice(..0, self.inherited.memories());
         self.predecessor = Some(line);
         info!("Another agent serves this socket; this one takes over when it has synced with the server");
         Ok(())
+    }
+
+    /// Whether this agent may serve in the place of a predecessor that is gone before it was ready: no other process does.
+    pub(crate) fn may_serve(&self, data_dir: &Path) -> bool {
+        match Lock::attempt(data_dir) {
+            Attempt::Taken(lock) => {
+                self.set_lock(Some(lock));
+                true
+            }
+            Attempt::Another => false,
+            Attempt::Impossible => true,
+        }
+    }
+
+    /// Waits until no other agent serves, and is the one that does from then on.
+    pub(crate) async fn until_alone(&self, data_dir: PathBuf) {
+        let lock = tokio::task::spawn_blocking(move || Lock::take(&data_dir)).await;
+        self.set_lock(lock.ok().flatten());
+    }
+
+    /// Another agent serves from now on.
+    pub(crate) fn yields(&self) {
+        self.set_lock(None);
+    }
+
+    fn set_lock(&self, lock: Option<Lock>) {
+        *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = lock;
     }
 
     /// The agent that this one is about to replace.
@@ -342,6 +405,8 @@ const HANDOVER: &str = "handover";
 const FIRST: u64 = 1;
 /// The most hand-overs that are under way. The first successor that is ready takes over.
 const SUCCESSORS: usize = 4;
+/// How long to try to take over from an agent that does not answer.
+const PATIENCE: Duration = Duration::from_secs(15);
 /// The wait after a hand-over that came to nothing.
 const PAUSE: Duration = Duration::from_millis(100);
 /// The name of the admin socket at the holder.

@@ -1,12 +1,13 @@
 //! One agent after another: a successor accepts callers when it has synced, and the agent before it then sends its own
 //! away (`continuity::handover`).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use budget::Budget;
 use config::Settings;
+use rustix::process::{Signal, getpid, kill_process};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
@@ -62,7 +63,8 @@ impl Succession {
             Some(line) => {
                 // Whoever rolls out a new version must not end the old one before that.
                 status.has_predecessor();
-                tokio::spawn(take_over(line, Arc::clone(&continuity), Arc::clone(status), open));
+                let folder = data_dir.to_owned();
+                tokio::spawn(take_over(line, Arc::clone(&continuity), Arc::clone(status), open, folder));
             }
             None => {
                 // The channel lives as long as the receivers look at it.
@@ -94,17 +96,41 @@ impl Succession {
 }
 
 /// Accepts callers as soon as this agent has synced, and tells the agent before it.
-async fn take_over(line: Line, continuity: Arc<Continuity>, status: Arc<Status>, open: watch::Sender<bool>) {
+async fn take_over(
+    line: Line,
+    continuity: Arc<Continuity>,
+    status: Arc<Status>,
+    open: watch::Sender<bool>,
+    data_dir: PathBuf,
+) {
     tokio::select! {
         () = status.until_synced() => info!("Taking over from the other agent"),
-        () = line.gone() => warn!("The other agent has ended before this one has synced"),
+        () = line.gone() => {
+            warn!("The other agent has ended before this one has synced");
+            // It may be started again, and then serves, and can hand over.
+            sleep(STARTED_AGAIN).await;
+            if !continuity.may_serve(&data_dir) {
+                // This one is started again by its keeper, and takes over from that one.
+                let _ = kill_process(getpid(), Signal::TERM);
+                return std::future::pending().await;
+            }
+        }
     }
     open.send_replace(true);
     continuity.took_over();
     // It is gone already, or about to go.
     let _ = line.ready();
+    continuity.until_alone(data_dir).await;
     line.gone().await;
     open.closed().await;
+}
+
+/// Ends when the agent that has taken over is gone, and its keeper has not started it again.
+pub(super) async fn needed_again(line: &Line, continuity: &Continuity, data_dir: &Path) {
+    line.gone().await;
+    warn!("The agent that has taken over is gone");
+    sleep(STARTED_AGAIN).await;
+    continuity.until_alone(data_dir.to_owned()).await;
 }
 
 /// Ends all connections over [`SPREAD`]: their clients come back at once, and not all at once.
@@ -120,5 +146,7 @@ pub(super) async fn send_away(bytes: &Budget) {
     bytes.end_some(usize::MAX);
 }
 
+/// In this time the keeper of another agent has started it again, and it has the lock.
+const STARTED_AGAIN: Duration = Duration::from_millis(500);
 const SPREAD: Duration = Duration::from_secs(2);
 const STEPS: u32 = 50;

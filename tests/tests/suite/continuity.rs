@@ -33,6 +33,7 @@ pub(super) fn trials() -> Vec<Trial> {
         trial("a_node_that_starts_without_the_server_serves_its_sealed_cache", sealed_cache),
         trial("a_second_keeper_takes_over_and_the_first_waits_to_be_ended", takes_over),
         trial("an_agent_goes_on_when_its_successor_never_gets_ready", never_ready),
+        trial("another_socket_path_is_kept_from_its_first_start_on", another_path),
         trial("an_agent_is_started_again_when_its_successor_is_gone", successor_gone),
     ];
     match needs("SYSTEMD_SOCKET_ACTIVATE", "systemd-socket-activate") {
@@ -310,6 +311,7 @@ async fn takes_over() {
     first.logged("The agent that has taken over is gone").await;
     let exit = first.stop().await;
     assert_eq!(exit.code, Some(0), "{}", exit.log);
+    assert_eq!(exit.log.matches("Starting agent\"").count(), 1, "the first is not needed:\n{}", exit.log);
     assert_eq!(certificate(&second.socket()).await, before);
     let mut third = Agent::start_in(&conf, second.folder());
     third.logged("Taking over from the other agent").await;
@@ -336,6 +338,25 @@ async fn never_ready() {
     assert_eq!(certificate(&first.socket()).await, before);
     assert_eq!(first.stop().await.code, Some(0));
     assert!(held.message().await.is_err());
+}
+
+async fn another_path() {
+    let (_server, mut agent, _) = kept().await;
+    let conf = agent.path("agent.conf");
+    let text = std::fs::read_to_string(&conf).expect("the configuration");
+    std::fs::write(&conf, text.replace("/api.sock", "/other.sock")).expect("written");
+    agent.signal_kept(Signal::SIGKILL);
+    agent.logged("Closing a socket of the last process").await;
+    let other = agent.path("other.sock");
+    agent.logged_times("Starting agent APIs", 2).await;
+    certificate(&other).await;
+    let inode = other.metadata().expect("the socket").ino();
+    agent.signal_kept(Signal::SIGKILL);
+    UnixStream::connect(&other).expect("not refused");
+    agent.logged_times("Starting agent APIs", 3).await;
+    certificate(&other).await;
+    assert_eq!(other.metadata().expect("the socket").ino(), inode);
+    assert!(UnixStream::connect(agent.socket()).is_err(), "nobody serves the old one");
 }
 
 async fn successor_gone() {
