@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use identity::{Bundle, Distrusted};
-use rand::Rng as _;
 use tracing::info;
 
 use super::clock::SyncClock;
@@ -45,9 +44,9 @@ impl Lifecycle {
             return;
         }
         own.distrusted = true;
-        let within = if is_gone { Duration::ZERO } else { self.rules.tainted_within };
-        let delay = within.mul_f64(rand::rng().random());
-        own.renew_at = own.renew_at.min(SystemTime::now() + delay);
+        // At once, and not spread as those of workloads are: an operator may revoke the authority as soon as Envoys have other
+        // certificates, and an agent that the server does not know then has lost its node.
+        own.renew_at = own.renew_at.min(SystemTime::now());
     }
 
     /// Replaces the agent's own SVID: by another attestation if the agent can attest again, or else by RenewAgent.

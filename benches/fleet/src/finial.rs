@@ -181,8 +181,7 @@ impl Finial {
         let lost = server.tainted.map(wall);
         let is_lost = |valid: &Valid| lost.is_some_and(|lost| valid.start < lost);
         if let Some(own) = self.own.as_mut().filter(|own| is_lost(&own.valid)) {
-            let delay = pace::spread_of_replacements(self.interval).mul_f64(random.random());
-            own.renew_at = own.renew_at.min(wall(at + delay));
+            own.renew_at = own.renew_at.min(wall(at));
         }
         let mut lost: Vec<_> =
             self.svids.iter_mut().filter(|svid| svid.valid.as_ref().is_some_and(is_lost)).collect();
