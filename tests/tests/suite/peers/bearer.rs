@@ -31,7 +31,10 @@ pub(super) fn trials() -> Vec<Trial> {
 async fn injected((envoy, go): (PathBuf, PathBuf)) {
     let options = Options { jwt_svid_ttl: Duration::from_secs(8), ..Options::default() };
     let server = server_with(options).await;
-    let conf = Conf { workload_attestors: harness::unix_attestor(BY_PATH), ..Conf::join_token(&server) };
+    // A new key must be in the bundle of the API before a token is signed by it.
+    let agent = "experimental { sync_interval = \"200ms\" }".into();
+    let workload_attestors = harness::unix_attestor(BY_PATH);
+    let conf = Conf { workload_attestors, agent, ..Conf::join_token(&server) };
     let parent = server.join_token_agent_id(conf.join_token.as_deref().unwrap_or_default());
     let agent = Agent::start(&conf);
     agent.wait_for_socket().await;
