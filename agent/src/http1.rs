@@ -17,8 +17,29 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::Mutex;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
+
+/// Waits until one of a listener's few places is free, and for the next connection. `failed` hears of those that cannot be
+/// accepted. The connection has its place until the permit is dropped.
+pub(crate) async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+    failed: impl Fn(&io::Error),
+) -> (TcpStream, OwnedSemaphorePermit) {
+    // Nobody closes the semaphore.
+    let place = Arc::clone(places).acquire_owned().await.expect("the places are there");
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return (stream, place),
+            Err(reason) => {
+                failed(&reason);
+                sleep(AGAIN).await;
+            }
+        }
+    }
+}
 
 /// Answers the requests of one connection, until it ends or has lived for [`LIFE`]. `head` is how long a client may take
 /// to send the head of a request, also of one that follows another.
@@ -92,6 +113,8 @@ const BUFFER: usize = 16 * 1024;
 /// How many times longer than its answer a turn takes.
 const PAUSE: u32 = 9;
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// The wait after a connection could not be accepted.
+const AGAIN: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {

@@ -1,7 +1,6 @@
 //! Start-up, from leaf to root: log, limits, socket, door, APIs, health, and the life with the server. The agent then
 //! runs until a signal arrives (exit code 0) or a fatal error occurs (exit code 1).
 
-use std::future::poll_fn;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -15,21 +14,20 @@ use nix::sys::stat::{Mode, umask};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
 use tracing::{debug, error, info};
 use transport::{BindError, Listener, Options};
 
 pub(crate) use self::node::node_attestor;
 use self::reload::Reload;
-use self::succession::{Succession, Turn, send_away};
+use self::running::{Running, Stop};
+use self::succession::{Succession, Turn};
 use crate::apis::admin::Admin;
 use crate::apis::{self, Public};
-use crate::continuity::{self, Changes, Contents, Continuity, Line};
+use crate::continuity::{self, Changes, Continuity};
 use crate::door::Admission;
 use crate::door::shares::{SHARES, run_rounds};
 use crate::explain::Inspector;
 use crate::life::{Fatal, Lifecycle, Outlets, Stored};
-use crate::manager::Manager;
 use crate::otlp::Sink;
 use crate::record::{self, Record};
 use crate::status::Status;
@@ -39,6 +37,7 @@ use crate::{logging, profiling, status_page, telemetry};
 mod lines;
 mod node;
 mod reload;
+mod running;
 mod socket;
 mod succession;
 mod workload;
@@ -174,86 +173,6 @@ async fn agent(settings: Settings, otlp: &Sink, mut continuity: Continuity) -> R
     running.until_the_end(lifecycle, recalled, stop).await
 }
 
-/// What ends with the agent.
-struct Running {
-    settings: Arc<Settings>,
-    status: Arc<Status>,
-    bytes: Budget,
-    ready: watch::Sender<Option<Manager>>,
-    /// The server of the public socket.
-    apis: JoinHandle<Fatal>,
-    /// The server of the admin socket.
-    admin: JoinHandle<()>,
-    /// Ends when another agent has taken over.
-    successor: JoinHandle<Line>,
-    /// What a later process needs.
-    changes: Changes,
-    continuity: Arc<Continuity>,
-}
-
-impl Running {
-    /// Runs until a signal or a fatal error, then ends everything in order.
-    async fn until_the_end(
-        mut self,
-        lifecycle: Lifecycle,
-        recalled: Option<Contents>,
-        mut stop: Stop,
-    ) -> Result<(), Fatal> {
-        let keeper = lifecycle.keeper();
-        let mut life = tokio::spawn(lifecycle.run(recalled));
-        let mut successor = None;
-        let ended = tokio::select! {
-            ended = &mut life => Some(ended.unwrap_or(Fatal::Stopped("the lifecycle"))),
-            ended = &mut self.apis => Some(ended.unwrap_or(Fatal::Stopped("the server of the public socket"))),
-            () = stop.signalled() => None,
-            Ok(line) = &mut self.successor => {
-                info!("Another agent has taken over; the connections of this one end");
-                self.continuity.yields();
-                successor = Some(line);
-                None
-            }
-        };
-        // Before what is to be written goes.
-        let _ = timeout(LAST_WRITE, self.changes.written()).await;
-        if let Some(fatal) = ended {
-            keeper.flush(LAST_WRITE).await;
-            return Err(fatal);
-        }
-        self.status.stopping();
-        lines::stopping(&self.settings);
-        self.apis.abort();
-        self.admin.abort();
-        life.abort();
-        if successor.is_some() {
-            send_away(&self.bytes).await;
-        }
-        tokio::join!(drain(&self.bytes, self.ready), keeper.flush(LAST_WRITE));
-        if let Some(line) = successor {
-            // Whoever started this agent will stop it. Until then it can be started again if its successor is gone.
-            tokio::select! {
-                () = stop.signalled() => {}
-                () = succession::needed_again(&line, &self.continuity, &self.settings.data_dir) => {}
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The signals that stop the agent.
-struct Stop {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Stop {
-    async fn signalled(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
-}
-
 /// Spawns what those need who look after the agent: health checks, the status page and the admin socket. Returns the task
 /// of the last.
 fn serve_operators(
@@ -314,17 +233,6 @@ fn admin_listener(
     let listener = listener.map_err(|reason| Fatal::StartUp(reason.to_string()))?;
     lines::serving_admin(path);
     Ok(Some(listener))
-}
-
-/// Ends all connections. Calls that have begun are answered, and streams end because the manager is gone. After
-/// [`DRAIN`] the agent no longer waits for callers that do not read.
-async fn drain(bytes: &Budget, ready: watch::Sender<Option<Manager>>) {
-    ready.send_replace(None);
-    drop(ready);
-    bytes.drain();
-    if timeout(DRAIN, poll_fn(|cx| bytes.poll_drained(cx))).await.is_err() {
-        debug!(bytes = bytes.held(), "Stopped while some callers had not taken their last answers");
-    }
 }
 
 /// Handles SIGUSR1 and SIGUSR2, as long as the agent lives.
@@ -445,10 +353,6 @@ pub(crate) fn proc_folder() -> PathBuf {
         .map_or_else(|| "/proc".into(), PathBuf::from)
 }
 
-/// How long a stopping agent waits for callers to read their last answers.
-const DRAIN: Duration = Duration::from_secs(2);
-/// How long a stopping agent waits for its data to reach the disk.
-const LAST_WRITE: Duration = Duration::from_secs(2);
 /// How long a stopping agent waits for a slow reader of its log.
 const LAST_LINES: Duration = Duration::from_secs(1);
 

@@ -17,13 +17,14 @@
 //! The crate knows no socket and no clock: the "idlest" account is the one whose last use is the most uses ago, and a
 //! round ends when the owner says so.
 
+mod drain;
 pub mod turns;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 
 use turns::{Rounds, Share};
 
@@ -228,38 +229,6 @@ impl Budget {
     #[must_use]
     pub fn limits(&self) -> Limits {
         self.whole.limits
-    }
-
-    /// Gives [`Notice::Drain`] to every account, including those that are opened later.
-    pub fn drain(&self) {
-        self.whole.draining.store(true, Ordering::SeqCst);
-        let groups: Vec<_> = lock(&self.whole.groups).values().filter_map(Weak::upgrade).collect();
-        for group in groups {
-            let accounts: Vec<_> = lock(&group.accounts).iter().filter_map(Weak::upgrade).collect();
-            accounts.iter().for_each(|account| account.wake());
-        }
-    }
-
-    /// Gives [`Notice::Over`] to this many accounts that have not got it, and returns how many are left then. The clients of a
-    /// process that drains come back at once, so that they should not all be sent away at once.
-    pub fn end_some(&self, count: usize) -> usize {
-        let groups: Vec<_> = lock(&self.whole.groups).values().filter_map(Weak::upgrade).collect();
-        let accounts = |group: &Arc<GroupNode>| {
-            lock(&group.accounts).iter().filter_map(Weak::upgrade).collect::<Vec<_>>()
-        };
-        let accounts: Vec<_> = groups.iter().flat_map(accounts).collect();
-        let left: Vec<_> = accounts.iter().filter(|account| !account.over.load(Ordering::Acquire)).collect();
-        for account in left.iter().take(count) {
-            account.over.store(true, Ordering::Release);
-            account.wake();
-        }
-        left.len().saturating_sub(count)
-    }
-
-    /// Ready when nothing is held, after [`Self::drain`]. Only one task may wait for it.
-    pub fn poll_drained(&self, cx: &Context<'_>) -> Poll<()> {
-        *lock(&self.whole.drained) = Some(cx.waker().clone());
-        if self.whole.held.load(Ordering::SeqCst) == 0 { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// The number of groups that have an account, a charge or a handle.

@@ -29,7 +29,7 @@ pub enum Holder {
 /// A message as it came.
 #[derive(Debug)]
 pub struct Received {
-    /// Its text.
+    /// Lines of `KEY=VALUE`, at most a kilobyte.
     pub text: String,
     /// The descriptors that came with it, eight at most.
     pub descriptors: Vec<OwnedFd>,

@@ -5,8 +5,6 @@
 pub enum Message {
     /// The agent serves.
     Ready,
-    /// The agent is on its way out.
-    Stopping,
     /// Keep the descriptors that come with the message under this name.
     Store(String),
     /// Close the descriptors that are kept under this name.
@@ -19,7 +17,6 @@ impl Message {
     pub fn text(&self) -> String {
         match self {
             Self::Ready => "READY=1".to_owned(),
-            Self::Stopping => "STOPPING=1".to_owned(),
             Self::Store(name) => format!("FDSTORE=1\nFDNAME={name}"),
             Self::Remove(name) => format!("FDSTOREREMOVE=1\nFDNAME={name}"),
         }
@@ -36,8 +33,6 @@ impl Message {
             Some(Self::Remove(name()))
         } else if is_set("FDSTORE") {
             Some(Self::Store(name()))
-        } else if is_set("STOPPING") {
-            Some(Self::Stopping)
         } else if is_set("READY") {
             Some(Self::Ready)
         } else {
@@ -53,9 +48,7 @@ mod tests {
     #[test]
     fn what_is_sent_is_understood() {
         let name = "public".to_owned();
-        for message in
-            [Message::Ready, Message::Stopping, Message::Store(name.clone()), Message::Remove(name)]
-        {
+        for message in [Message::Ready, Message::Store(name.clone()), Message::Remove(name)] {
             assert_eq!(Message::parse(&message.text()), Some(message));
         }
     }

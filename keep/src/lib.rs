@@ -204,7 +204,7 @@ impl Keeper {
                         let _ = holder.tell(&Message::Ready, &[]);
                     }
                 }
-                Some(Message::Stopping) | None => {}
+                None => {}
             }
         }
     }

@@ -58,10 +58,17 @@ impl Conf {
     }
 
     fn of(server: &dev::Server) -> Self {
+        Self::new(server.address().to_string(), server.trust_domain().into(), server.bundle_pem())
+    }
+
+    /// The configuration of an agent of the server at `host:port`, whose trust bundle is PEM. How it attests is to be said
+    /// still.
+    #[must_use]
+    pub fn new(server: String, trust_domain: String, bundle: String) -> Self {
         Self {
-            server: server.address().to_string(),
-            trust_domain: server.trust_domain().into(),
-            bundle: Some(server.bundle_pem()),
+            server,
+            trust_domain,
+            bundle: Some(bundle),
             join_token: None,
             psat: None,
             node_attestor: None,

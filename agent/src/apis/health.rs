@@ -63,15 +63,8 @@ pub(crate) async fn serve(settings: config::HealthChecks, status: Arc<status::St
     let settings = Arc::new(settings);
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(reason) => {
-                warn!(error = %reason, "Health check connection failed");
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-                continue;
-            }
-        };
+        let failed = |reason: &std::io::Error| warn!(error = %reason, "Health check connection failed");
+        let (stream, slot) = http1::accept(&listener, &slots, failed).await;
         let (settings, status) = (Arc::clone(&settings), Arc::clone(&status));
         tokio::spawn(async move {
             let respond = |request| std::future::ready(answer(&settings, &status, &request));

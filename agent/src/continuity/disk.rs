@@ -4,7 +4,7 @@
 use std::fmt;
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
@@ -27,13 +27,14 @@ impl SealedFile {
     /// What is wrong with the key's file.
     pub(super) fn open(settings: &SealedCache, path: PathBuf) -> Result<Self, String> {
         let file = settings.key_file.display();
-        let secret = attestors::file::read_bytes(&settings.key_file, KEY_FILE_BYTES)
-            .map_err(|reason| format!("sealed_cache.key_file {file}: {reason}"))?;
+        let secret = attestors::file::read_bytes(&settings.key_file, KEY_FILE_BYTES).map_err(|reason| {
+            format!("sealed_cache.key_file {file}: {reason}; {}", make(&settings.key_file))
+        })?;
         if secret.len() < SECRET {
             return Err(format!(
-                "sealed_cache.key_file {file} has {} bytes, at least {SECRET} are needed: `openssl rand -out {file} 32` \
-                 makes such a file",
-                secret.len()
+                "sealed_cache.key_file {file} has {} bytes, at least {SECRET} are needed; {}",
+                secret.len(),
+                make(&settings.key_file)
             ));
         }
         let unusable = |_| "sealed_cache: the cryptographic library cannot make a key".to_owned();
@@ -80,6 +81,11 @@ impl SealedFile {
         }
         write_atomic(&self.path, &file).map_err(|reason| format!("{}: {reason}", self.path.display()))
     }
+}
+
+/// How to make a file for the key.
+fn make(key_file: &Path) -> String {
+    format!("`openssl rand -out {} 32` makes such a file", key_file.display())
 }
 
 impl fmt::Debug for SealedFile {
@@ -142,7 +148,7 @@ mod tests {
         assert!(short.contains("31 bytes") && short.contains("openssl rand"), "{short}");
         let settings = SealedCache { key_file: folder.path().join("none"), path: None };
         let absent = SealedFile::open(&settings, folder.path().join("cache")).unwrap_err();
-        assert!(absent.contains("none: No such file"), "{absent}");
+        assert!(absent.contains("none: No such file") && absent.contains("openssl rand"), "{absent}");
         assert!(!format!("{:?}", sealed(&folder, &[65; 32]).unwrap()).contains("65"));
     }
 }

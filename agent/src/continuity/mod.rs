@@ -9,6 +9,7 @@ mod disk;
 mod handover;
 mod lock;
 mod sealer;
+mod successor;
 #[cfg(test)]
 mod tests;
 
@@ -21,12 +22,9 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use cache::JwtKey;
 use config::Settings;
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
 use holder::{Holder, Inherited, Message, Named, memory};
 use identity::{Bundle, Entry, JwtSvid, PrivateKey, X509Svid};
 use rustix::process::{Signal, set_parent_process_death_signal};
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 use transport::{BindError, Listener, Options};
@@ -35,7 +33,6 @@ use self::disk::SealedFile;
 pub(crate) use self::handover::{Line, Post};
 use self::lock::{Attempt, Lock};
 pub(crate) use self::sealer::{Changes, Sealer};
-use crate::manager::Manager;
 
 /// What is kept in sealed memory.
 #[derive(Debug, Clone, Default)]
@@ -275,65 +272,6 @@ impl Continuity {
         self.tell(&Message::Ready, &[]);
     }
 
-    /// Waits at the post until a successor has taken over. Returns the connection to it.
-    pub(crate) async fn handed_over(
-        &self,
-        post: Post,
-        own: watch::Receiver<Option<Own>>,
-        manager: watch::Receiver<Option<Manager>>,
-    ) -> Line {
-        // One that says nothing must not keep others from it.
-        let mut under_way = FuturesUnordered::new();
-        loop {
-            let done = tokio::select! {
-                accepted = post.accept(), if under_way.len() < SUCCESSORS => match accepted {
-                    Ok(line) => {
-                        under_way.push(self.hand_over(line, &own, &manager));
-                        continue;
-                    }
-                    Err(reason) => Err(reason),
-                },
-                Some(done) = under_way.next() => done,
-            };
-            match done {
-                Ok(Some(line)) => return line,
-                Ok(None) => warn!("The agent that was to take over is gone; this one goes on"),
-                Err(reason) => {
-                    debug!(error = %reason, "No hand-over");
-                    sleep(PAUSE).await;
-                }
-            }
-        }
-    }
-
-    /// Gives everything to a successor. Returns the connection to it when it serves; `None` if it is gone before.
-    async fn hand_over(
-        &self,
-        line: Line,
-        own: &watch::Receiver<Option<Own>>,
-        manager: &watch::Receiver<Option<Manager>>,
-    ) -> Result<Option<Line>, handover::Refused> {
-        line.asked().await?;
-        info!("Another agent is about to take over");
-        let mut things = Vec::new();
-        for (name, socket) in &*self.sockets() {
-            things.push((name.clone(), socket.try_clone()?));
-        }
-        let present = manager.borrow().clone();
-        if let Some(manager) = present
-            && let Ok(mut contents) = manager.contents().await
-        {
-            contents.own = own.borrow().clone();
-            match sealer::sealed(contents, FIRST).await {
-                Ok(file) => things.push((sealer::ODD.to_owned(), file.into())),
-                Err(reason) => warn!(error = %reason, "The other agent has to ask the server for everything"),
-            }
-        }
-        line.give(&things)?;
-        drop(things);
-        Ok(line.is_ready().await.then_some(line))
-    }
-
     /// Has the holder close what was passed and is not used: callers would wait for ever in the backlog of a socket that
     /// nobody serves.
     pub(crate) fn drop_leftovers(&mut self) {
@@ -401,10 +339,6 @@ impl Continuity {
 pub(crate) const PUBLIC: &str = "public";
 /// The name of the socket on which the agent waits for its successor.
 const HANDOVER: &str = "handover";
-/// The number of a memory that is written for a successor.
-const FIRST: u64 = 1;
-/// The most hand-overs that are under way. The first successor that is ready takes over.
-const SUCCESSORS: usize = 4;
 /// How long to try to take over from an agent that does not answer.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// The wait after a hand-over that came to nothing.

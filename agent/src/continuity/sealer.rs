@@ -208,7 +208,7 @@ pub(super) const ODD: &str = "memory-a";
 const EVEN: &str = "memory-b";
 /// The shortest pause between two writes.
 const PAUSE: Duration = Duration::from_millis(20);
-/// The longest.
+/// The longest pause between two writes, however long a write took.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// The wait before a write that has failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);

@@ -34,8 +34,7 @@ impl OwnSvid {
 
     /// When a renewal that fails becomes urgent: at three quarters of its life.
     pub(super) fn old_at(&self) -> SystemTime {
-        let life = self.svid.not_after.duration_since(self.svid.not_before).unwrap_or_default();
-        self.svid.not_before + life.mul_f64(0.75)
+        pace::old_at(&(self.svid.not_before..self.svid.not_after))
     }
 
     /// The time until the renewal; zero if it is due.

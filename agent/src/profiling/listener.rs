@@ -39,11 +39,7 @@ pub(super) async fn serve(port: u16) {
     info!(address = %bound, "Serving profiles");
     let (slots, turn) = (Arc::new(Semaphore::new(CONNECTIONS)), Turn::default());
     loop {
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
-        let Ok((stream, _)) = listener.accept().await else {
-            tokio::time::sleep(AGAIN).await;
-            continue;
-        };
+        let (stream, slot) = http1::accept(&listener, &slots, |_| ()).await;
         let turn = turn.clone();
         tokio::spawn(async move {
             let turn = &turn;
@@ -237,8 +233,6 @@ const LIFE: Duration = Duration::from_secs(360);
 const CONNECTIONS: usize = 8;
 /// How long a client may take to send the head of a request (SPIRE, `ReadHeaderTimeout`).
 const HEADER_LIMIT: Duration = Duration::from_secs(10);
-/// The wait after a connection could not be accepted.
-const AGAIN: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {

@@ -37,11 +37,7 @@ pub(crate) async fn serve(address: String, inspector: Inspector) {
     let host: Arc<str> = address.rsplit_once(':').map_or(&*address, |(host, _)| host).into();
     let (slots, turn) = (Arc::new(Semaphore::new(CONNECTIONS)), Turn::default());
     loop {
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
-        let Ok((stream, _)) = listener.accept().await else {
-            tokio::time::sleep(AGAIN).await;
-            continue;
-        };
+        let (stream, slot) = http1::accept(&listener, &slots, |_| ()).await;
         let (inspector, host, turn) = (inspector.clone(), Arc::clone(&host), turn.clone());
         tokio::spawn(async move {
             let (inspector, host, turn) = (&inspector, &*host, &turn);
@@ -112,5 +108,3 @@ const HEADERS: [(&str, &str); 5] = [
 const CONNECTIONS: usize = 16;
 /// How long a client may take to send the head of a request.
 const HEADER_LIMIT: Duration = Duration::from_secs(5);
-/// The wait after a connection could not be accepted.
-const AGAIN: Duration = Duration::from_millis(100);

@@ -33,15 +33,8 @@ pub(super) async fn serve(settings: Prometheus, key_exchange: KeyExchange, gauge
     let (tls, complaints) = (Arc::new(tls), Arc::new(Complaints::default()));
     let (slots, turn) = (Arc::new(Semaphore::new(CONNECTIONS)), Turn::default());
     loop {
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(reason) => {
-                warn!(error = %reason, "Prometheus listener cannot accept a connection");
-                tokio::time::sleep(AGAIN).await;
-                continue;
-            }
-        };
+        let failed = |reason: &std::io::Error| warn!(error = %reason, "Prometheus listener cannot accept a connection");
+        let (stream, slot) = http1::accept(&listener, &slots, failed).await;
         let (gauges, tls, turn) = (gauges.clone(), Arc::clone(&tls), turn.clone());
         let complaints = Arc::clone(&complaints);
         tokio::spawn(async move {
@@ -80,5 +73,3 @@ const CONNECTIONS: usize = 16;
 /// How long a client may take to send the head of a request (SPIRE, `ReadHeaderTimeout`); idle connections end after it,
 /// too.
 const HEADER_LIMIT: Duration = Duration::from_secs(10);
-/// The wait after a connection could not be accepted.
-const AGAIN: Duration = Duration::from_millis(100);

@@ -74,7 +74,7 @@ impl Size {
 /// A scenario that was run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Run {
-    /// The agents.
+    /// Whose rules the agents follow, and whether each has callers.
     pub kind: Kind,
     /// What they offered.
     pub tally: Tally,

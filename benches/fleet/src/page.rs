@@ -11,7 +11,7 @@ use crate::{Costs, Kind, Load, Run, Scenario, Size, Tally, Verdict};
 /// What the page is about.
 #[derive(Debug)]
 pub struct Facts<'a> {
-    /// The fleet.
+    /// How many agents and servers there were, and what each agent had.
     pub size: &'a Size,
     /// What calls cost.
     pub costs: &'a Costs,

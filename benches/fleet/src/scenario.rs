@@ -14,7 +14,7 @@ pub struct Scenario {
     pub start: Start,
     /// What happens when.
     pub events: Vec<(Duration, Event)>,
-    /// The end.
+    /// How long it lasts, in virtual time.
     pub length: Duration,
     /// The seconds with which others are compared: the fleet at rest.
     pub rest: Range<usize>,

@@ -9,9 +9,9 @@ use crate::server::Call;
 pub struct Load {
     /// Connections, also those that nobody accepted.
     pub connections: u32,
-    /// Syncs.
+    /// Syncs that a server answered.
     pub syncs: u32,
-    /// Attestations.
+    /// Attestations, and renewals of agents' own SVIDs, that a server answered.
     pub attestations: u32,
     /// Entries that were to be signed.
     pub signatures: u32,

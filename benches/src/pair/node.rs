@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use dev::{Entry, Options, Server};
-use harness::{Agent, Conf, unix_attestor};
+use harness::{Agent, Conf};
 use tempfile::TempDir;
 
 use super::{DOMAIN, NAMES, id};
@@ -58,7 +58,7 @@ impl Node {
         Self::new(program, server, conf, Arc::new(tempfile::tempdir()?))
     }
 
-    /// The server.
+    /// The server that the agent attests to: a development server, or spire-server where `SPIRE_SERVER` names one.
     #[must_use]
     pub fn server(&self) -> &Server {
         &self.server
@@ -93,20 +93,11 @@ impl Node<Real> {
         };
         let entries = [create(NAMES[0])?, create(NAMES[1])?];
         let conf = Conf {
-            server: format!("127.0.0.1:{}", server.port()),
-            trust_domain: DOMAIN.to_owned(),
-            bundle: Some(server.bundle()?),
             join_token: Some(token),
-            psat: None,
-            node_attestor: None,
             // A join token attests once.
             disk_keys: true,
-            agent: String::new(),
-            blocks: String::new(),
-            workload_attestors: unix_attestor(""),
-            environment: Vec::new(),
             order: "keep",
-            shell: None,
+            ..Conf::new(format!("127.0.0.1:{}", server.port()), DOMAIN.to_owned(), server.bundle()?)
         };
         let real = Real {
             server: Arc::new((server, Arc::clone(&folder))),

@@ -102,7 +102,7 @@ impl Store {
                     self.held.extend(descriptors.into_iter().map(|descriptor| (name.clone(), descriptor)));
                 }
                 Some(Message::Remove(name)) => self.held.retain(|(held, _)| *held != name),
-                Some(Message::Ready | Message::Stopping) | None => {}
+                Some(Message::Ready) | None => {}
             }
         }
     }

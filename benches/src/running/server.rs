@@ -69,7 +69,7 @@ impl SpireServer {
         self.port
     }
 
-    /// The process.
+    /// The pid of spire-server, by which its CPU time is read.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.process.0.id()

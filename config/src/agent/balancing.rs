@@ -20,9 +20,13 @@ pub(super) fn read(section: &Section<'_>) -> ServerOrder {
     })
 }
 
+/// As it stands in JSON; in HCL each quote has a backslash before it.
+const EXAMPLE: &str = r#"{"loadBalancingConfig":[{"pick_first":{}}]}"#;
+
 /// The order of the first policy in the list that exists here, as gRPC picks it.
 fn order(text: &str) -> Result<ServerOrder, String> {
-    let config: Value = serde_json::from_str(text).map_err(|reason| format!("is not JSON: {reason}"))?;
+    let config: Value = serde_json::from_str(text)
+        .map_err(|reason| format!("is not JSON ({reason}): write, for example, {EXAMPLE}"))?;
     let policies: Vec<(&str, &Value)> = match config.get("loadBalancingConfig") {
         Some(list) => {
             let list = list.as_array().ok_or("has a \"loadBalancingConfig\" that is not a list")?;
@@ -32,7 +36,7 @@ fn order(text: &str) -> Result<ServerOrder, String> {
                 .map(|(name, config)| (&**name, config))
                 .collect()
         }
-        None => return Err("has no \"loadBalancingConfig\"".to_owned()),
+        None => return Err(format!("has no \"loadBalancingConfig\": write, for example, {EXAMPLE}")),
     };
     let known = policies.iter().find_map(|(name, config)| match *name {
         "pick_first" => Some(match config.get("shuffleAddressList").and_then(Value::as_bool) {

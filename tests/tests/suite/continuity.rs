@@ -272,28 +272,23 @@ async fn no_key_in_the_keeper() {
     assert!(scanned > 100_000, "{scanned} bytes");
 }
 
-/// Two keepers with one configuration.
-async fn two(server: &dev::Server) -> (Conf, Agent, Agent) {
+/// A keeper whose agent has served and has sealed what it served, and its configuration.
+async fn one(server: &dev::Server) -> (Conf, Agent) {
     let conf = Conf { order: "keep", agent: AGENT.into(), ..Conf::join_token(server) };
     register(server, conf.join_token.as_deref().unwrap_or_default(), "web");
-    let mut first = Agent::start(&conf);
-    first.logged("SVID updated").await;
-    memory(&first).await;
-    let second = Agent::start_in(&conf, first.folder());
-    (conf, first, second)
+    let mut agent = Agent::start(&conf);
+    agent.logged("SVID updated").await;
+    memory(&agent).await;
+    (conf, agent)
 }
 
 async fn takes_over() {
     let server = server().await;
-    let conf = Conf { order: "keep", agent: AGENT.into(), ..Conf::join_token(&server) };
-    register(&server, conf.join_token.as_deref().unwrap_or_default(), "web");
-    let mut first = Agent::start(&conf);
-    first.logged("SVID updated").await;
+    let (conf, mut first) = one(&server).await;
     let before = certificate(&first.socket()).await;
     let inode = first.socket().metadata().expect("the socket").ino();
     let mut held = x509_svid(&first.socket()).await.expect("served");
     held.message().await.expect("served").expect("a message");
-    memory(&first).await;
 
     let mut second = Agent::start_in(&conf, first.folder());
     second.logged("Taking over from the other agent").await;
@@ -321,10 +316,7 @@ async fn takes_over() {
 
 async fn never_ready() {
     let server = server().await;
-    let conf = Conf { order: "keep", agent: AGENT.into(), ..Conf::join_token(&server) };
-    register(&server, conf.join_token.as_deref().unwrap_or_default(), "web");
-    let mut first = Agent::start(&conf);
-    first.logged("SVID updated").await;
+    let (conf, mut first) = one(&server).await;
     let before = certificate(&first.socket()).await;
     let mut held = x509_svid(&first.socket()).await.expect("served");
     held.message().await.expect("served").expect("a message");
@@ -361,7 +353,8 @@ async fn another_path() {
 
 async fn successor_gone() {
     let server = server().await;
-    let (_, mut first, mut second) = two(&server).await;
+    let (conf, mut first) = one(&server).await;
+    let mut second = Agent::start_in(&conf, first.folder());
     second.logged("Taking over from the other agent").await;
     first.logged("Another agent has taken over").await;
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(second.pid()), Signal::SIGKILL).expect("it runs");

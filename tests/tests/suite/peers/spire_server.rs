@@ -105,20 +105,13 @@ impl SpireServer {
         let token: serde_json::Value = serde_json::from_str(&printed).expect("JSON");
         let token = token["value"].as_str().expect("a token").to_owned();
         let id = self.id(&format!("spire/agent/join_token/{token}"));
+        let trust_domain = self.domain.trim_start_matches("spiffe://").to_owned();
+        let bundle = self.ask(&["bundle", "show"]).await;
         let conf = Conf {
-            server: format!("127.0.0.1:{}", self.port),
-            trust_domain: self.domain.trim_start_matches("spiffe://").to_owned(),
-            bundle: Some(self.ask(&["bundle", "show"]).await),
             join_token: Some(token),
-            psat: None,
-            node_attestor: None,
             disk_keys: true,
-            agent: String::new(),
-            blocks: String::new(),
             workload_attestors: harness::unix_attestor(unix),
-            environment: Vec::new(),
-            order: "run",
-            shell: None,
+            ..Conf::new(format!("127.0.0.1:{}", self.port), trust_domain, bundle)
         };
         (conf, id)
     }
